@@ -1,0 +1,41 @@
+"""Generator: one model on one device. A deployment per model of the catalogue."""
+
+from deployments.stage import stage
+from serve_app.config import EngineConfig, LoggingConfig
+from serve_app.models import ModelEntry
+from serve_app.pipelines import load_painter
+from serve_app.telemetry import logging
+from serve_app.types import GenerationSpec, Pictures, PreparedImages
+
+__all__ = ["Generator"]
+
+
+class Generator:
+    """Owns a painter: its weights, its engine thread, its health."""
+
+    def __init__(self, entry: ModelEntry, engine: EngineConfig, logs: LoggingConfig) -> None:
+        logging.configure(logs)
+        self._painter = load_painter(entry, engine)
+
+    @stage
+    async def paint(
+        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+    ) -> Pictures:
+        """Paint the samples of a job; cancelling the call frees its rows within a step."""
+        return await self._painter.paint(job_id, spec, images)
+
+    async def progress(self) -> dict[int, float]:
+        """Share of steps done of each job at work on this replica."""
+        return self._painter.progress()
+
+    async def ready(self) -> bool:
+        """Answer once the weights are loaded, which the constructor waited for."""
+        return True
+
+    def check_health(self) -> None:
+        """Raise when the engine is dead or stuck; Serve then replaces the replica."""
+        self._painter.check_health()
+
+    def __del__(self) -> None:
+        if painter := getattr(self, "_painter", None):
+            painter.close()

@@ -1,0 +1,48 @@
+"""Ingress: the HTTP side. Builds the FastAPI app over the service and drives accepted jobs."""
+
+import structlog
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+from starlette.types import ASGIApp
+
+from deployments.clients import GraphClient, Stages
+from serve_app.api import create_api
+from serve_app.api.webhook import body as webhook_body
+from serve_app.config import AppConfig
+from serve_app.jobs import Driver, open_job_store
+from serve_app.models import Catalogue
+from serve_app.service import GenerationService
+from serve_app.storage import open_store
+from serve_app.telemetry import logging
+
+__all__ = ["Ingress"]
+
+
+@serve.ingress()
+class Ingress:
+    """Owns the service, its driver and its database connections."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it in the replica's loop
+        self,
+        config: AppConfig,
+        catalogue: Catalogue,
+        stages: Stages,
+        janitor: DeploymentHandle,  # noqa: ARG002  # bound, so that Serve deploys it with the rest
+    ) -> None:
+        logging.configure(config.logging)
+        structlog.get_logger().info("configuration", **config.redacted())
+        self._config = config
+        self._jobs = await open_job_store(config.database)
+        graph = GraphClient(stages)
+        self._driver = Driver(self._jobs, graph, config.jobs, webhook_body)
+        self._driver.start()
+        files = open_store(config.storage, config.data_dir)
+        self._service = GenerationService(catalogue, self._jobs, files, self._driver, graph, config)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Called by Serve after the constructor; see `serve.ingress`."""
+        return create_api(self._service, self._config.http, self._config.jobs)
+
+    async def __del__(self) -> None:
+        await self._driver.close()
+        await self._jobs.close()

@@ -1,0 +1,34 @@
+"""Safety: every picture of a job that asked for it is checked before it is stored."""
+
+import asyncio
+
+from deployments.stage import stage
+from serve_app.config import LoggingConfig, SafetyConfig
+from serve_app.safety.absent import AbsentChecker
+from serve_app.safety.protocol import SafetyChecker
+from serve_app.telemetry import logging
+from serve_app.types import Pictures, SafetyAction
+
+__all__ = ["Safety"]
+
+
+class Safety:
+    """Runs the checker in a thread."""
+
+    def __init__(self, config: SafetyConfig, logs: LoggingConfig) -> None:
+        logging.configure(logs)
+        self._checker = _load_checker(config)
+
+    @stage
+    async def check(self, pictures: Pictures, action: SafetyAction) -> Pictures:
+        """Flag and replace; raises `errors.SafetyCheckFailed` when the check cannot be made."""
+        return await asyncio.to_thread(self._checker.check, pictures, action)
+
+
+def _load_checker(config: SafetyConfig) -> SafetyChecker:
+    if config.checkpoint is None:
+        return AbsentChecker()
+    # torch and transformers cost memory and seconds; a replica without a checkpoint has neither.
+    from serve_app.safety.diffusers_checker import DiffusersChecker  # noqa: PLC0415
+
+    return DiffusersChecker(config.checkpoint, config.device)

@@ -1,0 +1,33 @@
+"""`create_api`: the FastAPI app over a `Service`."""
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from serve_app import __version__
+from serve_app.api import errors, file, generation, health, job
+from serve_app.api.middleware import middleware
+from serve_app.api.protocol import Service
+from serve_app.config import HttpConfig, JobsConfig
+
+__all__ = ["create_api"]
+
+
+def create_api(service: Service, http: HttpConfig, jobs: JobsConfig) -> FastAPI:
+    """Build the whole HTTP side; the schema of every call is at `/docs`."""
+    app = FastAPI(
+        title="dreamserve",
+        version=__version__,
+        description="Self-hosted Community Models API V4: text2img, img2img, inpaint, fetch.",
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=middleware(http),
+        exception_handlers={HTTPException: errors.on_http_exception},
+    )
+    for routes in (
+        generation.router(service, http, jobs),
+        job.router(service, http),
+        health.router(service),
+        file.router(service),
+    ):
+        app.include_router(routes)
+    return app

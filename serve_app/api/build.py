@@ -1,0 +1,138 @@
+"""A wire request and a catalogue entry to a complete `JobRequest`: defaults applied, seed drawn."""
+
+import secrets
+
+from pydantic import JsonValue
+
+from serve_app import errors
+from serve_app.api import enhance, size, unserved
+from serve_app.api.call import Call
+from serve_app.api.protocol import Service
+from serve_app.api.schemas import GenerationBody, field_message
+from serve_app.models import ModelEntry
+from serve_app.types import Api, GenerationSpec, JobRequest, Kind
+
+__all__ = ["build"]
+
+_MIN_STEPS, _MAX_STEPS = 1, 50  # API page "steps": out of range is clamped, not refused
+_MAX_ECHO = 2048  # characters; a longer picture field is inline data, which no reply repeats
+
+
+async def build(body: GenerationBody, kind: Kind, call: Call, service: Service) -> JobRequest:
+    """Resolve a request. Pictures are kept last, so that a bad request stores nothing.
+
+    Raises:
+        errors.ModelNotFound: `model_id` is missing or unknown.
+        errors.NotServed: the model does not do this kind of call.
+        errors.InvalidFields: fields are missing, out of range or not honoured.
+        errors.InvalidImage: a picture is neither a URL nor base64.
+    """
+    if body.model_id is None:
+        raise errors.ModelNotFound("no model_id")
+    entry = service.catalogue.find(body.model_id, kind)
+    problems = (
+        _missing(body, kind, call.api) | size.problems(body, call.api) | unserved.reasons(body)
+    )
+    if problems:
+        raise errors.InvalidFields(problems)
+    spec = _spec(body, kind, entry)
+    sources = {
+        field: await service.keep_input(field, text)
+        for field, text in _pictures(body, kind).items()
+        if text is not None
+    }
+    return JobRequest(
+        spec=spec,
+        init_image=sources.get("init_image"),
+        mask_image=sources.get("mask_image"),
+        safety=body.safety_checker_type if body.safety_checker else None,
+        output=service.reserve_output(spec.samples, body.base64, body.temp),
+        api=call.api,
+        key_id=call.key_id,
+        base_url=call.base_url,
+        webhook=body.webhook,
+        track_id=body.track_id,
+        echo=_echo(body, kind),
+    )
+
+
+def _pictures(body: GenerationBody, kind: Kind) -> dict[str, str | None]:
+    if kind is Kind.TEXT2IMG:
+        return {}
+    if kind is Kind.IMG2IMG:
+        return {"init_image": body.init_image}
+    return {"init_image": body.init_image, "mask_image": body.mask_image}
+
+
+def _missing(body: GenerationBody, kind: Kind, api: Api) -> dict[str, list[str]]:
+    needed: dict[str, str | None] = {"prompt": body.prompt, **_pictures(body, kind)}
+    if api in (Api.V6, Api.V7) and kind is not Kind.TEXT2IMG:
+        del needed["prompt"]  # V6 OpenAPI: optional where there is a picture
+    return {
+        field: [field_message(field, "field is required")]
+        for field, value in needed.items()
+        if not value
+    }
+
+
+def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry) -> GenerationSpec:
+    defaults = entry.defaults
+    steps = _steps(body, kind, defaults.steps)
+    strength = _strength(body, kind, entry, steps)
+    prompt, negative_prompt = body.prompt or "", body.negative_prompt or ""
+    return GenerationSpec(
+        model_id=entry.id,
+        kind=kind,
+        prompt=enhance.positive(prompt, entry, enhance=body.enhance_prompt),
+        negative_prompt=enhance.negative(negative_prompt, entry, enhance=body.enhance_prompt),
+        height=size.side(body.height, entry),
+        width=size.side(body.width, entry),
+        samples=body.samples or 1,
+        steps=steps,
+        guidance_scale=_or(body.guidance_scale, defaults.guidance_scale),
+        strength=strength,
+        scheduler=body.scheduler or defaults.scheduler,
+        use_karras_sigmas=body.use_karras_sigmas,
+        algorithm_type=body.algorithm_type,
+        seed=secrets.randbelow(2**32) if body.seed is None else body.seed,
+        clip_skip=body.clip_skip or 1,
+        tomesd=body.tomesd,
+    )
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _steps(body: GenerationBody, kind: Kind, default: int) -> int:
+    """Take the name that the page of this kind documents first, then the other one."""
+    asked = [body.num_inference_steps, body.steps]
+    if kind is Kind.INPAINT:
+        asked.reverse()
+    steps = next((value for value in asked if value is not None), default)
+    return min(max(steps, _MIN_STEPS), _MAX_STEPS)
+
+
+def _strength(body: GenerationBody, kind: Kind, entry: ModelEntry, steps: int) -> float:
+    """Share of the schedule that runs; it has to leave one step, or nothing would be painted."""
+    if kind is Kind.TEXT2IMG:
+        return 1.0
+    strength = _or(body.strength, entry.defaults.strength)
+    if int(steps * strength) < 1:
+        text = "is too small: with these steps not one would run"
+        raise errors.InvalidFields({"strength": [field_message("strength", text)]})
+    return strength
+
+
+def _echo(body: GenerationBody, kind: Kind) -> dict[str, JsonValue]:
+    """Values that `meta` repeats and that nothing else of the job holds."""
+    echo: dict[str, JsonValue] = {
+        "enhance_prompt": body.enhance_prompt,
+        "safety_checker_type": body.safety_checker_type.value,
+        "instant_response": body.instant_response,
+        "lora_strength": ",".join(f"{value:g}" for value in body.lora_strength) or 1,
+    }
+    for field, text in _pictures(body, kind).items():
+        is_link = text is not None and len(text) <= _MAX_ECHO and "://" in text
+        echo[field] = text if is_link else ""
+    return echo

@@ -1,0 +1,140 @@
+"""What `/docs` shows of each call: body schema, example and replies.
+
+The schemas take `integer | string` and the like, as clients really send them.
+"""
+
+from pydantic import BaseModel, JsonValue
+
+from serve_app.api.replies import (
+    CancelledReply,
+    ErrorReply,
+    FailedReply,
+    FetchedReply,
+    ProcessingReply,
+    RunningReply,
+    SuccessReply,
+)
+from serve_app.api.schemas import WireModel
+from serve_app.types import Api, Kind
+
+__all__ = [
+    "EXAMPLES",
+    "JOB_RESPONSES",
+    "PATH_ID",
+    "SUMMARIES",
+    "generation_responses",
+    "request_body",
+]
+
+Schema = dict[str, JsonValue]
+Responses = dict[int | str, dict[str, object]]
+
+_KEY: Schema = {
+    "anyOf": [{"type": "string"}, {"type": "null"}],
+    "description": "API key; also taken from `Authorization: Bearer` or a `key` header.",
+}
+_INIT_IMAGE = (
+    "https://raw.githubusercontent.com/CompVis/stable-diffusion/main/data/inpainting_examples/"
+    "overture-creations-5sI6fQgYIuo.png"
+)
+_TEXT2IMG: Schema = {
+    "key": "",
+    "model_id": "your_model_id",
+    "prompt": "a cat sitting on a bench",
+    "negative_prompt": None,
+    "width": "512",
+    "height": "512",
+    "samples": "1",
+    "num_inference_steps": "30",
+    "safety_checker": "no",
+    "enhance_prompt": "yes",
+    "seed": None,
+    "guidance_scale": 7.5,
+    "scheduler": "UniPCMultistepScheduler",
+    "webhook": None,
+    "track_id": None,
+}
+_IMG2IMG: Schema = _TEXT2IMG | {"init_image": _INIT_IMAGE, "strength": 0.7}
+_INPAINT: Schema = {
+    "key": "",
+    "model_id": "your_model_id",
+    "prompt": "a cat sitting on a bench",
+    "negative_prompt": None,
+    "init_image": _INIT_IMAGE,
+    "mask_image": _INIT_IMAGE.replace(".png", "_mask.png"),
+    "width": "512",
+    "height": "512",
+    "samples": "1",
+    "steps": "30",
+    "safety_checker": "no",
+    "enhance_prompt": "yes",
+    "guidance_scale": 7.5,
+    "strength": 0.7,
+    "scheduler": "UniPCMultistepScheduler",
+    "lora_model": None,
+    "tomesd": "yes",
+    "use_karras_sigmas": "yes",
+    "vae": None,
+    "lora_strength": None,
+    "embeddings_model": None,
+    "seed": None,
+    "webhook": None,
+    "track_id": None,
+}
+EXAMPLES: dict[str, Schema] = {
+    Kind.TEXT2IMG: _TEXT2IMG,
+    Kind.IMG2IMG: _IMG2IMG,
+    Kind.INPAINT: _INPAINT,
+    "fetch": {"key": "", "request_id": "13446970"},
+    "cancel": {"key": "", "request_id": "13446970"},
+}
+SUMMARIES: dict[str, str] = {
+    Kind.TEXT2IMG: "Text to image",
+    Kind.IMG2IMG: "Image to image",
+    Kind.INPAINT: "Repaint the white part of a mask",
+    "fetch": "Result of a job",
+    "cancel": "Cancel a job (an extension of the hosted API)",
+}
+PATH_ID: Schema = {
+    "parameters": [
+        {
+            "name": "request_id",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "integer"},
+            "description": "The id of the first reply.",
+        }
+    ]
+}
+
+
+def request_body(model: type[WireModel], example: Schema) -> Schema:
+    """Describe a body, as JSON and as a form."""
+    schema = model.model_json_schema()
+    schema["properties"] = {"key": _KEY, **schema["properties"]}
+    content: Schema = {
+        "application/json": {"schema": schema, "example": example},
+        "application/x-www-form-urlencoded": {"schema": schema},
+    }
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _responses(*models: type[BaseModel]) -> Responses:
+    union = models[0]
+    for model in models[1:]:
+        union = union | model  # type: ignore[assignment]  # a union of types is a type
+    return {200: {"model": union}}
+
+
+def generation_responses(api: Api) -> Responses:
+    """List the replies of a generation call; V6 and V7 use real codes for errors."""
+    done = _responses(SuccessReply, ProcessingReply, FailedReply, ErrorReply)
+    if api in (Api.V3, Api.V4):
+        return done
+    return done | {code: {"model": ErrorReply} for code in (400, 401, 404, 413, 429, 500, 503)}
+
+
+JOB_RESPONSES: dict[str, Responses] = {
+    "fetch": _responses(FetchedReply, RunningReply, FailedReply, ErrorReply),
+    "cancel": _responses(CancelledReply, FailedReply, ErrorReply),
+}

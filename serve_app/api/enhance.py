@@ -1,0 +1,23 @@
+"""Prompt rewriting of `enhance_prompt`, in the form that the hosted API's `meta` shows.
+
+Source: api-reference 5.4, from the documented replies.
+"""
+
+from serve_app.models import ModelEntry
+
+__all__ = ["negative", "positive"]
+
+
+def positive(prompt: str, entry: ModelEntry, *, enhance: bool) -> str:
+    """Instance prompt, prompt, style words, one blank between each; the first may be empty."""
+    instance = entry.instance_prompt or ""
+    suffix = entry.enhancement.prompt_suffix
+    if enhance and suffix:
+        return f"{instance} {prompt} {suffix}"
+    return f"{instance} {prompt}".strip()
+
+
+def negative(prompt: str, entry: ModelEntry, *, enhance: bool) -> str:
+    """The client's words, one blank, the stock list of defects; the first may be empty."""
+    suffix = entry.enhancement.negative_suffix
+    return f"{prompt} {suffix}" if enhance and suffix else prompt

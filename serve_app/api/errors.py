@@ -1,0 +1,144 @@
+"""Errors to HTTP: the one table of texts, shapes and status codes of each family of paths.
+
+V3 and V4 answer HTTP 200 with `status: "error"`, V6, V7 and all other paths real codes. Errors are
+read by their attributes: across Ray actors the class may be wrapped, its facts are not.
+"""
+
+import math
+import re
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from serve_app import errors
+from serve_app.api.replies import ErrorReply, FailedReply, Reply
+from serve_app.types import Api, JobFailure
+
+__all__ = ["family", "find", "job_error", "on_http_exception", "respond", "response", "status_of"]
+
+_LEGACY = (Api.V3, Api.V4)
+_PATH = re.compile(r"/api/(v\d)(?:/|$)")
+_FAMILIES = {api.value: api for api in Api} | {"v1": Api.V4, "v5": Api.V4}  # of the same era
+
+_KEY_TIP = (
+    "1. Make sure you are passing Content-Type: application/json in header. "
+    "2. Make sure you are doing POST request with valid JSON. "
+    "3. Make sure your JSON does not have error, use jsonlint to validate json array. "
+    "4. Make sure you have valid API key."
+)
+_JSON_TIP = _KEY_TIP.partition(" 4.")[0]
+_RATE_TIPS = (
+    "you are sending same request multiple times, spam filter is enabled, "
+    "please wait for {seconds} seconds and try again"
+)
+_ROUTING_TEXTS = {
+    404: "There is no such API call. See /docs.",
+    405: "This method is not allowed here. Use POST for API calls.",
+}
+_DEFAULT_RETRY_S = 5  # for retryable errors that do not know better
+_STATUS = {
+    cls.code: cls.status
+    for cls in vars(errors).values()
+    if isinstance(cls, type) and issubclass(cls, errors.DreamserveError)
+}
+
+
+def family(scope: Scope) -> Api | None:
+    """Tell the family that a call's path belongs to; None outside the API."""
+    match = _PATH.match(scope["path"].removeprefix(scope.get("root_path", "")))
+    if match is None:
+        return None
+    return _FAMILIES.get(match.group(1))
+
+
+def find(error: BaseException) -> errors.DreamserveError | None:
+    """Find our error in one that another layer (Ray, a task group) wrapped, if there is one."""
+    seen: BaseException | None = error
+    for _ in range(5):  # a chain of causes may be a ring
+        if seen is None or isinstance(seen, errors.DreamserveError):
+            return seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return None
+
+
+def status_of(code: str, api: Api | None) -> int:
+    """HTTP status of an error code on a family of paths."""
+    return 200 if api in _LEGACY else _STATUS.get(code, 500)
+
+
+def respond(error: errors.DreamserveError, api: Api | None) -> Response:
+    """Answer a call with an error."""
+    retry_s = _retry_after_s(error)
+    reply = _reply(errors.to_failure(error), api, retry_s)
+    status = status_of(error.code, api)
+    headers = {}
+    if retry_s is not None and status != 200:
+        headers["Retry-After"] = str(retry_s)
+    return response(reply, status, headers)
+
+
+async def on_http_exception(_request: Request, error: Exception) -> Response:
+    """Answer an unknown path or a wrong method, with its real code on every family."""
+    assert isinstance(error, HTTPException), "registered for this class only"
+    text = _ROUTING_TEXTS.get(error.status_code, "Invalid API Request")
+    reply = ErrorReply(message=text, messege=text, reason="no_such_call")
+    return response(reply, error.status_code, dict(error.headers or {}))
+
+
+def job_error(failure: JobFailure, api: Api) -> Reply:
+    """Describe the failure of a job to the call that waited for it."""
+    if failure.fields:
+        return _reply(failure, api, None)
+    return FailedReply(message=failure.message, messege=failure.message, reason=failure.code)
+
+
+def response(reply: Reply, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Put a reply on the wire; keys that have no value in this reply are left out."""
+    body = reply.model_dump()
+    if isinstance(reply, ErrorReply):
+        body = {name: value for name, value in body.items() if value is not None}
+    return Response(orjson.dumps(body), status, headers, "application/json")
+
+
+def _retry_after_s(error: errors.DreamserveError) -> int | None:
+    if not error.retryable:
+        return None
+    if isinstance(error, errors.RateLimited | errors.Overloaded):
+        return max(1, math.ceil(error.retry_after_s))
+    return _DEFAULT_RETRY_S
+
+
+def _reply(failure: JobFailure, api: Api | None, retry_s: int | None) -> Reply:
+    code = failure.code
+    if code == errors.JobNotFound.code:
+        return FailedReply(message=failure.message, messege=failure.message, reason=code)
+    is_legacy = api in _LEGACY
+    message: str | dict[str, list[str]] = failure.message
+    if failure.fields:
+        message = failure.fields if is_legacy else _plain(failure.fields)
+    elif code == errors.InvalidKey.code and not is_legacy:
+        message = "Invalid API key"
+    tips = _RATE_TIPS.format(seconds=retry_s) if code == errors.RateLimited.code else None
+    return ErrorReply(
+        message=message,
+        messege=message,
+        tip={errors.InvalidKey.code: _KEY_TIP, errors.InvalidJson.code: _JSON_TIP}.get(code),
+        tips=tips,
+        retry_after=retry_s,
+        reason=code,
+    )
+
+
+def _plain(fields: dict[str, list[str]]) -> str:
+    """Word field messages as the 2026 pages do: "prompt is required; width must be ..."."""
+    return "; ".join(_plain_one(name, text) for name, texts in fields.items() for text in texts)
+
+
+def _plain_one(field: str, text: str) -> str:
+    rest = text.removeprefix(f"The {field.replace('_', ' ')} ")
+    if rest == text:
+        return f"{field}: {text}"
+    return f"{field} {rest.removeprefix('field ').removesuffix('.')}"

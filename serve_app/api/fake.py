@@ -1,0 +1,137 @@
+"""`FakeService`: the use cases without jobs, graph or files, for tests of the wire."""
+
+import asyncio
+from collections.abc import Iterable
+
+from serve_app import errors
+from serve_app.api import link
+from serve_app.api.protocol import StoredFile
+from serve_app.models import Catalogue, ModelEntry
+from serve_app.types import (
+    ImageSource,
+    Job,
+    JobFailure,
+    JobRequest,
+    JobResult,
+    JobState,
+    OutputPlan,
+)
+
+__all__ = ["FakeService"]
+
+_FIRST_ID = 13446970  # of the documented reply
+_PREFIX = "dc639bd6-d605-42c7-950e-48c531124d0d"  # as well
+
+
+class FakeService:
+    """Settles each job when it is waited for: with `outcome`, or not at all when that is None.
+
+    `keys` maps API keys to owners; None lets everybody in as "open". `refusal` is raised by
+    `submit`. What was asked for is in `jobs`, `holds` and `inputs`.
+    """
+
+    def __init__(self, entries: Iterable[ModelEntry], keys: dict[str, str] | None = None) -> None:
+        self.catalogue = Catalogue(entries)
+        self.keys = keys
+        self.outcome: JobResult | JobFailure | None = JobResult(
+            keys=(), nsfw=(False,), generation_time_s=20.970642805099487
+        )
+        self.refusal: Exception | None = None
+        self.never_answers = False
+        self.held = asyncio.Event()  # set once somebody waits for a job
+        self.ready = {entry.id: True for entry in self.catalogue}
+        self.files: dict[str, StoredFile] = {}
+        self.jobs: dict[int, Job] = {}
+        self.holds: list[float] = []
+        self.inputs: list[tuple[str, str]] = []
+
+    async def identify(self, key: str | None) -> str:
+        """Look the key up."""
+        if self.keys is None:
+            return "open"
+        if key is None or key not in self.keys:
+            raise errors.InvalidKey()
+        return self.keys[key]
+
+    async def keep_input(self, field: str, text: str) -> ImageSource:
+        """Remember the text; what is no URL counts as base64 if its alphabet fits."""
+        self.inputs.append((field, text))
+        if "://" in text:
+            return ImageSource(field=field, url=text)
+        payload = text.rpartition(",")[2]
+        if not payload or not set(payload) <= _BASE64:
+            raise errors.InvalidImage(field, "This is neither a URL nor base64.")
+        return ImageSource(field=field, stored_key=f"inputs/{len(self.inputs)}")
+
+    async def submit(self, request: JobRequest) -> Job:
+        """Accept, or raise `refusal`."""
+        if self.refusal is not None:
+            raise self.refusal
+        job_id = _FIRST_ID + len(self.jobs)
+        self.jobs[job_id] = Job(id=job_id, state=JobState.QUEUED, request=request, created_at=0.0)
+        return self.jobs[job_id]
+
+    async def wait(self, job_id: int, hold_s: float, *, cancel_if_left: bool) -> Job:
+        """Settle with `outcome`; without a hold nothing is settled."""
+        self.holds.append(hold_s)
+        self.held.set()
+        try:
+            if self.never_answers:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if cancel_if_left:
+                self._update(job_id, state=JobState.CANCELLED)
+            raise
+        return self.settle(job_id) if hold_s > 0 else self.jobs[job_id]
+
+    def settle(self, job_id: int) -> Job:
+        """Give an open job the `outcome`."""
+        job = self.jobs[job_id]
+        if job.state.is_final or self.outcome is None:
+            return job
+        if isinstance(self.outcome, JobFailure):
+            return self._update(job_id, state=JobState.FAILED, failure=self.outcome)
+        result = self.outcome.model_copy(update={"keys": job.request.output.keys})
+        return self._update(job_id, state=JobState.SUCCESS, result=result, progress=1.0)
+
+    async def fetch(self, job_id: int, key_id: str) -> Job:
+        """Show a job to its owner."""
+        job = self.jobs.get(job_id)
+        if job is None or job.request.key_id != key_id:
+            raise errors.JobNotFound(job_id)
+        return job
+
+    async def cancel(self, job_id: int, key_id: str) -> Job:
+        """Cancel an open job."""
+        job = await self.fetch(job_id, key_id)
+        return job if job.state.is_final else self._update(job_id, state=JobState.CANCELLED)
+
+    async def eta_s(self, job: Job) -> float:
+        """Say always the same."""
+        return 12.3 * (1 - job.progress)
+
+    async def readiness(self) -> dict[str, bool]:
+        """Return `ready`."""
+        return self.ready
+
+    async def read_file(self, key: str) -> StoredFile | None:
+        """Read from `files`."""
+        return self.files.get(key)
+
+    def reserve_output(self, samples: int, base64: bool, temp: bool) -> OutputPlan:
+        """Use the names of the documented reply."""
+        ending = "base64" if base64 else "png"
+        folder = "temp" if temp else "generations"
+        keys = tuple(f"{folder}/{_PREFIX}-{index}.{ending}" for index in range(samples))
+        return OutputPlan(keys=keys, base64=base64, temp=temp)
+
+    async def output_url(self, key: str, base_url: str) -> str:
+        """Point to this server."""
+        return link.file_url(key, base_url)
+
+    def _update(self, job_id: int, **changes: object) -> Job:
+        self.jobs[job_id] = self.jobs[job_id].model_copy(update=changes)
+        return self.jobs[job_id]
+
+
+_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")

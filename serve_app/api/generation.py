@@ -1,0 +1,60 @@
+"""Text to image, image to image and inpainting, on the paths of every family."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serve_app.api import body, document, present
+from serve_app.api.build import build
+from serve_app.api.call import Call, base_url, read_key
+from serve_app.api.protocol import Service
+from serve_app.api.schemas import GenerationBody, parse
+from serve_app.config import HttpConfig, JobsConfig
+from serve_app.types import Api, Kind
+
+__all__ = ["router"]
+
+_T, _I, _P = Kind.TEXT2IMG, Kind.IMG2IMG, Kind.INPAINT
+_PATHS = {
+    Api.V3: ("/api/v3/dreambooth", {"": _T, "/img2img": _I, "/inpaint": _P}),
+    Api.V4: ("/api/v4/dreambooth", {"": _T, "/img2img": _I, "/inpaint": _P}),
+    Api.V6: ("/api/v6/images", {"/text2img": _T, "/img2img": _I, "/inpaint": _P}),
+    Api.V7: ("/api/v7/images", {"/text-to-image": _T, "/image-to-image": _I, "/inpaint": _P}),
+}
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
+    """Make the routes of all generation calls."""
+
+    def endpoint(api: Api, kind: Kind) -> Endpoint:
+        async def generate(request: Request) -> Response:
+            fields = await body.read(request, http.max_json_depth)
+            key_id = await service.identify(read_key(fields, request.headers))
+            asked = parse(GenerationBody, fields)
+            call = Call(api, key_id, base_url(request, http))
+            job = await service.submit(await build(asked, kind, call, service))
+            hold_s = 0.0 if asked.instant_response else jobs.hold_s
+            leaves = asked.webhook is None  # with a webhook nobody has to stay for the result
+            job = await service.wait(job.id, hold_s, cancel_if_left=leaves)
+            return await present.generated(job, service)
+
+        return generate
+
+    routes = APIRouter()
+    for api, (prefix, kinds) in _PATHS.items():
+        for suffix, kind in kinds.items():
+            routes.add_api_route(
+                prefix + suffix,
+                endpoint(api, kind),
+                methods=["POST"],
+                name=f"{api}_{kind}",
+                tags=[f"{api.upper()} generation"],
+                summary=document.SUMMARIES[kind],
+                openapi_extra=document.request_body(GenerationBody, document.EXAMPLES[kind]),
+                responses=document.generation_responses(api),
+            )
+    return routes

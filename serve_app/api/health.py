@@ -1,0 +1,31 @@
+"""`/health/live` and `/health/ready`, for load balancers and for `make demo`."""
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from serve_app.api.protocol import Service
+
+__all__ = ["router"]
+
+
+def router(service: Service) -> APIRouter:
+    """Make the health routes."""
+    routes = APIRouter(prefix="/health", tags=["Health"])
+
+    @routes.get("/live", summary="The process answers")
+    async def live() -> Response:
+        return _json({"status": "ok"}, 200)
+
+    @routes.get("/ready", summary="Every model can answer; 503 while one cannot")
+    async def ready() -> Response:
+        models = await service.readiness()
+        is_ready = bool(models) and all(models.values())
+        status = "ready" if is_ready else "not_ready"
+        return _json({"status": status, "models": models}, 200 if is_ready else 503)
+
+    return routes
+
+
+def _json(content: dict[str, object], status: int) -> Response:
+    return Response(orjson.dumps(content), status, media_type="application/json")

@@ -1,0 +1,89 @@
+"""Fetch and cancel, on the paths of every family; each form answers for all jobs."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serve_app import errors
+from serve_app.api import body, document, present
+from serve_app.api.call import base_url, read_key
+from serve_app.api.protocol import Service
+from serve_app.api.schemas import FetchBody, field_message, parse
+from serve_app.config import HttpConfig
+from serve_app.types import Api
+
+__all__ = ["router"]
+
+_FETCH_PATHS = (
+    (Api.V3, "/api/v3/fetch"),
+    (Api.V3, "/api/v3/dreambooth/fetch"),
+    (Api.V4, "/api/v4/dreambooth/fetch"),
+    (Api.V6, "/api/v6/images/fetch"),
+    (Api.V7, "/api/v7/images/fetch"),
+)
+_CANCEL_PATHS = (
+    (Api.V3, "/api/v3/dreambooth/cancel"),
+    (Api.V4, "/api/v4/dreambooth/cancel"),
+    (Api.V6, "/api/v6/images/cancel"),
+    (Api.V7, "/api/v7/images/cancel"),
+)
+_MAX_ID = 2**63 - 1  # what the job table holds
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def router(service: Service, http: HttpConfig) -> APIRouter:
+    """Make the routes of fetch and cancel."""
+
+    async def read(request: Request) -> tuple[int, str]:
+        fields = await body.read(request, http.max_json_depth)
+        key_id = await service.identify(read_key(fields, request.headers))
+        in_path = request.path_params.get("request_id")
+        given = in_path if in_path is not None else parse(FetchBody, fields).request_id
+        if given is None:
+            text = field_message("request_id", "field is required")
+            raise errors.InvalidRequest("request_id", text)
+        return _job_id(given), key_id
+
+    async def fetch(request: Request) -> Response:
+        job = await service.fetch(*await read(request))
+        links_from = base_url(request, http)
+        return await present.fetched(job, service, links_from, http.running_fetch_output)
+
+    def cancel_on(api: Api) -> Endpoint:
+        async def cancel(request: Request) -> Response:
+            return present.cancelled(await service.cancel(*await read(request)), api)
+
+        return cancel
+
+    routes = APIRouter()
+    for api, path in _FETCH_PATHS:
+        _add(routes, api, path, fetch, "fetch")
+    for api, path in _CANCEL_PATHS:
+        _add(routes, api, path, cancel_on(api), "cancel")
+    return routes
+
+
+def _job_id(text: str) -> int:
+    """Read a job id; what is none cannot name a job."""
+    if not text.isascii() or not text.isdecimal() or len(text) > 19 or int(text) > _MAX_ID:
+        raise errors.JobNotFound("no id")
+    return int(text)
+
+
+def _add(routes: APIRouter, api: Api, path: str, endpoint: Endpoint, action: str) -> None:
+    """Serve an action with the id in the body and with the id in the path."""
+    for suffix in ("", "/{request_id}"):
+        routes.add_api_route(
+            path + suffix,
+            endpoint,
+            methods=["POST"],
+            name=f"{path.removeprefix('/api/').replace('/', '_')}{'_by_id' if suffix else ''}",
+            tags=[f"{api.upper()} jobs"],
+            summary=document.SUMMARIES[action],
+            openapi_extra=document.request_body(FetchBody, document.EXAMPLES[action])
+            | (document.PATH_ID if suffix else {}),
+            responses=document.JOB_RESPONSES[action],
+        )

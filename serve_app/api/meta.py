@@ -1,0 +1,111 @@
+"""`meta` of replies and webhooks: what was run, under the hosted API's names and in its order."""
+
+from pydantic import JsonValue
+
+from serve_app.types import Job, Kind
+
+__all__ = ["meta"]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+# Key order of the documented replies, 2023; what later years added follows in `_LATER`.
+_ORDER = {
+    Kind.TEXT2IMG: _names(
+        "prompt model_id negative_prompt scheduler safetychecker W H guidance_scale seed steps "
+        "n_samples full_url upscale multi_lingual panorama self_attention embeddings lora outdir "
+        "file_prefix"
+    ),
+    Kind.IMG2IMG: _names(
+        "prompt model_id scheduler safetychecker negative_prompt W H guidance_scale init_image "
+        "steps n_samples strength multi_lingual full_url upscale seed outdir file_prefix"
+    ),
+    Kind.INPAINT: _names(
+        "prompt model_id scheduler safetychecker negative_prompt W H guidance_scale init_image "
+        "mask_image multi_lingual steps n_samples full_url upscale seed outdir file_prefix"
+    ),
+}
+_LATER = _names(
+    "safety_checker safety_checker_type enhance_prompt tomesd use_karras_sigmas algorithm_type vae "
+    "lora lora_strength embeddings clip_skip temp base64 instant_response ip_adapter_id "
+    "ip_adapter_scale ip_adapter_image watermark webhook track_id id"
+)
+_IP_ADAPTER_SCALE = 0.6  # what documented replies show when no adapter was asked for
+
+
+def meta(job: Job) -> dict[str, JsonValue]:
+    """Describe a job; where another thing ran than was asked for, what ran."""
+    values = _request_values(job) | _fixed_values()
+    kind = job.request.spec.kind
+    later = (*_LATER, "strength") if kind is Kind.INPAINT else _LATER
+    ordered = {name: values[name] for name in (*_ORDER[kind], *later)}
+    return ordered | (job.result.ran if job.result else {})
+
+
+def _request_values(job: Job) -> dict[str, JsonValue]:
+    request, spec = job.request, job.request.spec
+    echo = request.echo
+    checked = _yes_no(request.safety is not None)
+    return {
+        "prompt": spec.prompt,
+        "negative_prompt": spec.negative_prompt,
+        "model_id": spec.model_id,
+        "scheduler": spec.scheduler,
+        "safetychecker": checked,
+        "safety_checker": checked,
+        "safety_checker_type": echo.get("safety_checker_type"),
+        "W": spec.width,
+        "H": spec.height,
+        "guidance_scale": spec.guidance_scale,
+        "strength": spec.strength,
+        "steps": spec.steps,
+        "n_samples": spec.samples,
+        "seed": spec.seed,
+        "init_image": echo.get("init_image", ""),
+        "mask_image": echo.get("mask_image", ""),
+        "enhance_prompt": _yes_no(echo.get("enhance_prompt", False)),
+        "instant_response": _yes_no(echo.get("instant_response", False)),
+        "tomesd": _yes_no(spec.tomesd),
+        "use_karras_sigmas": _yes_no(spec.use_karras_sigmas),
+        "algorithm_type": spec.algorithm_type or "no",
+        "vae": spec.vae,
+        "lora": ",".join(lora.id for lora in spec.loras) or None,
+        "lora_strength": echo.get("lora_strength", 1),
+        "embeddings": ",".join(spec.embeddings) or None,
+        "clip_skip": spec.clip_skip,
+        "temp": _yes_no(request.output.temp),
+        "base64": _yes_no(request.output.base64),
+        "webhook": request.webhook,
+        "track_id": request.track_id,
+        "id": str(job.id),
+        "file_prefix": _file_prefix(job),
+    }
+
+
+def _fixed_values() -> dict[str, JsonValue]:
+    """Keys whose features are not served; asked for, they are refused, so these are true."""
+    return {
+        "multi_lingual": "no",
+        "panorama": "no",
+        "self_attention": "no",
+        "full_url": "no",
+        "upscale": "no",
+        "watermark": "no",
+        "outdir": "out",
+        "ip_adapter_id": None,
+        "ip_adapter_scale": _IP_ADAPTER_SCALE,
+        "ip_adapter_image": None,
+    }
+
+
+def _yes_no(value: JsonValue) -> str:
+    return "yes" if value else "no"
+
+
+def _file_prefix(job: Job) -> str:
+    """Name of the first file without its folder, its number and its ending."""
+    name = job.request.output.keys[0].rpartition("/")[2].partition(".")[0]
+    prefix, dash, number = name.rpartition("-")
+    return prefix if dash and number.isdigit() and len(number) == 1 else name

@@ -1,0 +1,195 @@
+"""Pure ASGI middleware, and the order in which a call passes it.
+
+1. CORS, outermost, so that a browser can read every answer, also the refusals of the others.
+2. `AccessLog`: gives the call its id and writes one line when it is answered; sees all outcomes.
+3. `PlainHeaders`: security headers on every answer.
+4. `Fallback`: turns every error of the layers below into the API's shape; nothing passes it.
+5. `BodyLimit`: refuses before a byte is read, or in the middle of a body that lied.
+6. `NoTrailingSlash`: one SDK appends it; a redirect would lose the POST.
+"""
+
+import re
+import time
+import traceback
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app import errors
+from serve_app.api import errors as wire
+from serve_app.config import HttpConfig
+
+__all__ = ["REQUEST_ID", "middleware"]
+
+REQUEST_ID = "x-request-id"
+_GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_MAX_FRAMES = 8  # the innermost; above are the framework's
+_PLAIN_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",  # files set their own
+}
+
+_log = structlog.get_logger()
+
+
+def middleware(http: HttpConfig) -> list[Middleware]:
+    """List the middleware, outermost first; the module says why in this order."""
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=list(http.cors_origins),
+            allow_methods=["GET", "HEAD", "POST", "OPTIONS"],
+            allow_headers=["*"],
+            expose_headers=[REQUEST_ID, "Retry-After"],
+            max_age=86_400,
+        ),
+        Middleware(AccessLog),
+        Middleware(PlainHeaders),
+        Middleware(Fallback),
+        Middleware(BodyLimit, max_bytes=http.max_body_bytes),
+        Middleware(NoTrailingSlash),
+    ]
+
+
+class AccessLog:
+    """Gives each call an id; logs method, route, status and time, never a body or a query."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        begun = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:  # also when the client left: status 0
+                _log.info(
+                    "http_request",
+                    method=scope["method"],
+                    route=_route(scope),
+                    status=status,
+                    duration_ms=round((time.perf_counter() - begun) * 1000, 1),
+                )
+
+
+def _route(scope: Scope) -> str:
+    """Template of the matched route: a path itself may hold the secret name of a file."""
+    route = scope.get("route")
+    return getattr(route, "path", "unknown")
+
+
+class PlainHeaders:
+    """Adds the headers that an answer does not set itself."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _PLAIN_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class Fallback:
+    """Answers errors in the shape of the path's family; the unexpected ones say nothing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = has_begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except ClientDisconnect:
+            return  # while it sent its body: nobody is left to answer
+        except Exception as exc:
+            if scope["type"] != "http" or has_begun:
+                raise
+            answer = wire.respond(_ours(exc), wire.family(scope))
+            await answer(scope, receive, send)
+
+
+def _ours(exc: Exception) -> errors.DreamserveError:
+    """Find our error in this one; log what is the server's own fault, without its text.
+
+    The text of a foreign error may quote the request; the frames hold code only.
+    """
+    error = wire.find(exc)
+    if error is None:
+        frames = "".join(traceback.format_tb(exc.__traceback__)[-_MAX_FRAMES:])
+        _log.error("unexpected_error", error=type(exc).__name__, frames=frames)
+        return errors.DreamserveError()
+    if error.status >= 500:
+        _log.warning("call_failed", code=error.code, detail=str(error))
+    return error
+
+
+class BodyLimit:
+    """Caps the request body, by its declared length and as it arrives."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > self._max_bytes):
+            raise errors.BodyTooLarge(self._max_bytes)
+        read_bytes = 0
+
+        async def counted_receive() -> Message:
+            nonlocal read_bytes
+            message = await receive()
+            read_bytes += len(message.get("body", b""))
+            if read_bytes > self._max_bytes:
+                raise errors.BodyTooLarge(self._max_bytes)
+            return message
+
+        await self._app(scope, counted_receive, send)
+
+
+class NoTrailingSlash:
+    """Lets `/api/v6/images/text2img/` reach the route without the slash."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_call = scope["type"] == "http" and wire.family(scope) is not None
+        if is_call and scope["path"].endswith("/"):
+            scope["path"] = scope["path"].rstrip("/")  # in place: AccessLog reads the route
+        await self._app(scope, receive, send)

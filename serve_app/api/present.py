@@ -1,0 +1,113 @@
+"""A job to the reply of the call that shows it, with the HTTP status of the call's family."""
+
+import math
+from typing import Literal
+
+from starlette.responses import Response
+
+from serve_app import errors
+from serve_app.api import errors as wire
+from serve_app.api import link
+from serve_app.api.meta import meta
+from serve_app.api.protocol import Service
+from serve_app.api.replies import (
+    CancelledReply,
+    ErrorReply,
+    FailedReply,
+    FetchedReply,
+    ProcessingReply,
+    RunningReply,
+    SuccessReply,
+)
+from serve_app.types import Api, Job, JobFailure, JobState
+
+__all__ = ["cancelled", "failure_of", "fetched", "generated"]
+
+
+async def generated(job: Job, service: Service) -> Response:
+    """Answer the call that began a job: success, failed, or processing after the hold."""
+    request = job.request
+    if job.state in (JobState.FAILED, JobState.CANCELLED):
+        failure = failure_of(job)
+        reply = wire.job_error(failure, request.api)
+        return wire.response(reply, wire.status_of(failure.code, request.api))
+    links = await _links(job, request.base_url, service)
+    if job.result is None:
+        return wire.response(
+            ProcessingReply(
+                eta=await _eta_s(job, service),
+                fetch_result=link.fetch_result(job),
+                id=job.id,
+                meta=meta(job),
+                progress=round(job.progress, 4),
+                future_links=links,
+            )
+        )
+    return wire.response(
+        SuccessReply(
+            generationTime=job.result.generation_time_s,
+            id=job.id,
+            output=links,
+            proxy_links=links,
+            nsfw_content_detected=any(job.result.nsfw),
+            meta=meta(job),
+            future_links=links,
+        )
+    )
+
+
+async def fetched(
+    job: Job, service: Service, base_url: str, running_output: Literal["", "list"]
+) -> Response:
+    """Answer a fetch; HTTP 200 in every state, since the fetch itself went well."""
+    if job.state in (JobState.FAILED, JobState.CANCELLED):
+        return wire.response(_failed(failure_of(job)))
+    if job.result is None:
+        return wire.response(
+            RunningReply(
+                output=[] if running_output == "list" else "",
+                eta=await _eta_s(job, service),
+                progress=round(job.progress, 4),
+            )
+        )
+    links = await _links(job, base_url, service)
+    return wire.response(
+        FetchedReply(
+            id=job.id,
+            output=links,
+            proxy_links=links,
+            nsfw_content_detected=any(job.result.nsfw),
+        )
+    )
+
+
+def cancelled(job: Job, api: Api) -> Response:
+    """Answer a cancel; too late for a job that is done."""
+    if job.state is JobState.CANCELLED:
+        return wire.response(CancelledReply(id=job.id))
+    text = "The request is already finished."
+    reply = ErrorReply(message=text, messege=text, reason="already_finished")
+    return wire.response(reply, 200 if api in (Api.V3, Api.V4) else errors.Cancelled.status)
+
+
+def failure_of(job: Job) -> JobFailure:
+    """Say why a job ended without a result."""
+    return job.failure or errors.to_failure(
+        errors.Cancelled() if job.state is JobState.CANCELLED else errors.GenerationFailed()
+    )
+
+
+def _failed(failure: JobFailure) -> FailedReply:
+    """Word a failure for pollers, which show `message` as text."""
+    texts = [f"{name}: {text}" for name, texts in failure.fields.items() for text in texts]
+    message = "; ".join(texts) or failure.message
+    return FailedReply(message=message, messege=message, reason=failure.code)
+
+
+async def _links(job: Job, base_url: str, service: Service) -> list[str]:
+    return [await service.output_url(key, base_url) for key in job.request.output.keys]
+
+
+async def _eta_s(job: Job, service: Service) -> int:
+    """Whole seconds: some clients insist on an integer, none on a fraction."""
+    return max(1, math.ceil(await service.eta_s(job)))

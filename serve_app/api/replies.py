@@ -1,0 +1,115 @@
+"""The wire forms of replies, keys in the order of the documented bodies.
+
+`messege` is the hosted API's own spelling; clients read either, so both are sent.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+__all__ = [
+    "CancelledReply",
+    "ErrorReply",
+    "FailedReply",
+    "FetchedReply",
+    "ProcessingReply",
+    "Reply",
+    "RunningReply",
+    "SuccessReply",
+]
+
+
+class Reply(BaseModel):
+    """Base of all replies."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: str
+
+
+class SuccessReply(Reply):
+    """A generation call whose pictures are ready."""
+
+    status: Literal["success"] = "success"
+    generationTime: float = Field(description="seconds")
+    id: int
+    output: list[str] = Field(description="one link per sample")
+    proxy_links: list[str]
+    nsfw_content_detected: bool
+    webhook_status: str = ""
+    meta: dict[str, JsonValue] = Field(description="what was run")
+    future_links: list[str]
+
+
+class ProcessingReply(Reply):
+    """A generation call that is not done within the hold."""
+
+    status: Literal["processing"] = "processing"
+    tip: str = "Fetch the result with a POST to fetch_result after eta seconds."
+    eta: int = Field(description="seconds until the result, estimated")
+    messege: str = "Try to fetch request after seconds estimated"
+    message: str = "Try to fetch request after seconds estimated"
+    webhook_status: str = ""
+    fetch_result: str = Field(description="address to poll")
+    id: int
+    output: list[str] = []
+    proxy_links: list[str] = []
+    nsfw_content_detected: bool = False
+    meta: dict[str, JsonValue]
+    progress: float = Field(description="share of denoising steps done, 0 to 1")
+    future_links: list[str] = Field(description="links that will work once the job is done")
+
+
+class FetchedReply(Reply):
+    """A fetch of a finished job."""
+
+    status: Literal["success"] = "success"
+    id: int
+    output: list[str]
+    proxy_links: list[str]
+    nsfw_content_detected: bool
+
+
+class RunningReply(Reply):
+    """A fetch of a job that is queued or at work."""
+
+    status: Literal["processing"] = "processing"
+    messege: str = "try again later."
+    message: str = "try again later."
+    output: Literal[""] | list[str] = ""
+    tip: str = "Fetch the result again after eta seconds."
+    eta: int = Field(description="seconds until the result, estimated")
+    progress: float = Field(description="share of denoising steps done, 0 to 1")
+
+
+class FailedReply(Reply):
+    """A job that failed, was cancelled or is not known."""
+
+    status: Literal["failed"] = "failed"
+    id: Literal[""] | int = ""
+    message: str
+    messege: str
+    output: Literal[""] = ""
+    tip: str = ""
+    reason: str = Field(description="stable code of the cause")
+
+
+class CancelledReply(Reply):
+    """A cancel that took effect."""
+
+    status: Literal["success"] = "success"
+    id: int
+    message: str = "request cancelled"
+    messege: str = "request cancelled"
+
+
+class ErrorReply(Reply):
+    """A call that was refused."""
+
+    status: Literal["error"] = "error"
+    message: str | dict[str, list[str]] = Field(description="text, or messages per field")
+    messege: str | dict[str, list[str]]
+    tip: str | None = None
+    tips: str | None = None
+    retry_after: int | None = Field(default=None, description="seconds")
+    reason: str = Field(description="stable code of the cause")

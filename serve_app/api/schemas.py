@@ -1,0 +1,218 @@
+"""The wire forms of requests: every documented field, read leniently, nothing resolved yet.
+
+`parse` is the only way in. Fields that nobody documented are ignored, as the hosted API does.
+"""
+
+from typing import Annotated, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    WithJsonSchema,
+)
+
+from serve_app import errors
+from serve_app.api import coerce
+from serve_app.api.body import Fields
+from serve_app.types import SafetyAction
+
+__all__ = ["SCHEDULERS", "FetchBody", "GenerationBody", "WireModel", "field_message", "parse"]
+
+# API page "Schedulers", 2023 to 2026; which of them a model can run is for the pipelines to say.
+SCHEDULERS = (
+    "DDPMScheduler",
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "DPMSolverSinglestepScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "UniPCMultistepScheduler",
+    "DDIMInverseScheduler",
+    "DEISMultistepScheduler",
+    "IPNDMScheduler",
+    "KarrasVeScheduler",
+    "ScoreSdeVeScheduler",
+    "LCMScheduler",
+)
+_SCHEDULER_BY_LOWER = {name.lower(): name for name in SCHEDULERS}
+_SCHEDULER_BY_LOWER |= {
+    name.removesuffix("scheduler"): v for name, v in _SCHEDULER_BY_LOWER.items()
+}
+_SCHEDULER_BY_LOWER["deis"] = "DEISMultistepScheduler"  # spelt so on the A1111 page
+
+# diffusers' names and the API's own spelling, which its A1111 page maps to the SDE variant.
+_ALGORITHMS = ("dpmsolver", "dpmsolver++", "dpmsolver+++", "sde-dpmsolver", "sde-dpmsolver++")
+
+
+def _union(*types: str) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [{"type": name} for name in (*types, "null")]})
+
+
+def _between(low: float, high: float) -> AfterValidator:
+    def check(value: float | None) -> float | None:
+        if value is not None and not low <= value <= high:
+            raise coerce.problem(f"must be between {low:g} and {high:g}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _to_scheduler(value: JsonValue) -> str:
+    name = _SCHEDULER_BY_LOWER.get(coerce.to_id(value).lower())
+    if name is None:
+        raise coerce.problem(f"must be one of {', '.join(SCHEDULERS)}")
+    return name
+
+
+def _to_algorithm(value: JsonValue) -> str | None:
+    name = coerce.to_id(value).lower()
+    if name in ("no", "none"):
+        return None
+    if name not in _ALGORITHMS:
+        raise coerce.problem(f"must be one of none, {', '.join(_ALGORITHMS)}")
+    return name
+
+
+def _to_safety_action(value: JsonValue) -> SafetyAction:
+    try:
+        return SafetyAction(coerce.to_id(value).lower())
+    except ValueError:
+        raise coerce.problem(f"must be one of {', '.join(SafetyAction)}") from None
+
+
+Integer = Annotated[int | None, BeforeValidator(coerce.to_int), _union("integer", "string")]
+Number = Annotated[float | None, BeforeValidator(coerce.to_float), _union("number", "string")]
+Flag = Annotated[bool, BeforeValidator(coerce.to_flag), _union("string", "boolean")]
+Text = Annotated[str | None, BeforeValidator(coerce.to_text), _union("string")]
+Id = Annotated[str | None, BeforeValidator(coerce.to_id), _union("string", "integer")]
+Names = Annotated[tuple[str, ...], BeforeValidator(coerce.to_names), _union("string")]
+Image = Annotated[str | None, BeforeValidator(coerce.to_image), _union("string")]
+
+
+class WireModel(BaseModel):
+    """Base of the request forms. `key` is taken from the body before, and never kept."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class GenerationBody(WireModel):
+    """Text to image, image to image and inpainting."""
+
+    model_id: Id = Field(None, description="Model to use.")
+    prompt: Text = Field(None, description="What the image shows.")
+    negative_prompt: Text = Field(None, description="What the image must not show.")
+    init_image: Image = Field(
+        None, description="Picture to start from: URL, base64 or data URI. PNG, JPEG or WebP."
+    )
+    mask_image: Image = Field(None, description="White is repainted, black is kept.")
+    width: Integer = Field(
+        None, description="Pixels; rounded down to a multiple of 8, at most 1024."
+    )
+    height: Integer = Field(None, description="Pixels; as width.")
+    samples: Annotated[Integer, _between(1, 4)] = Field(None, description="Images, 1 to 4.")
+    num_inference_steps: Integer = Field(None, description="Denoising steps; kept in 1 to 50.")
+    steps: Integer = Field(None, description="As num_inference_steps; the name on inpaint.")
+    safety_checker: Flag = Field(True, description="yes: replace images found not safe for work.")
+    safety_checker_type: Annotated[
+        SafetyAction,
+        BeforeValidator(_to_safety_action),
+        WithJsonSchema({"enum": [*SafetyAction, None]}),
+    ] = Field(SafetyAction.TEXT, description="What replaces such an image.")
+    enhance_prompt: Flag = Field(True, description="yes: append the model's style words.")
+    enhance_style: Id = Field(None, description="Style of the enhancement.")
+    guidance_scale: Annotated[Number, _between(1, 20)] = Field(None, description="1 to 20.")
+    strength: Annotated[Number, _between(0, 1)] = Field(
+        None, description="0 to 1; 1 destroys the init image fully."
+    )
+    scheduler: Annotated[
+        str | None,
+        BeforeValidator(_to_scheduler),
+        WithJsonSchema({"enum": [*SCHEDULERS, None]}),
+    ] = Field(None, description="Noise schedule; the model's own when absent.")
+    seed: Annotated[int | None, BeforeValidator(coerce.to_seed), _union("integer", "string")] = (
+        Field(None, description="Null or -1: drawn at random; taken modulo 2^32.")
+    )
+    tomesd: Flag = Field(True, description="yes: merge tokens, faster.")
+    use_karras_sigmas: Flag = Field(True, description="yes: noise levels of Karras et al.")
+    algorithm_type: Annotated[str | None, BeforeValidator(_to_algorithm), _union("string")] = Field(
+        None, description="For DPMSolverMultistepScheduler: dpmsolver+++."
+    )
+    vae: Id = Field(None, description="Custom VAE of the catalogue.")
+    lora_model: Names = Field((), description="LoRA ids of the catalogue, comma separated.")
+    lora_strength: Annotated[
+        tuple[float, ...], BeforeValidator(coerce.to_floats), _union("string", "number")
+    ] = Field((), description="Strength of each LoRA, comma separated.")
+    embeddings_model: Names = Field((), description="Textual inversions, comma separated.")
+    multi_lingual: Flag = Field(False, description="yes: translate the prompt.")
+    panorama: Flag = Field(False, description="yes: a panorama.")
+    self_attention: Flag = Field(False, description="yes: self-attention guidance.")
+    upscale: Annotated[
+        int, BeforeValidator(coerce.to_upscale), _union("string", "integer", "boolean")
+    ] = Field(1, description="no, yes (2), 1, 2 or 3.")
+    highres_fix: Flag = Field(False, description="yes: paint small first, then refine.")
+    clip_skip: Annotated[Integer, _between(1, 8)] = Field(
+        None,
+        validation_alias=AliasChoices("clip_skip", "clipskip"),
+        description="1 to 8; 1 takes the last layer of the text encoder.",
+    )
+    base64: Flag = Field(False, description="yes: links lead to base64 text.")
+    temp: Flag = Field(False, description="yes: links end after 24 hours.")
+    webhook: Annotated[str | None, BeforeValidator(coerce.to_url), _union("string")] = Field(
+        None, description="Address that gets a POST when the job is done."
+    )
+    track_id: Annotated[JsonValue, BeforeValidator(coerce.to_json), _union("string", "integer")] = (
+        Field(None, description="Given back to the webhook.")
+    )
+    ip_adapter_id: Id = Field(None, description="IP adapter of the catalogue.")
+    ip_adapter_scale: Annotated[Number, _between(0, 1)] = Field(None, description="0 to 1.")
+    ip_adapter_image: Image = Field(None, description="Picture for the IP adapter.")
+    instant_response: Flag = Field(False, description="yes: answer at once, fetch later.")
+
+
+class FetchBody(WireModel):
+    """Fetch and cancel by `request_id`."""
+
+    request_id: Annotated[
+        str | None, BeforeValidator(coerce.to_id), _union("integer", "string")
+    ] = Field(
+        None,
+        validation_alias=AliasChoices("request_id", "id"),
+        description="The id of the first reply.",
+    )
+
+
+Model = TypeVar("Model", bound=WireModel)
+
+
+def parse(model: type[Model], fields: Fields) -> Model:
+    """Read the known fields; keys with stray blanks count where the exact key is absent.
+
+    Raises:
+        errors.InvalidFields: with a message for each bad field.
+    """
+    given = {name: value for name, value in fields.items() if not coerce.is_absent(value)}
+    named = {name.strip(): value for name, value in given.items()} | given
+    try:
+        return model.model_validate(named)
+    except ValidationError as exc:
+        messages: dict[str, list[str]] = {}
+        for detail in exc.errors(include_url=False, include_input=False):
+            field = str(detail["loc"][0])
+            messages.setdefault(field, []).append(field_message(field, detail["msg"]))
+        raise errors.InvalidFields(messages) from None  # the cause would quote the input
+
+
+def field_message(field: str, sentence_end: str) -> str:
+    """Word a problem as the hosted API's framework (Laravel) does."""
+    return f"The {field.replace('_', ' ')} {sentence_end}."

@@ -1,0 +1,52 @@
+"""The composition root: the whole graph on one screen. The only module that imports deployments."""
+
+from ray.serve import Application
+
+from deployments.clients import Stages
+from deployments.generator import Generator
+from deployments.ingress import Ingress
+from deployments.janitor import Janitor
+from deployments.options import deploy
+from deployments.preprocess import Preprocess
+from deployments.safety import Safety
+from deployments.upload import Upload
+from serve_app.config import AppConfig
+from serve_app.models import Catalogue
+
+__all__ = ["build"]
+
+
+def build(args: AppConfig) -> Application:
+    """Build the application from `args` of a Serve config file; see `configs/dev.yaml`.
+
+    Raises:
+        CatalogueError: the model files are wrong.
+    """
+    config, serving = args, args.serving
+    catalogue = Catalogue.load(config.catalogue, config.root_dir)
+
+    preprocess = deploy(
+        Preprocess,
+        serving.preprocess,
+        config.images,
+        config.storage,
+        config.data_dir,
+        config.logging,
+    )
+    generators = {
+        entry.id: deploy(
+            Generator,
+            entry.serve,
+            entry,
+            config.engine,
+            config.logging,
+            name=f"Generator:{entry.id}",
+        )
+        for entry in catalogue
+    }
+    safety = deploy(Safety, serving.safety, config.safety, config.logging)
+    upload = deploy(Upload, serving.upload, config.storage, config.data_dir, config.logging)
+    # Serve puts handles where the bound deployments stand, inside the value too.
+    stages = Stages(preprocess, generators, safety, upload)
+    janitor = deploy(Janitor, serving.janitor, config, stages)
+    return deploy(Ingress, serving.ingress, config, catalogue, stages, janitor)

@@ -1,0 +1,110 @@
+"""`dreamserve demo`: what a newcomer sees first. A plain client of a service that it starts."""
+
+import base64
+import json
+import socket
+import time
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import httpx2
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from serve_app.cli import sheet
+from serve_app.cli.serving import service
+
+__all__ = ["show"]
+
+_EXAMPLE = Path("examples/inpaint")
+_START_TIMEOUT_S = 180.0
+_JOB_TIMEOUT_S = 300.0
+_POLL_S = 0.3
+
+_console = Console()
+Answer = dict[str, Any]
+
+
+class _DemoFailed(Exception):
+    """Something that the newcomer has to read; shown without a stack trace."""
+
+
+def show(config: Path, out: Path) -> None:
+    """Start, ask, save, stop; exit code 1 with the reason when anything goes wrong."""
+    out.mkdir(parents=True, exist_ok=True)
+    host, port = "127.0.0.1", _free_port()
+    client = httpx2.Client(
+        base_url=f"http://{host}:{port}", timeout=_JOB_TIMEOUT_S, trust_env=False
+    )
+    log_path = out / "service.log"
+    try:
+        with log_path.open("wb") as log, client, _bars() as bars:
+            with service(config, host, port, log) as child:
+                _wait_until_ready(bars, client, child)
+                answer, picture = _inpaint(bars, client)
+                stopping = bars.add_task("stopping the service", total=None)
+            bars.update(stopping, total=1, completed=1)
+    except (_DemoFailed, httpx2.HTTPError) as exc:
+        _console.print(f"[red]The demo failed: {exc}[/red]\nThe service's log is {log_path}")
+        raise typer.Exit(1) from exc
+    (out / "response.json").write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
+    (out / "result.png").write_bytes(picture)
+    sheet.write(out / "sheet.png", _EXAMPLE / "init.png", _EXAMPLE / "mask.png", picture)
+    _console.print_json(json.dumps(answer))
+    _console.print(f"Look at {out / 'sheet.png'}: the picture, its mask, and what was painted.")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _bars() -> Progress:
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=_console)
+
+
+def _wait_until_ready(bars: Progress, client: httpx2.Client, child: Popen[bytes]) -> None:
+    bar = bars.add_task("starting the service", total=None)
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise _DemoFailed("the service ended while it started")
+        try:
+            if client.get("/health/ready").status_code == httpx2.codes.OK:
+                bars.update(bar, total=1, completed=1)
+                return
+        except httpx2.TransportError:
+            pass  # nobody listens yet
+        time.sleep(_POLL_S)
+    raise _DemoFailed(f"the service was not ready after {_START_TIMEOUT_S:.0f} s")
+
+
+def _inpaint(bars: Progress, client: httpx2.Client) -> tuple[Answer, bytes]:
+    bar = bars.add_task("painting", total=None)
+    answer: Answer = client.post("/api/v4/dreambooth/inpaint", json=_documented_body()).json()
+    deadline = time.monotonic() + _JOB_TIMEOUT_S
+    while answer["status"] == "processing" and time.monotonic() < deadline:
+        bars.update(bar, total=1.0, completed=answer.get("progress", 0.0))
+        time.sleep(_POLL_S)
+        answer = {
+            **answer,
+            **client.post(answer["fetch_result"], json={"key": "demo"}).json(),
+        }
+    if answer["status"] != "success":
+        raise _DemoFailed(f"the service answered {json.dumps(answer)}")
+    picture = client.get(answer["output"][0]).raise_for_status().content
+    bars.update(bar, total=1, completed=1)
+    return answer, picture
+
+
+def _documented_body() -> Answer:
+    """The body of the API's inpaint page with our example; the pictures travel inline."""
+    body: Answer = json.loads((_EXAMPLE / "request.json").read_text(encoding="utf-8"))
+    for field, name in (("init_image", "init.png"), ("mask_image", "mask.png")):
+        data = base64.b64encode((_EXAMPLE / name).read_bytes()).decode("ascii")
+        body[field] = f"data:image/png;base64,{data}"
+    return body

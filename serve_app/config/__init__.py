@@ -1,0 +1,36 @@
+"""Settings: one frozen pydantic model per component, gathered in `AppConfig`.
+
+The only package that reads the environment. Precedence, highest first: `DREAMSERVE_*` variables,
+the `args` of the Serve config file, the defaults here, which are the safe values.
+"""
+
+from serve_app.config.app import AppConfig
+from serve_app.config.components import (
+    AuthConfig,
+    CatalogueConfig,
+    DatabaseConfig,
+    EngineConfig,
+    HttpConfig,
+    ImagesConfig,
+    JobsConfig,
+    LoggingConfig,
+    SafetyConfig,
+    StorageConfig,
+)
+from serve_app.config.serving import DeploymentOptions, ServingConfig
+
+__all__ = [
+    "AppConfig",
+    "AuthConfig",
+    "CatalogueConfig",
+    "DatabaseConfig",
+    "DeploymentOptions",
+    "EngineConfig",
+    "HttpConfig",
+    "ImagesConfig",
+    "JobsConfig",
+    "LoggingConfig",
+    "SafetyConfig",
+    "ServingConfig",
+    "StorageConfig",
+]

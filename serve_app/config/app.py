@@ -1,0 +1,91 @@
+"""`AppConfig`: the whole configuration, from the Serve config file and the environment."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from serve_app.config.components import (
+    AuthConfig,
+    CatalogueConfig,
+    DatabaseConfig,
+    EngineConfig,
+    HttpConfig,
+    ImagesConfig,
+    JobsConfig,
+    LoggingConfig,
+    SafetyConfig,
+    StorageConfig,
+)
+from serve_app.config.serving import ServingConfig
+
+__all__ = ["AppConfig"]
+
+
+class AppConfig(BaseSettings):
+    """All settings. `DREAMSERVE_<SECTION>__<FIELD>` overrides a field of a section."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="DREAMSERVE_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    root_dir: Path = Field(
+        default_factory=Path.cwd, description="folder that relative paths start from"
+    )
+    data_dir: Path = Field(default=Path("var"), description="folder of everything written at run")
+    http: HttpConfig = HttpConfig()
+    auth: AuthConfig = AuthConfig()
+    catalogue: CatalogueConfig = CatalogueConfig()
+    images: ImagesConfig = ImagesConfig()
+    engine: EngineConfig = EngineConfig()
+    safety: SafetyConfig = SafetyConfig()
+    storage: StorageConfig = StorageConfig()
+    database: DatabaseConfig = DatabaseConfig()
+    jobs: JobsConfig = JobsConfig()
+    logging: LoggingConfig = LoggingConfig()
+    serving: ServingConfig = ServingConfig()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the config file."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _absolute_paths(self) -> Self:
+        """Resolve paths once, since replicas run in other working folders."""
+        root = self.root_dir.resolve()
+        data_dir = root / self.data_dir
+        catalogue = self.catalogue.model_copy(update={"path": root / self.catalogue.path})
+        safety = self.safety
+        if safety.checkpoint is not None:
+            safety = safety.model_copy(update={"checkpoint": root / safety.checkpoint})
+        database = self.database
+        if database.url is None:
+            url = SecretStr(f"sqlite:///{data_dir / 'dreamserve.db'}")
+            database = database.model_copy(update={"url": url})
+        resolved = {
+            "root_dir": root,
+            "data_dir": data_dir,
+            "catalogue": catalogue,
+            "safety": safety,
+            "database": database,
+        }
+        for name, value in resolved.items():
+            object.__setattr__(self, name, value)  # frozen: this is the end of construction
+        return self
+
+    def redacted(self) -> dict[str, object]:
+        """The effective configuration for the log; secrets show as asterisks."""
+        return self.model_dump(mode="json")

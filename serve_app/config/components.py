@@ -1,0 +1,286 @@
+"""One settings model per component. Every field has its unit, range and reason."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+__all__ = [
+    "AuthConfig",
+    "AuthMode",
+    "CatalogueConfig",
+    "DatabaseConfig",
+    "EngineConfig",
+    "HttpConfig",
+    "ImagesConfig",
+    "JobsConfig",
+    "LoggingConfig",
+    "S3Config",
+    "SafetyConfig",
+    "Section",
+    "StorageConfig",
+]
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel):
+    """Base of all settings models: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HttpConfig(Section):
+    """The wire: what the ingress accepts and how it answers."""
+
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
+        description="scheme, host and path prefix of all links; none: taken from each request",
+    )
+    max_body_bytes: int = Field(
+        default=32 * 1024**2, ge=1024, description="bytes; two base64 pictures of the default limit"
+    )
+    max_json_depth: int = Field(default=16, ge=1, le=200, description="levels of nesting")
+    cors_origins: tuple[str, ...] = Field(
+        default=("*",), description="origins browsers may call from; the hosted API allows all"
+    )
+    running_fetch_output: Literal["", "list"] = Field(
+        default="", description='`output` of a running fetch: "" as documented, or an empty list'
+    )
+
+
+class AuthMode(StrEnum):
+    """Who may call."""
+
+    OPEN = "open"  # any key, also none; for development
+    KEYS = "keys"  # only keys of the key table
+
+
+class AuthConfig(Section):
+    """Who may call."""
+
+    mode: AuthMode = Field(default=AuthMode.KEYS, description="open: any caller, development only")
+    force_open: bool = Field(
+        default=False, description="allow `open` on an address that is not loopback"
+    )
+
+
+class CatalogueConfig(Section):
+    """Which models are served."""
+
+    path: Path = Field(
+        default=Path("configs/models"), description="folder of the model files, one per model"
+    )
+    models: tuple[str, ...] | None = Field(
+        default=None, description="ids to serve; none: every file of the folder"
+    )
+
+
+class ImagesConfig(Section):
+    """Limits on pictures that clients hand in, by URL or inline."""
+
+    max_bytes: int = Field(default=20 * 1024**2, ge=1024, description="bytes of one encoded file")
+    max_pixels: int = Field(default=32_000_000, ge=4096, description="width x height of one file")
+    max_side_px: int = Field(default=8192, ge=64, description="pixels of the longer side")
+    decode_threads: int = Field(
+        default=2, ge=1, le=64, description="files decoded at a time per Preprocess replica"
+    )
+    max_redirects: int = Field(default=3, ge=0, le=10, description="hops, each judged anew")
+    download_timeout_s: Seconds = Field(
+        default=15.0, description="seconds for one whole download, redirects included"
+    )
+    connect_timeout_s: Seconds = Field(default=5.0, description="seconds until connected")
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="host names that may resolve to private or special addresses, on any port",
+    )
+    allowed_ports: tuple[Port, ...] = Field(
+        default=(80, 443), description="ports that other hosts may be dialled on"
+    )
+
+
+class EngineConfig(Section):
+    """One engine per Generator replica."""
+
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    max_live: int = Field(
+        default=32, ge=1, description="requests (pictures) between admission and result"
+    )
+    max_rows: int = Field(
+        default=16, ge=1, description="rows of one denoiser forward; a guided request takes two"
+    )
+    row_growth: float = Field(
+        default=1.5,
+        gt=1,
+        description="factor of forward time that doubling its rows may cost; the row cap measured "
+        "at start-up is the last doubling within it",
+    )
+    turn_ticks: int = Field(
+        default=8, ge=1, description="forwards until another group of requests gets its turn"
+    )
+    turn_groups: int = Field(
+        default=2, ge=1, description="groups that take turns, oldest first; 1 serves by age alone"
+    )
+    crop_padding_px: int = Field(
+        default=32, ge=0, description="pixels of context kept around the mask when only a crop runs"
+    )
+    seam_px: int = Field(
+        default=4, ge=0, le=64, description="pixels inside the mask's edge that blend old and new"
+    )
+    stall_timeout_s: Seconds = Field(
+        default=120.0, description="seconds without a tick, with work at hand, that fail the health"
+    )
+
+
+class SafetyConfig(Section):
+    """The NSFW check."""
+
+    checkpoint: Path | None = Field(
+        default=None,
+        description="folder with safety_checker/ and feature_extractor/; none: asking for the "
+        "check fails the job, since nothing unchecked may leave",
+    )
+    device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
+
+
+class S3Config(Section):
+    """An S3 bucket, Amazon's or any other with the same protocol."""
+
+    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="bucket name")
+    prefix: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*)?$",
+        description="folder of all files in the bucket, without slashes at its ends",
+    )
+    region: str = Field(default="us-east-1", description="region that requests are signed for")
+    endpoint_url: str | None = Field(
+        default=None, pattern=r"^https?://[^\s?#]+$", description="none: Amazon's for the region"
+    )
+    link_endpoint_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="endpoint in presigned links, where clients reach the store by another address",
+    )
+    public_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^\s?#]+[^\s?#/]$",
+        description="base of the links to results that stay, such as a CDN's; none: presigned ones",
+    )
+    access_key_id: SecretStr | None = Field(
+        default=None, description="none: boto3's own search (environment, profile, instance role)"
+    )
+    secret_access_key: SecretStr | None = Field(default=None, description="goes with the id")
+    path_style: bool = Field(
+        default=True, description="bucket in the path; false: in the host name, as Amazon prefers"
+    )
+    link_ttl_s: Seconds = Field(
+        default=604_800.0,
+        ge=1,
+        le=604_800,
+        description="seconds that presigned links to results that stay live; SigV4 allows 7 days, "
+        "and they die sooner with the temporary credentials of a role",
+    )
+    timeout_s: Seconds = Field(default=20.0, gt=0, description="seconds to connect, and per read")
+    max_attempts: int = Field(
+        default=4, ge=1, le=20, description="tries of one call, with growing random pauses"
+    )
+
+    @model_validator(mode="after")
+    def _whole_credentials(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key go together")
+        return self
+
+
+class StorageConfig(Section):
+    """Where result files go. `disk` keeps them under `data_dir`/files."""
+
+    backend: Literal["disk", "s3"] = Field(
+        default="disk", description="disk: served under /files/; s3: the bucket of `s3`"
+    )
+    s3: S3Config | None = Field(default=None, description="the bucket; needed when backend is s3")
+    temp_ttl_s: Seconds = Field(
+        default=86_400.0, description="seconds a `temp` link lives; the API promises 24 h"
+    )
+    input_ttl_s: Seconds = Field(
+        default=86_400.0, description="seconds an inline input picture is kept for retries"
+    )
+    upload_retry_s: Seconds = Field(
+        default=10.0, description="seconds an upload is retried before the job waits its turn again"
+    )
+
+    @model_validator(mode="after")
+    def _bucket_is_named(self) -> Self:
+        if self.backend == "s3" and self.s3 is None:
+            raise ValueError("storage.backend is s3, but storage.s3 names no bucket")
+        return self
+
+
+class DatabaseConfig(Section):
+    """The job database, SQLite on one machine or PostgreSQL on a cluster."""
+
+    url: SecretStr | None = Field(
+        default=None,
+        description="sqlite:///PATH or postgresql://...; none: SQLite under `data_dir`",
+    )
+    busy_timeout_s: Seconds = Field(
+        default=15.0, description="seconds to wait for SQLite's write lock or a pooled connection"
+    )
+    pool_size: int = Field(default=8, ge=1, le=100, description="connections per process")
+
+
+class JobsConfig(Section):
+    """Acceptance, hold, leases and retries."""
+
+    hold_s: Seconds = Field(
+        default=20.0,
+        le=300,
+        description="seconds a call waits for its result before `processing`; 0: never waits",
+    )
+    max_open: int = Field(
+        default=1000, ge=1, description="jobs queued or processing before new ones are refused"
+    )
+    max_driven: int = Field(
+        default=64, ge=1, description="jobs that one driver process runs at a time"
+    )
+    lease_s: Seconds = Field(
+        default=15.0, ge=1, description="seconds until a silent driver loses its job"
+    )
+    max_attempts: int = Field(
+        default=5, ge=1, description="runs of one job that may be the job's own fault"
+    )
+    give_up_s: Seconds = Field(
+        default=86_400.0, description="seconds a job outlives outages of the parts it needs"
+    )
+    first_eta_s: Seconds = Field(
+        default=10.0, description="seconds told as `eta` before a job of the model was measured"
+    )
+    retry_delay_s: Seconds = Field(
+        default=1.0, description="seconds before the second retry, doubled each time, with jitter"
+    )
+    outage_delay_s: Seconds = Field(
+        default=5.0, description="seconds before a job that met an outage is run again"
+    )
+    max_retry_delay_s: Seconds = Field(default=30.0, description="seconds; cap of the doubling")
+    timeout_s: Seconds = Field(default=600.0, description="seconds one attempt may take")
+    poll_s: Seconds = Field(
+        default=1.0, ge=0.05, description="seconds between looks for jobs that are due"
+    )
+    sweep_s: Seconds = Field(
+        default=60.0, ge=0.05, description="seconds between removals of what has expired"
+    )
+    retention_s: Seconds = Field(
+        default=30 * 86_400.0, description="seconds a finished job row stays; 0: for ever"
+    )
+
+
+class LoggingConfig(Section):
+    """Log lines of every process of the service."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="least severe line that is written"
+    )
+    format: Literal["json", "console"] = Field(default="json", description="json for collectors")

@@ -1,0 +1,58 @@
+"""Scale and queue bounds of each deployment; plain values that `deployments/` hands to Serve."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from serve_app.config.components import Seconds, Section
+
+__all__ = ["DeploymentOptions", "ServingConfig"]
+
+
+class DeploymentOptions(Section):
+    """Replicas, resources and bounds of one deployment. Ray Serve's names and meanings."""
+
+    min_replicas: int = Field(default=1, ge=0, description="replicas kept when idle")
+    max_replicas: int = Field(default=1, ge=1, description="replicas under load")
+    num_cpus: float = Field(default=0.1, ge=0, description="CPUs that Ray books per replica")
+    num_gpus: float = Field(default=0.0, ge=0, description="GPUs that Ray books per replica")
+    max_ongoing_requests: int = Field(default=32, ge=1, description="calls inside one replica")
+    target_ongoing_requests: float = Field(
+        default=16, gt=0, description="calls per replica that autoscaling aims at"
+    )
+    max_queued_requests: int = Field(
+        default=256, ge=1, description="calls that wait at each caller; more are refused"
+    )
+    upscale_delay_s: Seconds = Field(default=3.0, description="seconds of load before a replica")
+    downscale_delay_s: Seconds = Field(default=300.0, description="seconds of calm before one goes")
+    graceful_shutdown_timeout_s: Seconds = Field(
+        default=120.0, description="seconds for calls in flight; above the longest generation"
+    )
+    health_check_period_s: Seconds = Field(default=5.0, gt=0, description="seconds between checks")
+    health_check_timeout_s: Seconds = Field(default=30.0, gt=0, description="seconds per check")
+
+    @model_validator(mode="after")
+    def _bounds_agree(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas is greater than max_replicas")
+        return self
+
+
+class ServingConfig(Section):
+    """One entry per deployment that is not a model; models carry theirs in the catalogue."""
+
+    ingress: DeploymentOptions = DeploymentOptions(
+        num_cpus=0, max_ongoing_requests=512, target_ongoing_requests=200
+    )
+    preprocess: DeploymentOptions = DeploymentOptions(
+        max_ongoing_requests=16, target_ongoing_requests=8
+    )
+    safety: DeploymentOptions = DeploymentOptions(max_ongoing_requests=8, target_ongoing_requests=4)
+    upload: DeploymentOptions = DeploymentOptions()
+    janitor: DeploymentOptions = DeploymentOptions(num_cpus=0)
+
+    @model_validator(mode="after")
+    def _one_janitor(self) -> Self:
+        if self.janitor.max_replicas != 1 or self.janitor.min_replicas != 1:
+            raise ValueError("the janitor has exactly one replica")
+        return self

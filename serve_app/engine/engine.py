@@ -1,0 +1,271 @@
+"""`Engine`: the thread that weaves requests together, tick by tick.
+
+A tick asks the planner what to do, starts new requests, and runs one forward for the calls that
+the planner chose. Requests come in through a queue and go out through their futures; everything
+in between happens on the engine thread, under one `torch.no_grad()`: grad mode belongs to the
+thread, and strands that restored it for themselves would restore each other's.
+"""
+
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+import torch
+
+from serve_app import errors
+from serve_app.config import EngineConfig
+from serve_app.engine.caps import RowCaps, profile
+from serve_app.engine.lane import Call, forward, seconds_of_forward
+from serve_app.engine.metrics import Counters, EngineSnapshot
+from serve_app.engine.planner import Candidate, Plan, Planner, Policy
+from serve_app.engine.request import Request
+from serve_app.engine.weave import Abandoned, Weave
+
+__all__ = ["Engine"]
+
+_log = logging.getLogger(__name__)
+_UNSET = object()  # no variant was applied yet, or the last one failed half way
+
+
+class Engine:
+    """Takes requests from any thread and runs them together on its own.
+
+    Args:
+        config: limits and fairness.
+        activate: brings the shared modules into the state of a variant; called on the engine
+            thread before a request of another variant starts or runs a forward.
+    """
+
+    def __init__(
+        self, config: EngineConfig, activate: Callable[[Hashable], None] = lambda _: None
+    ) -> None:
+        self._config = config
+        self._activate = activate
+        self._caps = RowCaps(config.max_rows)
+        policy = Policy(
+            max_live=config.max_live,
+            turn_ticks=config.turn_ticks,
+            turn_groups=config.turn_groups,
+        )
+        self._planner = Planner(policy, self._row_limit)
+        self._weave = Weave()
+        self._waiting: dict[int, Request] = {}
+        self._variant: Hashable = _UNSET
+        self._counters = Counters()
+        self._numbers = itertools.count()
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._door = threading.Lock()  # no request gets in once `_close_at` is set
+        self._close_at: float | None = None
+        self._is_idle = False
+        self._beat = time.monotonic()
+        self._death: BaseException | None = None
+        self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request) -> "Future[object]":
+        """Queue a request; its future gives the result. Cancelling the future stops the work.
+
+        Raises:
+            errors.ReplicaLost: the engine is closed or dead.
+        """
+        with self._door:
+            if self._close_at is not None:
+                raise errors.ReplicaLost("the engine is closed")
+            request.seq = next(self._numbers)
+            self._inbox.put(lambda: self._waiting.__setitem__(request.seq, request))
+        request.future.add_done_callback(lambda _: self._inbox.put(lambda: self._ended(request)))
+        return request.future
+
+    def check_health(self) -> None:
+        """Raise RuntimeError when the thread is dead, or at work without a tick for too long."""
+        if not self._thread.is_alive():
+            raise RuntimeError("the engine thread has ended") from self._death
+        silent_s = time.monotonic() - self._beat
+        if not self._is_idle and silent_s > self._config.stall_timeout_s:
+            raise RuntimeError(f"the engine has been stuck for {silent_s:.0f} s")
+
+    def snapshot(self) -> EngineSnapshot:
+        """Count what the engine did and holds; cheap, from any thread."""
+        return self._counters.snapshot(
+            time.monotonic(), len(self._waiting), len(self._weave.parked), self._caps.table()
+        )
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Refuse new requests, finish those at hand for up to `drain_s` seconds, stop.
+
+        Requests that are left fail with `errors.ReplicaLost`. Blocks until stopped; idempotent.
+        """
+        with self._door:
+            self._close_at = time.monotonic() + drain_s
+        self._inbox.put(lambda: None)
+        self._thread.join(drain_s + self._config.stall_timeout_s)
+
+    # From here on everything runs on the engine thread.
+
+    def _main(self) -> None:
+        try:
+            with torch.no_grad():
+                while not self._should_stop():
+                    self._receive()
+                    self._tick()
+        except BaseException as exc:  # whatever it is, the health check has to tell it
+            self._death = exc
+            _log.exception("the engine died")
+        finally:
+            self._abandon_all()
+
+    def _should_stop(self) -> bool:
+        if self._close_at is None:
+            return False
+        return not self._has_work() or time.monotonic() >= self._close_at
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._weave.parked or not self._inbox.empty())
+
+    def _receive(self) -> None:
+        """Take in all messages; sleep while there is nothing to do."""
+        if not self._has_work():
+            self._is_idle = True
+            message = self._inbox.get()
+            self._is_idle = False
+            message()
+        self._beat = time.monotonic()
+        while not self._inbox.empty():
+            self._inbox.get()()
+
+    def _tick(self) -> None:
+        """Start some requests and run one forward."""
+        parked = self._weave.parked
+        plan = self._planner.next(
+            [entry.candidate for entry in parked.values()],
+            [Candidate(seq, request.variant) for seq, request in self._waiting.items()],
+            live=len(parked),
+        )
+        if not plan.urgent and not self._switch(plan):
+            return
+        for seq in plan.start:
+            self._beat = time.monotonic()
+            with self._stage("start"):
+                self._weave.start(self._waiting.pop(seq))
+        if plan.batch:
+            self._run(plan)
+
+    def _run(self, plan: Plan) -> None:
+        """Run one forward and resume its requests."""
+        began = time.monotonic()
+        batch = [self._weave.parked[seq] for seq in plan.batch]
+        calls = [entry.call for entry in batch]
+        lane = calls[0].lane
+        is_measured = batch[0].request.measures and not lane.urgent
+        limit = self._measure(calls[0]) if is_measured else plan.limit
+        try:
+            with self._stage(f"forward {lane.name}"):
+                outputs = forward(calls, limit)
+        except torch.OutOfMemoryError as exc:
+            self._shrink(plan, calls, exc)
+            return
+        except torch.AcceleratorError:
+            raise  # the device is lost
+        except Exception as exc:
+            self._isolate(plan, exc)
+            return
+        with self._stage("resume"):
+            for seq, output in zip(plan.batch, outputs, strict=True):
+                self._weave.resume(seq, output)
+        if not lane.urgent:
+            now = time.monotonic()
+            self._counters.step(now, now - began, len(calls), sum(call.rows for call in calls))
+
+    def _isolate(self, plan: Plan, error: Exception) -> None:
+        """After a failed forward run each call alone, so that only the guilty one fails."""
+        if len(plan.batch) == 1:
+            self._weave.throw(plan.batch[0], error)
+            return
+        for seq in plan.batch:
+            self._run(Plan(plan.variant, (), (seq,), plan.limit, plan.urgent))
+
+    def _shrink(self, plan: Plan, calls: list[Call], error: Exception) -> None:
+        """Halve the row cap; the calls stay parked, so that the next tick tries again."""
+        self._counters.out_of_memory += 1
+        rows = min(plan.limit, sum(call.rows for call in calls))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        _log.warning("out of memory with %d rows in the %s", rows, calls[0].lane.name)
+        if not self._caps.halve(calls[0].lane.name, calls[0].size, rows):
+            failure = errors.OutOfMemory(str(error))
+            failure.__cause__ = error
+            for seq in plan.batch:
+                self._weave.throw(seq, failure)
+
+    def _switch(self, plan: Plan) -> bool:
+        """Bring the shared modules into the plan's variant; its requests fail if that fails."""
+        if plan.variant == self._variant or not (plan.start or plan.batch):
+            return True
+        self._variant = _UNSET
+        try:
+            with self._stage("switch"):
+                self._activate(plan.variant)
+        except Exception as exc:
+            for seq in plan.start:
+                self._waiting.pop(seq).fail(exc)
+            for seq in plan.batch:
+                self._weave.throw(seq, exc)
+            return False
+        self._variant = plan.variant
+        self._counters.switches += 1
+        return True
+
+    def _measure(self, call: Call) -> int:
+        """Find the row cap of a call's size by running it with more and more rows."""
+        name, size = call.lane.name, call.size
+
+        def seconds(rows: int) -> float:
+            self._beat = time.monotonic()
+            return seconds_of_forward(call, rows)
+
+        if not self._caps.has(name, size):
+            cap = profile(seconds, self._config.max_rows, self._config.row_growth)
+            self._caps.learn(name, size, cap)
+            _log.info("row cap of the %s at size %d: %d", name, size, cap)
+        return self._caps.limit(name, size)
+
+    def _row_limit(self, group: Hashable) -> int:
+        assert isinstance(group, tuple), "Call.group makes tuples"
+        return self._caps.limit(group[0], group[1])
+
+    def _ended(self, request: Request) -> None:
+        """Count an ended request; drop it where its client has cancelled it."""
+        if not request.future.cancelled():
+            succeeded = request.future.exception() is None
+            self._counters.succeeded += succeeded
+            self._counters.failed += not succeeded
+            return
+        self._counters.cancelled += 1
+        self._waiting.pop(request.seq, None)
+        if request.seq in self._weave.parked:
+            self._weave.throw(request.seq, Abandoned())
+
+    def _abandon_all(self) -> None:
+        with self._door:
+            self._close_at = time.monotonic()
+        while not self._inbox.empty():
+            self._inbox.get()()
+        left = [entry.request for entry in self._weave.parked.values()]
+        for request in [*left, *self._waiting.values()]:
+            request.fail(errors.ReplicaLost("the engine stopped"))
+        for seq in list(self._weave.parked):
+            self._weave.throw(seq, Abandoned())
+        self._waiting.clear()
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._counters.spend(name, time.monotonic() - began)

@@ -1,0 +1,110 @@
+"""A `Lane` is one real module that calls are parked for; `forward` runs parked calls in one go."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+
+from serve_app.engine.stacking import (
+    Arguments,
+    join_outputs,
+    signature,
+    slice_rows,
+    split,
+    stack,
+)
+
+__all__ = ["Call", "Lane", "forward", "seconds_of_forward"]
+
+_TIMING_S = 0.5  # spent on one row count
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lane:
+    """A module whose calls can be stacked, row by row independent of one another.
+
+    run: the real forward; arguments by name, returns a tensor or a tuple of tensors.
+    shared: arguments without rows; equal for all requests of equal `Request.key`.
+    urgent: short calls that begin or end a request and depend on no variant.
+    buckets: row counts that the module was compiled for, ascending; smaller batches are padded.
+    """
+
+    name: str
+    run: Callable[[dict[str, object]], object]
+    shared: frozenset[str] = frozenset()
+    urgent: bool = False
+    buckets: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One parked call of a lane.
+
+    rows: entries of the batch dimension.
+    size: elements of one row of the sample, for the row cap.
+    """
+
+    lane: Lane
+    arguments: Arguments
+    rows: int
+    size: int
+
+    def group(self, key: Hashable) -> Hashable:
+        """Name the calls that this one can share a forward with; `key` is its request's."""
+        shape = signature(self.arguments, self.lane.shared)
+        return (self.lane.name, self.size, shape, None if self.lane.urgent else key)
+
+
+def forward(calls: Sequence[Call], limit: int) -> list[object]:
+    """Run calls of one group in one forward and give each its rows of the output.
+
+    A batch of more than `limit` rows, which can only be a single call, is run in parts.
+    """
+    lane = calls[0].lane
+    rows = [call.rows for call in calls]
+    stacked = stack([(call.arguments, call.rows) for call in calls], lane.shared)
+    total = sum(rows)
+    outputs = [
+        _run(lane, stacked if total <= limit else _part(lane, stacked, start, limit), count)
+        for start in range(0, total, limit)
+        if (count := min(limit, total - start))
+    ]
+    return split(join_outputs(outputs), rows)
+
+
+def _part(lane: Lane, stacked: Mapping[str, object], start: int, limit: int) -> dict[str, object]:
+    return {
+        name: value if name in lane.shared else slice_rows(value, start, start + limit)
+        for name, value in stacked.items()
+    }
+
+
+def _run(lane: Lane, arguments: dict[str, object], rows: int) -> object:
+    bucket = next((size for size in lane.buckets if size >= rows), rows)
+    if bucket == rows:
+        return lane.run(arguments)
+    padded = stack([(arguments, rows)], lane.shared, pad_to=bucket)
+    return slice_rows(lane.run(padded), 0, rows)
+
+
+def seconds_of_forward(call: Call, rows: int) -> float:
+    """Time one forward with copies of a call, `rows` rows in all.
+
+    Raises:
+        MemoryError: the device has no memory for so many rows.
+    """
+    copies = [call] * max(1, rows // call.rows)
+    times: list[float] = []
+    try:
+        while len(times) < 2 or (len(times) < 4 and sum(times) < _TIMING_S):
+            began = perf_counter()
+            forward(copies, rows)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times.append(perf_counter() - began)
+            if times[0] > _TIMING_S:
+                break  # so slow that warming up does not show
+    except torch.OutOfMemoryError as exc:
+        raise MemoryError(f"{rows} rows") from exc
+    return min(times)

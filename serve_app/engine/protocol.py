@@ -1,0 +1,36 @@
+"""What the Generator deployment needs: something that paints jobs. Implemented by pipelines/."""
+
+from typing import Protocol
+
+from serve_app.types import GenerationSpec, Pictures, PreparedImages
+
+__all__ = ["Painter"]
+
+
+class Painter(Protocol):
+    """Paints the pictures of a job; safe to call from many coroutines of one event loop."""
+
+    async def paint(
+        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+    ) -> Pictures:
+        """Paint all samples of a job.
+
+        Cancelling the coroutine stops the work within one denoising step.
+
+        Raises:
+            errors.InvalidRequest: the checkpoint cannot do what the spec asks.
+            errors.GenerationFailed: the pipeline refused, broke, or made non-finite values.
+        """
+        ...
+
+    def progress(self) -> dict[int, float]:
+        """Share of denoising steps done, 0 to 1, of every job at work, by job id."""
+        ...
+
+    def check_health(self) -> None:
+        """Raise RuntimeError when the engine thread is dead or stuck, or the device is lost."""
+        ...
+
+    def close(self) -> None:
+        """Stop the engine thread; jobs still at work fail. Idempotent, blocks until stopped."""
+        ...

@@ -1,0 +1,57 @@
+"""`Request`: one picture in the engine, from submission to its future's result."""
+
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+__all__ = ["Progress", "Request"]
+
+
+@dataclass(slots=True)
+class Progress:
+    """Denoising steps of one request; written on the engine thread, read anywhere."""
+
+    done: int = 0
+    total: int = 0
+
+    @property
+    def share(self) -> float:
+        """Share of the steps done, 0 to 1."""
+        return min(1.0, self.done / self.total) if self.total else 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A body to be run on the engine thread, whose denoiser calls park.
+
+    body: runs a whole stock pipeline and returns what it made; any exception is its failure.
+    key: what must agree for two requests to share a forward and does not show in the tensors.
+    variant: state of the shared modules (LoRA set, token merging) that the body needs.
+    exclusive: share no forward.
+    measures: let the first denoiser call set the row cap of its size; for warming up.
+    future: cancel it to cancel the request; a client may do so at any time.
+    """
+
+    body: Callable[[], object]
+    key: Hashable = None
+    variant: Hashable = None
+    exclusive: bool = False
+    measures: bool = False
+    future: "Future[object]" = field(default_factory=Future)
+    seq: int = -1
+
+    @property
+    def group_key(self) -> Hashable:
+        """The key, made unique for an exclusive request."""
+        return (self.key, self.seq if self.exclusive else None)
+
+    def succeed(self, result: object) -> None:
+        """Hand the result to the client, unless it has gone."""
+        with suppress(InvalidStateError):
+            self.future.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        """Hand an error to the client, unless it has gone."""
+        with suppress(InvalidStateError):
+            self.future.set_exception(error)

@@ -1,0 +1,287 @@
+"""Every error that a client can see, with its wire facts.
+
+    DreamserveError
+    +-- InvalidRequest         400  a field has a bad value; `fields` names it
+    |   +-- InvalidImage       400  a picture could not be had or read; names its field
+    +-- InvalidFields          400  several fields have bad values
+    +-- InvalidJson            400  the body is no JSON object
+    +-- BodyTooLarge           413
+    +-- InvalidKey             401
+    +-- ModelNotFound          404
+    +-- JobNotFound            404
+    +-- NotServed              400  documented call that this server does not offer
+    +-- RateLimited            429  retryable
+    +-- Overloaded             503  retryable: queues are full
+    +-- Cancelled              409
+    +-- GenerationFailed       500  the pipeline refused or broke
+    |   +-- NonFiniteLatents   500
+    |   +-- OutOfMemory        503  retryable
+    +-- SafetyCheckFailed      500  nothing unchecked leaves
+    +-- StorageUnavailable     503  retryable
+    +-- JobStoreUnavailable    503  retryable
+    +-- ReplicaLost            503  retryable: a replica died with the request
+
+Instances take positional arguments only and pass them to `super().__init__`, so they survive the
+trip between Ray actors. Match on the class or its attributes, never on the type's name: across
+actors Ray wraps the class. `public_message` is all a client sees; `str(error)` may say more and
+goes to the log.
+"""
+
+from typing import ClassVar
+
+from serve_app.types import JobFailure
+
+__all__ = [
+    "BodyTooLarge",
+    "Cancelled",
+    "DreamserveError",
+    "GenerationFailed",
+    "InvalidFields",
+    "InvalidImage",
+    "InvalidJson",
+    "InvalidKey",
+    "InvalidRequest",
+    "JobNotFound",
+    "JobStoreUnavailable",
+    "ModelNotFound",
+    "NonFiniteLatents",
+    "NotServed",
+    "OutOfMemory",
+    "Overloaded",
+    "RateLimited",
+    "ReplicaLost",
+    "SafetyCheckFailed",
+    "StorageUnavailable",
+    "to_failure",
+]
+
+
+class DreamserveError(Exception):
+    """Base of all errors. The first argument, if any, is a detail for the log."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    message: ClassVar[str] = "Internal server error. Please try again."
+    retryable: ClassVar[bool] = False  # the same job may succeed when it is run again
+    is_outage: ClassVar[bool] = False  # says nothing about the job: such runs are not counted
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+
+    @property
+    def public_message(self) -> str:
+        """What the client reads; holds no path, key or address."""
+        return self.message
+
+    @property
+    def fields(self) -> dict[str, list[str]]:
+        """Messages per request field, empty when no field is to blame."""
+        return {}
+
+
+class InvalidRequest(DreamserveError):
+    """A field has a bad value: `InvalidRequest(field, message)`."""
+
+    status = 400
+    code = "invalid_request"
+    message = "The request is not valid."
+
+    def __init__(self, field: str, detail: str) -> None:
+        super().__init__(field, detail)
+        self.field = field
+        self.detail = detail
+
+    @property
+    def public_message(self) -> str:
+        """The detail, which is written for clients."""
+        return self.detail
+
+    @property
+    def fields(self) -> dict[str, list[str]]:
+        """The field to blame with its message."""
+        return {self.field: [self.detail]}
+
+
+class InvalidImage(InvalidRequest):
+    """An input picture could not be had or read: `InvalidImage(field, message)`."""
+
+    code = "invalid_image"
+
+
+class InvalidFields(DreamserveError):
+    """Several fields have bad values: `InvalidFields({field: [message, ...], ...})`."""
+
+    status = 400
+    code = "invalid_fields"
+    message = InvalidRequest.message
+
+    def __init__(self, messages: dict[str, list[str]] | None = None) -> None:
+        super().__init__(messages)
+        self._messages = messages or {}
+
+    @property
+    def public_message(self) -> str:
+        """All messages as one text."""
+        return " ".join(text for texts in self._messages.values() for text in texts) or self.message
+
+    @property
+    def fields(self) -> dict[str, list[str]]:
+        """The fields to blame with their messages."""
+        return self._messages
+
+
+class InvalidJson(DreamserveError):
+    """The body is no JSON object."""
+
+    status = 400
+    code = "invalid_json"
+    message = "Invalid API Request"
+
+
+class BodyTooLarge(DreamserveError):
+    """The body is over `http.max_body_bytes`: `BodyTooLarge(limit_bytes)`."""
+
+    status = 413
+    code = "body_too_large"
+    message = "The request body is too large."
+
+
+class InvalidKey(DreamserveError):
+    """No key, an unknown or a revoked one."""
+
+    status = 401
+    code = "invalid_key"
+    message = "Invalid Api Key"
+
+
+class ModelNotFound(DreamserveError):
+    """`model_id` is missing or not in the catalogue."""
+
+    status = 404
+    code = "model_not_found"
+    message = "Model id not found"
+
+
+class JobNotFound(DreamserveError):
+    """No job of this id belongs to the key."""
+
+    status = 404
+    code = "job_not_found"
+    message = "Request not found"
+
+
+class NotServed(DreamserveError):
+    """A call or feature that this server does not offer: `NotServed(message)`."""
+
+    status = 400
+    code = "not_served"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    @property
+    def public_message(self) -> str:
+        """The detail, which is written for clients."""
+        return self.detail
+
+
+class RateLimited(DreamserveError):
+    """The key sends too much: `RateLimited(retry_after_s)`."""
+
+    status = 429
+    code = "rate_limited"
+    message = "Rate limit exceeded"
+    retryable = True
+
+    def __init__(self, retry_after_s: float = 30.0) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(DreamserveError):
+    """The queues are full: `Overloaded(retry_after_s)`."""
+
+    status = 503
+    code = "overloaded"
+    message = "Service temporarily unavailable. Please try again later."
+    retryable = True
+    is_outage = True
+
+    def __init__(self, retry_after_s: float = 30.0) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
+
+
+class Cancelled(DreamserveError):
+    """The job was cancelled by its client."""
+
+    status = 409
+    code = "cancelled"
+    message = "The request was cancelled."
+
+
+class GenerationFailed(DreamserveError):
+    """The pipeline refused the request or broke."""
+
+    code = "generation_failed"
+    message = "Failed, Try Again"
+
+
+class NonFiniteLatents(GenerationFailed):
+    """The model produced NaN or infinite values; a black picture would hide it."""
+
+    code = "non_finite_latents"
+    message = "Failed: the model produced non-finite values for this request."
+
+
+class OutOfMemory(GenerationFailed):
+    """The device has no memory for even one request of this size."""
+
+    status = 503
+    code = "out_of_memory"
+    message = "Failed: not enough GPU memory for this request. Try a smaller size."
+    retryable = True
+
+
+class SafetyCheckFailed(DreamserveError):
+    """The safety checker itself failed; the pictures are withheld."""
+
+    code = "safety_check_failed"
+    message = "Failed: the safety check could not be completed."
+
+
+class StorageUnavailable(DreamserveError):
+    """The object store did not take or give a file."""
+
+    status = 503
+    code = "storage_unavailable"
+    message = "Service temporarily unavailable. Please try again later."
+    retryable = True
+    is_outage = True
+
+
+class JobStoreUnavailable(DreamserveError):
+    """The job database does not answer."""
+
+    status = 503
+    code = "job_store_unavailable"
+    message = "Service temporarily unavailable. Please try again later."
+    retryable = True
+    is_outage = True
+
+
+class ReplicaLost(DreamserveError):
+    """A replica died while it worked on the request; the request is safe to repeat."""
+
+    status = 503
+    code = "replica_lost"
+    message = "Service temporarily unavailable. Please try again later."
+    retryable = True
+
+
+def to_failure(error: BaseException) -> JobFailure:
+    """Describe an error for the job row; an unknown one says nothing about itself."""
+    if isinstance(error, DreamserveError):
+        return JobFailure(code=error.code, message=error.public_message, fields=error.fields)
+    return JobFailure(code=GenerationFailed.code, message=GenerationFailed.message)

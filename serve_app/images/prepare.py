@@ -1,0 +1,53 @@
+"""Makes the init picture and the mask that a Generator wants from the files of a client."""
+
+from PIL import Image
+
+from serve_app import errors
+from serve_app.config import ImagesConfig
+from serve_app.images.codec import encode
+from serve_app.images.decode import decode, to_mask, to_rgb
+from serve_app.types import PreparedImages
+
+__all__ = ["prepare"]
+
+_THRESHOLD = 128  # of 255; at and above it a pixel is repainted
+# Pillow shrinks large pictures in two steps, the first one cheap; 3 leaves no visible trace.
+_REDUCING_GAP = 3.0
+
+
+def prepare(
+    init: bytes, mask: bytes | None, height: int, width: int, config: ImagesConfig
+) -> PreparedImages:
+    """Decode both files and bring them to the asked size. Blocks: run it in a thread.
+
+    Both are stretched, as the hosted API does when the aspect differs, so they stay aligned.
+
+    Args:
+        init: file of the init picture.
+        mask: file of the mask; `decode.to_mask` tells which part of it is repainted.
+        height: pixels.
+        width: pixels.
+        config: limits on the files.
+
+    Raises:
+        errors.InvalidImage: a file cannot be read, is too large, or the mask repaints nothing.
+    """
+    size = (width, height)
+    wanted_px = max(size)
+    picture = to_rgb(decode("init_image", init, config, wanted_px))
+    picture = _resize(picture, size, Image.Resampling.LANCZOS)
+    if mask is None:
+        return PreparedImages(init=encode(picture))
+    shades = to_mask(decode("mask_image", mask, config, wanted_px))
+    shades = _resize(shades, size, Image.Resampling.BILINEAR)
+    binary = shades.point([0] * _THRESHOLD + [255] * (256 - _THRESHOLD))
+    if binary.getbbox() is None:
+        message = "The mask_image repaints nothing: the part to repaint must be white."
+        raise errors.InvalidImage("mask_image", message)
+    return PreparedImages(init=encode(picture), mask=encode(binary))
+
+
+def _resize(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
+    if image.size == size:
+        return image
+    return image.resize(size, resampling, reducing_gap=_REDUCING_GAP)

@@ -1,0 +1,63 @@
+"""Values of `types.py` to and from the text columns of the job database.
+
+Plain ASCII JSON: NUL and lone surrogates are escaped, so that every database takes what pydantic
+took. pydantic itself refuses lone surrogates in JSON, or replaces them.
+"""
+
+import json
+import math
+import re
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from serve_app import errors
+from serve_app.types import JobRequest
+
+__all__ = ["check_request", "check_text", "dump", "escape", "load", "share"]
+
+T = TypeVar("T", bound=BaseModel)
+_UNSTORABLE = re.compile("[\\0\ud800-\udfff]")  # PostgreSQL takes no NUL, no driver a surrogate
+
+
+def dump(value: BaseModel) -> str:
+    """Serialise to ASCII JSON; the values hold nothing but enums, tuples and JSON types."""
+    return json.dumps(value.model_dump(), separators=(",", ":"))
+
+
+def load(kind: type[T], text: str) -> T:
+    """Read back what `dump` wrote; a `ValueError` says that another version wrote it."""
+    return kind.model_validate(json.loads(text))
+
+
+def escape(text: str) -> str:
+    """Make JSON text storable without changing what it says."""
+    return _UNSTORABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def check_text(field: str, text: str) -> str:
+    """Refuse what goes to a text column as it is and that a database would refuse later.
+
+    Raises:
+        errors.InvalidRequest: the text holds NUL or a lone surrogate.
+    """
+    if _UNSTORABLE.search(text):
+        raise errors.InvalidRequest(field, f"The {field} field holds characters that are no text.")
+    return text
+
+
+def check_request(request: JobRequest) -> JobRequest:
+    """Refuse a request when it comes, not when its webhook is due.
+
+    Raises:
+        errors.InvalidRequest: NUL or a lone surrogate in a model id, key id or webhook URL.
+    """
+    check_text("model_id", request.spec.model_id)
+    check_text("key", request.key_id)
+    check_text("webhook", request.webhook or "")
+    return request
+
+
+def share(value: float) -> float:
+    """Limit a progress to 0 to 1; a driver's slip must not make the row unreadable."""
+    return min(max(value, 0.0), 1.0) if math.isfinite(value) else 0.0

@@ -1,0 +1,211 @@
+"""`Driver`: runs jobs through the graph and settles them. One in each ingress, one in the janitor.
+
+A job is driven by whoever holds the lease on its row. The driver claims jobs, keeps their leases
+alive while they run and settles them; a driver that dies lets its leases run out, and another one
+starts these jobs again. Running a job twice is harmless: its seed and its output names were fixed
+when it was accepted, and only the holder of the lease may settle it.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import random
+import time
+import uuid
+from collections.abc import Callable, Collection, Coroutine
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from serve_app import errors
+from serve_app.config import JobsConfig
+from serve_app.jobs.eta import EtaModel
+from serve_app.jobs.graph import Graph
+from serve_app.jobs.protocol import JobStore
+from serve_app.types import Job, JobFailure, JobResult
+
+__all__ = ["Driver", "WebhookBody"]
+
+_log = structlog.get_logger()
+_RENEWALS_PER_LEASE = 3  # two may fail before the lease is lost
+
+T = TypeVar("T")
+WebhookBody = Callable[[Job, JobResult | JobFailure], str]
+
+
+class Driver:
+    """Drives up to `jobs.max_driven` jobs at a time on the running event loop."""
+
+    def __init__(
+        self, store: JobStore, graph: Graph, config: JobsConfig, webhook_body: WebhookBody
+    ) -> None:
+        self.owner = f"driver-{uuid.uuid4()}"
+        self.eta = EtaModel(config.first_eta_s, config.max_driven)
+        self._store = store
+        self._graph = graph
+        self._config = config
+        self._webhook_body = webhook_body
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._jobs: dict[int, Job] = {}
+        self._loops: list[asyncio.Task[None]] = []
+        self._nudge = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to claim due jobs and to renew leases."""
+        self._loops = [_detached(self._claim_for_ever()), _detached(self._renew_for_ever())]
+
+    async def take(self, job_id: int) -> None:
+        """Drive a job just accepted, unless all places are taken; then it waits its turn."""
+        if len(self._running) < self._config.max_driven:
+            await self._claim(1, [job_id])
+
+    async def wait(self, job_id: int, timeout_s: float) -> bool:
+        """Return when a job stops running here, or after the time; False if it does not run here.
+
+        Cancels nothing when it is cancelled itself.
+        """
+        task = self._running.get(job_id)
+        if task is None:
+            return False
+        await asyncio.wait([task], timeout=timeout_s)
+        return True
+
+    def stop(self, job_ids: Collection[int]) -> None:
+        """Stop the work on jobs that are settled already or not ours any more."""
+        for job_id in job_ids:
+            if task := self._running.get(job_id):
+                task.cancel()
+
+    async def close(self) -> None:
+        """Stop all work and give the jobs back, so that another driver goes on at once."""
+        tasks = [*self._loops, *self._running.values()]
+        held = list(self._running)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if held:
+            await self._store.release(self.owner, held)
+
+    async def _claim_for_ever(self) -> None:
+        while True:
+            self._nudge.clear()
+            try:
+                if free := self._config.max_driven - len(self._running):
+                    await self._claim(free)
+            except errors.JobStoreUnavailable as exc:
+                _log.warning("claim_failed", reason=str(exc))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.poll_s * _jitter()):
+                    await self._nudge.wait()
+
+    async def _claim(self, limit: int, job_ids: list[int] | None = None) -> None:
+        claimed = await self._store.claim(self.owner, self._config.lease_s, limit, job_ids)
+        for job in claimed:
+            self._jobs[job.id] = job
+            self._running[job.id] = _detached(self._drive(job))
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.lease_s / _RENEWALS_PER_LEASE)
+            if not self._running:
+                continue
+            try:
+                await self._renew()
+            except errors.JobStoreUnavailable as exc:
+                _log.warning("renew_failed", reason=str(exc))
+
+    async def _renew(self) -> None:
+        driven = set(self._running)
+        progress = {job_id: self._jobs[job_id].progress for job_id in driven}
+        for model_id in {self._jobs[job_id].request.spec.model_id for job_id in driven}:
+            live = await self._graph.progress(model_id)
+            progress.update({job_id: live[job_id] for job_id in driven & live.keys()})
+        held = await self._store.renew(self.owner, self._config.lease_s, progress)
+        self.stop(driven - held)
+
+    async def _drive(self, job: Job) -> None:
+        structlog.contextvars.bind_contextvars(job_id=job.id, model_id=job.request.spec.model_id)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            outcome = await self._attempt(job)
+            if outcome is None:
+                return
+            if isinstance(outcome, JobResult):
+                self.eta.observe(job.request.spec, loop.time() - started)
+            await self._settle(job, outcome)
+        finally:
+            self._running.pop(job.id, None)
+            self._jobs.pop(job.id, None)
+            self._nudge.set()
+
+    async def _attempt(self, job: Job) -> JobResult | JobFailure | None:
+        """Run a job once; None means that it went back to the queue."""
+        try:
+            async with asyncio.timeout(self._config.timeout_s):
+                return await self._graph.run(job)
+        except TimeoutError:
+            error: errors.DreamserveError = errors.GenerationFailed("jobs.timeout_s passed")
+        except errors.DreamserveError as exc:
+            error = exc
+        except Exception:
+            _log.exception("job_broke")
+            return errors.to_failure(errors.GenerationFailed())
+        if not self._is_worth_retrying(job, error):
+            _log.info("job_failed", code=error.code, reason=str(error), attempts=job.attempts)
+            return errors.to_failure(error)
+        delay_s = self._retry_delay_s(job, error)
+        _log.warning("job_retried", code=error.code, attempts=job.attempts, delay_s=delay_s)
+        give_back = partial(
+            self._store.release, self.owner, [job.id], delay_s, refund=error.is_outage
+        )
+        await self._persist(give_back)
+        return None
+
+    def _is_worth_retrying(self, job: Job, error: errors.DreamserveError) -> bool:
+        if error.is_outage:
+            return time.time() - job.created_at < self._config.give_up_s
+        return error.retryable and job.attempts < self._config.max_attempts
+
+    def _retry_delay_s(self, job: Job, error: errors.DreamserveError) -> float:
+        if error.is_outage:
+            return self._config.outage_delay_s * _jitter()
+        if job.attempts <= 1:
+            return 0.0  # most lost replicas have a living sibling
+        doubled_s = self._config.retry_delay_s * 2.0 ** min(job.attempts - 2, 16)
+        return min(doubled_s, self._config.max_retry_delay_s) * _jitter()
+
+    async def _settle(self, job: Job, outcome: JobResult | JobFailure) -> None:
+        body = self._webhook_body(job, outcome) if job.request.webhook else None
+        if isinstance(outcome, JobResult):
+            write = partial(self._store.succeed, self.owner, job.id, outcome, body)
+        else:
+            write = partial(self._store.fail, self.owner, job.id, outcome, body)
+        settled = await self._persist(write)
+        _log.info("job_settled" if settled else "job_settled_elsewhere")
+
+    async def _persist(self, write: Callable[[], Coroutine[None, None, T]]) -> T:
+        """Repeat a write while the job store is down: the work is done, the word is missing."""
+        delay_s = 0.1
+        while True:
+            try:
+                return await write()
+            except errors.JobStoreUnavailable as exc:
+                _log.warning("settle_delayed", reason=str(exc), delay_s=delay_s)
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, self._config.max_retry_delay_s)
+
+
+def _jitter() -> float:
+    """A factor that keeps drivers and retries from marching in step."""
+    return random.uniform(0.5, 1.0)
+
+
+def _detached(coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    """Start a task outside the caller's context.
+
+    Ray Serve cancels the calls made in the context of an HTTP request together with it; a job
+    outlives the request that brought it.
+    """
+    return asyncio.create_task(coroutine, context=contextvars.Context())

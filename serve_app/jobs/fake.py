@@ -1,0 +1,47 @@
+"""`FakeGraph`: the graph without deployments, for tests of what drives it."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+
+from serve_app.types import Job, JobResult
+
+__all__ = ["FakeGraph"]
+
+
+class FakeGraph:
+    """Answers after `duration_s`; `failures` are raised first, one per run."""
+
+    def __init__(self, duration_s: float = 0.0, failures: Sequence[Exception] = ()) -> None:
+        self.duration_s = duration_s
+        self.failures = list(failures)
+        self.runs: dict[int, int] = defaultdict(int)
+        self.stopped: list[int] = []
+        self.at_work: dict[int, float] = {}
+
+    async def run(self, job: Job) -> JobResult:
+        """Take the next failure or succeed."""
+        self.runs[job.id] += 1
+        self.at_work[job.id] = 0.5
+        try:
+            await asyncio.sleep(self.duration_s)
+        except asyncio.CancelledError:
+            self.stopped.append(job.id)
+            raise
+        finally:
+            del self.at_work[job.id]
+        if self.failures:
+            raise self.failures.pop(0)
+        return JobResult(
+            keys=job.request.output.keys,
+            nsfw=(False,) * len(job.request.output.keys),
+            generation_time_s=self.duration_s,
+        )
+
+    async def progress(self, model_id: str) -> dict[int, float]:  # noqa: ARG002  # one model only
+        """Half done, all of them."""
+        return dict(self.at_work)
+
+    async def readiness(self) -> dict[str, bool]:
+        """Nothing to wait for."""
+        return {"fake": True}

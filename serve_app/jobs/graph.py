@@ -1,0 +1,29 @@
+"""`Graph`: what a driver needs from the deployments. Implemented by `deployments/clients.py`."""
+
+from typing import Protocol
+
+from serve_app.types import Job, JobResult
+
+__all__ = ["Graph"]
+
+
+class Graph(Protocol):
+    """Preprocess -> Generator -> Safety -> Upload as one call."""
+
+    async def run(self, job: Job) -> JobResult:
+        """Make, check and store the pictures of a job; running it twice does no harm.
+
+        Cancelling the coroutine stops the work in every stage.
+
+        Raises:
+            errors.DreamserveError: translated; nothing else leaves.
+        """
+        ...
+
+    async def progress(self, model_id: str) -> dict[int, float]:
+        """Share of steps done, 0 to 1, of the jobs at work on any replica of a model."""
+        ...
+
+    async def readiness(self) -> dict[str, bool]:
+        """Per model: can it answer right now?"""
+        ...

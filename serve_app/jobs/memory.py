@@ -1,0 +1,281 @@
+"""Twins of the SQL stores that keep everything in memory, for tests and short-lived services.
+
+They pass the same contract suites. A clock is handed in, so that leases can run out without
+waiting. All methods run without a break on the event loop, which makes each one atomic.
+"""
+
+import hmac
+import itertools
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from serve_app import errors
+from serve_app.jobs import codec
+from serve_app.jobs.keys import digest, new_key_id, new_secret, shown_prefix
+from serve_app.jobs.outbox import new_message_id
+from serve_app.jobs.protocol import ApiKey
+from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
+from serve_app.webhooks.protocol import DeliveryState, Message
+
+__all__ = ["Clock", "MemoryJobStore", "MemoryKeyStore", "MemoryOutbox"]
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+
+@dataclass(slots=True)
+class _Lease:
+    """Who holds a row until when; `due` is when a free one may be taken."""
+
+    due: float
+    owner: str | None = None
+    until: float = math.inf
+
+    def is_free(self, now: float) -> bool:
+        return self.due <= now if self.owner is None else self.until <= now
+
+
+@dataclass(slots=True)
+class _Row:
+    job: Job
+    lease: _Lease
+
+    def change(self, **values: object) -> None:
+        self.job = self.job.model_copy(update=values)
+
+
+class MemoryJobStore:
+    """Implements `jobs.protocol.JobStore`; its messages are in `outbox`."""
+
+    def __init__(self, clock: Clock = time.time) -> None:
+        self.outbox = MemoryOutbox(clock)
+        self._clock = clock
+        self._rows: dict[int, _Row] = {}
+        self._ids = itertools.count(1)
+
+    async def add(self, request: JobRequest, max_open: int) -> Job:
+        """Accept a job; see the protocol."""
+        codec.check_request(request)
+        if sum(not row.job.state.is_final for row in self._rows.values()) >= max_open:
+            raise errors.Overloaded()
+        job = Job(
+            id=next(self._ids),
+            state=JobState.QUEUED,
+            request=codec.load(JobRequest, codec.dump(request)),
+            created_at=self._clock(),
+        )
+        self._rows[job.id] = _Row(job, _Lease(due=job.created_at))
+        return job
+
+    async def get(self, job_id: int) -> Job | None:
+        """Read a job; see the protocol."""
+        row = self._rows.get(job_id)
+        return row.job if row else None
+
+    async def claim(
+        self, owner: str, lease_s: float, limit: int, job_ids: Sequence[int] | None = None
+    ) -> list[Job]:
+        """Take leases on due jobs; see the protocol."""
+        now = self._clock()
+        candidates = (
+            row
+            for job_id, row in sorted(self._rows.items())
+            if not row.job.state.is_final
+            and row.lease.is_free(now)
+            and (job_ids is None or job_id in job_ids)
+        )
+        taken = list(itertools.islice(candidates, limit))
+        for row in taken:
+            row.lease = _Lease(row.lease.due, owner, now + lease_s)
+            row.change(
+                state=JobState.PROCESSING,
+                attempts=row.job.attempts + 1,
+                progress=0.0,
+                started_at=now if row.job.started_at is None else row.job.started_at,
+            )
+        return [row.job for row in taken]
+
+    async def renew(self, owner: str, lease_s: float, progress: dict[int, float]) -> set[int]:
+        """Extend leases; see the protocol."""
+        held = {job_id: row for job_id in progress if (row := self._held(owner, job_id))}
+        for job_id, row in held.items():
+            row.lease.until = self._clock() + lease_s
+            row.change(progress=codec.share(progress[job_id]))
+        return set(held)
+
+    async def release(
+        self, owner: str, job_ids: Sequence[int], delay_s: float = 0.0, *, refund: bool = False
+    ) -> None:
+        """Give jobs back; see the protocol."""
+        for row in [row for job_id in job_ids if (row := self._held(owner, job_id))]:
+            row.lease = _Lease(due=self._clock() + delay_s)
+            attempts = row.job.attempts - int(refund)
+            row.change(state=JobState.QUEUED, progress=0.0, attempts=attempts)
+
+    async def succeed(
+        self, owner: str, job_id: int, result: JobResult, webhook_body: str | None = None
+    ) -> bool:
+        """Settle a held job; see the protocol."""
+        row = self._held(owner, job_id)
+        values = {"state": JobState.SUCCESS, "result": result, "progress": 1.0}
+        return self._settle(row, values, webhook_body)
+
+    async def fail(
+        self, owner: str, job_id: int, failure: JobFailure, webhook_body: str | None = None
+    ) -> bool:
+        """Settle a held job; see the protocol."""
+        row = self._held(owner, job_id)
+        return self._settle(row, {"state": JobState.FAILED, "failure": failure}, webhook_body)
+
+    async def cancel(self, job_id: int) -> bool:
+        """Settle an open job as cancelled; see the protocol."""
+        row = self._rows.get(job_id)
+        is_open = row is not None and not row.job.state.is_final
+        return self._settle(row if is_open else None, {"state": JobState.CANCELLED}, None)
+
+    async def count_open(self) -> dict[str, int]:
+        """Count open jobs per model; see the protocol."""
+        open_jobs = [row.job for row in self._rows.values() if not row.job.state.is_final]
+        return dict(Counter(job.request.spec.model_id for job in open_jobs))
+
+    async def expire(self, older_than_s: float, limit: int = 1000) -> list[Job]:
+        """Remove old final jobs; see the protocol."""
+        end = self._clock() - older_than_s
+        finished = [(row.job.finished_at, id_) for id_, row in self._rows.items()]
+        old = sorted((at, job_id) for at, job_id in finished if at is not None and at < end)
+        return [self._rows.pop(job_id).job for _, job_id in old[:limit]]
+
+    async def close(self) -> None:
+        """Keep everything, so that a test can look."""
+
+    def _held(self, owner: str, job_id: int) -> _Row | None:
+        row = self._rows.get(job_id)
+        return row if row and row.lease.owner == owner and not row.job.state.is_final else None
+
+    def _settle(
+        self, row: _Row | None, values: dict[str, object], webhook_body: str | None
+    ) -> bool:
+        if row is None:
+            return False
+        row.change(finished_at=self._clock(), **values)
+        url = row.job.request.webhook
+        if webhook_body is not None and url is not None:
+            self.outbox.insert(row.job.id, url, webhook_body)
+        return True
+
+
+@dataclass(slots=True)
+class _Letter:
+    message: Message
+    lease: _Lease
+    state: DeliveryState = DeliveryState.PENDING
+    finished_at: float | None = None
+
+
+class MemoryOutbox:
+    """Implements `webhooks.protocol.Outbox`."""
+
+    def __init__(self, clock: Clock = time.time) -> None:
+        self._clock = clock
+        self._letters: dict[str, _Letter] = {}
+
+    def insert(self, job_id: int, url: str, body: str) -> None:
+        """Leave a message, due at once."""
+        now = self._clock()
+        body = codec.escape(body)
+        message = Message(new_message_id(), job_id, url, body, attempts=0)
+        self._letters[message.id] = _Letter(message, _Lease(due=now))
+
+    async def claim(self, owner: str, lease_s: float, limit: int) -> list[Message]:
+        """Take leases on due messages; see the protocol."""
+        now = self._clock()
+        due = [
+            letter
+            for letter in self._letters.values()
+            if letter.finished_at is None and letter.lease.is_free(now)
+        ]
+        due.sort(key=lambda letter: (letter.lease.due, letter.message.id))
+        for letter in due[:limit]:
+            letter.lease = _Lease(letter.lease.due, owner, now + lease_s)
+        return [letter.message for letter in due[:limit]]
+
+    async def reschedule(self, owner: str, message_id: str, delay_s: float) -> bool:
+        """Try again later; see the protocol."""
+        letter = self._count_attempt(owner, message_id)
+        if letter is not None:
+            letter.lease = _Lease(due=self._clock() + delay_s)
+        return letter is not None
+
+    async def settle(self, owner: str, message_id: str, state: DeliveryState) -> bool:
+        """Make a message final; see the protocol."""
+        assert state is not DeliveryState.PENDING, "pending is no final state"
+        letter = self._count_attempt(owner, message_id)
+        if letter is not None:
+            letter.state, letter.finished_at = state, self._clock()
+        return letter is not None
+
+    async def state_of(self, job_id: int) -> DeliveryState | None:
+        """Tell how the webhook of a job stands; see the protocol."""
+        states = [row.state for row in self._letters.values() if row.message.job_id == job_id]
+        return states[0] if states else None
+
+    async def expire(self, older_than_s: float, limit: int = 1000) -> int:
+        """Remove old final messages; see the protocol."""
+        end = self._clock() - older_than_s
+        finished = [(row.finished_at, id_) for id_, row in self._letters.items()]
+        old = sorted((at, id_) for at, id_ in finished if at is not None and at < end)[:limit]
+        for _, message_id in old:
+            del self._letters[message_id]
+        return len(old)
+
+    def _count_attempt(self, owner: str, message_id: str) -> _Letter | None:
+        """Add an attempt to a message that this sender holds."""
+        letter = self._letters.get(message_id)
+        if letter is None or letter.finished_at is not None or letter.lease.owner != owner:
+            return None
+        letter.message = replace(letter.message, attempts=letter.message.attempts + 1)
+        return letter
+
+
+class MemoryKeyStore:
+    """Implements `jobs.protocol.KeyStore`."""
+
+    def __init__(self, clock: Clock = time.time) -> None:
+        self._clock = clock
+        self._by_hash: dict[str, ApiKey] = {}
+
+    async def create(self, name: str) -> tuple[ApiKey, str]:
+        """Make a key; see the protocol."""
+        secret = new_secret()
+        key = ApiKey(
+            id=new_key_id(),
+            name=codec.check_text("name", name),
+            prefix=shown_prefix(secret),
+            created_at=self._clock(),
+        )
+        self._by_hash[digest(secret) or ""] = key
+        return key, secret
+
+    async def verify(self, secret: str) -> str | None:
+        """Tell whose key this is; see the protocol."""
+        hashed = digest(secret) or ""
+        for known, key in self._by_hash.items():
+            if hmac.compare_digest(known, hashed) and key.revoked_at is None:
+                return key.id
+        return None
+
+    async def list_keys(self) -> list[ApiKey]:
+        """List all keys; see the protocol."""
+        return list(self._by_hash.values())
+
+    async def revoke(self, key_id: str) -> bool:
+        """End a key; see the protocol."""
+        for hashed, key in self._by_hash.items():
+            if key.id == key_id and key.revoked_at is None:
+                revoked = key.model_copy(update={"revoked_at": self._clock()})
+                self._by_hash[hashed] = revoked
+                return True
+        return False

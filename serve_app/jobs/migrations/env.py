@@ -1,0 +1,11 @@
+"""Run by alembic, never imported: migrates the connection that `serve_app.jobs.migrate` opened."""
+
+from alembic import context
+
+from serve_app.jobs.schema import metadata
+
+__all__: list[str] = []
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+with context.begin_transaction():
+    context.run_migrations()

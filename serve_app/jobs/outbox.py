@@ -1,0 +1,122 @@
+"""`SqlOutbox`: webhook messages in SQLite or PostgreSQL, beside the jobs they tell of.
+
+`SqlJobStore` writes a message in the transaction that settles its job; here it is claimed, sent by
+`serve_app.webhooks` and settled in turn.
+"""
+
+import secrets
+from collections.abc import Mapping
+
+from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app.jobs import codec
+from serve_app.jobs.connection import Database, Now
+from serve_app.jobs.schema import outbox
+from serve_app.webhooks.protocol import DeliveryState, Message
+
+__all__ = ["SqlOutbox", "insert_message", "new_message_id"]
+
+_OPEN = outbox.c.finished_at.is_(None)
+
+
+def new_message_id() -> str:
+    """Draw an id that no client controls and that stays the same over all attempts.
+
+    Source: Standard Webhooks 1.0.0, "webhook-id".
+    """
+    return f"msg_{secrets.token_urlsafe(18)}"
+
+
+async def insert_message(connection: AsyncConnection, job_id: int, url: str, body: str) -> None:
+    """Leave a message, due at once, in the transaction of the caller."""
+    row = {
+        "id": new_message_id(),
+        "job_id": job_id,
+        "state": DeliveryState.PENDING,
+        "url": url,
+        "body": codec.escape(body),
+        "attempts": 0,
+        "next_at": Now(),
+        "created_at": Now(),
+    }
+    await connection.execute(insert(outbox).values(row))
+
+
+class SqlOutbox:
+    """Implements `webhooks.protocol.Outbox` on the connections of a job store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim(self, owner: str, lease_s: float, limit: int) -> list[Message]:
+        """Take leases on due messages; see the protocol."""
+        is_free = or_(outbox.c.lease_until.is_(None), outbox.c.lease_until <= Now())
+        due = (
+            select(outbox.c.id)
+            .where(_OPEN, outbox.c.next_at <= Now(), is_free)
+            .order_by(outbox.c.next_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+            .cte("due")
+        )
+        take = (
+            update(outbox)
+            .where(outbox.c.id.in_(select(due.c.id)))
+            .values(lease_owner=owner, lease_until=Now() + lease_s)
+            .returning(outbox)
+        )
+        async with self._database.write(is_durable=False) as connection:
+            rows = (await connection.execute(take)).all()
+        rows = sorted(rows, key=lambda row: (row.next_at, row.id))
+        return [
+            Message(
+                id=row.id,
+                job_id=row.job_id,
+                url=row.url,
+                body=row.body,
+                attempts=row.attempts,
+            )
+            for row in rows
+        ]
+
+    async def reschedule(self, owner: str, message_id: str, delay_s: float) -> bool:
+        """Try again later; see the protocol."""
+        values = {"next_at": Now() + delay_s, "attempts": outbox.c.attempts + 1}
+        return await self._update(owner, message_id, values)
+
+    async def settle(self, owner: str, message_id: str, state: DeliveryState) -> bool:
+        """Make a message final; see the protocol."""
+        assert state is not DeliveryState.PENDING, "pending is no final state"
+        values = {"state": state, "attempts": outbox.c.attempts + 1, "finished_at": Now()}
+        return await self._update(owner, message_id, values)
+
+    async def state_of(self, job_id: int) -> DeliveryState | None:
+        """Tell how the webhook of a job stands; see the protocol."""
+        state = select(outbox.c.state).where(outbox.c.job_id == job_id)
+        async with self._database.read() as connection:
+            found = await connection.scalar(state)
+        return None if found is None else DeliveryState(found)
+
+    async def expire(self, older_than_s: float, limit: int = 1000) -> int:
+        """Remove old final messages; see the protocol."""
+        old = (
+            select(outbox.c.id)
+            .where(outbox.c.finished_at < Now() - older_than_s)
+            .order_by(outbox.c.finished_at)
+            .limit(limit)
+        )
+        remove = delete(outbox).where(outbox.c.id.in_(old)).returning(outbox.c.id)
+        async with self._database.write(is_durable=False) as connection:
+            return len((await connection.execute(remove)).all())
+
+    async def _update(self, owner: str, message_id: str, values: Mapping[str, object]) -> bool:
+        """Change a message that this sender holds and let go of it."""
+        change = (
+            update(outbox)
+            .where(outbox.c.id == message_id, _OPEN, outbox.c.lease_owner == owner)
+            .values(lease_owner=None, lease_until=None, **values)
+            .returning(outbox.c.id)
+        )
+        async with self._database.write() as connection:
+            return await connection.scalar(change) is not None

@@ -1,0 +1,120 @@
+"""`JobStore`, the durable state of every job, and `KeyStore`, who may call.
+
+One contract suite holds for every implementation of each.
+
+Times are the store's own clock (the database's), so machines need not agree. A *lease* is the right
+to drive a job until a moment; whoever holds it is named by `owner`. Every method raises
+`errors.JobStoreUnavailable` when the store does not answer.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pydantic import Field
+
+from serve_app.types import Frozen, Job, JobFailure, JobRequest, JobResult
+
+__all__ = ["ApiKey", "JobStore", "KeyStore"]
+
+
+class JobStore(Protocol):
+    """Jobs by integer id, growing with acceptance."""
+
+    async def add(self, request: JobRequest, max_open: int) -> Job:
+        """Accept a job, queued; raises `errors.Overloaded` when `max_open` jobs are open."""
+        ...
+
+    async def get(self, job_id: int) -> Job | None:
+        """Read a job."""
+        ...
+
+    async def claim(
+        self, owner: str, lease_s: float, limit: int, job_ids: Sequence[int] | None = None
+    ) -> list[Job]:
+        """Take a lease on up to `limit` jobs that are due, oldest first; `attempts` grows by one.
+
+        Due are queued jobs whose `not_before` has passed and processing jobs whose lease ran out.
+        With `job_ids`, only those are considered. Two claims never return the same job.
+        """
+        ...
+
+    async def renew(self, owner: str, lease_s: float, progress: dict[int, float]) -> set[int]:
+        """Extend the leases on the jobs that are the keys; store their progress, 0 to 1.
+
+        Returns the ids still held; one that is missing was cancelled, settled or taken over.
+        """
+        ...
+
+    async def release(
+        self, owner: str, job_ids: Sequence[int], delay_s: float = 0.0, *, refund: bool = False
+    ) -> None:
+        """Give jobs back to the queue, due after `delay_s` seconds; those not held are left.
+
+        With `refund`, the attempt does not count: an outage was to blame, not the job.
+        """
+        ...
+
+    async def succeed(
+        self, owner: str, job_id: int, result: JobResult, webhook_body: str | None = None
+    ) -> bool:
+        """Settle a held job; False when the lease is not ours any more.
+
+        A body goes to the job's webhook, if it has one: the message is kept if and only if the job
+        is settled by this call.
+        """
+        ...
+
+    async def fail(
+        self, owner: str, job_id: int, failure: JobFailure, webhook_body: str | None = None
+    ) -> bool:
+        """Settle a held job; False when the lease is not ours any more. Body as in `succeed`."""
+        ...
+
+    async def cancel(self, job_id: int) -> bool:
+        """Settle an open job as cancelled, whoever holds it; False when it was final already."""
+        ...
+
+    async def count_open(self) -> dict[str, int]:
+        """Open (queued or processing) jobs per model id."""
+        ...
+
+    async def expire(self, older_than_s: float, limit: int = 1000) -> list[Job]:
+        """Remove up to `limit` final jobs finished longer ago; return them."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class ApiKey(Frozen):
+    """What is known of a key; the secret is not."""
+
+    id: str = Field(description="owner of jobs")
+    name: str = Field(description="given by the operator")
+    prefix: str = Field(description="first characters of the secret, to recognise it by")
+    created_at: float = Field(description="seconds since the epoch")
+    revoked_at: float | None = Field(default=None, description="seconds since the epoch")
+
+
+class KeyStore(Protocol):
+    """API keys. Every method raises `errors.JobStoreUnavailable` when the store does not answer."""
+
+    async def create(self, name: str) -> tuple[ApiKey, str]:
+        """Make a key; returns it with its secret, which cannot be had again.
+
+        Raises `errors.InvalidRequest` when the name is no storable text.
+        """
+        ...
+
+    async def verify(self, secret: str) -> str | None:
+        """Tell the id of the key with this secret; None when there is none, or it is revoked."""
+        ...
+
+    async def list_keys(self) -> list[ApiKey]:
+        """List all keys, also revoked ones, oldest first."""
+        ...
+
+    async def revoke(self, key_id: str) -> bool:
+        """End a key for good; False when there is none, or it is revoked already."""
+        ...

@@ -1,0 +1,89 @@
+"""The tables of the job database, the same on SQLite and PostgreSQL.
+
+Times are seconds since the epoch by the database's own clock. Values that only we read are JSON in
+text columns, so NUL and odd characters in prompts are no matter of the database. The migrations
+build exactly these tables; a test compares both.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+)
+
+__all__ = ["api_keys", "jobs", "metadata", "outbox"]
+
+metadata = MetaData()
+
+_RowId = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers only INTEGER keys itself
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("model_id", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("result", Text),
+    Column("failure", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("progress", Double, nullable=False),
+    Column("not_before", Double, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_until", Double),
+    Column("created_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    sqlite_autoincrement=True,  # without it an id could be given out again after `expire`
+)
+"""One row per job. Open (queued or processing) is the same as `finished_at IS NULL`."""
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("job_id", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Double, nullable=False),
+    Column("lease_owner", Text),
+    Column("lease_until", Double),
+    Column("created_at", Double, nullable=False),
+    Column("finished_at", Double),
+)
+"""One row per webhook message. No foreign key: a message outlives the row of its job."""
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("revoked_at", Double),
+)
+"""One row per API key; `hash` is the SHA-256 of the secret, which is stored nowhere."""
+
+
+def _partial(name: str, column: Column[object], *more: Column[object], is_open: bool) -> None:
+    """Index the open or the final rows only; open ones are few, whatever the table holds."""
+    finished = column.table.c.finished_at
+    rows = finished.is_(None) if is_open else finished.is_not(None)
+    Index(name, column, *more, sqlite_where=rows, postgresql_where=rows)
+
+
+_partial("ix_jobs_open", jobs.c.id, jobs.c.model_id, is_open=True)
+_partial("ix_jobs_finished", jobs.c.finished_at, is_open=False)
+_partial("ix_outbox_open", outbox.c.next_at, is_open=True)
+_partial("ix_outbox_finished", outbox.c.finished_at, is_open=False)
+Index("ix_outbox_job", outbox.c.job_id)
+Index("ix_api_keys_hash", api_keys.c.hash, unique=True)

@@ -1,0 +1,258 @@
+"""`SqlJobStore`: jobs in SQLite or PostgreSQL. It owns the connections of its process.
+
+Each method is one short transaction, so that nothing is locked while Python thinks. A job is taken
+by one UPDATE: PostgreSQL skips the rows that another claim has locked, SQLite has one writer at a
+time.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+from sqlalchemy import ColumnElement, Row, case, delete, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.selectable import Select
+
+from serve_app import errors
+from serve_app.config import DatabaseConfig
+from serve_app.jobs import codec
+from serve_app.jobs.connection import Database, Now
+from serve_app.jobs.outbox import insert_message
+from serve_app.jobs.schema import jobs
+from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
+
+__all__ = ["SqlJobStore"]
+
+_log = structlog.get_logger()
+
+_ADD_LOCK = 0x6472_6561_6D01  # "dream" 01; any number that only this use has
+_MAX_ID = 2**63 - 1  # clients send any number; drivers choke on larger ones
+_OPEN = jobs.c.finished_at.is_(None)
+_COLUMNS = [column for column in jobs.c if column.name not in {"lease_owner", "lease_until"}]
+_UNREADABLE = errors.to_failure(errors.GenerationFailed())
+
+
+class SqlJobStore:
+    """Implements `jobs.protocol.JobStore`; the tables must be there (`jobs.migrate`)."""
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        self.database = Database(config)
+
+    async def add(self, request: JobRequest, max_open: int) -> Job:
+        """Accept a job; see the protocol."""
+        row = {
+            "state": JobState.QUEUED,
+            "model_id": codec.check_request(request).spec.model_id,
+            "key_id": request.key_id,
+            "request": codec.dump(request),
+            "attempts": 0,
+            "progress": 0.0,
+            "not_before": Now(),
+            "created_at": Now(),
+        }
+        statement = insert(jobs).values(row).returning(jobs.c.id, jobs.c.created_at)
+        async with self.database.write() as connection:
+            # One after the other, or two would both see the last free place.
+            await self.database.lock(connection, _ADD_LOCK)
+            num_open = await connection.scalar(select(func.count()).where(_OPEN))
+            if (num_open or 0) >= max_open:
+                raise errors.Overloaded()
+            new = (await connection.execute(statement)).one()
+        return Job(id=new.id, state=JobState.QUEUED, request=request, created_at=new.created_at)
+
+    async def get(self, job_id: int) -> Job | None:
+        """Read a job; see the protocol."""
+        if not 0 < job_id <= _MAX_ID:
+            return None
+        async with self.database.read() as connection:
+            row = (
+                await connection.execute(select(*_COLUMNS).where(jobs.c.id == job_id))
+            ).one_or_none()
+        if row is None:
+            return None
+        job = _read(row)
+        if job is None:
+            raise errors.JobStoreUnavailable(f"job {job_id} was written by another version")
+        return job
+
+    async def claim(
+        self, owner: str, lease_s: float, limit: int, job_ids: Sequence[int] | None = None
+    ) -> list[Job]:
+        """Take leases on due jobs; see the protocol."""
+        due = _due(limit, job_ids).cte("due")
+        take = (
+            update(jobs)
+            .where(jobs.c.id.in_(select(due.c.id)))
+            .values(
+                state=JobState.PROCESSING,
+                lease_owner=owner,
+                lease_until=Now() + lease_s,
+                attempts=jobs.c.attempts + 1,
+                progress=0.0,
+                started_at=func.coalesce(jobs.c.started_at, Now()),
+            )
+            .returning(*_COLUMNS)
+        )
+        async with self.database.write(is_durable=False) as connection:
+            rows = (await connection.execute(take)).all()
+            taken = {row.id: _read(row) for row in rows}
+            lost = [job_id for job_id, job in taken.items() if job is None]
+            if lost:
+                await _give_up(connection, lost)
+        return sorted((job for job in taken.values() if job), key=lambda job: job.id)
+
+    async def renew(self, owner: str, lease_s: float, progress: dict[int, float]) -> set[int]:
+        """Extend leases; see the protocol."""
+        if not progress:
+            return set()
+        shares = {job_id: codec.share(value) for job_id, value in progress.items()}
+        extend = (
+            update(jobs)
+            .where(jobs.c.id.in_(shares), _held_by(owner))
+            .values(lease_until=Now() + lease_s, progress=case(shares, value=jobs.c.id))
+            .returning(jobs.c.id)
+        )
+        async with self.database.write(is_durable=False) as connection:
+            return set((await connection.scalars(extend)).all())
+
+    async def release(
+        self, owner: str, job_ids: Sequence[int], delay_s: float = 0.0, *, refund: bool = False
+    ) -> None:
+        """Give jobs back; see the protocol."""
+        give_back = (
+            update(jobs)
+            .where(jobs.c.id.in_(job_ids), _held_by(owner))
+            .values(
+                state=JobState.QUEUED,
+                lease_owner=None,
+                lease_until=None,
+                not_before=Now() + delay_s,
+                progress=0.0,
+                attempts=jobs.c.attempts - int(refund),
+            )
+        )
+        async with self.database.write(is_durable=False) as connection:
+            await connection.execute(give_back)
+
+    async def succeed(
+        self, owner: str, job_id: int, result: JobResult, webhook_body: str | None = None
+    ) -> bool:
+        """Settle a held job; see the protocol."""
+        values = {"state": JobState.SUCCESS, "result": codec.dump(result), "progress": 1.0}
+        return await self._settle(job_id, _held_by(owner), values, webhook_body)
+
+    async def fail(
+        self, owner: str, job_id: int, failure: JobFailure, webhook_body: str | None = None
+    ) -> bool:
+        """Settle a held job; see the protocol."""
+        values = {"state": JobState.FAILED, "failure": codec.dump(failure)}
+        return await self._settle(job_id, _held_by(owner), values, webhook_body)
+
+    async def cancel(self, job_id: int) -> bool:
+        """Settle an open job as cancelled; see the protocol."""
+        if not 0 < job_id <= _MAX_ID:
+            return False
+        return await self._settle(job_id, _OPEN, {"state": JobState.CANCELLED}, None)
+
+    async def count_open(self) -> dict[str, int]:
+        """Count open jobs per model; see the protocol."""
+        count = (
+            select(jobs.c.model_id, func.count().label("num_jobs"))
+            .where(_OPEN)
+            .group_by(jobs.c.model_id)
+        )
+        async with self.database.read() as connection:
+            return {row.model_id: row.num_jobs for row in await connection.execute(count)}
+
+    async def expire(self, older_than_s: float, limit: int = 1000) -> list[Job]:
+        """Remove old final jobs; see the protocol."""
+        old = (
+            select(jobs.c.id)
+            .where(jobs.c.finished_at < Now() - older_than_s)
+            .order_by(jobs.c.finished_at)
+            .limit(limit)
+        )
+        remove = delete(jobs).where(jobs.c.id.in_(old)).returning(*_COLUMNS)
+        async with self.database.write(is_durable=False) as connection:
+            rows = (await connection.execute(remove)).all()
+        return [job for row in rows if (job := _read(row))]
+
+    async def close(self) -> None:
+        """Release the connections, also of those who borrowed `database`."""
+        await self.database.close()
+
+    async def _settle(
+        self,
+        job_id: int,
+        condition: ColumnElement[bool],
+        values: Mapping[str, object],
+        webhook_body: str | None,
+    ) -> bool:
+        """Make a job final and leave its webhook in the outbox, both or neither."""
+        settle = (
+            update(jobs)
+            .where(jobs.c.id == job_id, condition)
+            .values(finished_at=Now(), lease_owner=None, lease_until=None, **values)
+            .returning(jobs.c.request)
+        )
+        async with self.database.write() as connection:
+            request = await connection.scalar(settle)
+            if request is None:
+                return False
+            url = None if webhook_body is None else codec.load(JobRequest, request).webhook
+            if webhook_body is not None and url is not None:
+                await insert_message(connection, job_id, url, webhook_body)
+        return True
+
+
+def _due(limit: int, job_ids: Sequence[int] | None) -> Select[int]:
+    """Select the ids that a claim may take, oldest first, locked where rows can be."""
+    is_due = or_(
+        (jobs.c.state == JobState.QUEUED) & (jobs.c.not_before <= Now()),
+        (jobs.c.state == JobState.PROCESSING) & (jobs.c.lease_until <= Now()),
+    )
+    due = select(jobs.c.id).where(_OPEN, is_due).order_by(jobs.c.id).limit(limit)
+    if job_ids is not None:
+        due = due.where(jobs.c.id.in_(job_ids))
+    return due.with_for_update(skip_locked=True)
+
+
+def _held_by(owner: str) -> ColumnElement[bool]:
+    """Whether the row is driven by `owner`; a lease that ran out counts until it is taken over."""
+    return (jobs.c.state == JobState.PROCESSING) & (jobs.c.lease_owner == owner)
+
+
+async def _give_up(connection: AsyncConnection, job_ids: list[int]) -> None:
+    """Fail jobs that nobody can read, or they would be claimed for ever."""
+    _log.error("unreadable_jobs_failed", job_ids=job_ids)
+    fail = (
+        update(jobs)
+        .where(jobs.c.id.in_(job_ids))
+        .values(
+            state=JobState.FAILED,
+            failure=codec.dump(_UNREADABLE),
+            finished_at=Now(),
+            lease_owner=None,
+            lease_until=None,
+        )
+    )
+    await connection.execute(fail)
+
+
+def _read(row: Row[tuple[object, ...]]) -> Job | None:
+    """Build the job of a row; None when another version of the service wrote it."""
+    try:
+        return Job(
+            id=row.id,
+            state=JobState(row.state),
+            request=codec.load(JobRequest, row.request),
+            attempts=row.attempts,
+            progress=row.progress,
+            created_at=row.created_at,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            result=None if row.result is None else codec.load(JobResult, row.result),
+            failure=None if row.failure is None else codec.load(JobFailure, row.failure),
+        )
+    except ValueError:
+        _log.exception("unreadable_job", job_id=row.id)
+        return None

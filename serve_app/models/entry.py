@@ -1,0 +1,52 @@
+"""`ModelEntry`: one file of `configs/models/`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from serve_app.config.components import Section
+from serve_app.config.serving import DeploymentOptions
+from serve_app.types import Kind
+
+__all__ = ["Enhancement", "ModelDefaults", "ModelEntry", "ModelId"]
+
+ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
+
+
+class ModelDefaults(Section):
+    """What a request gets that leaves the field out."""
+
+    steps: int = Field(default=31, ge=1, le=50, description="denoising steps")
+    guidance_scale: float = Field(default=7.5, ge=1, le=20)
+    strength: float = Field(default=0.7, ge=0, le=1)
+    scheduler: str = Field(default="UniPCMultistepScheduler", description="one of the 18 names")
+
+
+class Enhancement(Section):
+    """What `enhance_prompt: yes` appends. Empty where the checkpoint does not know the words."""
+
+    prompt_suffix: str = Field(default="", description="appended to the prompt")
+    negative_suffix: str = Field(default="", description="appended to the negative prompt")
+
+
+class ModelEntry(Section):
+    """One served model."""
+
+    id: ModelId = Field(description="what clients send as model_id; never used as a path")
+    name: str = Field(default="", description="for people")
+    description: str = Field(default="", description="for people")
+    source: Path = Field(description="diffusers folder, absolute or from the root folder")
+    kinds: tuple[Kind, ...] = Field(min_length=1, description="calls that the model answers")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        default="float32", description="weights and activations; float16 and bfloat16 for GPUs"
+    )
+    native_size_px: int = Field(
+        default=512,
+        ge=64,
+        description="side the checkpoint was trained at; crops are never smaller",
+    )
+    instance_prompt: str | None = Field(default=None, description="put before each prompt")
+    enhancement: Enhancement = Enhancement()
+    defaults: ModelDefaults = ModelDefaults()
+    serve: DeploymentOptions = DeploymentOptions(max_ongoing_requests=34, num_cpus=0.5)

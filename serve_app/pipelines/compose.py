@@ -1,0 +1,129 @@
+"""Pixels around the model: the crop it works on, the paste back, PNG in and out.
+
+Only numpy and PIL; runs off the engine thread. Arrays of pixels are (H, W, 3) or (H, W), uint8.
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from serve_app import errors
+from serve_app.types import GenerationSpec, Kind, Picture, PreparedImages
+
+__all__ = ["Box", "Canvas", "Pixels", "crop_box", "encode", "open_canvas", "paste"]
+
+Pixels = NDArray[np.uint8]
+Box = tuple[int, int, int, int]  # left, top, right, bottom; the latter two exclusive, pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """The input pictures of a job, and the part of the frame that the model works on."""
+
+    init: Image.Image
+    mask: Image.Image | None
+    box: Box
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the box, pixels."""
+        left, top, right, bottom = self.box
+        return bottom - top, right - left
+
+
+def open_canvas(
+    spec: GenerationSpec, images: PreparedImages | None, native_px: int, padding_px: int
+) -> Canvas | None:
+    """Decode a job's pictures and choose the box; None for text2img.
+
+    Raises:
+        errors.InvalidRequest: a picture that the kind needs is missing or has another size.
+    """
+    if spec.kind is Kind.TEXT2IMG:
+        return None
+    if images is None:
+        raise errors.InvalidRequest("init_image", "The init_image field is required.")
+    init = _decode(images.init, spec, "init_image").convert("RGB")
+    frame = (0, 0, spec.width, spec.height)
+    if spec.kind is Kind.IMG2IMG:
+        return Canvas(init, None, frame)
+    if images.mask is None:
+        raise errors.InvalidRequest("mask_image", "The mask_image field is required.")
+    mask = _decode(images.mask, spec, "mask_image").convert("L")
+    mask = mask.point(lambda level: 255 if level >= 128 else 0)
+    box = frame if spec.full_frame else crop_box(mask, native_px, padding_px)
+    return Canvas(init, mask, box)
+
+
+def _decode(picture: Picture, spec: GenerationSpec, field: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(picture.data))
+        image.load()
+    except (OSError, ValueError) as exc:
+        raise errors.InvalidImage(field, "The picture could not be read.") from exc
+    if image.size != (spec.width, spec.height):
+        raise errors.InvalidImage(field, "The picture does not have the size asked for.")
+    return image
+
+
+def crop_box(mask: Image.Image, native_px: int, padding_px: int) -> Box:
+    """Choose the part of the frame around the white of a mask, at the picture's own scale.
+
+    The sides are at least `native_px`, below which a model paints badly, and multiples of 64, so
+    that crops of different masks have few different sizes and can share forwards.
+    """
+    white = mask.getbbox()
+    if white is None:
+        white = (0, 0, 1, 1)  # nothing to repaint; the smallest crop will do
+    width, height = mask.size
+    left, right = _span(white[0], white[2], width, native_px, padding_px)
+    top, bottom = _span(white[1], white[3], height, native_px, padding_px)
+    return left, top, right, bottom
+
+
+def _span(start: int, stop: int, side: int, native_px: int, padding_px: int) -> tuple[int, int]:
+    """Widen start:stop on one axis; centred, moved inward at the frame's edge."""
+    needed = max(stop - start + 2 * padding_px, native_px)
+    length = min(side, -(-needed // 64) * 64)
+    first = (start + stop - length) // 2 // 8 * 8  # on the grid of latent cells
+    first = min(max(first, 0), (side - length) // 8 * 8)
+    return first, first + length
+
+
+def paste(result: Pixels, canvas: Canvas | None, seam_px: int) -> Pixels:
+    """Put what the model made into the frame; without a mask the result is the frame.
+
+    result: the box's pixels. Where the mask is black the frame stays exactly as it was. Within
+    `seam_px` of the black the two are blended, so that the edge does not show.
+    """
+    if canvas is None or canvas.mask is None:
+        return result
+    frame = np.array(canvas.init)
+    left, top, right, bottom = canvas.box
+    weight = _seam(canvas.mask.crop(canvas.box), seam_px)[..., None]
+    before = frame[top:bottom, left:right].astype(np.float32)
+    mixed = before + weight * (result.astype(np.float32) - before)
+    frame[top:bottom, left:right] = np.rint(mixed).astype(np.uint8)
+    return frame
+
+
+def _seam(mask: Image.Image, seam_px: int) -> NDArray[np.float32]:
+    """Weigh the result, (H, W): 0 on black, rising to 1 over `seam_px` pixels into the white."""
+    weight = np.asarray(mask, np.float32) / np.float32(255)
+    eroded = mask
+    for _ in range(seam_px):
+        # The frame's own edge is no seam: MinFilter repeats the border pixels.
+        eroded = eroded.filter(ImageFilter.MinFilter(3))
+        weight += np.asarray(eroded, np.float32) / np.float32(255)
+    return weight / np.float32(seam_px + 1)
+
+
+def encode(pixels: Pixels) -> Picture:
+    """Encode as PNG; at level 1, since the file is written and sent once and time counts."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    height, width = pixels.shape[:2]
+    return Picture(buffer.getvalue(), height, width)

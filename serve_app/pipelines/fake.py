@@ -1,0 +1,79 @@
+"""`FakePainter`: pictures that depend on the spec alone, without torch, in no time or a set one."""
+
+import asyncio
+import hashlib
+import time
+
+import numpy as np
+
+from serve_app import errors
+from serve_app.pipelines.compose import Canvas, encode, open_canvas, paste
+from serve_app.pipelines.specs import check_kind, sample_specs
+from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
+
+__all__ = ["FakePainter"]
+
+
+class FakePainter:
+    """Passes the same contract suite as the real painter.
+
+    Args:
+        step_s: seconds that one denoising step takes.
+        native_px: least side of an inpaint's crop, pixels.
+        kinds: what it paints.
+    """
+
+    def __init__(
+        self, step_s: float = 0.0, native_px: int = 512, kinds: tuple[Kind, ...] = tuple(Kind)
+    ) -> None:
+        self._step_s = step_s
+        self._native_px = native_px
+        self._kinds = kinds
+        self._is_closed = False
+        self._progress: dict[int, float] = {}
+
+    async def paint(
+        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+    ) -> Pictures:
+        """Paint all samples of a job; see the protocol."""
+        began = time.monotonic()
+        check_kind(spec, self._kinds)
+        canvas = open_canvas(spec, images, self._native_px, padding_px=32)
+        try:
+            for step in range(spec.steps):
+                self._progress[job_id] = step / spec.steps
+                await asyncio.sleep(self._step_s)
+                if self._is_closed:
+                    raise errors.ReplicaLost("the painter is closed")
+        finally:
+            self._progress.pop(job_id, None)
+        pictures = tuple(_picture(one, canvas) for one in sample_specs(spec))
+        return Pictures(
+            pictures=pictures,
+            nsfw=(False,) * len(pictures),
+            generation_time_s=time.monotonic() - began,
+            ran={},
+        )
+
+    def progress(self) -> dict[int, float]:
+        """Share of the steps done by job; see the protocol."""
+        return dict(self._progress)
+
+    def check_health(self) -> None:
+        """Raise RuntimeError when closed; see the protocol."""
+        if self._is_closed:
+            raise RuntimeError("the painter is closed")
+
+    def close(self) -> None:
+        """Stop; jobs at work fail at their next step."""
+        self._is_closed = True
+
+
+def _picture(spec: GenerationSpec, canvas: Canvas | None) -> Picture:
+    """Draw a plain colour with a little noise, all from a hash of the spec."""
+    digest = hashlib.sha256(spec.model_dump_json().encode()).digest()
+    random = np.random.default_rng(int.from_bytes(digest))
+    height, width = canvas.size if canvas else (spec.height, spec.width)
+    colour = random.integers(0, 224, 3)
+    noise = random.integers(0, 32, (height, width, 3))
+    return encode(paste((colour + noise).astype(np.uint8), canvas, seam_px=0))

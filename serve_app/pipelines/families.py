@@ -1,0 +1,80 @@
+"""The pipeline families: which stock class does which kind, and how a denoiser is called."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import diffusers
+from diffusers import DiffusionPipeline
+
+from serve_app.types import Kind
+
+__all__ = ["FAMILIES", "Family", "family_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What checkpoints of one architecture have in common.
+
+    pipelines: stock pipeline class by kind.
+    denoiser: name of the denoiser among the pipeline's components.
+    names: of the denoiser's positional arguments, the sample first.
+    shared: denoiser arguments without rows (position ids).
+    has_clip_text: CLIP alone reads the prompt, so weights and long prompts can be applied.
+    has_pooled: the pipeline also takes pooled text embeddings.
+    upcasts_vae: the pipelines run the VAE in float32 when the rest is float16.
+    guidance: name of the argument that the guidance scale goes to.
+    """
+
+    pipelines: Mapping[Kind, type[DiffusionPipeline]]
+    denoiser: str
+    names: tuple[str, ...]
+    shared: frozenset[str] = frozenset({"joint_attention_kwargs", "cross_attention_kwargs"})
+    has_clip_text: bool = False
+    has_pooled: bool = False
+    upcasts_vae: bool = False
+
+
+_UNET_NAMES = ("sample", "timestep", "encoder_hidden_states")
+_DIT_NAMES = ("hidden_states",)
+
+
+def _pipelines(prefix: str) -> dict[Kind, type[DiffusionPipeline]]:
+    return {
+        Kind.TEXT2IMG: getattr(diffusers, f"{prefix}Pipeline"),
+        Kind.IMG2IMG: getattr(diffusers, f"{prefix}Img2ImgPipeline"),
+        Kind.INPAINT: getattr(diffusers, f"{prefix}InpaintPipeline"),
+    }
+
+
+FAMILIES: Mapping[str, Family] = {
+    "StableDiffusion": Family(
+        _pipelines("StableDiffusion"), "unet", _UNET_NAMES, has_clip_text=True
+    ),
+    "StableDiffusionXL": Family(
+        _pipelines("StableDiffusionXL"),
+        "unet",
+        _UNET_NAMES,
+        has_clip_text=True,
+        has_pooled=True,
+        upcasts_vae=True,
+    ),
+    "StableDiffusion3": Family(_pipelines("StableDiffusion3"), "transformer", _DIT_NAMES),
+    "Flux": Family(
+        _pipelines("Flux"),
+        "transformer",
+        _DIT_NAMES,
+        shared=frozenset({"joint_attention_kwargs", "img_ids", "txt_ids"}),
+    ),
+}
+
+
+def family_of(pipeline: DiffusionPipeline) -> Family:
+    """Find the family of a loaded pipeline.
+
+    Raises:
+        ValueError: a pipeline class that is not served.
+    """
+    for family in FAMILIES.values():
+        if type(pipeline) in family.pipelines.values():
+            return family
+    raise ValueError(f"{type(pipeline).__name__} is not served")

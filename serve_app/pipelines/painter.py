@@ -1,0 +1,146 @@
+"""`WeavePainter`: jobs in, pictures out, through the engine.
+
+Pictures are decoded and encoded in a small thread pool, so that neither the event loop nor the
+engine thread waits for them.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar, TypeVarTuple
+
+import numpy as np
+import torch
+from pydantic import JsonValue
+
+from serve_app import errors
+from serve_app.config import EngineConfig
+from serve_app.engine.engine import Engine
+from serve_app.engine.metrics import EngineSnapshot
+from serve_app.engine.request import Progress, Request
+from serve_app.models import ModelEntry
+from serve_app.pipelines.checkpoint import Checkpoint
+from serve_app.pipelines.compose import Canvas, Pixels, encode, open_canvas, paste
+from serve_app.pipelines.specs import check_kind, sample_specs
+from serve_app.pipelines.work import Painting, Sample
+from serve_app.types import GenerationSpec, Picture, Pictures, PreparedImages
+
+__all__ = ["WeavePainter"]
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+
+class WeavePainter:
+    """The real `engine.protocol.Painter`."""
+
+    def __init__(self, entry: ModelEntry, config: EngineConfig, checkpoint: Checkpoint) -> None:
+        self._entry = entry
+        self._config = config
+        self._checkpoint = checkpoint
+        self._engine = Engine(config)
+        self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="pixels")
+        self._progress: dict[int, list[Progress]] = {}
+
+    async def paint(
+        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+    ) -> Pictures:
+        """Paint all samples of a job; see the protocol."""
+        began = time.monotonic()
+        check_kind(spec, self._entry.kinds)
+        canvas, requests = await self._off_loop(self._prepare, spec, images)
+        self._progress[job_id] = [_progress(request) for request in requests]
+        try:
+            paintings = await self._run(requests)
+            pictures = await asyncio.gather(
+                *(self._off_loop(self._finish, painting, canvas) for painting in paintings)
+            )
+        finally:
+            self._progress.pop(job_id, None)
+        return Pictures(
+            pictures=tuple(pictures),
+            nsfw=(False,) * len(pictures),
+            generation_time_s=time.monotonic() - began,
+            ran=_ran(spec, paintings[0], canvas),
+        )
+
+    def progress(self) -> dict[int, float]:
+        """Share of the steps done by job; see the protocol."""
+        return {
+            job_id: sum(sample.share for sample in samples) / len(samples)
+            for job_id, samples in self._progress.items()
+        }
+
+    def check_health(self) -> None:
+        """Raise RuntimeError when the engine is dead or stuck; see the protocol."""
+        self._engine.check_health()
+
+    def snapshot(self) -> EngineSnapshot:
+        """Count what the engine did and holds."""
+        return self._engine.snapshot()
+
+    def close(self, drain_s: float = 0.0) -> None:
+        """Stop; jobs at hand get `drain_s` seconds to finish, then they fail."""
+        self._engine.close(drain_s)
+        self._pool.shutdown(wait=False)
+
+    def _prepare(
+        self, spec: GenerationSpec, images: PreparedImages | None
+    ) -> tuple[Canvas | None, list[Request]]:
+        """Decode the pictures and make a request per sample."""
+        native_px = self._entry.native_size_px
+        canvas = open_canvas(spec, images, native_px, self._config.crop_padding_px)
+        return canvas, [self._request(one, canvas) for one in sample_specs(spec)]
+
+    def _request(self, spec: GenerationSpec, canvas: Canvas | None) -> Request:
+        size = canvas.size if canvas else (spec.height, spec.width)
+        scheduler = self._checkpoint.schedulers.make(spec)
+        body = Sample(self._checkpoint, spec, canvas, size, scheduler, Progress())
+        return Request(body, key=size, exclusive=spec.exclusive)
+
+    async def _run(self, requests: Sequence[Request]) -> list[Painting]:
+        """Wait for all samples; when one fails or the client leaves, the others are cancelled."""
+        futures = [asyncio.wrap_future(self._engine.submit(request)) for request in requests]
+        try:
+            results = await asyncio.gather(*futures)
+        except (errors.DreamserveError, asyncio.CancelledError):
+            raise
+        except torch.OutOfMemoryError as exc:
+            raise errors.OutOfMemory(str(exc)) from exc
+        except Exception as exc:
+            raise errors.GenerationFailed(f"{type(exc).__name__}: {exc}") from exc
+        finally:
+            for future in futures:
+                future.cancel()
+        return [result for result in results if isinstance(result, Painting)]
+
+    def _finish(self, painting: Painting, canvas: Canvas | None) -> Picture:
+        """Check, copy from the device, paste, encode."""
+        if not painting.is_finite():
+            raise errors.NonFiniteLatents()
+        image = painting.image.permute(1, 2, 0).float().cpu().numpy()
+        pixels: Pixels = (image * 255).round().astype(np.uint8)
+        return encode(paste(pixels, canvas, self._config.seam_px))
+
+    async def _off_loop(self, work: Callable[[*Ts], R], *args: *Ts) -> R:
+        try:
+            future = self._pool.submit(work, *args)
+        except RuntimeError as exc:  # shut down
+            raise errors.ReplicaLost("the painter is closed") from exc
+        return await asyncio.wrap_future(future)
+
+
+def _progress(request: Request) -> Progress:
+    assert isinstance(request.body, Sample), "painters submit samples"
+    return request.body.progress
+
+
+def _ran(spec: GenerationSpec, painting: Painting, canvas: Canvas | None) -> dict[str, JsonValue]:
+    """Say where what ran differs from what was asked."""
+    ran: dict[str, JsonValue] = {}
+    if painting.scheduler != spec.scheduler:
+        ran["scheduler"] = painting.scheduler
+    if canvas is not None and canvas.size != (spec.height, spec.width):
+        ran["crop"] = list(canvas.box)
+    return ran

@@ -1,0 +1,87 @@
+"""Stand-ins: what a stock pipeline holds in place of a shared module.
+
+A stand-in is a shallow copy, so that parameters, submodules, config and class checks are the real
+module's, with a `forward` of its own that parks the call. Hooks are not shared: they would fire
+on the stand-in and on the real call.
+"""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+
+from serve_app.engine.lane import Call, Lane
+from serve_app.engine.weave import park
+
+__all__ = ["denoiser_stand_in", "stand_in", "vae_stand_in"]
+
+M = TypeVar("M", bound=nn.Module)
+_HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith("_hooks") or "_hooks_" in name)
+
+
+def stand_in(module: M, forward: Callable[..., object]) -> M:
+    """Copy a module shallowly and give it another forward."""
+    copied = copy.copy(module)
+    for name in _HOOKS:
+        copied.__dict__[name] = OrderedDict()
+    copied.__dict__["forward"] = forward
+    copied.__dict__["_compiled_call_impl"] = None
+    return copied
+
+
+def denoiser_stand_in(module: nn.Module, lane: Lane, names: tuple[str, ...]) -> nn.Module:
+    """Make a denoiser that parks its calls.
+
+    names: of the positional arguments; the first is the sample, (B, ...). The timestep becomes a
+        vector (B,), so that rows at different steps can share a forward.
+    """
+    is_unet = names[0] == "sample"
+
+    def forward(*args: object, **kwargs: object) -> object:
+        arguments = dict(zip(names, args, strict=False)) | kwargs
+        assert arguments.get("return_dict") is False, "stock pipelines ask for tuples"
+        sample = arguments[names[0]]
+        assert isinstance(sample, torch.Tensor), "the sample is a tensor"
+        rows = sample.shape[0]
+        arguments["timestep"] = _per_row(arguments["timestep"], sample, rows, is_unet)
+        return park(Call(lane, arguments, rows, size=sample.numel() // rows))
+
+    return stand_in(module, forward)
+
+
+def _per_row(timestep: object, sample: torch.Tensor, rows: int, is_unet: bool) -> torch.Tensor:
+    """Make the timestep (B,). For UNets always float32: schedules of integers and floats meet."""
+    vector = torch.as_tensor(timestep, device=sample.device)
+    if is_unet or not vector.is_floating_point():
+        vector = vector.to(torch.float32)
+    return vector.expand(rows)
+
+
+def vae_stand_in(vae: AutoencoderKL, encoder: Lane, decoder: Lane) -> AutoencoderKL:
+    """Make a VAE whose encoder and decoder park their calls, so that they batch by shape.
+
+    Its dtype is fixed: SDXL pipelines convert the VAE to and fro around each use, which must not
+    happen to a shared one. Inputs are converted instead.
+    """
+    copied = stand_in(vae, vae.forward)
+
+    def half(module: nn.Module, lane: Lane) -> nn.Module:
+        def forward(sample: torch.Tensor) -> object:
+            rows = sample.shape[0]
+            return park(Call(lane, {"sample": sample}, rows, size=sample.numel() // rows))
+
+        return stand_in(module, forward)
+
+    copied.__dict__["_modules"] = dict(vae._modules) | {
+        "encoder": half(vae.encoder, encoder),
+        "decoder": half(vae.decoder, decoder),
+    }
+    encode, decode = copied.encode, copied.decode
+    copied.__dict__["encode"] = lambda x, **kwargs: encode(x.to(vae.dtype), **kwargs)
+    copied.__dict__["decode"] = lambda z, **kwargs: decode(z.to(vae.dtype), **kwargs)
+    copied.__dict__["to"] = lambda *_args, **_kwargs: copied
+    return copied

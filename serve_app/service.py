@@ -1,0 +1,157 @@
+"""`GenerationService`: the use cases behind the HTTP API. Knows no HTTP, no Ray, no torch."""
+
+import asyncio
+
+from serve_app import errors
+from serve_app.api.protocol import StoredFile
+from serve_app.config import AppConfig
+from serve_app.config.components import AuthMode
+from serve_app.images import source
+from serve_app.jobs.driver import Driver
+from serve_app.jobs.graph import Graph
+from serve_app.jobs.protocol import JobStore
+from serve_app.models import Catalogue
+from serve_app.storage import names
+from serve_app.storage.protocol import ObjectStore
+from serve_app.types import ImageSource, Job, JobRequest, JobState, OutputPlan
+
+__all__ = ["OPEN_KEY_ID", "GenerationService"]
+
+OPEN_KEY_ID = "open"  # owner of every job when nobody is asked for a key
+_WATCH_S = 0.25  # between looks at a job that another process drives
+
+
+class GenerationService:
+    """Accepts jobs, waits for them, shows them (`serve_app.api.protocol.Service`)."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        jobs: JobStore,
+        files: ObjectStore,
+        driver: Driver,
+        graph: Graph,
+        config: AppConfig,
+    ) -> None:
+        self.catalogue = catalogue
+        self._jobs = jobs
+        self._files = files
+        self._driver = driver
+        self._graph = graph
+        self._config = config
+
+    async def keep_input(self, field: str, text: str) -> ImageSource:
+        """Keep an input picture for every run of the job: a URL as it is, inline data as a file.
+
+        Raises:
+            errors.InvalidImage: neither a URL nor base64, or too large.
+        """
+        parsed = source.parse(field, text, self._config.images.max_bytes)
+        if isinstance(parsed, str):
+            return ImageSource(field=field, url=parsed)
+        key = names.reserve_input()
+        await self._files.put(key, parsed, "application/octet-stream")
+        return ImageSource(field=field, stored_key=key)
+
+    async def submit(self, request: JobRequest) -> Job:
+        """Accept a job; from here on it is not lost.
+
+        Raises:
+            errors.Overloaded: too many jobs are open.
+        """
+        job = await self._jobs.add(request, self._config.jobs.max_open)
+        await self._driver.take(job.id)
+        return job
+
+    async def wait(self, job_id: int, hold_s: float, *, cancel_if_left: bool) -> Job:
+        """Wait until the job is final or the hold is over.
+
+        When the caller is cancelled, because its client left, so is the job if the flag says so.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + hold_s
+        try:
+            while True:
+                job = await self._get(job_id)
+                left_s = deadline - loop.time()
+                if job.state.is_final or left_s <= 0:
+                    return job
+                if not await self._driver.wait(job_id, left_s):
+                    await asyncio.sleep(min(_WATCH_S, left_s))
+        except asyncio.CancelledError:
+            if cancel_if_left:
+                await asyncio.shield(self._cancel(job_id))
+            raise
+
+    async def fetch(self, job_id: int, key_id: str) -> Job:
+        """Show a job to its owner, with live progress.
+
+        Raises:
+            errors.JobNotFound: no such job, or another key's.
+        """
+        job = await self._owned(job_id, key_id)
+        if job.state is not JobState.PROCESSING:
+            return job
+        live = await self._graph.progress(job.request.spec.model_id)
+        return job.model_copy(update={"progress": live.get(job.id, job.progress)})
+
+    async def cancel(self, job_id: int, key_id: str) -> Job:
+        """Cancel an open job of this owner; a final one stays as it is.
+
+        Raises:
+            errors.JobNotFound: no such job, or another key's.
+        """
+        await self._owned(job_id, key_id)
+        await self._cancel(job_id)
+        return await self._get(job_id)
+
+    async def eta_s(self, job: Job) -> float:
+        """Seconds until the job is done, from measured run times and the queue."""
+        num_open = sum((await self._jobs.count_open()).values())
+        return self._driver.eta.estimate_s(job.request.spec, max(0, num_open - 1), job.progress)
+
+    async def identify(self, key: str | None) -> str:
+        """Tell whose key this is.
+
+        Raises:
+            errors.InvalidKey: no key, an unknown or a revoked one.
+        """
+        if self._config.auth.mode is AuthMode.OPEN:
+            return OPEN_KEY_ID
+        raise errors.InvalidKey(key is None)
+
+    async def readiness(self) -> dict[str, bool]:
+        """Per model: can it answer right now?"""
+        return await self._graph.readiness()
+
+    async def read_file(self, key: str) -> StoredFile | None:
+        """Read a result file for `/files/`; None when there is none, or it is no result."""
+        if not names.is_result(key):
+            return None
+        data = await self._files.get(key)
+        return None if data is None else StoredFile(data=data, media_type=names.media_type(key))
+
+    def reserve_output(self, samples: int, base64: bool, temp: bool) -> OutputPlan:
+        """Fix the names of the results before there are any: these are the `future_links`."""
+        keys = names.reserve(samples, base64=base64, temp=temp)
+        return OutputPlan(keys=keys, base64=base64, temp=temp)
+
+    async def output_url(self, key: str, base_url: str) -> str:
+        """Public link of a result file."""
+        return f"{base_url.rstrip('/')}/files/{key}"
+
+    async def _get(self, job_id: int) -> Job:
+        job = await self._jobs.get(job_id)
+        if job is None:
+            raise errors.JobNotFound(job_id)
+        return job
+
+    async def _owned(self, job_id: int, key_id: str) -> Job:
+        job = await self._get(job_id)
+        if job.request.key_id != key_id:
+            raise errors.JobNotFound(job_id)
+        return job
+
+    async def _cancel(self, job_id: int) -> None:
+        await self._jobs.cancel(job_id)
+        self._driver.stop([job_id])

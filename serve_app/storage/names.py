@@ -1,0 +1,74 @@
+"""Names of files: made here, never taken from a client.
+
+A result's name carries 122 random bits, so a link is as good as a password for what it shows. Names
+are reserved when a job is accepted: a second run of the job writes the same files.
+"""
+
+import re
+from uuid import uuid4
+
+__all__ = [
+    "INPUTS",
+    "RESULTS",
+    "TEMP",
+    "check",
+    "is_key",
+    "is_result",
+    "media_type",
+    "reserve",
+    "reserve_input",
+]
+
+RESULTS = "generations"
+"""Folder of results that stay."""
+TEMP = "temp"
+"""Folder of results whose links end after `storage.temp_ttl_s`."""
+INPUTS = "inputs"
+"""Folder of inline input pictures, kept for the runs of their job; never shown to anybody."""
+
+# The first character is no dot: no hidden file, no `..`, and the store's own files stay apart.
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_KEY = re.compile(f"{_PART}/{_PART}")
+_MEDIA_TYPES = {".png": "image/png", ".base64": "text/plain"}
+
+
+def reserve(samples: int, *, base64: bool = False, temp: bool = False) -> tuple[str, ...]:
+    """Draw the keys of a job's results, `{folder}/{i}-{uuid}.png` as the hosted API has them.
+
+    Source: the API's `future_links`, 2023 to 2025.
+    """
+    folder = TEMP if temp else RESULTS
+    suffix = ".base64" if base64 else ".png"
+    name = uuid4()
+    return tuple(f"{folder}/{index}-{name}{suffix}" for index in range(samples))
+
+
+def reserve_input() -> str:
+    """Draw the key of an inline input picture."""
+    return f"{INPUTS}/{uuid4()}"
+
+
+def is_key(key: str) -> bool:
+    """Whether the text can be a key of a store at all."""
+    return _KEY.fullmatch(key) is not None
+
+
+def check(key: str) -> tuple[str, str]:
+    """Take a key apart into folder and name; one that is none is a slip of ours: ValueError."""
+    if not is_key(key):
+        raise ValueError(f"no key of an object store: {key!r}")
+    folder, _, name = key.partition("/")
+    return folder, name
+
+
+def is_result(key: str) -> bool:
+    """Whether the key may be shown to whoever knows it."""
+    return is_key(key) and key.partition("/")[0] in (RESULTS, TEMP)
+
+
+def media_type(key: str) -> str:
+    """Media type of a result by its name."""
+    for suffix, value in _MEDIA_TYPES.items():
+        if key.endswith(suffix):
+            return value
+    return "application/octet-stream"

@@ -1,0 +1,1 @@
+"""Logs and metrics: names, formats and redaction in one place."""

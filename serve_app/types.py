@@ -1,0 +1,210 @@
+"""The frozen values that cross processes: what a job asks for and what the graph hands on.
+
+Nothing here holds a tensor, a PIL image or a handle, so every value pickles and most serialise to
+JSON. Everybody imports this module; it imports nothing of ours.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+__all__ = [
+    "Api",
+    "Frozen",
+    "GenerationSpec",
+    "ImageSource",
+    "Job",
+    "JobFailure",
+    "JobRequest",
+    "JobResult",
+    "JobState",
+    "Kind",
+    "LoraUse",
+    "OutputPlan",
+    "Picture",
+    "Pictures",
+    "PreparedImages",
+    "SafetyAction",
+]
+
+
+class Frozen(BaseModel):
+    """Base of the JSON-serialisable values: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kind(StrEnum):
+    """What a generation starts from."""
+
+    TEXT2IMG = "text2img"
+    IMG2IMG = "img2img"
+    INPAINT = "inpaint"
+
+
+class JobState(StrEnum):
+    """Life of a job: queued -> processing -> success | failed | cancelled."""
+
+    QUEUED = "queued"  # accepted, no driver holds it
+    PROCESSING = "processing"  # a driver holds a lease on it
+    SUCCESS = "success"  # every picture can be read
+    FAILED = "failed"  # will not be tried again
+    CANCELLED = "cancelled"  # asked for by the client, or the client left
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job will never change again."""
+        return self in (JobState.SUCCESS, JobState.FAILED, JobState.CANCELLED)
+
+
+class Api(StrEnum):
+    """The family of paths a call came in by; it decides reply URLs and error codes."""
+
+    V3 = "v3"
+    V4 = "v4"
+    V6 = "v6"
+    V7 = "v7"
+
+
+class SafetyAction(StrEnum):
+    """What replaces a picture that the safety checker flags (API page, `safety_checker_type`)."""
+
+    BLUR = "blur"
+    TEXT = "sensitive_content_text"
+    PIXELATE = "pixelate"
+    BLACK = "black"
+
+
+class LoraUse(Frozen):
+    """One LoRA of the catalogue and how strongly it acts."""
+
+    id: str
+    strength: float
+
+
+class GenerationSpec(Frozen):
+    """All that decides the pixels; equal specs and images give equal pictures.
+
+    Every value is resolved: defaults applied, the seed drawn, the prompt enhanced.
+    """
+
+    model_id: str
+    kind: Kind
+    prompt: str
+    negative_prompt: str = ""
+    height: int = Field(ge=8, multiple_of=8, description="pixels")
+    width: int = Field(ge=8, multiple_of=8, description="pixels")
+    samples: int = Field(default=1, ge=1, le=4, description="pictures; sample i uses seed + i")
+    steps: int = Field(ge=1, description="denoising steps of the noise schedule")
+    guidance_scale: float = Field(default=7.5, ge=0)
+    strength: float = Field(default=1.0, ge=0, le=1, description="share of the schedule that runs")
+    scheduler: str = Field(description="one of the API's 18 scheduler names")
+    use_karras_sigmas: bool = False
+    algorithm_type: str | None = None
+    seed: int = Field(ge=0, lt=2**32)
+    clip_skip: int = Field(default=1, ge=1, le=8, description="1 = last layer of the text encoder")
+    tomesd: bool = False
+    loras: tuple[LoraUse, ...] = ()
+    vae: str | None = None
+    embeddings: tuple[str, ...] = ()
+    exclusive: bool = Field(default=False, description="share no denoiser forward")
+    full_frame: bool = Field(default=False, description="inpaint on the frame, never on a crop")
+
+
+class ImageSource(Frozen):
+    """Where an input picture comes from: exactly one of a URL and a key of the object store."""
+
+    field: str = Field(description="request field, named in errors: init_image or mask_image")
+    url: str | None = None
+    stored_key: str | None = None
+
+
+class OutputPlan(Frozen):
+    """Where results go; names are reserved when the job is accepted, so a retry overwrites."""
+
+    keys: tuple[str, ...] = Field(description="object-store keys, one per sample")
+    base64: bool = Field(default=False, description="also the form: text file instead of PNG")
+    temp: bool = Field(default=False, description="links end after `storage.temp_ttl_s`")
+
+
+class JobRequest(Frozen):
+    """What a client asked for, complete enough to be run again by any driver."""
+
+    spec: GenerationSpec
+    init_image: ImageSource | None = None
+    mask_image: ImageSource | None = None
+    safety: SafetyAction | None = Field(default=None, description="None = not checked")
+    output: OutputPlan
+    api: Api = Api.V4
+    key_id: str = Field(description="owner; never the key itself")
+    base_url: str = Field(description="scheme and host that links in webhooks start with")
+    webhook: str | None = None
+    track_id: JsonValue = None
+    echo: dict[str, JsonValue] = Field(
+        default_factory=dict, description="request values that `meta` repeats as they were sent"
+    )
+
+
+class JobResult(Frozen):
+    """What a finished job left behind."""
+
+    keys: tuple[str, ...]
+    nsfw: tuple[bool, ...] = Field(description="per picture: flagged by the safety checker")
+    generation_time_s: float
+    ran: dict[str, JsonValue] = Field(
+        default_factory=dict, description="where what ran differs from the request: scheduler, ..."
+    )
+
+
+class JobFailure(Frozen):
+    """Why a job failed, fit for the client."""
+
+    code: str
+    message: str
+    fields: dict[str, list[str]] = Field(default_factory=dict)
+
+
+class Job(Frozen):
+    """One row of the job table."""
+
+    id: int
+    state: JobState
+    request: JobRequest
+    attempts: int = 0
+    progress: float = Field(default=0.0, ge=0, le=1, description="share of denoising steps done")
+    created_at: float = Field(description="seconds since the epoch")
+    started_at: float | None = None
+    finished_at: float | None = None
+    result: JobResult | None = None
+    failure: JobFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One encoded picture. `data` is a PNG (inputs are normalised to PNG by Preprocess)."""
+
+    data: bytes
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImages:
+    """Preprocess -> Generator: both of the asked size.
+
+    init: RGB. mask: 8-bit grey with only 0 (keep) and 255 (repaint).
+    """
+
+    init: Picture
+    mask: Picture | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Generator -> Safety -> Upload: the samples of one job, in order."""
+
+    pictures: tuple[Picture, ...]
+    nsfw: tuple[bool, ...]
+    generation_time_s: float
+    ran: dict[str, JsonValue]

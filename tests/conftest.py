@@ -1,0 +1,19 @@
+"""Fixtures that every test may use."""
+
+import pytest
+
+from serve_app.config import LoggingConfig
+from serve_app.telemetry import logging
+
+pytest_plugins = [
+    "tests.job_stores",
+    "tests.object_stores",
+    "tests.postgres_server",
+    "tests.s3_server",
+]
+
+
+@pytest.fixture(autouse=True)
+def _plain_logs():
+    """Structlog's own default prints local variables with each exception, slowly."""
+    logging.configure(LoggingConfig(level="DEBUG"))

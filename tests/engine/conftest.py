@@ -1,0 +1,85 @@
+"""Random checkpoints, made once per run, and pictures to paint on."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from serve_app.config import EngineConfig
+from serve_app.models import ModelEntry
+from serve_app.pipelines.checkpoint import Checkpoint
+from serve_app.pipelines.compose import Canvas
+from serve_app.pipelines.loader import load_checkpoint
+from serve_app.pipelines.randomweights import RandomUNet, write_random_inpaint
+from serve_app.types import GenerationSpec, Kind
+
+torch.set_num_threads(1)
+
+SHAPES = {
+    "inpaint": RandomUNet(),
+    "plain": RandomUNet(in_channels=4),
+    "velocity": RandomUNet(in_channels=4, prediction_type="v_prediction"),
+    "attention": RandomUNet(
+        in_channels=4, channels=(16, 32), attention=(True, True), sample_size=8
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Write a random checkpoint by the name of its shape; each once."""
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def write(name: str) -> Path:
+        if not (root / name).exists():
+            write_random_inpaint(root / name, seed=len(name), unet=SHAPES[name])
+        return root / name
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def checkpoint(folder: Callable[[str], Path]) -> Callable[[str], Checkpoint]:
+    """Load a random checkpoint by the name of its shape; each once."""
+    loaded: dict[str, Checkpoint] = {}
+
+    def load(name: str) -> Checkpoint:
+        if name not in loaded:
+            entry = ModelEntry(id=name, source=folder(name), kinds=tuple(Kind))
+            loaded[name] = load_checkpoint(entry, EngineConfig(device="cpu"))
+        return loaded[name]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def canvas() -> Canvas:
+    """A 64 x 64 picture with the mask of a box."""
+    random = np.random.default_rng(3)
+    init = Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (8, 16, 48, 56))
+    return Canvas(init, mask, (0, 0, 64, 64))
+
+
+@pytest.fixture(scope="session")
+def make_spec() -> Callable[..., GenerationSpec]:
+    """Make a spec from what differs from a plain text2img of 64 x 64."""
+
+    def make(**changes: object) -> GenerationSpec:
+        values: dict[str, object] = {
+            "model_id": "random",
+            "kind": Kind.TEXT2IMG,
+            "prompt": "a red square",
+            "height": 64,
+            "width": 64,
+            "steps": 4,
+            "scheduler": "DDIMScheduler",
+            "seed": 7,
+        }
+        return GenerationSpec.model_validate(values | changes)
+
+    return make

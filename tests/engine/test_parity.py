@@ -1,0 +1,165 @@
+"""What the engine paints equals what the stock pipeline paints alone, whoever shares the batch.
+
+The stock side builds its pipelines with diffusers alone: `from_pretrained`, then the documented
+way to change the sampler, then one call.
+"""
+
+import copy
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from diffusers import DiffusionPipeline, SchedulerMixin
+from transformers import CLIPTextModel
+
+from serve_app.config import EngineConfig
+from serve_app.engine.engine import Engine
+from serve_app.engine.request import Progress, Request
+from serve_app.pipelines.checkpoint import Checkpoint
+from serve_app.pipelines.compose import Canvas
+from serve_app.pipelines.schedulers import SAMPLERS
+from serve_app.pipelines.work import Painting, Sample
+from serve_app.types import GenerationSpec, Kind
+
+TOLERANCE = 1e-4  # of a value in [0, 1], float32
+STOCK = {
+    Kind.TEXT2IMG: diffusers.StableDiffusionPipeline,
+    Kind.IMG2IMG: diffusers.StableDiffusionImg2ImgPipeline,
+    Kind.INPAINT: diffusers.StableDiffusionInpaintPipeline,
+}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    engine = Engine(EngineConfig(max_rows=16, turn_groups=3))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(autouse=True)
+def clip_text_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the stock side do clip_skip, which diffusers 0.42 breaks on transformers 5.6."""
+    monkeypatch.setattr(CLIPTextModel, "text_model", property(lambda self: self), raising=False)
+
+
+@pytest.mark.parametrize("shape", ["plain", "inpaint", "velocity"])
+def test_engine_every_sampler_and_kind_equals_stock(
+    shape: str,
+    engine: Engine,
+    checkpoint: Callable[[str], Checkpoint],
+    folder: Callable[[str], Path],
+    canvas: Canvas,
+    make_spec: Callable[..., GenerationSpec],
+) -> None:
+    rng = random.Random(shape)
+    kinds = [Kind.INPAINT] if shape == "inpaint" else list(Kind)
+    specs = [
+        make_spec(kind=kind, scheduler=name, **_settings(rng))
+        for name in SAMPLERS
+        for kind in (kinds if shape == "plain" else rng.sample(kinds, 1))
+    ]
+    woven = _weave(engine, checkpoint(shape), specs, canvas, rng)
+    stock = StockPainter(folder(shape))
+    differences = {
+        f"{spec.scheduler} {spec.kind}": _difference(image, stock.paint(spec, canvas))
+        for spec, image in zip(specs, woven, strict=True)
+    }
+    assert max(differences.values()) <= TOLERANCE, differences
+    counts = engine.snapshot()
+    assert counts.rows > 4 * counts.forwards, "the requests did share forwards"
+
+
+def _settings(rng: random.Random) -> dict[str, object]:
+    return {
+        "prompt": rng.choice(["a red square", "two blue circles", ""]),
+        "negative_prompt": rng.choice(["", "blurry"]),
+        "steps": rng.randint(3, 9),
+        "guidance_scale": rng.choice([1.0, 4.0, 7.5, 12.0]),
+        "strength": rng.choice([0.4, 0.7, 1.0]),
+        "seed": rng.randrange(2**32),
+        "use_karras_sigmas": rng.random() < 0.5,
+        "clip_skip": rng.randint(1, 3),
+    }
+
+
+def _weave(
+    engine: Engine,
+    checkpoint: Checkpoint,
+    specs: list[GenerationSpec],
+    canvas: Canvas,
+    rng: random.Random,
+) -> list[torch.Tensor]:
+    """Paint all specs together, submitted at random times."""
+    futures = []
+    for spec in specs:
+        inputs = None if spec.kind is Kind.TEXT2IMG else canvas
+        if spec.kind is Kind.IMG2IMG:
+            inputs = Canvas(canvas.init, None, canvas.box)
+        size = (spec.height, spec.width)
+        scheduler = checkpoint.schedulers.make(spec)
+        body = Sample(checkpoint, spec, inputs, size, scheduler, Progress())
+        futures.append(engine.submit(Request(body, key=size)))
+        time.sleep(rng.random() * 0.01)
+    paintings = [future.result() for future in futures]
+    assert all(isinstance(painting, Painting) for painting in paintings)
+    return [painting.image for painting in paintings if isinstance(painting, Painting)]
+
+
+def _difference(image: torch.Tensor, stock: torch.Tensor) -> float:
+    assert torch.isfinite(stock).all()
+    return float((image - stock).abs().max())
+
+
+class StockPainter:
+    """diffusers alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._base = diffusers.StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+        self._schedulers: dict[tuple[str, bool], SchedulerMixin] = {}
+
+    def paint(self, spec: GenerationSpec, canvas: Canvas) -> torch.Tensor:
+        parts = self._base.components | {"scheduler": self._scheduler(spec)}
+        pipeline = STOCK[spec.kind](**parts, requires_safety_checker=False)
+        pipeline.set_progress_bar_config(disable=True)
+        pictures = {
+            Kind.TEXT2IMG: {"height": spec.height, "width": spec.width},
+            Kind.IMG2IMG: {"image": canvas.init, "strength": spec.strength},
+            Kind.INPAINT: {
+                "image": canvas.init,
+                "mask_image": canvas.mask,
+                "strength": spec.strength,
+                "height": spec.height,
+                "width": spec.width,
+            },
+        }
+        return self._call(pipeline, spec, pictures[spec.kind])
+
+    def _call(
+        self, pipeline: DiffusionPipeline, spec: GenerationSpec, pictures: dict[str, object]
+    ) -> torch.Tensor:
+        result = pipeline(
+            prompt=spec.prompt,
+            negative_prompt=spec.negative_prompt,
+            num_inference_steps=spec.steps,
+            guidance_scale=spec.guidance_scale,
+            generator=torch.Generator().manual_seed(spec.seed),
+            clip_skip=None if spec.clip_skip == 1 else spec.clip_skip - 1,
+            output_type="pt",
+            **pictures,
+        )
+        return result.images[0]
+
+    def _scheduler(self, spec: GenerationSpec) -> SchedulerMixin:
+        sampler = SAMPLERS[spec.scheduler]
+        options = dict(sampler.options)
+        if sampler.karras:
+            options["use_karras_sigmas"] = spec.use_karras_sigmas
+        key = (sampler.runs, spec.use_karras_sigmas)
+        if key not in self._schedulers:  # some take a second to construct
+            cls = getattr(diffusers, sampler.runs)
+            self._schedulers[key] = cls.from_config(self._base.scheduler.config, **options)
+        return copy.deepcopy(self._schedulers[key])

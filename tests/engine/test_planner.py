@@ -1,0 +1,203 @@
+"""The planner's laws, on a simulated denoiser: no torch, no thread."""
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serve_app.engine.planner import Candidate, Plan, Planner, Policy
+
+LIMIT = 4
+
+
+@dataclass
+class Fake:
+    """A request that needs so many forwards of its group, in its variant."""
+
+    seq: int
+    variant: str
+    group: str
+    rows: int
+    steps: int
+    arrives: int
+
+
+class Simulation:
+    """Runs requests through a planner and writes down what each tick did."""
+
+    def __init__(self, requests: list[Fake], policy: Policy, limit: int = LIMIT) -> None:
+        self.planner = Planner(policy, lambda _: limit)
+        self.policy = policy
+        self.waiting: dict[int, Fake] = {}
+        self.live: dict[int, Fake] = {}
+        self.todo = sorted(requests, key=lambda request: request.arrives)
+        self.plans: list[Plan] = []
+        self.most_live = 0
+
+    def run(self, max_ticks: int = 10_000) -> list[Plan]:
+        for tick in range(max_ticks):
+            while self.todo and self.todo[0].arrives <= tick:
+                request = self.todo.pop(0)
+                self.waiting[request.seq] = request
+            if not (self.todo or self.waiting or self.live):
+                return self.plans
+            self._tick()
+        raise AssertionError("somebody starved")
+
+    def _tick(self) -> None:
+        plan = self.planner.next(
+            [Candidate(r.seq, r.variant, r.group, r.rows) for r in self.live.values()],
+            [Candidate(r.seq, r.variant) for r in self.waiting.values()],
+            live=len(self.live),
+        )
+        for seq in plan.start:
+            self.live[seq] = self.waiting.pop(seq)
+        self.most_live = max(self.most_live, len(self.live))
+        self._check(plan)
+        for seq in plan.batch:
+            self.live[seq].steps -= 1
+            if not self.live[seq].steps:
+                del self.live[seq]
+        self.plans.append(plan)
+
+    def _check(self, plan: Plan) -> None:
+        batch = [self.live[seq] for seq in plan.batch]
+        assert len({(request.variant, request.group) for request in batch}) <= 1
+        assert all(request.variant == plan.variant for request in batch)
+        assert len(batch) <= 1 or sum(request.rows for request in batch) <= plan.limit
+        assert plan.start or plan.batch or not (self.live or self.waiting)
+
+
+requests_strategy = st.lists(
+    st.builds(
+        Fake,
+        seq=st.just(0),
+        variant=st.sampled_from(["base", "lora"]),
+        group=st.sampled_from(["small", "large", "long"]),
+        rows=st.integers(1, 6),
+        steps=st.integers(1, 20),
+        arrives=st.integers(0, 60),
+    ),
+    max_size=40,
+).map(lambda requests: [numbered(i, r) for i, r in enumerate(requests)])
+
+
+def numbered(seq: int, request: Fake) -> Fake:
+    request.seq = seq
+    return request
+
+
+def fakes(count: int, **changes: object) -> list[Fake]:
+    values: dict[str, object] = {
+        "variant": "base",
+        "group": "small",
+        "rows": 2,
+        "steps": 10,
+        "arrives": 0,
+    }
+    return [Fake(seq=seq, **(values | changes)) for seq in range(count)]  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    requests=requests_strategy,
+    policy=st.builds(
+        Policy,
+        max_live=st.integers(1, 8),
+        max_starts=st.integers(1, 4),
+        turn_ticks=st.integers(1, 8),
+        turn_groups=st.integers(1, 4),
+    ),
+)
+def test_planner_any_traffic_ends_within_cap_and_live_limit(
+    requests: list[Fake], policy: Policy
+) -> None:
+    work = Counter({request.seq: request.steps for request in requests})
+    simulation = Simulation(requests, policy)
+    plans = simulation.run()
+    assert Counter(seq for plan in plans for seq in plan.batch) == work
+    assert simulation.most_live <= policy.max_live
+
+
+@settings(max_examples=40, deadline=None)
+@given(requests=requests_strategy, turn=st.integers(1, 8), groups=st.integers(1, 4))
+def test_planner_oldest_request_waits_a_bounded_time(
+    requests: list[Fake], turn: int, groups: int
+) -> None:
+    simulation = Simulation(requests, Policy(max_live=4, turn_ticks=turn, turn_groups=groups))
+    plans = simulation.run()
+    last_seen = dict.fromkeys(range(len(requests)), -1)
+    for tick, plan in enumerate(plans):
+        for seq in plan.batch:
+            last_seen[seq] = tick
+    bound = (groups + 1) * (turn + 2) + 2
+    for seq, ends in last_seen.items():
+        older = [other for other in range(seq) if last_seen[other] >= 0]
+        begins = max([requests[seq].arrives, *(last_seen[other] for other in older)])
+        served = sum(seq in plan.batch for plan in plans[begins : ends + 1])
+        assert ends - begins <= bound * (served + 1)
+
+
+def test_planner_full_device_serves_by_age() -> None:
+    plans = Simulation(fakes(3, rows=4), Policy()).run()
+    assert [seq for plan in plans for seq in plan.batch] == [0] * 10 + [1] * 10 + [2] * 10
+
+
+def test_planner_call_larger_than_cap_runs_alone() -> None:
+    plans = Simulation(fakes(2, rows=6, steps=1), Policy()).run()
+    assert [plan.batch for plan in plans if plan.batch] == [(0,), (1,)]
+    assert plans[-1].limit == LIMIT
+
+
+def test_planner_two_groups_take_turns_of_set_length() -> None:
+    requests = fakes(2)
+    requests[1].group = "large"
+    plans = Simulation(requests, Policy(turn_ticks=5)).run()
+    assert [plan.batch for plan in plans if plan.batch] == [
+        *[(0,)] * 5, *[(1,)] * 5, *[(0,)] * 5, *[(1,)] * 5,
+    ]  # fmt: skip
+
+
+def test_planner_one_turning_group_serves_by_age_across_groups() -> None:
+    requests = fakes(2)
+    requests[1].group = "large"
+    plans = Simulation(requests, Policy(turn_ticks=5, turn_groups=1)).run()
+    assert [plan.batch for plan in plans if plan.batch] == [*[(0,)] * 10, *[(1,)] * 10]
+
+
+def test_planner_stream_of_exclusive_newcomers_does_not_starve_old_group() -> None:
+    old = Fake(0, "base", "small", 2, 30, 0)
+    stream = [Fake(1 + n, "base", f"alone {n}", 2, 1, n) for n in range(300)]
+    plans = Simulation([old, *stream], Policy(turn_ticks=4, turn_groups=2)).run()
+    last = max(tick for tick, plan in enumerate(plans) if 0 in plan.batch)
+    assert last < 30 * 2
+
+
+def test_planner_variants_switch_once_per_turn() -> None:
+    requests = [Fake(seq, "lora" if seq % 2 else "base", "small", 2, 16, 0) for seq in range(4)]
+    plans = Simulation(requests, Policy(turn_ticks=8)).run()
+    variants = [plan.variant for plan in plans]
+    switches = sum(before != after for before, after in itertools.pairwise(variants))
+    assert switches <= 2 * 16 // 8 + 1
+
+
+def test_planner_urgent_call_goes_first_and_keeps_the_turn() -> None:
+    planner = Planner(Policy(), lambda _: LIMIT)
+    old = Candidate(0, "base", "small", 2)
+    decode = Candidate(1, "lora", "decoder", 1, urgent=True)
+    plan = planner.next([old, decode], [], live=2)
+    assert plan.batch == (1,)
+    assert plan.urgent
+    assert planner.next([old], [], live=1).batch == (0,)
+
+
+def test_planner_nothing_to_do_gives_empty_plan() -> None:
+    assert Planner(Policy(), lambda _: LIMIT).next([], [], live=0) == Plan()
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3])
+def test_planner_small_cap_still_moves(limit: int) -> None:
+    Simulation(fakes(3), Policy(), limit=limit).run()

@@ -1,0 +1,92 @@
+import pytest
+import torch
+
+from serve_app.engine.lane import Call, Lane, forward
+from serve_app.engine.stacking import signature, split, stack
+
+
+def arguments(rows: int, **more: object) -> dict[str, object]:
+    return {"sample": torch.full((rows, 4, 2, 2), float(rows)), **more}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_equal"),
+    [
+        pytest.param(arguments(1), arguments(2), True, id="rows-may-differ"),
+        pytest.param(arguments(1, t=torch.ones(1)), arguments(2, t=torch.ones(2)), True, id="t"),
+        pytest.param(arguments(1), {"sample": torch.zeros(1, 4, 2, 4)}, False, id="shape-differs"),
+        pytest.param(
+            arguments(1), {"sample": torch.zeros(1, 4, 2, 2).half()}, False, id="dtype-differs"
+        ),
+        pytest.param(
+            arguments(1, c=None), arguments(1, c=torch.ones(1)), False, id="none-and-tensor"
+        ),
+        pytest.param(
+            arguments(1, c={"ids": torch.ones(1, 6)}),
+            arguments(2, c={"ids": torch.ones(2, 6)}),
+            True,
+            id="nested",
+        ),
+    ],
+)
+def test_signature_says_what_can_be_stacked(
+    one: dict[str, object], other: dict[str, object], is_equal: bool
+) -> None:
+    assert (signature(one, frozenset()) == signature(other, frozenset())) is is_equal
+
+
+def test_signature_shared_argument_counts_all_of_its_shape() -> None:
+    shared = frozenset({"ids"})
+    short, long = arguments(1, ids=torch.zeros(4, 3)), arguments(1, ids=torch.zeros(8, 3))
+    assert signature(short, shared) != signature(long, shared)
+    assert signature(short, frozenset()) == signature(long, frozenset())
+
+
+def test_stack_joins_rows_and_expands_scalars_and_single_rows() -> None:
+    calls = [
+        (arguments(2, t=torch.tensor(5.0), e=[torch.zeros(1, 3)], flag=False), 2),
+        (arguments(1, t=torch.tensor(7.0), e=[torch.ones(1, 3)], flag=False), 1),
+    ]
+    stacked = stack(calls, frozenset())
+    assert stacked["t"].tolist() == [5.0, 5.0, 7.0]
+    assert stacked["e"][0][:, 0].tolist() == [0.0, 0.0, 1.0]
+    assert stacked["sample"].shape == (3, 4, 2, 2)
+    assert stacked["flag"] is False
+
+
+def test_split_gives_each_call_its_rows_and_drops_padding() -> None:
+    first, second = split((torch.arange(5),), [2, 1])
+    assert first[0].tolist() == [0, 1]
+    assert second[0].tolist() == [2]
+
+
+class Doubler:
+    """A denoiser that doubles its sample and writes down its row counts."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def __call__(self, arguments: dict[str, object]) -> object:
+        sample = arguments["sample"]
+        assert isinstance(sample, torch.Tensor)
+        self.rows.append(sample.shape[0])
+        return (sample * 2,)
+
+
+def test_forward_pads_to_bucket_and_hides_it() -> None:
+    run = Doubler()
+    lane = Lane("denoiser", run, buckets=(1, 2, 4))
+    outputs = forward([Call(lane, arguments(rows), rows, 16) for rows in (2, 1)], limit=4)
+    assert run.rows == [4]
+    assert [output[0].shape[0] for output in outputs] == [2, 1]
+    assert outputs[1][0].unique().tolist() == [2.0]
+
+
+def test_forward_call_over_the_limit_runs_in_parts() -> None:
+    run = Doubler()
+    ids = torch.zeros(7, 3)
+    lane = Lane("denoiser", run, shared=frozenset({"ids"}))
+    sample = torch.arange(5.0).reshape(5, 1, 1, 1)
+    (output,) = forward([Call(lane, {"sample": sample, "ids": ids}, 5, 1)], limit=2)
+    assert run.rows == [2, 2, 1]
+    assert torch.equal(output[0], sample * 2)

@@ -1,0 +1,87 @@
+"""Every implementation of the job store, its outbox and its key store, behind one fixture.
+
+Listed in `pytest_plugins` of the root conftest. `bench.advance` makes time pass without waiting:
+the twins in memory get a later clock, the rows of a database are moved into the past.
+"""
+
+import asyncio
+
+import pytest
+from sqlalchemy import Double, update
+
+from serve_app.config import DatabaseConfig
+from serve_app.jobs.keys import SqlKeyStore
+from serve_app.jobs.memory import MemoryJobStore, MemoryKeyStore
+from serve_app.jobs.migrate import upgrade
+from serve_app.jobs.outbox import SqlOutbox
+from serve_app.jobs.schema import metadata
+from serve_app.jobs.sql import SqlJobStore
+from tests.builders import job_request
+
+__all__ = ["MemoryBench", "SqlBench"]
+
+
+class MemoryBench:
+    """The twins in memory."""
+
+    def __init__(self):
+        self.now = 1_700_000_000.0
+        self.jobs = MemoryJobStore(lambda: self.now)
+        self.outbox = self.jobs.outbox
+        self.keys = MemoryKeyStore(lambda: self.now)
+
+    async def advance(self, seconds):
+        self.now += seconds
+
+    async def reopen(self):
+        await self.jobs.close()
+
+    async def job(self, **changes):
+        """Accept a job."""
+        return await self.jobs.add(job_request(**changes), max_open=10_000)
+
+    async def claimed(self, owner="a", lease_s=10.0, **changes):
+        """Accept a job and take the lease on it."""
+        job = await self.job(**changes)
+        (held,) = await self.jobs.claim(owner, lease_s, 1, [job.id])
+        return held
+
+
+class SqlBench(MemoryBench):
+    """The stores over one database."""
+
+    def __init__(self, url):
+        self.config = DatabaseConfig(url=url)
+        self._open()
+
+    def _open(self):
+        self.jobs = SqlJobStore(self.config)
+        self.outbox = SqlOutbox(self.jobs.database)
+        self.keys = SqlKeyStore(self.jobs.database)
+
+    async def advance(self, seconds):
+        async with self.jobs.database.write() as connection:
+            for table in metadata.tables.values():
+                times = [column for column in table.c if isinstance(column.type, Double)]
+                past = {column: column - seconds for column in times if column.name != "progress"}
+                await connection.execute(update(table).values(past))
+
+    async def reopen(self):
+        await self.jobs.close()
+        self._open()
+
+
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+async def bench(request, tmp_path):
+    """Each implementation in turn, empty."""
+    if request.param == "memory":
+        yield MemoryBench()
+        return
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    else:
+        url = request.getfixturevalue("postgres_url")
+    await asyncio.to_thread(upgrade, DatabaseConfig(url=url))
+    bench = SqlBench(url)
+    yield bench
+    await bench.jobs.close()

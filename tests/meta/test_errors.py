@@ -1,0 +1,50 @@
+"""Every error survives the trip between Ray actors and has its wire facts."""
+
+import inspect
+import pickle
+
+import pytest
+
+from serve_app import errors
+
+CLASSES = [
+    value
+    for name, value in vars(errors).items()
+    if inspect.isclass(value) and issubclass(value, errors.DreamserveError)
+]
+ARGUMENTS = {
+    errors.InvalidRequest: ("prompt", "too long"),
+    errors.InvalidImage: ("init_image", "unreadable"),
+    errors.NotServed: ("not here",),
+}
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_error_pickles_with_all_its_facts(cls):
+    error = cls(*ARGUMENTS.get(cls, ()))
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is cls
+    assert copy.args == error.args
+    assert (copy.public_message, copy.fields) == (error.public_message, error.fields)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_error_is_public_and_drawn_in_the_tree(cls):
+    assert cls.__name__ in errors.__all__
+    assert cls.__name__ in errors.__doc__ or cls is errors.DreamserveError
+
+
+def test_codes_are_unique():
+    codes = [cls.code for cls in CLASSES]
+    assert len(codes) == len(set(codes))
+
+
+def test_failure_of_an_unknown_error_says_nothing_about_it():
+    failure = errors.to_failure(ValueError("/secret/path sk_live_1"))
+    assert failure.message == "Failed, Try Again"
+    assert "secret" not in failure.model_dump_json()
+
+
+def test_failure_of_an_image_error_names_the_field():
+    failure = errors.to_failure(errors.InvalidImage("mask_image", "no picture"))
+    assert failure.fields == {"mask_image": ["no picture"]}

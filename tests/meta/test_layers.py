@@ -1,0 +1,129 @@
+"""The arrow of `design.md`: a lower layer never imports a higher one, siblings stay apart."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = {
+    "serve_app": 0,
+    "serve_app.types": 1,
+    "serve_app.errors": 1,
+    "serve_app.config": 1,
+    "serve_app.telemetry": 1,
+    "serve_app.net": 1,
+    "serve_app.engine": 2,
+    "serve_app.pipelines": 2,
+    "serve_app.images": 2,
+    "serve_app.safety": 2,
+    "serve_app.storage": 2,
+    "serve_app.jobs": 2,
+    "serve_app.webhooks": 2,
+    "serve_app.models": 2,
+    "serve_app.api": 3,
+    "serve_app.service": 3,
+    "deployments": 4,
+    "serve_app.app": 5,
+    "serve_app.cli": 6,
+}
+# Seams between siblings: the protocol that one implements or receives, or the common codec.
+SEAMS = {
+    "serve_app.pipelines": ("serve_app.engine", "serve_app.models", "serve_app.images.codec"),
+    "serve_app.safety": ("serve_app.images.codec",),
+    "serve_app.jobs": (
+        "serve_app.storage.protocol",
+        "serve_app.storage.names",
+        "serve_app.webhooks.protocol",
+    ),
+    "serve_app.service": ("serve_app.api.protocol",),
+}
+# Who may import what from outside; the package names are the import's first part.
+ONLY_IN = {
+    "ray": {"deployments", "serve_app.app"},
+    "fastapi": {"serve_app.api"},
+    "starlette": {"serve_app.api", "deployments"},
+    "torch": {"serve_app.engine", "serve_app.pipelines", "serve_app.safety"},
+    "diffusers": {"serve_app.pipelines", "serve_app.safety"},
+    "transformers": {"serve_app.pipelines", "serve_app.safety"},
+    "sqlalchemy": {"serve_app.jobs"},
+    "alembic": {"serve_app.jobs"},
+    "boto3": {"serve_app.storage"},
+    "botocore": {"serve_app.storage"},
+    "typer": {"serve_app.cli"},
+}
+FILES = sorted([*ROOT.glob("serve_app/**/*.py"), *ROOT.glob("deployments/**/*.py")])
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _package(module: str) -> str | None:
+    parts = module.split(".")
+    for length in (2, 1):
+        name = ".".join(parts[:length])
+        if name in LAYERS:
+            return name
+    return None
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=_module)
+def test_module_imports_only_downward(path):
+    module = _module(path)
+    package = _package(module)
+    assert package, f"{module} belongs to no layer"
+    for imported in _imports(path):
+        other = _package(imported)
+        if other is None or other in (package, "serve_app"):
+            continue
+        below = LAYERS[other] < LAYERS[package] or LAYERS[package] == LAYERS[other] == 1
+        assert below or imported.startswith(SEAMS.get(package, ())), f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=_module)
+def test_module_imports_outside_packages_only_where_allowed(path):
+    package = _package(_module(path))
+    for imported in _imports(path):
+        allowed = ONLY_IN.get(imported.split(".")[0])
+        assert allowed is None or package in allowed, f"{_module(path)} imports {imported}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=_module)
+def test_module_stays_small(path):
+    limit = 120 if _module(path).startswith("deployments") else 400
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+
+
+def test_remote_calls_are_in_clients_only():
+    users = [_module(path) for path in FILES if ".remote(" in path.read_text(encoding="utf-8")]
+    assert users == ["deployments.clients"]
+
+
+def test_environment_is_read_in_config_only():
+    users = {_module(path) for path in FILES if "os.environ" in path.read_text(encoding="utf-8")}
+    assert users <= {"serve_app.cli.serving"}  # hands its own environment on to a child
+
+
+def test_heavy_packages_are_not_imported_by_light_replicas():
+    """Preprocess, Upload, Janitor and Ingress must not pay for torch."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, deployments.preprocess, deployments.upload, deployments.janitor,"
+        "deployments.ingress; print([m for m in ('torch', 'diffusers', 'transformers')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,76 @@
+"""Nothing is lost: departures, killed replicas."""
+
+import asyncio
+import json
+import socket
+import sqlite3
+
+import psutil
+import pytest
+
+from tests.serve.test_inpaint import INPAINT, body
+
+pytestmark = pytest.mark.ray
+FETCH = "/api/v4/dreambooth/fetch"
+SLOW = {"steps": "50", "width": "512", "height": "512", "samples": "4"}
+
+
+def replica_of(deployment: str) -> psutil.Process:
+    for process in psutil.process_iter(["cmdline"]):
+        if any(f":{deployment}" in part for part in process.info["cmdline"] or ()):
+            return process
+    raise AssertionError(f"no replica of {deployment}")
+
+
+async def final(http, job_id, timeout_s=90):
+    async with asyncio.timeout(timeout_s):
+        while True:
+            answer = (await http.post(FETCH, json={"request_id": job_id})).json()
+            if answer["status"] != "processing":
+                return answer
+            await asyncio.sleep(0.2)
+
+
+async def state_of(service, job_id, wanted, timeout_s=20):
+    async with asyncio.timeout(timeout_s):
+        while True:
+            with sqlite3.connect(service.data_dir / "dreamserve.db") as database:
+                (state,) = database.execute(
+                    "SELECT state FROM jobs WHERE id = ?", (job_id,)
+                ).fetchone()
+            if state == wanted:
+                return
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("deployment", ["Generator:tiny", "Upload", "Preprocess"])
+async def test_killed_replica_does_not_lose_the_job(http, deployment):
+    asked = body(instant_response="yes", **SLOW)
+    answer = (await http.post(INPAINT, json=asked)).json()
+    await asyncio.sleep(0.5)
+    replica_of(deployment).kill()
+    done = await final(http, answer["id"])
+    assert done["status"] == "success", done
+    assert (await http.get(done["output"][3])).status_code == 200
+
+
+async def test_killed_ingress_does_not_lose_the_job(service, http):
+    asked = body(instant_response="yes", **SLOW)
+    answer = (await http.post(INPAINT, json=asked)).json()
+    replica_of("Ingress").kill()
+    await state_of(service, answer["id"], "success", timeout_s=90)
+
+
+async def test_client_that_hangs_up_frees_its_work(service, http):
+    payload = json.dumps(body(**SLOW, seed=424242)).encode()
+    head = (
+        f"POST {INPAINT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(payload)}\r\n\r\n"
+    ).encode()
+    with socket.create_connection(("127.0.0.1", service.port)) as connection:
+        connection.sendall(head + payload)
+        await asyncio.sleep(1.5)
+    with sqlite3.connect(service.data_dir / "dreamserve.db") as database:
+        (job_id,) = database.execute("SELECT max(id) FROM jobs").fetchone()
+    await state_of(service, job_id, "cancelled")
+    assert (await http.post(INPAINT, json=body())).json()["status"] == "success"

@@ -1,0 +1,109 @@
+"""One fake service and a client of the whole HTTP side over it."""
+
+import json
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from serve_app.api import create_api
+from serve_app.api.fake import FakeService
+from serve_app.config import HttpConfig, JobsConfig
+from serve_app.models import Enhancement, ModelEntry
+from serve_app.types import Kind
+
+GOLDEN = Path(__file__).parents[2] / "data" / "golden"
+
+
+def golden(name):
+    return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def entry(**changes):
+    values = {"id": "your_model_id", "source": Path("nowhere"), "kinds": tuple(Kind)}
+    return ModelEntry(**{**values, **changes})
+
+
+def documented_enhancement():
+    """The style words of the documented reply, as a model entry would hold them."""
+    meta = golden("inpaint_success")["meta"]
+    suffix = meta["prompt"].removeprefix(" a cat sitting on a bench ")
+    return Enhancement(prompt_suffix=suffix, negative_suffix=meta["negative_prompt"].lstrip())
+
+
+class Api:
+    """A client with the calls that tests make again and again."""
+
+    def __init__(self, service, http=None, jobs=None):
+        self.service = service
+        app = create_api(service, http or HttpConfig(), jobs or JobsConfig())
+        self.http = httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app=app, raise_app_exceptions=True),
+            base_url="http://testserver",
+        )
+
+    async def post(self, path, body=None, headers=None):
+        """Send JSON as Python's own encoder writes it: with NaN, with lone surrogates."""
+        content = None if body is None else json.dumps(body).encode()
+        headers = {"content-type": "application/json"} | (headers or {})
+        return await self.http.post(path, content=content, headers=headers)
+
+    async def reply(self, path, body=None, **kwargs):
+        answer = await self.post(path, body, **kwargs)
+        assert answer.headers["content-type"] == "application/json"
+        return answer.json()
+
+    async def last_request(self, path, body):
+        reply = await self.reply(path, body)
+        assert reply["status"] == "success", reply
+        return self.service.jobs[reply["id"]].request
+
+
+@pytest.fixture
+def service():
+    return FakeService(
+        [
+            entry(),
+            entry(id="midjourney-v4-painta", enhancement=documented_enhancement()),
+            entry(id="inpaint-only", kinds=(Kind.INPAINT,)),
+        ]
+    )
+
+
+@pytest.fixture
+async def make_api(service):
+    made = []
+
+    def make(**settings):
+        made.append(Api(service, **settings))
+        return made[-1]
+
+    yield make
+    for api in made:
+        await api.http.aclose()
+
+
+@pytest.fixture
+def api(make_api):
+    return make_api()
+
+
+@pytest.fixture
+def inpaint_body():
+    return golden("inpaint_request")
+
+
+@pytest.fixture
+def text_body():
+    return {"key": "", "model_id": "your_model_id", "prompt": "a cat"}
+
+
+@pytest.fixture
+def load_golden():
+    return golden
+
+
+@pytest.fixture
+def open_api():
+    """The class itself, for tests that own their event loop."""
+    return Api

@@ -1,0 +1,211 @@
+"""From the documented request to the job, and each parameter on its way."""
+
+import pytest
+
+from serve_app.types import Api, Kind, SafetyAction
+
+INPAINT = "/api/v4/dreambooth/inpaint"
+TEXT2IMG = "/api/v4/dreambooth"
+IMG2IMG = "/api/v4/dreambooth/img2img"
+
+
+async def test_documented_inpaint_request_becomes_the_documented_job(api, inpaint_body):
+    request = await api.last_request(INPAINT, inpaint_body)
+    spec = request.spec
+    assert spec.model_dump(exclude={"seed"}) == {
+        "model_id": "your_model_id",
+        "kind": Kind.INPAINT,
+        "prompt": "a cat sitting on a bench",
+        "negative_prompt": "",
+        "height": 512,
+        "width": 512,
+        "samples": 1,
+        "steps": 30,
+        "guidance_scale": 7.5,
+        "strength": 0.7,
+        "scheduler": "UniPCMultistepScheduler",
+        "use_karras_sigmas": True,
+        "algorithm_type": None,
+        "clip_skip": 1,
+        "tomesd": True,
+        "loras": (),
+        "vae": None,
+        "embeddings": (),
+        "exclusive": False,
+        "full_frame": False,
+    }
+    assert request.init_image.url == inpaint_body["init_image"]
+    assert request.mask_image.url == inpaint_body["mask_image"]
+    assert request.init_image.field == "init_image"
+    assert request.mask_image.field == "mask_image"
+    assert request.safety is None
+    assert (request.webhook, request.track_id) == (None, None)
+    assert (request.api, request.key_id) == (Api.V4, "open")
+    assert request.base_url == "http://testserver"
+    assert len(request.output.keys) == 1
+
+
+async def test_absent_seed_is_drawn_anew(api, text_body):
+    seeds = {(await api.last_request(TEXT2IMG, text_body)).spec.seed for _ in range(5)}
+    assert len(seeds) == 5
+
+
+@pytest.mark.parametrize("absent", [None, "", "null"])
+async def test_absent_values_mean_the_models_defaults(api, absent):
+    names = [
+        "negative_prompt", "width", "height", "samples", "steps", "num_inference_steps",
+        "safety_checker", "safety_checker_type", "guidance_scale", "strength", "scheduler",
+        "tomesd", "use_karras_sigmas", "algorithm_type", "vae", "lora_model", "lora_strength",
+        "embeddings_model", "multi_lingual", "panorama", "self_attention", "upscale",
+        "highres_fix", "clip_skip", "base64", "temp", "webhook", "track_id", "ip_adapter_id",
+        "ip_adapter_scale", "ip_adapter_image", "instant_response", "enhance_prompt", "seed",
+    ]  # fmt: skip
+    required = {"model_id": "your_model_id", "prompt": "a"}
+    request = await api.last_request(TEXT2IMG, required | dict.fromkeys(names, absent))
+    spec = request.spec
+    assert (spec.height, spec.width, spec.samples, spec.steps) == (512, 512, 1, 31)
+    assert (spec.guidance_scale, spec.scheduler) == (7.5, "UniPCMultistepScheduler")
+    assert (spec.tomesd, spec.use_karras_sigmas, spec.clip_skip) == (True, True, 1)
+    assert request.safety is SafetyAction.TEXT
+    assert (request.output.base64, request.output.temp) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "attribute", "expected"),
+    [
+        ({"width": "513"}, "width", 512),
+        ({"width": 100000}, "width", 1024),
+        ({"height": 767.0}, "height", 760),
+        ({"steps": "80"}, "steps", 50),
+        ({"steps": 0}, "steps", 1),
+        ({"num_inference_steps": "21"}, "steps", 21),
+        ({"steps": 20, "num_inference_steps": "21"}, "steps", 21),
+        ({" num_inference_steps": "22"}, "steps", 22),
+        ({" num_inference_steps": "22", "num_inference_steps": 23}, "steps", 23),
+        ({"clip_skip": "2"}, "clip_skip", 2),
+        ({"clipskip": 3}, "clip_skip", 3),
+        ({"seed": 10**29}, "seed", 10**29 % 2**32),
+        ({"seed": "0"}, "seed", 0),
+        ({"samples": "4"}, "samples", 4),
+        ({"scheduler": "DEIS"}, "scheduler", "DEISMultistepScheduler"),
+        ({"scheduler": "ddimscheduler"}, "scheduler", "DDIMScheduler"),
+        ({"algorithm_type": "dpmsolver+++"}, "algorithm_type", "dpmsolver+++"),
+        ({"algorithm_type": "none"}, "algorithm_type", None),
+        ({"guidance_scale": "7"}, "guidance_scale", 7.0),
+        ({"use_karras_sigmas": "no"}, "use_karras_sigmas", False),
+        ({"tomesd": False}, "tomesd", False),
+        ({"prompt": "a\0\ud800b"}, "prompt", "a\ufffdb"),
+        ({"strength": 0.2}, "strength", 1.0),
+    ],
+)
+async def test_parameter_of_text2img_reaches_the_job(api, text_body, fields, attribute, expected):
+    request = await api.last_request(TEXT2IMG, text_body | fields)
+    assert getattr(request.spec, attribute) == expected
+
+
+async def test_steps_of_inpaint_goes_by_the_documented_name(api, inpaint_body):
+    body = inpaint_body | {"steps": 20, "num_inference_steps": 21}
+    assert (await api.last_request(INPAINT, body)).spec.steps == 20
+
+
+async def test_img2img_keeps_its_picture_and_strength(api, text_body):
+    body = text_body | {"init_image": "https://a.example/i.png", "strength": "0.4"}
+    request = await api.last_request(IMG2IMG, body)
+    assert request.init_image.url == "https://a.example/i.png"
+    assert request.mask_image is None
+    assert request.spec.strength == 0.4
+
+
+async def test_inline_pictures_are_kept_and_not_repeated(api, inpaint_body, service):
+    data = "data:image/png;base64,iVBORw0KGgo="
+    reply = await api.reply(INPAINT, inpaint_body | {"init_image": data, "mask_image": "aGk="})
+    assert service.inputs == [("init_image", data), ("mask_image", "aGk=")]
+    assert (reply["meta"]["init_image"], reply["meta"]["mask_image"]) == ("", "")
+    assert service.jobs[reply["id"]].request.init_image.stored_key == "inputs/1"
+
+
+async def test_bad_field_keeps_no_picture(api, inpaint_body, service):
+    await api.reply(INPAINT, inpaint_body | {"strength": 2})
+    await api.reply(INPAINT, inpaint_body | {"vae": "mine"})
+    assert service.inputs == []
+
+
+@pytest.mark.parametrize("action", list(SafetyAction))
+async def test_safety_checker_type_is_the_policy(api, text_body, action):
+    body = text_body | {"safety_checker": "yes", "safety_checker_type": action.value.upper()}
+    assert (await api.last_request(TEXT2IMG, body)).safety is action
+
+
+async def test_safety_checker_no_checks_nothing(api, text_body):
+    body = text_body | {"safety_checker": "no", "safety_checker_type": "black"}
+    assert (await api.last_request(TEXT2IMG, body)).safety is None
+
+
+async def test_base64_and_temp_reach_the_output_plan(api, text_body):
+    body = text_body | {"base64": "yes", "temp": True, "samples": 2}
+    output = (await api.last_request(TEXT2IMG, body)).output
+    assert (output.base64, output.temp, len(output.keys)) == (True, True, 2)
+
+
+async def test_enhancement_is_the_models_own(api, text_body, load_golden):
+    body = text_body | {"model_id": "midjourney-v4-painta", "prompt": "a cat sitting on a bench"}
+    meta = load_golden("inpaint_success")["meta"]
+    spec = (await api.last_request(TEXT2IMG, body)).spec
+    assert (spec.prompt, spec.negative_prompt) == (meta["prompt"], meta["negative_prompt"])
+    spec = (await api.last_request(TEXT2IMG, body | {"enhance_prompt": "no"})).spec
+    assert (spec.prompt, spec.negative_prompt) == ("a cat sitting on a bench", "")
+
+
+async def test_users_negative_prompt_comes_first(api, text_body):
+    body = text_body | {"model_id": "midjourney-v4-painta", "negative_prompt": "dogs"}
+    spec = (await api.last_request(TEXT2IMG, body)).spec
+    assert spec.negative_prompt.startswith("dogs ((out of frame))")
+
+
+async def test_webhook_and_track_id_reach_the_job(api, text_body):
+    body = text_body | {"webhook": "https://a.example/h?t=1", "track_id": 77}
+    request = await api.last_request(TEXT2IMG, body)
+    assert (request.webhook, request.track_id) == ("https://a.example/h?t=1", 77)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("vae", "kl-f8"),
+        ("lora_model", "contrast-fix,yae-miko-genshin"),
+        ("lora_model", "lora_model_id"),
+        ("embeddings_model", "embeddings_models_id"),
+        ("multi_lingual", "yes"),
+        ("panorama", "yes"),
+        ("self_attention", "yes"),
+        ("upscale", "2"),
+        ("upscale", "yes"),
+        ("highres_fix", "yes"),
+        ("ip_adapter_id", "ip-adapter_sd15"),
+        ("ip_adapter_image", "https://a.example/i.png"),
+        ("enhance_style", "anime"),
+    ],
+)
+async def test_parameter_that_is_not_honoured_is_answered_with_a_reason(
+    api, text_body, field, value, service
+):
+    reply = await api.reply(TEXT2IMG, text_body | {field: value})
+    assert reply["status"] == "error"
+    assert list(reply["message"]) == [field]
+    assert not service.jobs
+
+
+async def test_values_that_ask_for_nothing_are_fine(api, text_body):
+    body = text_body | {
+        "multi_lingual": "no", "panorama": "no", "upscale": "1", "highres_fix": "no",
+        "lora_model": "", "lora_strength": "0.5", "ip_adapter_scale": 0.6, "lora": "x",
+        "Seed": 5, "full_url": "no", "free_u": "yes", "unknown": {"a": [1]},
+    }  # fmt: skip
+    assert await api.last_request(TEXT2IMG, body)
+
+
+async def test_form_body_is_read(api):
+    data = {"model_id": "your_model_id", "prompt": "a cat", "width": "256", "seed": "", "key": "x"}
+    answer = await api.http.post(TEXT2IMG, data=data)
+    assert answer.json()["status"] == "success"
+    assert answer.json()["meta"]["W"] == 256

@@ -1,0 +1,52 @@
+"""The body that webhooks get."""
+
+import json
+
+import pytest
+
+from serve_app import errors
+from serve_app.api import webhook
+from serve_app.types import GenerationSpec, Job, JobRequest, JobResult, JobState, Kind, OutputPlan
+
+
+def job(track_id):
+    spec = GenerationSpec(
+        model_id="m",
+        kind=Kind.TEXT2IMG,
+        prompt="a cat",
+        height=64,
+        width=64,
+        steps=4,
+        seed=7,
+        scheduler="DDIMScheduler",
+    )
+    request = JobRequest(
+        spec=spec,
+        output=OutputPlan(keys=("generations/u-0.png",)),
+        key_id="open",
+        base_url="https://img.example",
+        webhook="https://a.example/h",
+        track_id=track_id,
+    )
+    return Job(id=5, state=JobState.PROCESSING, request=request, created_at=0)
+
+
+@pytest.mark.parametrize("track_id", ["order-7", 7, None])
+def test_body_of_a_success_is_the_documented_one(track_id):
+    result = JobResult(keys=("generations/u-0.png",), nsfw=(False,), generation_time_s=1.5)
+    body = json.loads(webhook.body(job(track_id), result))
+    assert (body["status"], body["id"], body["track_id"]) == ("success", 5, track_id)
+    assert body["output"] == ["https://img.example/files/generations/u-0.png"]
+    assert body["generationTime"] == 1.5
+    assert body["meta"]["seed"] == 7
+
+
+def test_body_of_a_failure_is_the_documented_one():
+    body = json.loads(webhook.body(job("t"), errors.to_failure(errors.GenerationFailed("oom"))))
+    assert (body["status"], body["id"], body["track_id"]) == ("failed", 5, "t")
+    assert (body["message"], body["output"]) == ("Failed, Try Again", [])
+
+
+def test_body_shows_what_ran():
+    result = JobResult(keys=(), nsfw=(), generation_time_s=1.5, ran={"scheduler": "LCMScheduler"})
+    assert json.loads(webhook.body(job(1), result))["meta"]["scheduler"] == "LCMScheduler"

@@ -1,0 +1,78 @@
+"""Settings: defaults, files, environment, redaction."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from serve_app.config import AppConfig
+
+ROOT = Path(__file__).parents[3]
+SECTIONS = {
+    name: field.annotation
+    for name, field in AppConfig.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+}
+
+
+def test_environment_wins_over_the_file(monkeypatch):
+    monkeypatch.setenv("DREAMSERVE_JOBS__HOLD_S", "3.5")
+    config = AppConfig.model_validate({"jobs": {"hold_s": 9, "max_open": 7}})
+    assert (config.jobs.hold_s, config.jobs.max_open) == (3.5, 7)
+
+
+def test_environment_reaches_a_deeper_field(monkeypatch):
+    monkeypatch.setenv("DREAMSERVE_SERVING__INGRESS__MAX_REPLICAS", "3")
+    assert AppConfig().serving.ingress.max_replicas == 3
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=str)
+def test_unknown_keys_are_refused(section):
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        AppConfig.model_validate({section: {"no_such_setting": 1}})
+
+
+def test_configuration_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        AppConfig().jobs.hold_s = 1
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=str)
+def test_every_field_has_a_description(section):
+    fields = SECTIONS[section].model_fields
+    bare = [name for name, field in fields.items() if not field.description]
+    nested = [n for n in bare if isinstance(fields[n].default, BaseModel)]
+    assert set(bare) == set(nested)
+
+
+def test_redacted_shows_no_secret():
+    config = AppConfig.model_validate({"database": {"url": "postgresql://u:hunter2@db/x"}})
+    assert "hunter2" not in str(config.redacted())
+    assert "hunter2" not in repr(config)
+
+
+def test_configuration_pickles_whole():
+    config = AppConfig.model_validate({"database": {"url": "postgresql://u:p@db/x"}})
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_relative_paths_start_at_the_root_folder(tmp_path):
+    config = AppConfig.model_validate({"root_dir": tmp_path, "data_dir": "d"})
+    assert config.data_dir == tmp_path / "d"
+    assert config.catalogue.path == tmp_path / "configs/models"
+    assert config.database.url.get_secret_value() == f"sqlite:///{tmp_path}/d/dreamserve.db"
+
+
+@pytest.mark.parametrize("name", ["dev.yaml", "prod.yaml"])
+def test_shipped_configuration_is_valid(name):
+    from ray.serve.schema import ServeDeploySchema
+
+    schema = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "configs" / name).read_text()))
+    AppConfig.model_validate({"root_dir": ROOT, **schema.applications[0].args})
+
+
+def test_janitor_cannot_be_scaled():
+    with pytest.raises(ValidationError, match="exactly one replica"):
+        AppConfig.model_validate({"serving": {"janitor": {"max_replicas": 2}}})

@@ -1,0 +1,40 @@
+"""Values to and from text."""
+
+import json
+
+import pytest
+
+from serve_app import errors
+from serve_app.jobs import codec
+from serve_app.types import JobRequest
+from tests.builders import job_request, spec
+
+
+@pytest.mark.parametrize("text", ["é😀", "a\0b", "\ud83d", '"\\', "\u2028"], ids=ascii)
+def test_dump_is_ascii_and_load_reads_it_back(text):
+    request = job_request(spec=spec(prompt=text), track_id={text: [text, 10**30, 0.1]})
+    dumped = codec.dump(request)
+    assert dumped.isascii()
+    assert "\0" not in dumped
+    assert codec.load(JobRequest, dumped) == request
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"spec": 1}', "not json"])
+def test_load_of_anything_else_is_a_value_error(text):
+    with pytest.raises(ValueError):
+        codec.load(JobRequest, text)
+
+
+@pytest.mark.parametrize("text", ['{"a": "é"}', '{"a": "x\0y"}', '{"a": "\ud800"}'], ids=ascii)
+def test_escape_makes_json_storable_and_keeps_its_meaning(text):
+    escaped = codec.escape(text)
+    assert codec.check_text("body", escaped) == escaped
+    assert json.loads(escaped) == json.loads(text, strict=False)
+
+
+@pytest.mark.parametrize("text", ["\0", "a\udfff"], ids=ascii)
+def test_check_text_names_the_field(text):
+    with pytest.raises(errors.InvalidRequest) as caught:
+        codec.check_text("model_id", text)
+    assert caught.value.field == "model_id"
+    assert text not in caught.value.public_message

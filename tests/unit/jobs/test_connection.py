@@ -1,0 +1,217 @@
+"""Transactions, durability and what a database that is away looks like."""
+
+import asyncio
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import psycopg
+import pytest
+from sqlalchemy import select, text
+
+from serve_app import errors
+from serve_app.config import DatabaseConfig
+from serve_app.jobs.connection import Database, Now
+from serve_app.jobs.migrate import upgrade
+from serve_app.jobs.schema import api_keys
+from serve_app.jobs.sql import SqlJobStore
+from tests.builders import job_request
+
+ACCEPT_FOR_EVER = """
+import asyncio, sys
+from serve_app.config import DatabaseConfig
+from serve_app.jobs.sql import SqlJobStore
+from tests.builders import job_request
+
+async def accept():
+    store = SqlJobStore(DatabaseConfig(url=sys.argv[1]))
+    while True:
+        job = await store.add(job_request(), max_open=10**6)
+        print(job.id, flush=True)
+
+asyncio.run(accept())
+"""
+ROW = {"id": "a", "name": "n", "prefix": "p", "hash": "h", "created_at": 1.0}
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+async def config(request, tmp_path):
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/jobs.db"
+    else:
+        url = request.getfixturevalue("postgres_url")
+    config = DatabaseConfig(url=url, busy_timeout_s=5)
+    await asyncio.to_thread(upgrade, config)
+    return config
+
+
+@pytest.fixture
+async def database(config):
+    database = Database(config)
+    yield database
+    await database.close()
+
+
+async def count(database):
+    async with database.read() as connection:
+        return len((await connection.execute(select(api_keys))).all())
+
+
+@pytest.mark.parametrize("is_durable", [True, False])
+async def test_write_commits_at_the_end(database, is_durable):
+    async with database.write(is_durable=is_durable) as connection:
+        await connection.execute(api_keys.insert().values(ROW))
+        assert await count(database) == 0
+    assert await count(database) == 1
+
+
+async def test_write_after_an_error_is_rolled_back(database):
+    async def break_off():
+        async with database.write() as connection:
+            await connection.execute(api_keys.insert().values(ROW))
+            raise errors.Overloaded()
+
+    with pytest.raises(errors.Overloaded):
+        await break_off()
+    assert await count(database) == 0
+
+
+async def test_write_that_is_cancelled_is_rolled_back_and_blocks_nobody(database):
+    inserted = asyncio.Event()
+
+    async def hang():
+        async with database.write() as connection:
+            await connection.execute(api_keys.insert().values(ROW))
+            inserted.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(hang())
+    await inserted.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with database.write() as connection:
+        await connection.execute(api_keys.insert().values({**ROW, "id": "b", "hash": "i"}))
+    assert await count(database) == 1
+
+
+async def test_now_is_the_clock_of_the_machine(database):
+    async with database.read() as connection:
+        assert await connection.scalar(select(Now())) == pytest.approx(time.time(), abs=0.5)
+
+
+@pytest.mark.parametrize("is_durable", [True, False])
+async def test_durability_is_what_was_asked_for(config, database, is_durable):
+    setting = "synchronous" if "sqlite" in config.url.get_secret_value() else "synchronous_commit"
+    query = f"PRAGMA {setting}" if setting == "synchronous" else f"SHOW {setting}"
+    async with database.write(is_durable=is_durable) as connection:
+        value = await connection.scalar(text(query))
+    assert value in ((2, "on") if is_durable else (1, "off"))
+    async with database.write() as connection:
+        assert await connection.scalar(text(query)) in (2, "on")
+
+
+async def test_errors_show_no_values(database):
+    async def insert_twice():
+        async with database.write() as connection:
+            for _ in range(2):
+                await connection.execute(api_keys.insert().values({**ROW, "name": "a-secret"}))
+
+    with pytest.raises(errors.JobStoreUnavailable) as caught:
+        await insert_twice()
+    assert "a-secret" not in str(caught.value)
+
+
+async def test_sqlite_that_another_process_locks_is_unavailable_after_the_timeout(tmp_path):
+    config = DatabaseConfig(url=f"sqlite:///{tmp_path}/jobs.db", busy_timeout_s=0.1)
+    await asyncio.to_thread(upgrade, config)
+    store = SqlJobStore(config)
+    other = sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(errors.JobStoreUnavailable):
+        await store.add(job_request(), max_open=5)
+    assert await store.get(1) is None  # readers are not locked out
+    other.execute("ROLLBACK")
+    other.close()
+    assert await store.add(job_request(), max_open=5)
+    await store.close()
+
+
+async def test_sqlite_of_eight_writers_starves_none(tmp_path):
+    config = DatabaseConfig(url=f"sqlite:///{tmp_path}/jobs.db")
+    await asyncio.to_thread(upgrade, config)
+    store = SqlJobStore(config)
+
+    async def slowest_s():
+        slowest = 0.0
+        for _ in range(20):
+            began = time.perf_counter()
+            await store.add(job_request(), max_open=10_000)
+            slowest = max(slowest, time.perf_counter() - began)
+        return slowest
+
+    assert max(await asyncio.gather(*(slowest_s() for _ in range(8)))) < 3
+    await store.close()
+
+
+def accept_until_killed(url):
+    """Ids of the jobs that a process acknowledged before it was killed."""
+    command = [sys.executable, "-c", ACCEPT_FOR_EVER, url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        seen = [int(process.stdout.readline()) for _ in range(20)]
+        process.send_signal(signal.SIGKILL)
+        return seen + [int(line) for line in process.stdout.read().split("\n")[:-1]]
+
+
+async def test_jobs_acknowledged_before_a_kill_are_there(config):
+    seen = await asyncio.to_thread(accept_until_killed, config.url.get_secret_value())
+    store = SqlJobStore(config)
+    claimed = {job.id for job in await store.claim("a", 10, 10_000)}
+    await store.close()
+    assert set(seen) <= claimed
+
+
+@pytest.mark.postgres
+async def test_store_answers_again_after_the_server_crashed(postgres_server, postgres_url):
+    config = DatabaseConfig(url=postgres_url, busy_timeout_s=2)
+    await asyncio.to_thread(upgrade, config)
+    store = SqlJobStore(config)
+    job = await store.add(job_request(), max_open=5)
+    await asyncio.to_thread(postgres_server.stop)
+    try:
+        with pytest.raises(errors.JobStoreUnavailable):
+            await store.get(job.id)
+    finally:
+        await asyncio.to_thread(postgres_server.start)
+    assert await store.get(job.id) == job
+    await store.close()
+
+
+@pytest.mark.postgres
+async def test_connections_that_were_killed_while_idle_are_replaced_unseen(postgres_url):
+    config = DatabaseConfig(url=postgres_url)
+    await asyncio.to_thread(upgrade, config)
+    store = SqlJobStore(config)
+    job = await store.add(job_request(), max_open=5)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    assert await store.get(job.id) == job
+    await store.close()
+
+
+@pytest.mark.postgres
+async def test_lock_that_a_stuck_peer_holds_is_unavailable_after_the_timeout(postgres_url):
+    config = DatabaseConfig(url=postgres_url, busy_timeout_s=0.2)
+    await asyncio.to_thread(upgrade, config)
+    store = SqlJobStore(config)
+    with psycopg.connect(postgres_url) as peer:
+        peer.execute("LOCK TABLE jobs")
+        with pytest.raises(errors.JobStoreUnavailable):
+            await store.add(job_request(), max_open=5)
+    assert await store.add(job_request(), max_open=5)
+    await store.close()

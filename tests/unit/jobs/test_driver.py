@@ -1,0 +1,177 @@
+"""The driver against the in-memory store and a fake graph."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from serve_app import errors
+from serve_app.config import JobsConfig
+from serve_app.jobs.driver import Driver
+from serve_app.jobs.fake import FakeGraph
+from serve_app.jobs.memory import MemoryJobStore
+from serve_app.types import JobState
+from tests.builders import job_request
+
+FAST = {
+    "poll_s": 0.05,
+    "retry_delay_s": 0.01,
+    "max_retry_delay_s": 0.02,
+    "outage_delay_s": 0.01,
+    "lease_s": 1.0,
+}
+
+
+@contextlib.asynccontextmanager
+async def driving(graph, store=None, **settings):
+    store = store or MemoryJobStore()
+    driver = Driver(store, graph, JobsConfig(**{**FAST, **settings}), lambda _job, _outcome: "{}")
+    driver.start()
+    try:
+        yield driver, store
+    finally:
+        await driver.close()
+
+
+async def settled(store, job_id, timeout_s=5.0):
+    async with asyncio.timeout(timeout_s):
+        while not (job := await store.get(job_id)).state.is_final:
+            await asyncio.sleep(0.005)
+    return job
+
+
+async def test_driver_takes_a_job_and_settles_it():
+    async with driving(FakeGraph()) as (driver, store):
+        job = await store.add(job_request(), max_open=10)
+        await driver.take(job.id)
+        done = await settled(store, job.id)
+    assert done.state is JobState.SUCCESS
+    assert done.result.keys == ("generations/a.png",)
+
+
+async def test_driver_finds_a_job_nobody_took():
+    async with driving(FakeGraph()) as (_driver, store):
+        job = await store.add(job_request(), max_open=10)
+        assert (await settled(store, job.id)).state is JobState.SUCCESS
+
+
+async def test_driver_runs_no_more_than_max_driven():
+    graph = FakeGraph(duration_s=0.05)
+    async with driving(graph, max_driven=2) as (driver, store):
+        jobs = [await store.add(job_request(), max_open=10) for _ in range(5)]
+        most = 0
+        for job in jobs:
+            await driver.take(job.id)
+            await asyncio.sleep(0)
+            most = max(most, len(graph.at_work))
+        for job in jobs:
+            await settled(store, job.id)
+    assert most <= 2
+    assert len(graph.runs) == 5
+
+
+@pytest.mark.parametrize(
+    "error", [errors.ReplicaLost(), errors.OutOfMemory()], ids=lambda e: e.code
+)
+async def test_driver_retries_what_may_pass(error):
+    graph = FakeGraph(failures=[error])
+    async with driving(graph) as (driver, store):
+        job = await store.add(job_request(), max_open=10)
+        await driver.take(job.id)
+        done = await settled(store, job.id)
+    assert done.state is JobState.SUCCESS
+    assert (graph.runs[job.id], done.attempts) == (2, 2)
+
+
+async def test_driver_gives_up_on_a_job_that_kills_every_replica():
+    graph = FakeGraph(failures=[errors.ReplicaLost()] * 9)
+    async with driving(graph, max_attempts=3) as (driver, store):
+        job = await store.add(job_request(), max_open=10)
+        await driver.take(job.id)
+        done = await settled(store, job.id)
+    assert (done.state, done.failure.code) == (JobState.FAILED, "replica_lost")
+    assert graph.runs[job.id] == 3
+
+
+async def test_driver_outlasts_an_outage_longer_than_max_attempts():
+    graph = FakeGraph(failures=[errors.StorageUnavailable()] * 6)
+    async with driving(graph, max_attempts=2) as (driver, store):
+        job = await store.add(job_request(), max_open=10)
+        await driver.take(job.id)
+        done = await settled(store, job.id)
+    assert (done.state, graph.runs[job.id]) == (JobState.SUCCESS, 7)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InvalidImage("init_image", "unreadable"), "invalid_image"),
+        (errors.NonFiniteLatents(), "non_finite_latents"),
+        (ValueError("bug"), "generation_failed"),
+    ],
+    ids=["client", "model", "bug"],
+)
+async def test_driver_fails_what_will_not_pass_at_once(error, code):
+    graph = FakeGraph(failures=[error])
+    async with driving(graph) as (driver, store):
+        job = await store.add(job_request(), max_open=10)
+        await driver.take(job.id)
+        done = await settled(store, job.id)
+    assert (done.state, done.failure.code, graph.runs[job.id]) == (JobState.FAILED, code, 1)
+
+
+async def test_driver_fails_a_job_over_its_time():
+    async with driving(FakeGraph(duration_s=30), timeout_s=0.05) as (driver, store):
+        job = await store.add(job_request(), max_open=10)
+        await driver.take(job.id)
+        assert (await settled(store, job.id)).failure.code == "generation_failed"
+
+
+async def test_driver_stops_the_work_on_a_job_cancelled_elsewhere():
+    graph = FakeGraph(duration_s=30)
+    async with driving(graph) as (driver, store):
+        job = await store.add(job_request(), max_open=10)
+        await driver.take(job.id)
+        await asyncio.sleep(0.01)
+        await store.cancel(job.id)
+        async with asyncio.timeout(5):
+            while not graph.stopped:
+                await asyncio.sleep(0.01)
+    assert (await store.get(job.id)).state is JobState.CANCELLED
+
+
+async def test_driver_keeps_the_lease_of_a_long_job():
+    graph = FakeGraph(duration_s=2.5)
+    async with driving(graph) as (driver, store), driving(graph, store) as (_rival, _):
+        job = await store.add(job_request(), max_open=10)
+        await driver.take(job.id)
+        done = await settled(store, job.id)
+    assert (graph.runs[job.id], done.attempts) == (1, 1)
+
+
+async def test_driver_closed_gives_its_jobs_to_another():
+    store, slow, fast = MemoryJobStore(), FakeGraph(duration_s=30), FakeGraph()
+    async with driving(slow, store) as (driver, _):
+        job = await store.add(job_request(), max_open=10)
+        await driver.take(job.id)
+        await asyncio.sleep(0.01)
+    assert (await store.get(job.id)).state is JobState.QUEUED
+    async with driving(fast, store):
+        assert (await settled(store, job.id)).state is JobState.SUCCESS
+
+
+async def test_driver_takes_over_when_a_lease_runs_out():
+    store = MemoryJobStore()
+    job = await store.add(job_request(), max_open=10)
+    await store.claim("dead", 0.05, 1)
+    async with driving(FakeGraph(), store):
+        done = await settled(store, job.id)
+    assert (done.state, done.attempts) == (JobState.SUCCESS, 2)
+
+
+async def test_driver_stores_progress_with_the_lease():
+    async with driving(FakeGraph(duration_s=1.0), lease_s=1.0) as (driver, store):
+        job = await store.add(job_request(), max_open=10)
+        await driver.take(job.id)
+        await asyncio.sleep(0.6)
+        assert (await store.get(job.id)).progress == 0.5

@@ -1,0 +1,136 @@
+"""The migrations build what `schema.py` says, once, whoever comes first."""
+
+import sqlite3
+import subprocess
+import sys
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from serve_app import errors
+from serve_app.config import DatabaseConfig
+from serve_app.jobs.migrate import upgrade
+from serve_app.jobs.schema import metadata
+
+UPGRADE = """
+import sys
+from serve_app.config import DatabaseConfig
+from serve_app.jobs.migrate import upgrade
+upgrade(DatabaseConfig(url=sys.argv[1]))
+"""
+# What the database itself says that it holds: alembic compares neither partial indexes nor
+# whether ids may come back.
+CATALOGUE = {
+    "sqlite": "SELECT name, sql FROM sqlite_master WHERE name LIKE 'ix_%' ORDER BY name",
+    "postgresql": (
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' "
+        "AND tablename <> 'alembic_version' ORDER BY indexname"
+    ),
+}
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/new/folder/jobs.db"
+    return request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+def engine(url):
+    upgrade(DatabaseConfig(url=url))
+    plain = make_url(url)
+    driver = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}[plain.drivername]
+    return create_engine(plain.set(drivername=driver), poolclass=NullPool)
+
+
+def test_upgrade_builds_the_schema(engine):
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_upgrade_builds_the_same_indexes_as_the_schema(engine):
+    query = text(CATALOGUE[engine.dialect.name])
+    with engine.connect() as connection:
+        migrated = connection.execute(query).all()
+        metadata.drop_all(connection)
+        metadata.create_all(connection)
+        assert connection.execute(query).all() == migrated
+    assert {"ix_jobs_open", "ix_outbox_open", "ix_api_keys_hash"} <= {row[0] for row in migrated}
+
+
+def test_upgrade_twice_changes_nothing(url, engine):
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO api_keys (id, name, prefix, hash, created_at) VALUES "
+                "('a', 'b', 'c', 'd', 1)"
+            )
+        )
+    upgrade(DatabaseConfig(url=url))
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM api_keys")) == 1
+        assert connection.scalar(text("SELECT count(*) FROM alembic_version")) == 1
+
+
+def test_upgrade_by_four_processes_at_once_succeeds(url):
+    command = [sys.executable, "-W", "error", "-c", UPGRADE, url]
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    ends = [(process.communicate(timeout=60)[1], process.returncode) for process in started]
+    assert ends == [("", 0)] * 4
+
+
+def test_upgrade_of_a_database_of_a_newer_version_is_refused(url, engine):
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(errors.JobStoreUnavailable, match="does not fit"):
+        upgrade(DatabaseConfig(url=url))
+
+
+def test_upgrade_that_breaks_leaves_nothing(tmp_path):
+    path = tmp_path / "jobs.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE api_keys (mine)")  # in the way of the last table
+    connection.close()
+    with pytest.raises(errors.JobStoreUnavailable):
+        upgrade(DatabaseConfig(url=f"sqlite:///{path}"))
+    with sqlite3.connect(path) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        assert tables.fetchall() == [("api_keys",)]
+    connection.close()
+
+
+def test_sqlite_file_is_in_wal_mode(tmp_path):
+    upgrade(DatabaseConfig(url=f"sqlite:///{tmp_path}/jobs.db"))
+    connection = sqlite3.connect(tmp_path / "jobs.db")
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+@pytest.mark.postgres
+def test_ids_of_postgresql_are_64_bits(postgres_url):
+    upgrade(DatabaseConfig(url=postgres_url))
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("SELECT setval('jobs_id_seq', 3000000000)")
+
+
+def test_upgrade_without_a_server_is_unavailable_and_tells_no_password(tmp_path):
+    url = f"postgresql://me:hunter2@/db?host={tmp_path}"
+    with pytest.raises(errors.JobStoreUnavailable) as caught:
+        upgrade(DatabaseConfig(url=url, busy_timeout_s=2))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "sqlite://", "sqlite:///:memory:", "mysql://u:hunter2@h/d", "hunter2", "a://b:c/d"]
+)
+def test_upgrade_of_another_url_is_refused(url):
+    with pytest.raises(errors.JobStoreUnavailable, match=r"database\.url") as caught:
+        upgrade(DatabaseConfig(url=url))
+    assert "hunter2" not in str(caught.value)

@@ -1,0 +1,64 @@
+"""What is special about jobs in a database."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app import errors
+from serve_app.config import DatabaseConfig
+from serve_app.jobs import open_job_store
+from serve_app.jobs.schema import jobs
+from serve_app.types import JobState
+from tests.builders import job_request
+
+
+@pytest.fixture
+async def store(tmp_path):
+    store = await open_job_store(DatabaseConfig(url=f"sqlite:///{tmp_path}/var/jobs.db"))
+    yield store
+    await store.close()
+
+
+async def test_claim_of_a_row_nobody_can_read_fails_that_job_only(store):
+    broken = await store.add(job_request(), max_open=5)
+    good = await store.add(job_request(), max_open=5)
+    async with store.database.write() as connection:
+        unreadable = {"request": '{"from": "another version"}'}
+        await connection.execute(update(jobs).where(jobs.c.id == broken.id).values(unreadable))
+    assert [job.id for job in await store.claim("a", 10, 5)] == [good.id]
+    with pytest.raises(errors.JobStoreUnavailable, match="another version"):
+        await store.get(broken.id)
+    async with store.database.read() as connection:
+        row = (await connection.execute(jobs.select().where(jobs.c.id == broken.id))).one()
+    assert (row.state, row.lease_owner) == (JobState.FAILED, None)
+    assert "generation_failed" in row.failure
+
+
+async def test_questions_asked_each_second_use_the_indexes(store, monkeypatch):
+    plans = []
+    execute = AsyncConnection.execute
+
+    async def explain(self, statement, *args):
+        compiled = statement.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})
+        rows = await execute(self, text(f"EXPLAIN QUERY PLAN {compiled}"))
+        plans.append(" ".join(row.detail for row in rows))
+        return await execute(self, statement, *args)
+
+    monkeypatch.setattr(AsyncConnection, "execute", explain)
+    await store.claim("a", 10, 5)
+    await store.expire(60)
+    await store.count_open()
+    assert "ix_jobs_open" in plans[0]
+    assert "ix_jobs_finished" in plans[1]
+    assert "ix_jobs_open" in plans[2]
+
+
+async def test_open_job_store_twice_shares_the_jobs(store, tmp_path):
+    job = await store.add(job_request(), max_open=5)
+    other = await open_job_store(DatabaseConfig(url=f"sqlite:///{tmp_path}/var/jobs.db"))
+    claimed = await asyncio.gather(store.claim("a", 10, 5), other.claim("b", 10, 5))
+    assert sorted(len(jobs) for jobs in claimed) == [0, 1]
+    assert await other.get(job.id)
+    await other.close()

@@ -1,0 +1,106 @@
+"""The guarded client on good days, and the rules that hold for every call."""
+
+import asyncio
+import pickle
+
+import pytest
+
+from serve_app.net import (
+    BadStatus,
+    ForbiddenAddress,
+    NetFailure,
+    Refused,
+    TooLarge,
+    TooManyRedirects,
+    TooSlow,
+    Unreachable,
+)
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+
+
+async def test_allowed_host_is_fetched(serve, fetch):
+    server = await serve(OK)
+    assert await fetch(server, "/a?b=c#d") == b"hello"
+    request = server.requests[0].lower()
+    assert request.startswith(b"get /a?b=c http/1.1\r\n")
+    assert b"host: good.test:%d\r\n" % server.port in request
+    assert request.count(b"\r\nhost:") == 1
+    assert b"accept-encoding: identity\r\n" in request
+
+
+async def test_private_host_that_is_not_allowed_sees_no_connection(serve, client):
+    server = await serve(OK)
+    async with client(allowed_ports=(server.port,)) as guarded:
+        with pytest.raises(ForbiddenAddress):
+            await guarded.get(f"http://other.test:{server.port}/")
+    assert server.calls == 0
+
+
+async def test_port_that_is_not_allowed_is_refused(serve, client):
+    server = await serve(OK)
+    async with client() as guarded:
+        with pytest.raises(Refused, match="port"):
+            await guarded.get(f"http://other.test:{server.port}/")
+
+
+async def test_proxy_variables_are_ignored(serve, monkeypatch, fetch):
+    server, proxy = await serve(OK), await serve(OK)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+    assert await fetch(server) == b"hello"
+    assert proxy.calls == 0
+
+
+async def test_closed_port_raises_unreachable(serve, unused_port, client):
+    async with client() as guarded:
+        with pytest.raises(Unreachable):
+            await guarded.get(f"http://good.test:{unused_port}/")
+
+
+async def test_one_client_serves_many_calls_at_once(serve, client):
+    server = await serve(OK)
+    async with client() as guarded:
+        url = f"http://good.test:{server.port}/"
+        assert await asyncio.gather(*(guarded.get(url) for _ in range(20))) == [b"hello"] * 20
+
+
+async def test_cancelled_call_leaves_the_client_usable(serve, client):
+    arrived = asyncio.Event()
+
+    async def silent(reader, writer):
+        arrived.set()
+        await reader.read()
+
+    slow, good = await serve(silent), await serve(OK)
+    async with client() as guarded:
+        call = asyncio.create_task(guarded.get(f"http://good.test:{slow.port}/"))
+        await arrived.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await guarded.get(f"http://good.test:{good.port}/") == b"hello"
+
+
+async def test_post_to_the_inside_is_refused(serve, client):
+    server = await serve(OK)
+    async with client(allowed_ports=(server.port,)) as guarded:
+        with pytest.raises(ForbiddenAddress):
+            await guarded.post(f"http://127.0.0.1:{server.port}/", b"", {})
+    assert server.calls == 0
+
+
+def test_every_failure_pickles_with_its_fields():
+    for failure in (Refused("x"), BadStatus(404), TooLarge(5), TooSlow(1.5), TooManyRedirects(3)):
+        again = pickle.loads(pickle.dumps(failure))
+        assert isinstance(again, NetFailure)
+        assert again.__dict__ == failure.__dict__
+
+
+@pytest.fixture
+async def unused_port() -> int:
+    listener = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    listener.close()
+    await listener.wait_closed()
+    return port

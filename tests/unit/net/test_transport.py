@@ -1,0 +1,123 @@
+"""The guard where connections are made: one lookup, every answer judged, the literal dialled."""
+
+import asyncio
+
+import httpcore2
+import pytest
+
+from serve_app.net.failure import ForbiddenAddress, Unreachable
+from serve_app.net.transport import GuardedBackend, SystemResolver, is_own
+
+
+class Dialler(httpcore2.AsyncNetworkBackend):
+    """Records what it is asked to dial; refuses the addresses in `dead`."""
+
+    def __init__(self, *dead: str) -> None:
+        self.dialled: list[str] = []
+        self._dead = dead
+
+    async def connect_tcp(self, host, port, *limits):
+        self.dialled.append(host)
+        if host in self._dead:
+            raise httpcore2.ConnectError
+        return httpcore2.AsyncMockStream([])
+
+
+def answering(*rounds: list[str]):
+    """A resolver that gives each list in turn, as a rebinding name server does."""
+    left = list(rounds)
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return left.pop(0)
+
+    return resolve
+
+
+async def test_public_answer_is_dialled_as_a_literal():
+    dialler = Dialler()
+    backend = GuardedBackend(answering(["1.1.1.1"]), frozenset(), dialler)
+    await backend.connect_tcp("good.test", 80)
+    assert dialler.dialled == ["1.1.1.1"]
+
+
+async def test_rebinding_name_is_resolved_once_per_connection_and_judged_each_time():
+    dialler = Dialler()
+    backend = GuardedBackend(answering(["1.1.1.1"], ["127.0.0.1"]), frozenset(), dialler)
+    await backend.connect_tcp("rebind.test", 80)
+    with pytest.raises(ForbiddenAddress):
+        await backend.connect_tcp("rebind.test", 80)
+    assert dialler.dialled == ["1.1.1.1"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [["1.1.1.1", "10.0.0.1"], ["10.0.0.1", "1.1.1.1"], ["1.1.1.1", "::1"], ["fe80::1%lo"]],
+    ids=["bad_last", "bad_first", "bad_v6", "zone"],
+)
+async def test_mixed_answers_are_refused_before_any_dial(answers):
+    dialler = Dialler()
+    with pytest.raises(ForbiddenAddress):
+        await GuardedBackend(answering(answers), frozenset(), dialler).connect_tcp("mix.test", 80)
+    assert dialler.dialled == []
+
+
+async def test_dead_address_is_followed_by_the_next_one():
+    dialler = Dialler("2600::1")
+    backend = GuardedBackend(answering(["2600::1", "1.1.1.1"]), frozenset(), dialler)
+    await backend.connect_tcp("good.test", 80)
+    assert dialler.dialled == ["2600::1", "1.1.1.1"]
+
+
+async def test_no_address_accepts_raises_unreachable():
+    backend = GuardedBackend(answering(["1.1.1.1"]), frozenset(), Dialler("1.1.1.1"))
+    with pytest.raises(Unreachable):
+        await backend.connect_tcp("down.test", 80)
+
+
+async def test_name_without_addresses_raises_unreachable():
+    with pytest.raises(Unreachable):
+        await GuardedBackend(answering([]), frozenset(), Dialler()).connect_tcp("none.test", 80)
+
+
+@pytest.mark.parametrize("name", ["inside.test", "inside.test."])
+async def test_allowed_host_may_be_private(name):
+    dialler = Dialler()
+    backend = GuardedBackend(answering(["10.0.0.1"]), frozenset({"inside.test"}), dialler)
+    await backend.connect_tcp(name, 80)
+    assert dialler.dialled == ["10.0.0.1"]
+
+
+async def test_hanging_lookup_ends_at_the_timeout():
+    async def hang(host: str, port: int) -> list[str]:
+        await asyncio.sleep(60)
+        return []
+
+    with pytest.raises(Unreachable):
+        await GuardedBackend(hang, frozenset(), Dialler()).connect_tcp("slow.test", 80, 0.05)
+
+
+async def test_system_resolver_gives_each_address_once():
+    resolver = SystemResolver()
+    assert await resolver("127.0.0.1", 80) == ["127.0.0.1"]
+    resolver.close()
+
+
+async def test_system_resolver_unknown_name_raises_os_error():
+    resolver = SystemResolver()
+    with pytest.raises((OSError, UnicodeError)):
+        await resolver("a..b", 80)
+    resolver.close()
+
+
+def test_is_own_knows_the_addresses_of_this_machine():
+    assert is_own("127.0.0.1")
+    assert not is_own("192.0.2.1")
+    assert not is_own("2001:db8::1")
+
+
+async def test_own_public_address_is_refused(monkeypatch):
+    monkeypatch.setattr("serve_app.net.transport.is_own", lambda address: True)
+    dialler = Dialler()
+    with pytest.raises(ForbiddenAddress):
+        await GuardedBackend(answering(["1.1.1.1"]), frozenset(), dialler).connect_tcp("me.test", 1)
+    assert dialler.dialled == []

@@ -1,0 +1,30 @@
+"""Nothing secret reaches a log line."""
+
+import json
+
+import structlog
+
+from serve_app.config import LoggingConfig
+from serve_app.telemetry import logging
+
+
+def test_log_line_is_json_with_context(capsys):
+    logging.configure(LoggingConfig())
+    with structlog.contextvars.bound_contextvars(job_id=7):
+        structlog.get_logger().info("job_settled")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["event"], line["job_id"], line["level"]) == ("job_settled", 7, "info")
+
+
+def test_log_line_masks_secrets_at_any_depth(capsys):
+    logging.configure(LoggingConfig())
+    body = {"key": "sk_live_canary", "init_image": "AAAA", "nested": [{"webhook": "http://x?t=1"}]}
+    structlog.get_logger().info("request", body=body, Authorization="Bearer sk_live_canary")
+    line = capsys.readouterr().err
+    assert not any(secret in line for secret in ("canary", "AAAA", "http://x"))
+
+
+def test_log_line_cuts_overlong_text(capsys):
+    logging.configure(LoggingConfig())
+    structlog.get_logger().info("odd", text="x" * 100_000)
+    assert len(capsys.readouterr().err) < 3000
