@@ -2,6 +2,7 @@
 
 import structlog
 from ray import serve
+from ray.serve.context import _get_global_client  # private, and the only way to the bound host
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
@@ -9,9 +10,11 @@ from deployments.clients import GraphClient, Stages
 from serve_app.api import create_api
 from serve_app.api.webhook import body as webhook_body
 from serve_app.config import AppConfig
+from serve_app.config.bind import check_bind
 from serve_app.jobs import Driver, open_job_store
+from serve_app.jobs.keys import SqlKeyStore
 from serve_app.models import Catalogue
-from serve_app.service import GenerationService
+from serve_app.service import GenerationService, Stores
 from serve_app.storage import open_store
 from serve_app.telemetry import logging
 
@@ -30,6 +33,7 @@ class Ingress:
         janitor: DeploymentHandle,  # noqa: ARG002  # bound, so that Serve deploys it with the rest
     ) -> None:
         logging.configure(config.logging)
+        check_bind(config.auth, _get_global_client().http_config.host)
         structlog.get_logger().info("configuration", **config.redacted())
         self._config = config
         self._jobs = await open_job_store(config.database)
@@ -37,7 +41,10 @@ class Ingress:
         self._driver = Driver(self._jobs, graph, config.jobs, webhook_body)
         self._driver.start()
         files = open_store(config.storage, config.data_dir)
-        self._service = GenerationService(catalogue, self._jobs, files, self._driver, graph, config)
+        keys = SqlKeyStore(self._jobs.database)
+        self._service = GenerationService(
+            Stores(self._jobs, files, keys), catalogue, self._driver, graph, config
+        )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor; see `serve.ingress`."""

@@ -1,4 +1,4 @@
-"""Janitor: drives jobs whose driver died, and removes what has expired. Exactly one replica."""
+"""Janitor: drives jobs whose driver died, sends webhooks, removes what has expired; one replica."""
 
 import asyncio
 
@@ -6,15 +6,17 @@ from deployments.clients import GraphClient, Stages
 from serve_app.api.webhook import body as webhook_body
 from serve_app.config import AppConfig
 from serve_app.jobs import Driver, open_job_store
+from serve_app.jobs.outbox import SqlOutbox
 from serve_app.jobs.sweeper import Sweeper
 from serve_app.storage import open_store
 from serve_app.telemetry import logging
+from serve_app.webhooks import open_sender
 
 __all__ = ["Janitor"]
 
 
 class Janitor:
-    """Hosts a driver for left-over jobs and the sweeper."""
+    """Hosts a driver for left-over jobs, the webhook sender and the sweeper."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it in the replica's loop
         self, config: AppConfig, stages: Stages
@@ -25,10 +27,14 @@ class Janitor:
         self._driver = Driver(self._jobs, graph, config.jobs, webhook_body)
         self._driver.start()
         files = open_store(config.storage, config.data_dir)
-        self._sweeper = Sweeper(self._jobs, files, config.jobs, config.storage)
-        self._sweeping = asyncio.create_task(self._sweeper.run())
+        outbox = SqlOutbox(self._jobs.database)
+        sweeper = Sweeper(self._jobs, outbox, files, config.jobs, config.storage)
+        sender = open_sender(outbox, config.webhooks)
+        self._rounds = [asyncio.create_task(part.run()) for part in (sweeper, sender)]
 
     async def __del__(self) -> None:
-        self._sweeping.cancel()
+        for task in self._rounds:
+            task.cancel()
+        await asyncio.gather(*self._rounds, return_exceptions=True)
         await self._driver.close()
         await self._jobs.close()

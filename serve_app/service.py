@@ -1,6 +1,7 @@
 """`GenerationService`: the use cases behind the HTTP API. Knows no HTTP, no Ray, no torch."""
 
 import asyncio
+from dataclasses import dataclass
 
 from serve_app import errors
 from serve_app.api.protocol import StoredFile
@@ -9,16 +10,25 @@ from serve_app.config.components import AuthMode
 from serve_app.images import source
 from serve_app.jobs.driver import Driver
 from serve_app.jobs.graph import Graph
-from serve_app.jobs.protocol import JobStore
+from serve_app.jobs.protocol import JobStore, KeyStore
 from serve_app.models import Catalogue
 from serve_app.storage import names
 from serve_app.storage.protocol import ObjectStore
 from serve_app.types import ImageSource, Job, JobRequest, JobState, OutputPlan
 
-__all__ = ["OPEN_KEY_ID", "GenerationService"]
+__all__ = ["OPEN_KEY_ID", "GenerationService", "Stores"]
 
 OPEN_KEY_ID = "open"  # owner of every job when nobody is asked for a key
 _WATCH_S = 0.25  # between looks at a job that another process drives
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What is kept: jobs, files, keys."""
+
+    jobs: JobStore
+    files: ObjectStore
+    keys: KeyStore
 
 
 class GenerationService:
@@ -26,16 +36,16 @@ class GenerationService:
 
     def __init__(
         self,
+        stores: Stores,
         catalogue: Catalogue,
-        jobs: JobStore,
-        files: ObjectStore,
         driver: Driver,
         graph: Graph,
         config: AppConfig,
     ) -> None:
         self.catalogue = catalogue
-        self._jobs = jobs
-        self._files = files
+        self._jobs = stores.jobs
+        self._files = stores.files
+        self._keys = stores.keys
         self._driver = driver
         self._graph = graph
         self._config = config
@@ -118,7 +128,10 @@ class GenerationService:
         """
         if self._config.auth.mode is AuthMode.OPEN:
             return OPEN_KEY_ID
-        raise errors.InvalidKey(key is None)
+        key_id = await self._keys.verify(key) if key else None
+        if key_id is None:
+            raise errors.InvalidKey()
+        return key_id
 
     async def readiness(self) -> dict[str, bool]:
         """Per model: can it answer right now?"""

@@ -4,8 +4,9 @@ Listed in `pytest_plugins` of the root conftest. `bench.advance` makes time pass
 the twins in memory get a later clock, the rows of a database are moved into the past.
 """
 
-import asyncio
+import shutil
 
+import psycopg
 import pytest
 from sqlalchemy import Double, update
 
@@ -71,17 +72,52 @@ class SqlBench(MemoryBench):
         self._open()
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-async def bench(request, tmp_path):
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory):
+    """A file with empty tables; copying it is faster than the migrations."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    upgrade(DatabaseConfig(url=f"sqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def _postgres_with_tables(shared_postgres_url):
+    upgrade(DatabaseConfig(url=shared_postgres_url))
+    return shared_postgres_url
+
+
+def _empty_sqlite(request):
+    path = request.getfixturevalue("tmp_path") / "jobs.db"
+    shutil.copy(request.getfixturevalue("_sqlite_template"), path)
+    return f"sqlite:///{path}"
+
+
+def _empty_postgres(request):
+    url = request.getfixturevalue("_postgres_with_tables")
+    with psycopg.connect(url) as connection:
+        connection.execute(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY")
+    return url
+
+
+_POSTGRES = pytest.param("postgresql", marks=pytest.mark.postgres)
+
+
+def _empty_database(request, name):
+    return _empty_sqlite(request) if name == "sqlite" else _empty_postgres(request)
+
+
+@pytest.fixture(params=["sqlite", _POSTGRES])
+def empty_database_url(request):
+    """Each kind of database in turn, with empty tables."""
+    return _empty_database(request, request.param)
+
+
+@pytest.fixture(params=["memory", "sqlite", _POSTGRES])
+async def bench(request):
     """Each implementation in turn, empty."""
     if request.param == "memory":
         yield MemoryBench()
         return
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'jobs.db'}"
-    else:
-        url = request.getfixturevalue("postgres_url")
-    await asyncio.to_thread(upgrade, DatabaseConfig(url=url))
-    bench = SqlBench(url)
+    bench = SqlBench(_empty_database(request, request.param))
     yield bench
     await bench.jobs.close()

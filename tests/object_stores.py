@@ -41,20 +41,26 @@ class DiskBench:
 class S3Bench:
     """Files in a bucket; time passes by making them older."""
 
-    def __init__(self, server):
-        # boto3 is slow to import, and only few tests need it.
-        from serve_app.storage.s3 import S3Store
-
+    def __init__(self, server, store):
         self._server = server
-        self.store = S3Store(server.config())
+        self.store = store
 
     async def advance(self, seconds):
         self._server.age(seconds)
+
+
+@pytest.fixture(scope="session")
+def _s3_store(_s3_process):
+    """One client for all tests: each takes half a second to make."""
+    from serve_app.storage.s3 import S3Store  # boto3 is slow to import, and few tests need it
+
+    return S3Store(_s3_process.config())
 
 
 @pytest.fixture(params=["memory", "disk", "s3"])
 def object_bench(request, tmp_path):
     """Each implementation in turn, empty."""
     if request.param == "s3":
-        return S3Bench(request.getfixturevalue("s3_server"))
+        server = request.getfixturevalue("s3_server")
+        return S3Bench(server, request.getfixturevalue("_s3_store"))
     return MemoryStoreBench() if request.param == "memory" else DiskBench(tmp_path / "files")

@@ -3,23 +3,29 @@
 The schemas take `integer | string` and the like, as clients really send them.
 """
 
-from pydantic import BaseModel, JsonValue
+import functools
+import operator
+
+from pydantic import JsonValue
 
 from serve_app.api.replies import (
     CancelledReply,
     ErrorReply,
     FailedReply,
     FetchedReply,
+    ModelRow,
     ProcessingReply,
+    ReloadReply,
     RunningReply,
+    SchedulersReply,
     SuccessReply,
 )
 from serve_app.api.schemas import WireModel
 from serve_app.types import Api, Kind
 
 __all__ = [
+    "CALL_RESPONSES",
     "EXAMPLES",
-    "JOB_RESPONSES",
     "PATH_ID",
     "SUMMARIES",
     "generation_responses",
@@ -87,6 +93,10 @@ EXAMPLES: dict[str, Schema] = {
     Kind.INPAINT: _INPAINT,
     "fetch": {"key": "", "request_id": "13446970"},
     "cancel": {"key": "", "request_id": "13446970"},
+    "model_list": {"key": ""},
+    "model_reload": {"key": "", "model_id": "your_model_id"},
+    "schedulers_list": {"key": ""},
+    "unserved": {"key": ""},
 }
 SUMMARIES: dict[str, str] = {
     Kind.TEXT2IMG: "Text to image",
@@ -94,6 +104,10 @@ SUMMARIES: dict[str, str] = {
     Kind.INPAINT: "Repaint the white part of a mask",
     "fetch": "Result of a job",
     "cancel": "Cancel a job (an extension of the hosted API)",
+    "model_list": "Served models",
+    "model_reload": "Whether a model is loaded",
+    "schedulers_list": "Names of noise schedules",
+    "unserved": "A category that is not served here",
 }
 PATH_ID: Schema = {
     "parameters": [
@@ -119,11 +133,8 @@ def request_body(model: type[WireModel], example: Schema) -> Schema:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _responses(*models: type[BaseModel]) -> Responses:
-    union = models[0]
-    for model in models[1:]:
-        union = union | model  # type: ignore[assignment]  # a union of types is a type
-    return {200: {"model": union}}
+def _responses(*models: type) -> Responses:
+    return {200: {"model": functools.reduce(operator.or_, models)}}
 
 
 def generation_responses(api: Api) -> Responses:
@@ -134,7 +145,11 @@ def generation_responses(api: Api) -> Responses:
     return done | {code: {"model": ErrorReply} for code in (400, 401, 404, 413, 429, 500, 503)}
 
 
-JOB_RESPONSES: dict[str, Responses] = {
+CALL_RESPONSES: dict[str, Responses] = {
     "fetch": _responses(FetchedReply, RunningReply, FailedReply, ErrorReply),
     "cancel": _responses(CancelledReply, FailedReply, ErrorReply),
+    "model_list": _responses(list[ModelRow], ErrorReply),
+    "model_reload": _responses(ReloadReply, ErrorReply),
+    "schedulers_list": _responses(SchedulersReply, ErrorReply),
+    "unserved": _responses(ErrorReply),
 }

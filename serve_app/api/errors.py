@@ -1,6 +1,6 @@
 """Errors to HTTP: the one table of texts, shapes and status codes of each family of paths.
 
-V3 and V4 answer HTTP 200 with `status: "error"`, V6, V7 and all other paths real codes. Errors are
+By default V3 and V4 answer HTTP 200 with `status: "error"`, V6 and V7 real codes. Errors are
 read by their attributes: across Ray actors the class may be wrapped, its facts are not.
 """
 
@@ -15,9 +15,19 @@ from starlette.types import Scope
 
 from serve_app import errors
 from serve_app.api.replies import ErrorReply, FailedReply, Reply
+from serve_app.config import HttpConfig
 from serve_app.types import Api, JobFailure
 
-__all__ = ["family", "find", "job_error", "on_http_exception", "respond", "response", "status_of"]
+__all__ = [
+    "family",
+    "find",
+    "job_error",
+    "name_field",
+    "on_http_exception",
+    "respond",
+    "response",
+    "status_of",
+]
 
 _LEGACY = (Api.V3, Api.V4)
 _PATH = re.compile(r"/api/(v\d)(?:/|$)")
@@ -60,20 +70,24 @@ def find(error: BaseException) -> errors.DreamserveError | None:
     for _ in range(5):  # a chain of causes may be a ring
         if seen is None or isinstance(seen, errors.DreamserveError):
             return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
+        if isinstance(seen, BaseExceptionGroup):
+            seen = seen.exceptions[0]
+        else:
+            seen = getattr(seen, "cause", None) or seen.__cause__
     return None
 
 
-def status_of(code: str, api: Api | None) -> int:
+def status_of(code: str, api: Api | None, http: HttpConfig) -> int:
     """HTTP status of an error code on a family of paths."""
-    return 200 if api in _LEGACY else _STATUS.get(code, 500)
+    is_real = http.real_codes_v3_v4 if api in _LEGACY else http.real_codes_v6_v7 or api is None
+    return _STATUS.get(code, 500) if is_real else 200
 
 
-def respond(error: errors.DreamserveError, api: Api | None) -> Response:
+def respond(error: errors.DreamserveError, api: Api | None, http: HttpConfig) -> Response:
     """Answer a call with an error."""
     retry_s = _retry_after_s(error)
     reply = _reply(errors.to_failure(error), api, retry_s)
-    status = status_of(error.code, api)
+    status = status_of(error.code, api, http)
     headers = {}
     if retry_s is not None and status != 200:
         headers["Retry-After"] = str(retry_s)
@@ -140,5 +154,10 @@ def _plain(fields: dict[str, list[str]]) -> str:
 def _plain_one(field: str, text: str) -> str:
     rest = text.removeprefix(f"The {field.replace('_', ' ')} ")
     if rest == text:
-        return f"{field}: {text}"
+        return name_field(field, text)
     return f"{field} {rest.removeprefix('field ').removesuffix('.')}"
+
+
+def name_field(field: str, text: str) -> str:
+    """Put the field before a message that does not name it."""
+    return text if field in text else f"{field}: {text}"

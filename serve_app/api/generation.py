@@ -17,9 +17,11 @@ from serve_app.types import Api, Kind
 __all__ = ["router"]
 
 _T, _I, _P = Kind.TEXT2IMG, Kind.IMG2IMG, Kind.INPAINT
+# /text2img is not documented; the PyPI client `modelslab` 0.2 with a V4 base URL posts to it.
+_DREAMBOOTH = {"": _T, "/text2img": _T, "/img2img": _I, "/inpaint": _P}
 _PATHS = {
-    Api.V3: ("/api/v3/dreambooth", {"": _T, "/img2img": _I, "/inpaint": _P}),
-    Api.V4: ("/api/v4/dreambooth", {"": _T, "/img2img": _I, "/inpaint": _P}),
+    Api.V3: ("/api/v3/dreambooth", _DREAMBOOTH),
+    Api.V4: ("/api/v4/dreambooth", _DREAMBOOTH),
     Api.V6: ("/api/v6/images", {"/text2img": _T, "/img2img": _I, "/inpaint": _P}),
     Api.V7: ("/api/v7/images", {"/text-to-image": _T, "/image-to-image": _I, "/inpaint": _P}),
 }
@@ -40,7 +42,7 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
             hold_s = 0.0 if asked.instant_response else jobs.hold_s
             leaves = asked.webhook is None  # with a webhook nobody has to stay for the result
             job = await service.wait(job.id, hold_s, cancel_if_left=leaves)
-            return await present.generated(job, service)
+            return await present.generated(job, service, http)
 
         return generate
 
@@ -51,7 +53,7 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
                 prefix + suffix,
                 endpoint(api, kind),
                 methods=["POST"],
-                name=f"{api}_{kind}",
+                name=f"{api}{suffix or '/' + kind}".replace("/", "_"),
                 tags=[f"{api.upper()} generation"],
                 summary=document.SUMMARIES[kind],
                 openapi_extra=document.request_body(GenerationBody, document.EXAMPLES[kind]),

@@ -49,12 +49,11 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
 
     async def fetch(request: Request) -> Response:
         job = await service.fetch(*await read(request))
-        links_from = base_url(request, http)
-        return await present.fetched(job, service, links_from, http.running_fetch_output)
+        return await present.fetched(job, service, http, base_url(request, http))
 
     def cancel_on(api: Api) -> Endpoint:
         async def cancel(request: Request) -> Response:
-            return present.cancelled(await service.cancel(*await read(request)), api)
+            return present.cancelled(await service.cancel(*await read(request)), http, api)
 
         return cancel
 
@@ -85,5 +84,5 @@ def _add(routes: APIRouter, api: Api, path: str, endpoint: Endpoint, action: str
             summary=document.SUMMARIES[action],
             openapi_extra=document.request_body(FetchBody, document.EXAMPLES[action])
             | (document.PATH_ID if suffix else {}),
-            responses=document.JOB_RESPONSES[action],
+            responses=document.CALL_RESPONSES[action],
         )

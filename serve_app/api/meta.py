@@ -1,5 +1,7 @@
 """`meta` of replies and webhooks: what was run, under the hosted API's names and in its order."""
 
+import re
+
 from pydantic import JsonValue
 
 from serve_app.types import Job, Kind
@@ -32,6 +34,8 @@ _LATER = _names(
     "lora lora_strength embeddings clip_skip temp base64 instant_response ip_adapter_id "
     "ip_adapter_scale ip_adapter_image watermark webhook track_id id"
 )
+_NUMBER_FIRST = re.compile(r"\d-(.+)")
+_NUMBER_LAST = re.compile(r"(.+)-\d\.[a-z0-9]+")
 _IP_ADAPTER_SCALE = 0.6  # what documented replies show when no adapter was asked for
 
 
@@ -105,7 +109,10 @@ def _yes_no(value: JsonValue) -> str:
 
 
 def _file_prefix(job: Job) -> str:
-    """Name of the first file without its folder, its number and its ending."""
-    name = job.request.output.keys[0].rpartition("/")[2].partition(".")[0]
-    prefix, dash, number = name.rpartition("-")
-    return prefix if dash and number.isdigit() and len(number) == 1 else name
+    """What the names of all files share, as documented for each of the two forms of names.
+
+    `{i}-{uuid}.png` has "{uuid}.png" (late 2023 on), `{uuid}-{i}.png` has "{uuid}" (before).
+    """
+    name = job.request.output.keys[0].rpartition("/")[2]
+    numbered = _NUMBER_FIRST.fullmatch(name) or _NUMBER_LAST.fullmatch(name)
+    return numbered.group(1) if numbered else name

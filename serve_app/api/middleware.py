@@ -51,7 +51,7 @@ def middleware(http: HttpConfig) -> list[Middleware]:
         ),
         Middleware(AccessLog),
         Middleware(PlainHeaders),
-        Middleware(Fallback),
+        Middleware(Fallback, http=http),
         Middleware(BodyLimit, max_bytes=http.max_body_bytes),
         Middleware(NoTrailingSlash),
     ]
@@ -118,8 +118,9 @@ class PlainHeaders:
 class Fallback:
     """Answers errors in the shape of the path's family; the unexpected ones say nothing."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, http: HttpConfig) -> None:
         self._app = app
+        self._http = http
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_begun = False
@@ -136,7 +137,7 @@ class Fallback:
         except Exception as exc:
             if scope["type"] != "http" or has_begun:
                 raise
-            answer = wire.respond(_ours(exc), wire.family(scope))
+            answer = wire.respond(_ours(exc), wire.family(scope), self._http)
             await answer(scope, receive, send)
 
 

@@ -1,7 +1,6 @@
 """A job to the reply of the call that shows it, with the HTTP status of the call's family."""
 
 import math
-from typing import Literal
 
 from starlette.responses import Response
 
@@ -19,18 +18,19 @@ from serve_app.api.replies import (
     RunningReply,
     SuccessReply,
 )
+from serve_app.config import HttpConfig
 from serve_app.types import Api, Job, JobFailure, JobState
 
 __all__ = ["cancelled", "failure_of", "fetched", "generated"]
 
 
-async def generated(job: Job, service: Service) -> Response:
+async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
     """Answer the call that began a job: success, failed, or processing after the hold."""
     request = job.request
     if job.state in (JobState.FAILED, JobState.CANCELLED):
         failure = failure_of(job)
         reply = wire.job_error(failure, request.api)
-        return wire.response(reply, wire.status_of(failure.code, request.api))
+        return wire.response(reply, wire.status_of(failure.code, request.api, http))
     links = await _links(job, request.base_url, service)
     if job.result is None:
         return wire.response(
@@ -56,16 +56,14 @@ async def generated(job: Job, service: Service) -> Response:
     )
 
 
-async def fetched(
-    job: Job, service: Service, base_url: str, running_output: Literal["", "list"]
-) -> Response:
+async def fetched(job: Job, service: Service, http: HttpConfig, base_url: str) -> Response:
     """Answer a fetch; HTTP 200 in every state, since the fetch itself went well."""
     if job.state in (JobState.FAILED, JobState.CANCELLED):
         return wire.response(_failed(failure_of(job)))
     if job.result is None:
         return wire.response(
             RunningReply(
-                output=[] if running_output == "list" else "",
+                output=[] if http.running_fetch_output == "list" else "",
                 eta=await _eta_s(job, service),
                 progress=round(job.progress, 4),
             )
@@ -81,13 +79,13 @@ async def fetched(
     )
 
 
-def cancelled(job: Job, api: Api) -> Response:
+def cancelled(job: Job, http: HttpConfig, api: Api) -> Response:
     """Answer a cancel; too late for a job that is done."""
     if job.state is JobState.CANCELLED:
         return wire.response(CancelledReply(id=job.id))
     text = "The request is already finished."
     reply = ErrorReply(message=text, messege=text, reason="already_finished")
-    return wire.response(reply, 200 if api in (Api.V3, Api.V4) else errors.Cancelled.status)
+    return wire.response(reply, wire.status_of(errors.Cancelled.code, api, http))
 
 
 def failure_of(job: Job) -> JobFailure:
@@ -99,7 +97,8 @@ def failure_of(job: Job) -> JobFailure:
 
 def _failed(failure: JobFailure) -> FailedReply:
     """Word a failure for pollers, which show `message` as text."""
-    texts = [f"{name}: {text}" for name, texts in failure.fields.items() for text in texts]
+    fields = failure.fields
+    texts = [wire.name_field(name, text) for name, texts in fields.items() for text in texts]
     message = "; ".join(texts) or failure.message
     return FailedReply(message=message, messege=message, reason=failure.code)
 

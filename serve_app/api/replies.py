@@ -12,9 +12,12 @@ __all__ = [
     "ErrorReply",
     "FailedReply",
     "FetchedReply",
+    "ModelRow",
     "ProcessingReply",
+    "ReloadReply",
     "Reply",
     "RunningReply",
+    "SchedulersReply",
     "SuccessReply",
 ]
 
@@ -101,6 +104,33 @@ class CancelledReply(Reply):
     id: int
     message: str = "request cancelled"
     messege: str = "request cancelled"
+
+
+class ReloadReply(Reply):
+    """Whether a model can answer."""
+
+    status: Literal["success", "processing"]
+    message: str
+    messege: str
+    model_id: str
+
+
+class ModelRow(BaseModel):
+    """One model of the list, which is a bare array."""
+
+    model_id: str
+    status: Literal["model_ready", "model_loading"]
+    created_at: str | None
+    instance_prompt: str | None
+    model_name: str
+    description: str
+    screenshots: str
+
+
+class SchedulersReply(BaseModel):
+    """Names of noise schedules; this reply has no status."""
+
+    schedulers: list[str]
 
 
 class ErrorReply(Reply):

@@ -22,7 +22,16 @@ from serve_app.api import coerce
 from serve_app.api.body import Fields
 from serve_app.types import SafetyAction
 
-__all__ = ["SCHEDULERS", "FetchBody", "GenerationBody", "WireModel", "field_message", "parse"]
+__all__ = [
+    "SCHEDULERS",
+    "FetchBody",
+    "GenerationBody",
+    "KeyBody",
+    "ReloadBody",
+    "WireModel",
+    "field_message",
+    "parse",
+]
 
 # API page "Schedulers", 2023 to 2026; which of them a model can run is for the pipelines to say.
 SCHEDULERS = (
@@ -190,6 +199,16 @@ class FetchBody(WireModel):
         validation_alias=AliasChoices("request_id", "id"),
         description="The id of the first reply.",
     )
+
+
+class KeyBody(WireModel):
+    """Calls that take nothing but the key."""
+
+
+class ReloadBody(WireModel):
+    """Model reload."""
+
+    model_id: Id = Field(None, description="Model to bring back.")
 
 
 Model = TypeVar("Model", bound=WireModel)

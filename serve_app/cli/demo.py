@@ -1,6 +1,7 @@
 """`dreamserve demo`: what a newcomer sees first. A plain client of a service that it starts."""
 
 import base64
+import contextlib
 import json
 import socket
 import time
@@ -16,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from serve_app.cli import sheet
 from serve_app.cli.serving import service
 
-__all__ = ["show"]
+__all__ = ["DemoFailedError", "free_port", "show", "wait_until_ready"]
 
 _EXAMPLE = Path("examples/inpaint")
 _START_TIMEOUT_S = 180.0
@@ -27,14 +28,14 @@ _console = Console()
 Answer = dict[str, Any]
 
 
-class _DemoFailed(Exception):
+class DemoFailedError(Exception):
     """Something that the newcomer has to read; shown without a stack trace."""
 
 
 def show(config: Path, out: Path) -> None:
     """Start, ask, save, stop; exit code 1 with the reason when anything goes wrong."""
     out.mkdir(parents=True, exist_ok=True)
-    host, port = "127.0.0.1", _free_port()
+    host, port = "127.0.0.1", free_port()
     client = httpx2.Client(
         base_url=f"http://{host}:{port}", timeout=_JOB_TIMEOUT_S, trust_env=False
     )
@@ -42,11 +43,13 @@ def show(config: Path, out: Path) -> None:
     try:
         with log_path.open("wb") as log, client, _bars() as bars:
             with service(config, host, port, log) as child:
-                _wait_until_ready(bars, client, child)
+                starting = bars.add_task("starting the service", total=None)
+                wait_until_ready(client, child)
+                bars.update(starting, total=1, completed=1)
                 answer, picture = _inpaint(bars, client)
                 stopping = bars.add_task("stopping the service", total=None)
             bars.update(stopping, total=1, completed=1)
-    except (_DemoFailed, httpx2.HTTPError) as exc:
+    except (DemoFailedError, httpx2.HTTPError) as exc:
         _console.print(f"[red]The demo failed: {exc}[/red]\nThe service's log is {log_path}")
         raise typer.Exit(1) from exc
     (out / "response.json").write_text(json.dumps(answer, indent=2) + "\n", encoding="utf-8")
@@ -56,7 +59,8 @@ def show(config: Path, out: Path) -> None:
     _console.print(f"Look at {out / 'sheet.png'}: the picture, its mask, and what was painted.")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -67,20 +71,21 @@ def _bars() -> Progress:
     return Progress(*columns, console=_console)
 
 
-def _wait_until_ready(bars: Progress, client: httpx2.Client, child: Popen[bytes]) -> None:
-    bar = bars.add_task("starting the service", total=None)
+def wait_until_ready(client: httpx2.Client, child: Popen[bytes]) -> None:
+    """Wait until every model can answer.
+
+    Raises:
+        DemoFailedError: the service ended, or took too long.
+    """
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise _DemoFailed("the service ended while it started")
-        try:
+            raise DemoFailedError("the service ended while it started")
+        with contextlib.suppress(httpx2.TransportError):  # nobody listens yet
             if client.get("/health/ready").status_code == httpx2.codes.OK:
-                bars.update(bar, total=1, completed=1)
                 return
-        except httpx2.TransportError:
-            pass  # nobody listens yet
         time.sleep(_POLL_S)
-    raise _DemoFailed(f"the service was not ready after {_START_TIMEOUT_S:.0f} s")
+    raise DemoFailedError(f"the service was not ready after {_START_TIMEOUT_S:.0f} s")
 
 
 def _inpaint(bars: Progress, client: httpx2.Client) -> tuple[Answer, bytes]:
@@ -95,7 +100,7 @@ def _inpaint(bars: Progress, client: httpx2.Client) -> tuple[Answer, bytes]:
             **client.post(answer["fetch_result"], json={"key": "demo"}).json(),
         }
     if answer["status"] != "success":
-        raise _DemoFailed(f"the service answered {json.dumps(answer)}")
+        raise DemoFailedError(f"the service answered {json.dumps(answer)}")
     picture = client.get(answer["output"][0]).raise_for_status().content
     bars.update(bar, total=1, completed=1)
     return answer, picture

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from serve_app.cli import demo as demo_command
-from serve_app.cli import serving
+from serve_app.cli import keys, serving
+from serve_app.config import reference
 
 __all__ = ["main"]
 
@@ -48,6 +49,38 @@ def checkpoint(
     write_random_inpaint(folder, seed)
 
 
+@app.command()
+def settings() -> None:
+    """Print every setting with its default and meaning, as Markdown."""
+    typer.echo(reference.markdown(), nl=False)
+
+
+keys_app = typer.Typer(name="keys", no_args_is_help=True, help="API keys of a deployment.")
+app.add_typer(keys_app)
+
+
+@keys_app.command("create")
+def keys_create(name: str, config: ConfigPath = Path("configs/dev.yaml")) -> None:
+    """Make a key; prints its id and its secret, which is shown only now."""
+    keys.create(config, name)
+
+
+@keys_app.command("list")
+def keys_list(config: ConfigPath = Path("configs/dev.yaml")) -> None:
+    """List all keys, also revoked ones."""
+    keys.list_keys(config)
+
+
+@keys_app.command("revoke")
+def keys_revoke(key_id: str, config: ConfigPath = Path("configs/dev.yaml")) -> None:
+    """End a key for good."""
+    keys.revoke(config, key_id)
+
+
 def main() -> None:
     """Entry point of the `dreamserve` script."""
-    app()
+    try:
+        app()
+    except ValueError as exc:  # settings: pydantic's and ours say what to change
+        typer.echo(f"dreamserve: {exc}", err=True)
+        raise SystemExit(2) from exc

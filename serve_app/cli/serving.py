@@ -1,17 +1,20 @@
 """Starting the service as `serve run` does, with address and environment prepared."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import psutil
 import yaml
+
+from serve_app.config import AppConfig
+from serve_app.config.bind import check_bind
 
 __all__ = ["exec_service", "service"]
 
@@ -24,7 +27,7 @@ def exec_service(config: Path, host: str, port: int) -> None:
     os.execve(command[0], command, _environment())
 
 
-@contextmanager
+@contextlib.contextmanager
 def service(
     config: Path, host: str, port: int, log: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
@@ -47,7 +50,9 @@ def _command(config: Path, host: str, port: int) -> list[str]:
     """Write the config with this address beside the data and name the command that serves it."""
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     settings["http_options"] = {**settings.get("http_options", {}), "host": host, "port": port}
-    folder = Path("var/run")
+    app_config = AppConfig.model_validate(settings["applications"][0].get("args", {}))
+    check_bind(app_config.auth, host)
+    folder = app_config.data_dir / "run"
     folder.mkdir(parents=True, exist_ok=True)
     rendered = folder / f"serve-{port}.yaml"
     rendered.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
@@ -67,14 +72,25 @@ def _environment() -> dict[str, str]:
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
     """Ctrl-C, wait, and kill by id whatever is left."""
-    family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
-    child.send_signal(signal.SIGINT)
+    family = _family(child.pid)
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
     deadline = time.monotonic() + _STOP_TIMEOUT_S
     alive = family
     while alive and time.monotonic() < deadline:
         child.poll()  # reap, or it stays a zombie that counts as alive
         _, alive = psutil.wait_procs(alive, timeout=0.5)
     for process in alive:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(alive, timeout=5)
     child.wait(timeout=5)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """The process and all below it; Ray's die with it should it be gone already."""
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

@@ -13,9 +13,11 @@ from serve_app.config.components import (
     HttpConfig,
     ImagesConfig,
     JobsConfig,
+    LimitsConfig,
     LoggingConfig,
     SafetyConfig,
     StorageConfig,
+    WebhooksConfig,
 )
 from serve_app.config.serving import DeploymentOptions, ServingConfig
 
@@ -29,8 +31,10 @@ __all__ = [
     "HttpConfig",
     "ImagesConfig",
     "JobsConfig",
+    "LimitsConfig",
     "LoggingConfig",
     "SafetyConfig",
     "ServingConfig",
     "StorageConfig",
+    "WebhooksConfig",
 ]

@@ -14,9 +14,11 @@ from serve_app.config.components import (
     HttpConfig,
     ImagesConfig,
     JobsConfig,
+    LimitsConfig,
     LoggingConfig,
     SafetyConfig,
     StorageConfig,
+    WebhooksConfig,
 )
 from serve_app.config.serving import ServingConfig
 
@@ -47,6 +49,8 @@ class AppConfig(BaseSettings):
     storage: StorageConfig = StorageConfig()
     database: DatabaseConfig = DatabaseConfig()
     jobs: JobsConfig = JobsConfig()
+    limits: LimitsConfig = LimitsConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
     logging: LoggingConfig = LoggingConfig()
     serving: ServingConfig = ServingConfig()
 

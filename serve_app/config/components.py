@@ -15,11 +15,13 @@ __all__ = [
     "HttpConfig",
     "ImagesConfig",
     "JobsConfig",
+    "LimitsConfig",
     "LoggingConfig",
     "S3Config",
     "SafetyConfig",
     "Section",
     "StorageConfig",
+    "WebhooksConfig",
 ]
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -46,6 +48,12 @@ class HttpConfig(Section):
     max_json_depth: int = Field(default=16, ge=1, le=200, description="levels of nesting")
     cors_origins: tuple[str, ...] = Field(
         default=("*",), description="origins browsers may call from; the hosted API allows all"
+    )
+    real_codes_v3_v4: bool = Field(
+        default=False, description="errors with their HTTP codes; off: 200, as old clients expect"
+    )
+    real_codes_v6_v7: bool = Field(
+        default=True, description="errors with their HTTP codes; off: 200"
     )
     running_fetch_output: Literal["", "list"] = Field(
         default="", description='`output` of a running fetch: "" as documented, or an empty list'
@@ -105,6 +113,11 @@ class ImagesConfig(Section):
 class EngineConfig(Section):
     """One engine per Generator replica."""
 
+    painter: Literal["weave", "fake"] = Field(
+        default="weave",
+        description="fake: plain pictures without weights or torch, for tests of all the rest",
+    )
+    fake_step_s: Seconds = Field(default=0.0, description="seconds of one step of the fake painter")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     max_live: int = Field(
         default=32, ge=1, description="requests (pictures) between admission and result"
@@ -123,6 +136,15 @@ class EngineConfig(Section):
     )
     turn_groups: int = Field(
         default=2, ge=1, description="groups that take turns, oldest first; 1 serves by age alone"
+    )
+    text_cache: int = Field(
+        default=64, ge=0, description="text embeddings kept; encoding stalls everybody's next step"
+    )
+    tomesd_ratio: float = Field(
+        default=0.5, ge=0, le=0.75, description="share of the tokens that `tomesd` merges"
+    )
+    measure_rows: bool = Field(
+        default=True, description="paint one step at start-up and measure the row cap by it"
     )
     crop_padding_px: int = Field(
         default=32, ge=0, description="pixels of context kept around the mask when only a crop runs"
@@ -205,6 +227,9 @@ class StorageConfig(Section):
     temp_ttl_s: Seconds = Field(
         default=86_400.0, description="seconds a `temp` link lives; the API promises 24 h"
     )
+    result_ttl_s: Seconds = Field(
+        default=0.0, description="seconds a result that is not `temp` is kept; 0: for ever"
+    )
     input_ttl_s: Seconds = Field(
         default=86_400.0, description="seconds an inline input picture is kept for retries"
     )
@@ -243,6 +268,10 @@ class JobsConfig(Section):
     max_open: int = Field(
         default=1000, ge=1, description="jobs queued or processing before new ones are refused"
     )
+    idempotency_ttl_s: Seconds = Field(
+        default=86_400.0,
+        description="seconds in which an `Idempotency-Key` names the first job that came with it",
+    )
     max_driven: int = Field(
         default=64, ge=1, description="jobs that one driver process runs at a time"
     )
@@ -275,6 +304,52 @@ class JobsConfig(Section):
     retention_s: Seconds = Field(
         default=30 * 86_400.0, description="seconds a finished job row stays; 0: for ever"
     )
+
+
+class LimitsConfig(Section):
+    """What one API key may ask for; where `auth.mode` is open, nobody is told apart."""
+
+    requests_per_minute: int = Field(
+        default=0,
+        ge=0,
+        description="generation calls of one key within 60 seconds at one ingress replica; 0: any",
+    )
+    max_open_per_key: int = Field(
+        default=100, ge=1, description="jobs of one key queued or processing at a time"
+    )
+
+
+class WebhooksConfig(Section):
+    """Telling receivers that a job is done."""
+
+    secrets: tuple[SecretStr, ...] = Field(
+        default=(),
+        description="whsec_..., newest first; each signs (Standard Webhooks); none: not signed",
+    )
+    timeout_s: Seconds = Field(default=20.0, gt=0, description="seconds of one attempt")
+    lease_s: Seconds = Field(
+        default=60.0, description="seconds until the message of a dead sender is sent by another"
+    )
+    max_in_flight: int = Field(default=32, ge=1, description="attempts at a time")
+    poll_s: Seconds = Field(default=1.0, ge=0.05, description="seconds between looks at the outbox")
+    schedule_s: tuple[Seconds, ...] = Field(
+        default=(),
+        description="seconds before each attempt, the first included; none: the ten attempts of "
+        "Standard Webhooks, over 75 hours",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="receivers that may resolve to private or special addresses, on any port",
+    )
+    allowed_ports: tuple[Port, ...] = Field(
+        default=(80, 443), description="ports that other receivers may be dialled on"
+    )
+
+    @model_validator(mode="after")
+    def _lease_outlasts_an_attempt(self) -> Self:
+        if self.lease_s <= self.timeout_s:
+            raise ValueError("lease_s must be longer than timeout_s, or messages are sent twice")
+        return self
 
 
 class LoggingConfig(Section):

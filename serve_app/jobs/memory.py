@@ -4,7 +4,6 @@ They pass the same contract suites. A clock is handed in, so that leases can run
 waiting. All methods run without a break on the event loop, which makes each one atomic.
 """
 
-import hmac
 import itertools
 import math
 import time
@@ -14,9 +13,9 @@ from dataclasses import dataclass, replace
 
 from serve_app import errors
 from serve_app.jobs import codec
-from serve_app.jobs.keys import digest, new_key_id, new_secret, shown_prefix
+from serve_app.jobs.memory_keys import MemoryKeyStore
 from serve_app.jobs.outbox import new_message_id
-from serve_app.jobs.protocol import ApiKey
+from serve_app.jobs.protocol import Idempotency
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
 from serve_app.webhooks.protocol import DeliveryState, Message
 
@@ -42,6 +41,7 @@ class _Lease:
 class _Row:
     job: Job
     lease: _Lease
+    idempotency: Idempotency | None = None
 
     def change(self, **values: object) -> None:
         self.job = self.job.model_copy(update=values)
@@ -56,18 +56,47 @@ class MemoryJobStore:
         self._rows: dict[int, _Row] = {}
         self._ids = itertools.count(1)
 
-    async def add(self, request: JobRequest, max_open: int) -> Job:
-        """Accept a job; see the protocol."""
-        codec.check_request(request)
-        if sum(not row.job.state.is_final for row in self._rows.values()) >= max_open:
+    async def admit(
+        self,
+        key_id: str,
+        max_open: int,
+        max_open_per_key: int | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> Job | None:
+        """Look what `add` would say; see the protocol."""
+        repeated = idempotency and self._find_repeated(key_id, idempotency)
+        if repeated:
+            return repeated
+        is_mine = [
+            row.job.request.key_id == key_id
+            for row in self._rows.values()
+            if not row.job.state.is_final
+        ]
+        if len(is_mine) >= max_open:
             raise errors.Overloaded()
+        if max_open_per_key is not None and sum(is_mine) >= max_open_per_key:
+            raise errors.RateLimited()
+        return None
+
+    async def add(
+        self,
+        request: JobRequest,
+        max_open: int,
+        max_open_per_key: int | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> Job:
+        """Accept a job; see the protocol."""
+        key_id = codec.check_request(request).key_id
+        repeated = await self.admit(key_id, max_open, max_open_per_key, idempotency)
+        if repeated:
+            return repeated
         job = Job(
             id=next(self._ids),
             state=JobState.QUEUED,
             request=codec.load(JobRequest, codec.dump(request)),
             created_at=self._clock(),
         )
-        self._rows[job.id] = _Row(job, _Lease(due=job.created_at))
+        self._rows[job.id] = _Row(job, _Lease(due=job.created_at), idempotency)
         return job
 
     async def get(self, job_id: int) -> Job | None:
@@ -150,6 +179,16 @@ class MemoryJobStore:
 
     async def close(self) -> None:
         """Keep everything, so that a test can look."""
+
+    def _find_repeated(self, key_id: str, idempotency: Idempotency) -> Job | None:
+        oldest = self._clock() - idempotency.ttl_s
+        for row in self._rows.values():
+            known = row.idempotency
+            is_mine = row.job.request.key_id == key_id and row.job.created_at > oldest
+            if known and known.key == idempotency.key and is_mine:
+                idempotency.check(known.digest)
+                return row.job
+        return None
 
     def _held(self, owner: str, job_id: int) -> _Row | None:
         row = self._rows.get(job_id)
@@ -238,44 +277,3 @@ class MemoryOutbox:
             return None
         letter.message = replace(letter.message, attempts=letter.message.attempts + 1)
         return letter
-
-
-class MemoryKeyStore:
-    """Implements `jobs.protocol.KeyStore`."""
-
-    def __init__(self, clock: Clock = time.time) -> None:
-        self._clock = clock
-        self._by_hash: dict[str, ApiKey] = {}
-
-    async def create(self, name: str) -> tuple[ApiKey, str]:
-        """Make a key; see the protocol."""
-        secret = new_secret()
-        key = ApiKey(
-            id=new_key_id(),
-            name=codec.check_text("name", name),
-            prefix=shown_prefix(secret),
-            created_at=self._clock(),
-        )
-        self._by_hash[digest(secret) or ""] = key
-        return key, secret
-
-    async def verify(self, secret: str) -> str | None:
-        """Tell whose key this is; see the protocol."""
-        hashed = digest(secret) or ""
-        for known, key in self._by_hash.items():
-            if hmac.compare_digest(known, hashed) and key.revoked_at is None:
-                return key.id
-        return None
-
-    async def list_keys(self) -> list[ApiKey]:
-        """List all keys; see the protocol."""
-        return list(self._by_hash.values())
-
-    async def revoke(self, key_id: str) -> bool:
-        """End a key; see the protocol."""
-        for hashed, key in self._by_hash.items():
-            if key.id == key_id and key.revoked_at is None:
-                revoked = key.model_copy(update={"revoked_at": self._clock()})
-                self._by_hash[hashed] = revoked
-                return True
-        return False

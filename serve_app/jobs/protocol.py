@@ -7,21 +7,70 @@ to drive a job until a moment; whoever holds it is named by `owner`. Every metho
 `errors.JobStoreUnavailable` when the store does not answer.
 """
 
+import hmac
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from pydantic import Field
 
+from serve_app import errors
 from serve_app.types import Frozen, Job, JobFailure, JobRequest, JobResult
 
-__all__ = ["ApiKey", "JobStore", "KeyStore"]
+__all__ = ["IDEMPOTENCY_KEY", "ApiKey", "Idempotency", "JobStore", "KeyStore"]
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """By what a repeated call is known; it counts within the jobs of one API key."""
+
+    key: str  # chosen by the client
+    digest: str  # of what the call asks for
+    ttl_s: float = 86_400.0  # seconds after which the key may name another job
+
+    def check(self, digest: str | None) -> None:
+        """Compare with the first call that came with the key.
+
+        Raises:
+            errors.InvalidRequest: that one asked for something else.
+        """
+        if not hmac.compare_digest(self.digest, digest or ""):
+            text = f"This {IDEMPOTENCY_KEY} was used for a different request."
+            raise errors.InvalidRequest(IDEMPOTENCY_KEY, text)
 
 
 class JobStore(Protocol):
     """Jobs by integer id, growing with acceptance."""
 
-    async def add(self, request: JobRequest, max_open: int) -> Job:
-        """Accept a job, queued; raises `errors.Overloaded` when `max_open` jobs are open."""
+    async def add(
+        self,
+        request: JobRequest,
+        max_open: int,
+        max_open_per_key: int | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> Job:
+        """Accept a job, queued, or return the one that came before with the same idempotency.
+
+        Raises:
+            errors.Overloaded: `max_open` jobs are open.
+            errors.RateLimited: `max_open_per_key` jobs of the request's key are open.
+            errors.InvalidRequest: the idempotency key came with another digest before.
+        """
+        ...
+
+    async def admit(
+        self,
+        key_id: str,
+        max_open: int,
+        max_open_per_key: int | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> Job | None:
+        """Look, before any work is done, what `add` would say: a job, a refusal, or None.
+
+        Raises as `add` does. It waits for no writer, and nothing is promised by it.
+        """
         ...
 
     async def get(self, job_id: int) -> Job | None:

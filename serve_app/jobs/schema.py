@@ -40,6 +40,8 @@ jobs = Table(
     Column("created_at", Double, nullable=False),
     Column("started_at", Double),
     Column("finished_at", Double),
+    Column("idempotency_key", Text),
+    Column("idempotency_digest", Text),
     sqlite_autoincrement=True,  # without it an id could be given out again after `expire`
 )
 """One row per job. Open (queued or processing) is the same as `finished_at IS NULL`."""
@@ -81,6 +83,15 @@ def _partial(name: str, column: Column[object], *more: Column[object], is_open: 
     Index(name, column, *more, sqlite_where=rows, postgresql_where=rows)
 
 
+_named = jobs.c.idempotency_key.is_not(None)
+Index(
+    "ix_jobs_idempotency",
+    jobs.c.key_id,
+    jobs.c.idempotency_key,
+    unique=True,
+    sqlite_where=_named,
+    postgresql_where=_named,
+)
 _partial("ix_jobs_open", jobs.c.id, jobs.c.model_id, is_open=True)
 _partial("ix_jobs_finished", jobs.c.finished_at, is_open=False)
 _partial("ix_outbox_open", outbox.c.next_at, is_open=True)

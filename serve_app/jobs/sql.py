@@ -14,9 +14,10 @@ from sqlalchemy.sql.selectable import Select
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
-from serve_app.jobs import codec
+from serve_app.jobs import admission, codec
 from serve_app.jobs.connection import Database, Now
 from serve_app.jobs.outbox import insert_message
+from serve_app.jobs.protocol import Idempotency
 from serve_app.jobs.schema import jobs
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
 
@@ -27,7 +28,8 @@ _log = structlog.get_logger()
 _ADD_LOCK = 0x6472_6561_6D01  # "dream" 01; any number that only this use has
 _MAX_ID = 2**63 - 1  # clients send any number; drivers choke on larger ones
 _OPEN = jobs.c.finished_at.is_(None)
-_COLUMNS = [column for column in jobs.c if column.name not in {"lease_owner", "lease_until"}]
+_INTERNAL = {"lease_owner", "lease_until", "idempotency_key", "idempotency_digest"}
+_COLUMNS = [column for column in jobs.c if column.name not in _INTERNAL]
 _UNREADABLE = errors.to_failure(errors.GenerationFailed())
 
 
@@ -37,25 +39,51 @@ class SqlJobStore:
     def __init__(self, config: DatabaseConfig) -> None:
         self.database = Database(config)
 
-    async def add(self, request: JobRequest, max_open: int) -> Job:
+    async def admit(
+        self,
+        key_id: str,
+        max_open: int,
+        max_open_per_key: int | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> Job | None:
+        """Look what `add` would say; see the protocol."""
+        async with self.database.read() as connection:
+            row = await admission.find_repeated(connection, key_id, idempotency)
+            if row is not None:
+                return _readable(row)
+            await admission.check_room(connection, key_id, max_open, max_open_per_key)
+        return None
+
+    async def add(
+        self,
+        request: JobRequest,
+        max_open: int,
+        max_open_per_key: int | None = None,
+        idempotency: Idempotency | None = None,
+    ) -> Job:
         """Accept a job; see the protocol."""
+        key_id = codec.check_request(request).key_id
         row = {
             "state": JobState.QUEUED,
-            "model_id": codec.check_request(request).spec.model_id,
-            "key_id": request.key_id,
+            "model_id": request.spec.model_id,
+            "key_id": key_id,
             "request": codec.dump(request),
             "attempts": 0,
             "progress": 0.0,
             "not_before": Now(),
             "created_at": Now(),
+            "idempotency_key": idempotency and idempotency.key,
+            "idempotency_digest": idempotency and idempotency.digest,
         }
         statement = insert(jobs).values(row).returning(jobs.c.id, jobs.c.created_at)
         async with self.database.write() as connection:
             # One after the other, or two would both see the last free place.
             await self.database.lock(connection, _ADD_LOCK)
-            num_open = await connection.scalar(select(func.count()).where(_OPEN))
-            if (num_open or 0) >= max_open:
-                raise errors.Overloaded()
+            repeated = await admission.find_repeated(connection, key_id, idempotency)
+            if repeated is not None:
+                return _readable(repeated)
+            await admission.check_room(connection, key_id, max_open, max_open_per_key)
+            await admission.forget(connection, key_id, idempotency)
             new = (await connection.execute(statement)).one()
         return Job(id=new.id, state=JobState.QUEUED, request=request, created_at=new.created_at)
 
@@ -67,12 +95,7 @@ class SqlJobStore:
             row = (
                 await connection.execute(select(*_COLUMNS).where(jobs.c.id == job_id))
             ).one_or_none()
-        if row is None:
-            return None
-        job = _read(row)
-        if job is None:
-            raise errors.JobStoreUnavailable(f"job {job_id} was written by another version")
-        return job
+        return None if row is None else _readable(row)
 
     async def claim(
         self, owner: str, lease_s: float, limit: int, job_ids: Sequence[int] | None = None
@@ -236,6 +259,13 @@ async def _give_up(connection: AsyncConnection, job_ids: list[int]) -> None:
         )
     )
     await connection.execute(fail)
+
+
+def _readable(row: Row[tuple[object, ...]]) -> Job:
+    job = _read(row)
+    if job is None:
+        raise errors.JobStoreUnavailable(f"job {row.id} was written by another version")
+    return job
 
 
 def _read(row: Row[tuple[object, ...]]) -> Job | None:

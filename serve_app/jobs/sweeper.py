@@ -1,14 +1,17 @@
 """`Sweeper`: removes what has expired: finished job rows, `temp` results, spent input pictures."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 
 from serve_app import errors
 from serve_app.config import JobsConfig, StorageConfig
 from serve_app.jobs.protocol import JobStore
-from serve_app.storage.names import INPUTS, TEMP
+from serve_app.storage.names import INPUTS, RESULTS, TEMP
 from serve_app.storage.protocol import ObjectStore
+from serve_app.webhooks.protocol import Outbox
 
 __all__ = ["Sweeper"]
 
@@ -19,9 +22,15 @@ class Sweeper:
     """One round every `jobs.sweep_s`; a part that is down is tried again in the next round."""
 
     def __init__(
-        self, jobs: JobStore, files: ObjectStore, config: JobsConfig, storage: StorageConfig
+        self,
+        jobs: JobStore,
+        outbox: Outbox,
+        files: ObjectStore,
+        config: JobsConfig,
+        storage: StorageConfig,
     ) -> None:
         self._jobs = jobs
+        self._outbox = outbox
         self._files = files
         self._config = config
         self._storage = storage
@@ -33,11 +42,17 @@ class Sweeper:
             await asyncio.sleep(self._config.sweep_s)
 
     async def sweep(self) -> None:
-        """Do one round."""
-        try:
-            await self._files.expire(TEMP, self._storage.temp_ttl_s)
-            await self._files.expire(INPUTS, self._storage.input_ttl_s)
-            if self._config.retention_s:
-                await self._jobs.expire(self._config.retention_s)
-        except (errors.StorageUnavailable, errors.JobStoreUnavailable) as exc:
-            _log.warning("sweep_failed", reason=str(exc))
+        """Do one round; each removal stands by itself."""
+        lives_s = {TEMP: self._storage.temp_ttl_s, INPUTS: self._storage.input_ttl_s}
+        if self._storage.result_ttl_s:
+            lives_s[RESULTS] = self._storage.result_ttl_s
+        removals: list[Callable[[], Awaitable[object]]] = [self._files.ensure_lifecycle]
+        removals += [partial(self._files.expire, folder, life) for folder, life in lives_s.items()]
+        if self._config.retention_s:
+            removals.append(partial(self._jobs.expire, self._config.retention_s))
+            removals.append(partial(self._outbox.expire, self._config.retention_s))
+        for remove in removals:
+            try:
+                await remove()
+            except (errors.StorageUnavailable, errors.JobStoreUnavailable) as exc:
+                _log.warning("sweep_failed", reason=str(exc))

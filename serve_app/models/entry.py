@@ -9,7 +9,7 @@ from serve_app.config.components import Section
 from serve_app.config.serving import DeploymentOptions
 from serve_app.types import Kind
 
-__all__ = ["Enhancement", "ModelDefaults", "ModelEntry", "ModelId"]
+__all__ = ["AddOn", "Enhancement", "ModelDefaults", "ModelEntry", "ModelId"]
 
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
 
@@ -36,7 +36,14 @@ class ModelEntry(Section):
     id: ModelId = Field(description="what clients send as model_id; never used as a path")
     name: str = Field(default="", description="for people")
     description: str = Field(default="", description="for people")
-    source: Path = Field(description="diffusers folder, absolute or from the root folder")
+    source: Path = Field(
+        description="diffusers folder or single safetensors file, absolute or from the root folder"
+    )
+    base_config: Path | None = Field(
+        default=None,
+        description="for a single file: diffusers folder of the same architecture, whose weights "
+        "are not read",
+    )
     kinds: tuple[Kind, ...] = Field(min_length=1, description="calls that the model answers")
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         default="float32", description="weights and activations; float16 and bfloat16 for GPUs"
@@ -50,3 +57,15 @@ class ModelEntry(Section):
     enhancement: Enhancement = Enhancement()
     defaults: ModelDefaults = ModelDefaults()
     serve: DeploymentOptions = DeploymentOptions(max_ongoing_requests=34, num_cpus=0.5)
+
+
+class AddOn(Section):
+    """One LoRA, VAE or embedding that requests may name."""
+
+    id: ModelId = Field(description="what clients send; never used as a path")
+    type: Literal["lora", "vae", "embedding"]
+    source: Path = Field(description="safetensors file; for a VAE also a diffusers folder")
+    models: tuple[ModelId, ...] = Field(default=(), description="models that it fits; none: all")
+    trigger: str | None = Field(
+        default=None, description="word of the prompt that an embedding stands for; none: its id"
+    )

@@ -4,7 +4,7 @@
 limits and raises the classes of `failure`. Used by images/ for downloads and by webhooks/.
 """
 
-from serve_app.net.client import GuardedClient, Policy
+from serve_app.net.client import GuardedClient, Policy, PostReply
 from serve_app.net.failure import (
     BadReply,
     BadStatus,
@@ -25,6 +25,7 @@ __all__ = [
     "GuardedClient",
     "NetFailure",
     "Policy",
+    "PostReply",
     "Refused",
     "Resolver",
     "TooLarge",

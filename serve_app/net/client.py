@@ -28,7 +28,7 @@ from serve_app.net.failure import (
 )
 from serve_app.net.transport import GuardedBackend, Resolver, SystemResolver
 
-__all__ = ["GuardedClient", "Policy"]
+__all__ = ["GuardedClient", "Policy", "PostReply"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -57,6 +57,14 @@ class Policy:
     timeout_s: float = 15.0
     connect_timeout_s: float = 5.0
     max_bytes: int = 20 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class PostReply:
+    """What a server answered to a `post`; header values are its own words."""
+
+    status: int
+    retry_after: str | None = None
 
 
 class GuardedClient:
@@ -106,8 +114,8 @@ class GuardedClient:
                     target = self._judge(_next_url(target, response))
             raise TooManyRedirects(self._policy.max_redirects)
 
-    async def post(self, url: str, content: bytes, headers: Mapping[str, str]) -> int:
-        """Send a body and return the status. Redirects are not followed, no reply is read.
+    async def post(self, url: str, content: bytes, headers: Mapping[str, str]) -> PostReply:
+        """Send a body and return the status and Retry-After. Redirects are not followed, no reply is read.
 
         Raises:
             NetFailure: the class says why; see `failure`.
@@ -116,7 +124,9 @@ class GuardedClient:
             self._limits(),
             self._send("POST", self._judge(url), headers, content) as response,
         ):
-            return int(response.status)
+            asked = _header(response, b"retry-after")
+            text = None if asked is None else asked.decode("latin-1")
+            return PostReply(int(response.status), text)
 
     async def aclose(self) -> None:
         """Close connections that are still in use."""

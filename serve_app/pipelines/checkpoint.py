@@ -1,19 +1,22 @@
 """`Checkpoint`: one model's loaded weights, and the stock pipelines made from them per request."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from torch import nn
 
 from serve_app.engine.lane import Lane
+from serve_app.pipelines.addons import Embeddings
+from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import Family
 from serve_app.pipelines.schedulers import Schedulers
 from serve_app.pipelines.standin import denoiser_stand_in, stand_in, vae_stand_in
+from serve_app.pipelines.variants import Variants
 from serve_app.types import Kind
 
-__all__ = ["Checkpoint", "Vae", "make_checkpoint"]
+__all__ = ["Checkpoint", "Vae", "denoiser_lane", "make_vae"]
 
 _INPAINT_CHANNELS = 9  # noisy latents 4, mask 1, latents of the masked picture 4
 
@@ -22,7 +25,7 @@ _INPAINT_CHANNELS = 9  # noisy latents 4, mask 1, latents of the masked picture 
 class Vae:
     """A VAE with the lanes that its halves run in."""
 
-    module: nn.Module
+    module: AutoencoderKL
     encoder: Lane
     decoder: Lane
 
@@ -33,13 +36,17 @@ class Checkpoint:
 
     base: the stock pipeline that was loaded; never called, it holds the components.
     vaes: by catalogue id; "" is the checkpoint's own.
+    variants: its LoRAs and token merging. texts: text embeddings made lately.
     """
 
     base: DiffusionPipeline
     family: Family
     denoiser: Lane
     schedulers: Schedulers
-    vaes: dict[str, Vae]
+    vaes: Mapping[str, Vae]
+    variants: Variants
+    embeddings: Embeddings
+    texts: TextCache
 
     @property
     def is_inpaint_only(self) -> bool:
@@ -82,26 +89,19 @@ def _text_encoder_stand_in(encoder: nn.Module) -> nn.Module:
     return copied
 
 
-def make_checkpoint(
-    base: DiffusionPipeline, family: Family, vaes: dict[str, nn.Module], buckets: tuple[int, ...]
-) -> Checkpoint:
-    """Set up the lanes of loaded weights.
-
-    vaes: further VAEs by catalogue id.
-    buckets: row counts that the denoiser was compiled for; none: any.
-    """
+def denoiser_lane(base: DiffusionPipeline, family: Family, buckets: tuple[int, ...] = ()) -> Lane:
+    """Make the lane of a pipeline's denoiser; `buckets`: row counts that it was compiled for."""
     module = getattr(base, family.denoiser)
-    sample = family.names[0]
-    lane = Lane("denoiser", _by_name(module, sample), family.shared, buckets=buckets)
-    halves = {
-        name: Vae(
-            vae,
-            Lane(f"vae encoder {name}".strip(), _by_name(vae.encoder, "sample"), urgent=True),
-            Lane(f"vae decoder {name}".strip(), _by_name(vae.decoder, "sample"), urgent=True),
-        )
-        for name, vae in {"": base.vae, **vaes}.items()
-    }
-    return Checkpoint(base, family, lane, Schedulers(base.scheduler), halves)
+    return Lane("denoiser", _by_name(module, family.names[0]), family.shared, buckets=buckets)
+
+
+def make_vae(vae: AutoencoderKL, name: str = "") -> Vae:
+    """Give a VAE the lanes of its halves; `name` tells it from others in the metrics."""
+    encoder, decoder = (
+        Lane(f"vae {half} {name}".rstrip(), _by_name(getattr(vae, half), "sample"), urgent=True)
+        for half in ("encoder", "decoder")
+    )
+    return Vae(vae, encoder, decoder)
 
 
 def _by_name(module: Callable[..., object], sample: str) -> Callable[[dict[str, object]], object]:

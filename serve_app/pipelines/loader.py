@@ -1,7 +1,7 @@
 """Loads weights from disk into a stock pipeline. Blocks; needs no network."""
 
 import json
-from pathlib import Path
+from collections.abc import Sequence
 
 import diffusers
 import torch
@@ -10,15 +10,21 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from serve_app.config import EngineConfig
-from serve_app.models import ModelEntry
-from serve_app.pipelines.checkpoint import Checkpoint, make_checkpoint
+from serve_app.models import AddOn, ModelEntry
+from serve_app.pipelines.addons import Embeddings, load_vae
+from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, make_vae
+from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import family_of
+from serve_app.pipelines.schedulers import Schedulers
+from serve_app.pipelines.variants import Variants
 
 __all__ = ["load_checkpoint"]
 
 
-def load_checkpoint(entry: ModelEntry, config: EngineConfig) -> Checkpoint:
-    """Load a model of the catalogue onto the device.
+def load_checkpoint(
+    entry: ModelEntry, config: EngineConfig, add_ons: Sequence[AddOn] = ()
+) -> Checkpoint:
+    """Load a model of the catalogue, with what requests may add to it, onto the device.
 
     Raises:
         OSError: no such file, or it is no checkpoint.
@@ -27,17 +33,28 @@ def load_checkpoint(entry: ModelEntry, config: EngineConfig) -> Checkpoint:
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # warnings quote prompts, which must not reach a log
-    device = _device(config.device)
-    dtype: torch.dtype = getattr(torch, entry.dtype)
-    base = _load_folder(entry.source, dtype)
+    base = _load(entry)
     family = family_of(base)
-    if family.upcasts_vae and dtype is torch.float16 and base.vae.config.force_upcast:
+    if family.upcasts_vae and base.dtype is torch.float16 and base.vae.config.force_upcast:
         base.vae.to(torch.float32)  # its activations overflow in float16
-    base.to(device)
+    base.to(_device(config.device))
+    fitting = [item for item in add_ons if not item.models or entry.id in item.models]
+    embeddings = Embeddings(base, [item for item in fitting if item.type == "embedding"])
     for component in base.components.values():
         if isinstance(component, torch.nn.Module):
             component.eval().requires_grad_(False)
-    return make_checkpoint(base, family, {}, ())
+    vaes = {item.id: load_vae(item.source, base.vae) for item in fitting if item.type == "vae"}
+    loras = {item.id: item.source for item in fitting if item.type == "lora"}
+    return Checkpoint(
+        base=base,
+        family=family,
+        denoiser=denoiser_lane(base, family),
+        schedulers=Schedulers(base.scheduler),
+        vaes={name: make_vae(vae, name) for name, vae in {"": base.vae, **vaes}.items()},
+        variants=Variants(base, family, loras, config.tomesd_ratio),
+        embeddings=embeddings,
+        texts=TextCache(config.text_cache),
+    )
 
 
 def _device(name: str) -> torch.device:
@@ -46,12 +63,19 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> DiffusionPipeline:
+def _load(entry: ModelEntry) -> DiffusionPipeline:
+    """Load the pipeline class that the folder, or the folder beside a single file, names."""
+    is_folder = entry.source.is_dir()
+    folder = entry.source if is_folder else entry.base_config
+    if folder is None:
+        raise ValueError(f"{entry.id}: a single file needs base_config")
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     cls = getattr(diffusers, index["_class_name"])
+    unused = ("safety_checker", "feature_extractor", "image_encoder")  # Safety is a deployment
     left_out = {
-        name: None
-        for name in ("safety_checker", "feature_extractor", "image_encoder")
-        if name in index  # checked in another deployment, or not used
+        name: None for name, value in index.items() if name in unused or value == [None, None]
     }
-    return cls.from_pretrained(folder, dtype=dtype, local_files_only=True, **left_out)
+    options = {"dtype": getattr(torch, entry.dtype), "local_files_only": True, **left_out}
+    if is_folder:
+        return cls.from_pretrained(folder, **options)
+    return cls.from_single_file(str(entry.source), config=str(folder), **options)

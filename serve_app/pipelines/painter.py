@@ -24,7 +24,7 @@ from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, Pixels, encode, open_canvas, paste
 from serve_app.pipelines.specs import check_kind, sample_specs
 from serve_app.pipelines.work import Painting, Sample
-from serve_app.types import GenerationSpec, Picture, Pictures, PreparedImages
+from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
 
 __all__ = ["WeavePainter"]
 
@@ -39,9 +39,14 @@ class WeavePainter:
         self._entry = entry
         self._config = config
         self._checkpoint = checkpoint
-        self._engine = Engine(config)
+        self._engine = Engine(config, checkpoint.variants.activate)
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="pixels")
         self._progress: dict[int, list[Progress]] = {}
+        try:
+            self._warm_up()
+        except BaseException:
+            self.close()
+            raise
 
     async def paint(
         self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
@@ -85,19 +90,53 @@ class WeavePainter:
         self._engine.close(drain_s)
         self._pool.shutdown(wait=False)
 
+    def _warm_up(self) -> None:
+        """Paint one step at the native size: the weights are sound, the row cap is known.
+
+        Raises:
+            errors.GenerationFailed: the checkpoint cannot paint, or paints no numbers.
+        """
+        side = self._entry.native_size_px
+        spec = GenerationSpec(
+            model_id=self._entry.id,
+            kind=Kind.TEXT2IMG,
+            prompt="",
+            height=side,
+            width=side,
+            steps=1,
+            scheduler="DDIMScheduler",
+            seed=0,
+        )
+        request = self._request(spec, None)
+        request.measures = self._config.measure_rows
+        painting = self._engine.submit(request).result()
+        assert isinstance(painting, Painting), "samples give paintings"
+        if not painting.is_finite():
+            raise errors.NonFiniteLatents(self._entry.id)
+
     def _prepare(
         self, spec: GenerationSpec, images: PreparedImages | None
     ) -> tuple[Canvas | None, list[Request]]:
         """Decode the pictures and make a request per sample."""
         native_px = self._entry.native_size_px
         canvas = open_canvas(spec, images, native_px, self._config.crop_padding_px)
+        if spec.vae is not None and spec.vae not in self._checkpoint.vaes:
+            raise errors.InvalidRequest("vae", f"The VAE {spec.vae[:96]} is not known")
+        spec = self._checkpoint.embeddings.apply(spec)
         return canvas, [self._request(one, canvas) for one in sample_specs(spec)]
 
     def _request(self, spec: GenerationSpec, canvas: Canvas | None) -> Request:
         size = canvas.size if canvas else (spec.height, spec.width)
-        scheduler = self._checkpoint.schedulers.make(spec)
-        body = Sample(self._checkpoint, spec, canvas, size, scheduler, Progress())
-        return Request(body, key=size, exclusive=spec.exclusive)
+        body = Sample(
+            checkpoint=self._checkpoint,
+            spec=spec,
+            canvas=canvas,
+            size=size,
+            scheduler=self._checkpoint.schedulers.make(spec),
+            variant=self._checkpoint.variants.of(spec),
+            progress=Progress(),
+        )
+        return Request(body, key=size, variant=body.variant, exclusive=spec.exclusive)
 
     async def _run(self, requests: Sequence[Request]) -> list[Painting]:
         """Wait for all samples; when one fails or the client leaves, the others are cancelled."""

@@ -19,8 +19,7 @@ from serve_app.types import GenerationSpec
 
 __all__ = ["SAMPLERS", "Sampler", "Schedulers", "sampler_for"]
 
-_MULTISTEP = ("dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver")
-_SINGLESTEP = ("dpmsolver++", "sde-dpmsolver++", "dpmsolver")
+_DPM_ALGORITHMS = ("dpmsolver++", "sde-dpmsolver++")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +48,10 @@ SAMPLERS: Mapping[str, Sampler] = {
     "LMSDiscreteScheduler": Sampler("LMSDiscreteScheduler", karras=True),
     "EulerDiscreteScheduler": Sampler("EulerDiscreteScheduler", karras=True),
     "EulerAncestralDiscreteScheduler": Sampler("EulerAncestralDiscreteScheduler"),
-    "DPMSolverMultistepScheduler": Sampler("DPMSolverMultistepScheduler", True, _MULTISTEP),
+    "DPMSolverMultistepScheduler": Sampler("DPMSolverMultistepScheduler", True, _DPM_ALGORITHMS),
     "HeunDiscreteScheduler": Sampler("HeunDiscreteScheduler", karras=True),
     "KDPM2DiscreteScheduler": Sampler("KDPM2DiscreteScheduler", karras=True),
-    "DPMSolverSinglestepScheduler": Sampler("DPMSolverSinglestepScheduler", True, _SINGLESTEP),
+    "DPMSolverSinglestepScheduler": Sampler("DPMSolverSinglestepScheduler", True, _DPM_ALGORITHMS),
     "KDPM2AncestralDiscreteScheduler": Sampler("KDPM2AncestralDiscreteScheduler", karras=True),
     "UniPCMultistepScheduler": Sampler("UniPCMultistepScheduler", karras=True),
     "DEISMultistepScheduler": Sampler("DEISMultistepScheduler", karras=True),
@@ -68,7 +67,11 @@ SAMPLERS: Mapping[str, Sampler] = {
 }
 
 _MAX_PROTOTYPES = 64
-_ALIASES = {"dpmsolver+++": "sde-dpmsolver++"}  # the API writes three pluses
+_ALIASES = {
+    "dpmsolver+++": "sde-dpmsolver++",  # the API writes three pluses
+    "dpmsolver": "dpmsolver++",  # diffusers gives up the forms without pluses
+    "sde-dpmsolver": "sde-dpmsolver++",
+}
 
 
 def sampler_for(name: str) -> Sampler:
@@ -127,8 +130,6 @@ def _options(spec: GenerationSpec, sampler: Sampler) -> dict[str, object]:
             known = ", ".join(sampler.algorithms)
             raise errors.InvalidRequest("algorithm_type", f"algorithm_type is one of {known}")
         options["algorithm_type"] = algorithm
-        if not algorithm.endswith("++"):
-            options["final_sigmas_type"] = "sigma_min"  # they divide by the last sigma
     if sampler.runs == "LCMScheduler":
         options["original_inference_steps"] = max(50, spec.steps)  # the steps are drawn from it
     return options

@@ -1,6 +1,7 @@
 """`Sample`: the body of one engine request. It makes a stock pipeline and calls it."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,9 @@ from PIL import Image
 from serve_app.engine.request import Progress
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
+from serve_app.pipelines.embeds import remember_encoding, text_arguments
 from serve_app.pipelines.specs import run_strength
+from serve_app.pipelines.variants import Variant
 from serve_app.types import GenerationSpec, Kind
 
 __all__ = ["Painting", "Sample"]
@@ -37,7 +40,7 @@ class Sample:
     """Paints one picture of a job when called; runs on the engine thread, inside a strand.
 
     spec: with the seed of this sample. size: height and width that the model works at, pixels.
-    scheduler: of this sample alone.
+    scheduler: of this sample alone. variant: applied by the engine while it runs.
     """
 
     checkpoint: Checkpoint
@@ -45,12 +48,14 @@ class Sample:
     canvas: Canvas | None
     size: tuple[int, int]
     scheduler: SchedulerMixin
+    variant: Variant
     progress: Progress
 
     def __call__(self) -> Painting:
         """Run the stock pipeline."""
         kind = Kind.INPAINT if self.checkpoint.is_inpaint_only else self.spec.kind
         pipeline = self.checkpoint.pipeline(kind, self.scheduler, self.spec.vae or "")
+        remember_encoding(pipeline, self.checkpoint.texts, self.variant.loras)
         latents: list[torch.Tensor] = []
 
         def after_step(
@@ -69,8 +74,7 @@ class Sample:
         spec = self.spec
         height, width = self.size
         arguments: dict[str, object] = {
-            "prompt": spec.prompt,
-            "negative_prompt": spec.negative_prompt,
+            **self._text(pipeline),
             "height": height,
             "width": width,
             "num_inference_steps": spec.steps,
@@ -85,6 +89,12 @@ class Sample:
             arguments["image"], arguments["mask_image"] = self._pictures()
         accepted = inspect.signature(type(pipeline).__call__).parameters
         return {name: value for name, value in arguments.items() if name in accepted}
+
+    def _text(self, pipeline: DiffusionPipeline) -> Mapping[str, object]:
+        if self.checkpoint.family.has_clip_text:
+            checkpoint, loras = self.checkpoint, self.variant.loras
+            return text_arguments(pipeline, self.spec, checkpoint.texts, loras)
+        return {"prompt": self.spec.prompt, "negative_prompt": self.spec.negative_prompt or None}
 
     def _pictures(self) -> tuple[Image.Image, Image.Image]:
         """Crop init and mask; a checkpoint that only inpaints repaints the whole of a grey init."""

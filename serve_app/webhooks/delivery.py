@@ -17,7 +17,7 @@ import structlog
 from serve_app import errors
 from serve_app.net import NetFailure, Refused
 from serve_app.webhooks.protocol import DeliveryState, Message, Outbox, Poster, Reply
-from serve_app.webhooks.retry import GIVE_UP, Verdict, judge
+from serve_app.webhooks.retry import GIVE_UP, SCHEDULE_S, Verdict, judge
 from serve_app.webhooks.signing import Signer
 
 __all__ = ["Limits", "Sender"]
@@ -34,12 +34,14 @@ class Limits:
         lease_s: seconds until the message of a dead sender is sent by another one.
         max_in_flight: attempts at a time.
         poll_s: seconds between looks at the outbox.
+        schedule_s: seconds before each attempt; a message fails after the last one.
     """
 
     timeout_s: float = 20.0
     lease_s: float = 60.0
     max_in_flight: int = 32
     poll_s: float = 1.0
+    schedule_s: tuple[float, ...] = SCHEDULE_S
 
     def __post_init__(self) -> None:
         if self.lease_s <= self.timeout_s:
@@ -124,7 +126,8 @@ class Sender:
             log = log.bind(reason=type(exc).__name__)
         except TimeoutError:
             log = log.bind(reason="TimeoutError")
-        verdict = judge(reply, attempts, self._clock(), self._spread())
+        schedule_s = self._limits.schedule_s
+        verdict = judge(reply, attempts, self._clock(), self._spread(), schedule_s)
         log.info("webhook_attempted", state=verdict.state, delay_s=round(verdict.delay_s, 1))
         return verdict
 

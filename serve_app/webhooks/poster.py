@@ -16,4 +16,5 @@ class GuardedPoster:
 
     async def post(self, url: str, content: bytes, headers: Mapping[str, str]) -> Reply:
         """POST a body; see the protocol."""
-        return Reply(status=await self._client.post(url, content, headers))
+        answer = await self._client.post(url, content, headers)
+        return Reply(answer.status, answer.retry_after)

@@ -5,6 +5,7 @@ Source: Standard Webhooks 1.0.0, "Retry schedule" and "Status codes".
 
 import email.utils
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serve_app.webhooks.protocol import DeliveryState, Reply
@@ -28,6 +29,7 @@ SCHEDULE_S = (
 
 _JITTER = 0.2  # share by which a delay differs, so that what failed together returns apart
 _GONE = 410
+_MAX_ASKED_S = 24 * _HOUR_S
 _SECONDS = re.compile("[0-9]{1,9}")
 
 
@@ -42,7 +44,13 @@ class Verdict:
 GIVE_UP = Verdict(DeliveryState.FAILED)
 
 
-def judge(reply: Reply | None, attempts: int, now_s: float, spread: float) -> Verdict:
+def judge(
+    reply: Reply | None,
+    attempts: int,
+    now_s: float,
+    spread: float,
+    schedule_s: Sequence[float] = SCHEDULE_S,
+) -> Verdict:
     """Decide after an attempt.
 
     Only 2xx is success: a redirect is not followed, since it may lead anywhere. 410 says that the
@@ -53,15 +61,16 @@ def judge(reply: Reply | None, attempts: int, now_s: float, spread: float) -> Ve
         attempts: made so far, this one included.
         now_s: seconds since the epoch.
         spread: 0 to 1, drawn by the caller.
+        schedule_s: seconds before each attempt; there are no more attempts than entries.
     """
     if reply is not None and 200 <= reply.status < 300:
         return Verdict(DeliveryState.DELIVERED)
-    if attempts >= len(SCHEDULE_S) or (reply is not None and reply.status == _GONE):
+    if attempts >= len(schedule_s) or (reply is not None and reply.status == _GONE):
         return GIVE_UP
-    delay_s = SCHEDULE_S[attempts] * (1 - _JITTER + 2 * _JITTER * spread)
+    delay_s = schedule_s[attempts] * (1 - _JITTER + 2 * _JITTER * spread)
     asked_s = _retry_after_s(reply.retry_after, now_s) if reply and reply.retry_after else 0.0
     # A receiver may ask for time, but not for ever.
-    return Verdict(DeliveryState.PENDING, max(delay_s, min(asked_s, SCHEDULE_S[-1])))
+    return Verdict(DeliveryState.PENDING, max(delay_s, min(asked_s, _MAX_ASKED_S)))
 
 
 def _retry_after_s(value: str, now_s: float) -> float:

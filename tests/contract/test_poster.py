@@ -17,6 +17,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.seen.append((self.path, body, dict(self.headers)))
         self.send_response(int(self.path.rsplit("/", 1)[-1]))
         self.send_header("location", "/204")
+        if self.path == "/429":
+            self.send_header("retry-after", "120")
         self.send_header("content-length", "0")
         self.end_headers()
 
@@ -52,7 +54,7 @@ class FakeBench:
 
     def answers(self, status):
         url = f"http://receiver/{status}"
-        self.poster.answers[url] = [Reply(status)]
+        self.poster.answers[url] = [Reply(status, "120" if status == 429 else None)]
         return url
 
     def nobody(self):
@@ -89,6 +91,12 @@ async def test_post_returns_the_status_and_follows_nothing(receiver, status):
     reply = await receiver.poster.post(url, b"{}", {"webhook-id": "msg_a"})
     assert reply.status == status
     assert [seen[0] for seen in receiver.seen()] == [url]
+
+
+@pytest.mark.parametrize(("status", "retry_after"), [(429, "120"), (503, None)])
+async def test_post_returns_when_to_come_back(receiver, status, retry_after):
+    reply = await receiver.poster.post(receiver.answers(status), b"{}", {})
+    assert reply == Reply(status, retry_after)
 
 
 async def test_post_sends_body_and_headers_as_they_are(receiver):

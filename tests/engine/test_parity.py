@@ -22,6 +22,7 @@ from serve_app.engine.request import Progress, Request
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.schedulers import SAMPLERS
+from serve_app.pipelines.variants import Variant
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind
 
@@ -101,7 +102,7 @@ def _weave(
             inputs = Canvas(canvas.init, None, canvas.box)
         size = (spec.height, spec.width)
         scheduler = checkpoint.schedulers.make(spec)
-        body = Sample(checkpoint, spec, inputs, size, scheduler, Progress())
+        body = Sample(checkpoint, spec, inputs, size, scheduler, Variant(), Progress())
         futures.append(engine.submit(Request(body, key=size)))
         time.sleep(rng.random() * 0.01)
     paintings = [future.result() for future in futures]

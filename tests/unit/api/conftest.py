@@ -34,12 +34,12 @@ def documented_enhancement():
 class Api:
     """A client with the calls that tests make again and again."""
 
-    def __init__(self, service, http=None, jobs=None):
+    def __init__(self, service, app):
         self.service = service
-        app = create_api(service, http or HttpConfig(), jobs or JobsConfig())
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=app, raise_app_exceptions=True),
             base_url="http://testserver",
+            trust_env=False,
         )
 
     async def post(self, path, body=None, headers=None):
@@ -59,23 +59,35 @@ class Api:
         return self.service.jobs[reply["id"]].request
 
 
-@pytest.fixture
-def service():
-    return FakeService(
-        [
-            entry(),
-            entry(id="midjourney-v4-painta", enhancement=documented_enhancement()),
-            entry(id="inpaint-only", kinds=(Kind.INPAINT,)),
-        ]
-    )
+ENTRIES = [
+    entry(),
+    entry(id="midjourney-v4-painta", enhancement=documented_enhancement()),
+    entry(id="inpaint-only", kinds=(Kind.INPAINT,)),
+]
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """A service and an app with the default settings: an app takes 60 ms to build."""
+    service = FakeService(ENTRIES)
+    return service, create_api(service, HttpConfig(), JobsConfig())
 
 
 @pytest.fixture
-async def make_api(service):
+def service(shared):
+    shared[0].__init__(ENTRIES)  # as new
+    return shared[0]
+
+
+@pytest.fixture
+async def make_api(service, shared):
     made = []
 
-    def make(**settings):
-        made.append(Api(service, **settings))
+    def make(http=None, jobs=None):
+        app = shared[1]
+        if http or jobs:
+            app = create_api(service, http or HttpConfig(), jobs or JobsConfig())
+        made.append(Api(service, app))
         return made[-1]
 
     yield make
@@ -104,6 +116,6 @@ def load_golden():
 
 
 @pytest.fixture
-def open_api():
-    """The class itself, for tests that own their event loop."""
-    return Api
+def open_api(service, shared):
+    """For tests that own their event loop."""
+    return lambda: Api(service, shared[1])

@@ -220,6 +220,16 @@ async def test_key_of_a_strange_kind_is_a_bad_key(api, text_body, key):
     assert reply["message"] == "Invalid Api Key"
 
 
+async def test_codes_of_each_era_can_be_switched(make_api):
+    api = make_api(http=HttpConfig(real_codes_v3_v4=True, real_codes_v6_v7=False))
+    api.service.refusal = errors.Overloaded(4)
+    body = {"model_id": "your_model_id", "prompt": "a"}
+    answer = await api.post(TEXT2IMG, body)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "4")
+    answer = await api.post(V6, body)
+    assert (answer.status_code, "retry-after" in answer.headers) == (200, False)
+
+
 async def test_rate_limit_is_the_documented_error(api, text_body, load_golden):
     api.service.refusal = errors.RateLimited(30)
     answer = await api.post(TEXT2IMG, text_body)
@@ -250,6 +260,11 @@ async def test_unexpected_error_says_nothing(api, text_body, path):
     assert lines[0]["error"] == "ValueError"
     assert "fake.py" in lines[0]["frames"]
     assert SECRET not in json.dumps(lines)
+
+
+async def test_error_that_a_task_group_wrapped_is_found(api, text_body):
+    api.service.refusal = ExceptionGroup("tasks", [errors.Overloaded(3)])
+    assert (await api.post(V6, text_body)).headers["retry-after"] == "3"
 
 
 async def test_error_that_ray_wrapped_is_found_by_its_cause(api, text_body):

@@ -36,15 +36,9 @@ asyncio.run(accept())
 ROW = {"id": "a", "name": "n", "prefix": "p", "hash": "h", "created_at": 1.0}
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-async def config(request, tmp_path):
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/jobs.db"
-    else:
-        url = request.getfixturevalue("postgres_url")
-    config = DatabaseConfig(url=url, busy_timeout_s=5)
-    await asyncio.to_thread(upgrade, config)
-    return config
+@pytest.fixture
+def config(empty_database_url):
+    return DatabaseConfig(url=empty_database_url, busy_timeout_s=5)
 
 
 @pytest.fixture

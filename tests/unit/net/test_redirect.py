@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from serve_app.net import ForbiddenAddress, Refused, TooManyRedirects, TooSlow
+from serve_app.net import ForbiddenAddress, PostReply, Refused, TooManyRedirects, TooSlow
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -85,9 +85,17 @@ async def test_post_returns_the_status_and_follows_no_redirect(serve, client):
     server = await serve(redirect(f"http://good.test:{inside.port}/"))
     async with client() as guarded:
         url = f"http://good.test:{server.port}/hook"
-        assert await guarded.post(url, b"{}", {"Content-Type": "application/json"}) == 302
+        answer = await guarded.post(url, b"{}", {"Content-Type": "application/json"})
+    assert answer == PostReply(302)
     assert inside.calls == 0
     request = server.requests[0].lower()
     assert request.startswith(b"post /hook ")
     assert b"content-length: 2\r\n" in request
     assert b"content-type: application/json\r\n" in request
+
+
+async def test_post_tells_when_the_receiver_wants_to_be_asked_again(serve, client):
+    server = await serve(b"HTTP/1.1 503 Busy\r\nRETRY-AFTER: 120\r\nContent-Length: 0\r\n\r\n")
+    async with client() as guarded:
+        answer = await guarded.post(f"http://good.test:{server.port}/hook", b"", {})
+    assert answer == PostReply(503, "120")

@@ -1,0 +1,115 @@
+"""What the catalogue says: model_list, model_reload, schedulers_list, and categories not served."""
+
+from collections.abc import Awaitable, Callable
+
+import orjson
+from fastapi import APIRouter
+from pydantic import JsonValue
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serve_app import errors
+from serve_app.api import body, document
+from serve_app.api import errors as wire
+from serve_app.api.body import Fields
+from serve_app.api.call import read_key
+from serve_app.api.protocol import Service
+from serve_app.api.replies import ModelRow, ReloadReply, SchedulersReply
+from serve_app.api.schemas import SCHEDULERS, KeyBody, ReloadBody, parse
+from serve_app.config import HttpConfig
+from serve_app.models import ModelEntry
+
+__all__ = ["router"]
+
+_LIST_PATHS = ("/api/v3/dreambooth/model_list", "/api/v4/dreambooth/model_list")
+_RELOAD_PATHS = ("/api/v4/dreambooth/model_reload", "/api/v6/images/model_reload")
+_UNSERVED = {
+    "/api/v4/dreambooth/text2video": "text2video",
+    "/api/v5/controlnet": "controlnet",
+    "/api/v6/images/controlnet": "controlnet",
+}
+_NUM_LISTED = 17  # the documented reply leaves out the last one, LCMScheduler
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def router(service: Service, http: HttpConfig) -> APIRouter:
+    """Make the routes about models."""
+
+    async def read(request: Request) -> Fields:
+        fields = await body.read(request, http.max_json_depth)
+        await service.identify(read_key(fields, request.headers))
+        return fields
+
+    async def list_models(request: Request) -> Response:
+        await read(request)
+        ready = await service.readiness()
+        rows = [_row(entry, ready.get(entry.id, False)) for entry in service.catalogue]
+        return _json([row.model_dump() for row in rows])
+
+    async def reload(request: Request) -> Response:
+        model_id = parse(ReloadBody, await read(request)).model_id
+        if model_id not in {entry.id for entry in service.catalogue}:
+            raise errors.ModelNotFound("model_reload")
+        assert model_id is not None, "None is no id of the catalogue"
+        is_ready = (await service.readiness()).get(model_id, False)
+        text = "The model is loaded." if is_ready else "The model is loading."
+        return wire.response(
+            ReloadReply(
+                status="success" if is_ready else "processing",
+                message=text,
+                messege=text,
+                model_id=model_id,
+            )
+        )
+
+    async def list_schedulers(request: Request) -> Response:
+        await read(request)
+        return _json(SchedulersReply(schedulers=list(SCHEDULERS[:_NUM_LISTED])).model_dump())
+
+    routes = APIRouter(tags=["Models"])
+    for path in _LIST_PATHS:
+        _add(routes, path, list_models, "model_list")
+    for path in _RELOAD_PATHS:
+        _add(routes, path, reload, "model_reload")
+    _add(routes, "/api/v1/enterprise/schedulers_list", list_schedulers, "schedulers_list")
+    for path, category in _UNSERVED.items():
+        _add(routes, path, _refuse(read, category), "unserved")
+    return routes
+
+
+def _refuse(read: Callable[[Request], Awaitable[Fields]], category: str) -> Endpoint:
+    async def refuse(request: Request) -> Response:
+        await read(request)
+        raise errors.NotServed(f"The model category {category} is not served here.")
+
+    return refuse
+
+
+def _row(entry: ModelEntry, is_ready: bool) -> ModelRow:
+    return ModelRow(
+        model_id=entry.id,
+        status="model_ready" if is_ready else "model_loading",
+        created_at=None,
+        instance_prompt=entry.instance_prompt,
+        model_name=entry.name or entry.id,
+        description=entry.description,
+        screenshots="",
+    )
+
+
+def _json(content: JsonValue) -> Response:
+    return Response(orjson.dumps(content), media_type="application/json")
+
+
+def _add(routes: APIRouter, path: str, endpoint: Endpoint, action: str) -> None:
+    model = ReloadBody if action == "model_reload" else KeyBody
+    routes.add_api_route(
+        path,
+        endpoint,
+        methods=["POST"],
+        name=path.removeprefix("/api/").replace("/", "_"),
+        summary=document.SUMMARIES[action],
+        openapi_extra=document.request_body(model, document.EXAMPLES[action]),
+        responses=document.CALL_RESPONSES[action],
+    )

@@ -1,0 +1,220 @@
+"""LoRA sets, token merging, VAEs and embeddings per request, in company of requests without."""
+
+import asyncio
+import io
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import peft
+import pytest
+import tomesd
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
+from PIL import Image
+from safetensors.torch import save_file
+
+from serve_app import errors
+from serve_app.config import EngineConfig
+from serve_app.models import AddOn, ModelEntry
+from serve_app.pipelines.loader import load_checkpoint
+from serve_app.pipelines.painter import WeavePainter
+from serve_app.pipelines.randomweights import random_vae
+from serve_app.types import GenerationSpec, Kind, LoraUse, Pictures
+
+# peft warns of a second adapter, which is what is wanted.
+pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
+
+
+@pytest.fixture(scope="module")
+def stock(folder: Callable[[str], Path]) -> DiffusionPipeline:
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        folder("attention"), safety_checker=None
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def add_ons(folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> list[AddOn]:
+    root = tmp_path_factory.mktemp("addons")
+    torch.manual_seed(11)
+    for name in ("ink", "v1.5-gold"):
+        write_lora(folder("attention"), root / name)
+    random_vae().save_pretrained(root / "vae")
+    save_file(random_vae().state_dict(), root / "vae.safetensors")
+    save_file({"emb_params": torch.randn(2, 32)}, root / "style.safetensors")
+    save_file({"nonsense": torch.zeros(1)}, root / "broken.safetensors")
+    lora = "pytorch_lora_weights.safetensors"
+    return [
+        AddOn(id="ink", type="lora", source=root / "ink" / lora),
+        AddOn(id="v1.5-gold", type="lora", source=root / "v1.5-gold" / lora),
+        AddOn(id="broken", type="lora", source=root / "broken.safetensors"),
+        AddOn(id="elsewhere", type="lora", source=root / "none", models=("another",)),
+        AddOn(id="soft", type="vae", source=root / "vae"),
+        AddOn(id="file", type="vae", source=root / "vae.safetensors"),
+        AddOn(id="style", type="embedding", source=root / "style.safetensors", trigger="sks"),
+    ]
+
+
+def write_lora(checkpoint: Path, target: Path) -> None:
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None)
+    config = peft.LoraConfig(r=4, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    text = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    pipeline.unet.add_adapter(config)
+    pipeline.text_encoder.add_adapter(text)
+    diffusers.StableDiffusionPipeline.save_lora_weights(
+        target,
+        unet_lora_layers=layers(pipeline.unet),
+        text_encoder_lora_layers=layers(pipeline.text_encoder),
+    )
+
+
+def layers(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return convert_state_dict_to_diffusers(peft.get_peft_model_state_dict(module))
+
+
+@pytest.fixture(scope="module")
+def painter(folder: Callable[[str], Path], add_ons: Sequence[AddOn]) -> Iterator[WeavePainter]:
+    source = folder("attention")
+    entry = ModelEntry(id="random", source=source, kinds=tuple(Kind), native_size_px=64)
+    config = EngineConfig(device="cpu", turn_ticks=2, measure_rows=False)
+    painter = WeavePainter(entry, config, load_checkpoint(entry, config, add_ons))
+    yield painter
+    painter.close()
+
+
+def pixels(pictures: Pictures) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(pictures.pictures[0].data))).astype(int)
+
+
+def paint_stock(stock: DiffusionPipeline, spec: GenerationSpec) -> np.ndarray:
+    parts = stock.components | {"scheduler": diffusers.DDIMScheduler.from_config(
+        stock.scheduler.config
+    )}  # fmt: skip
+    pipeline = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    result = pipeline(
+        prompt=spec.prompt,
+        height=64,
+        width=64,
+        num_inference_steps=spec.steps,
+        guidance_scale=spec.guidance_scale,
+        generator=torch.Generator().manual_seed(spec.seed),
+        output_type="np",
+    )
+    return (result.images[0] * 255).round().astype(int)
+
+
+async def test_lora_sets_in_one_engine_equal_stock_each(
+    painter: WeavePainter,
+    stock: DiffusionPipeline,
+    add_ons: Sequence[AddOn],
+    make_spec: Callable[..., GenerationSpec],
+) -> None:
+    ink, gold = LoraUse(id="ink", strength=0.8), LoraUse(id="v1.5-gold", strength=0.5)
+    sets: list[tuple[LoraUse, ...]] = [(), (ink,), (gold,), (gold, ink)]
+    specs = [make_spec(loras=loras, steps=5, seed=n) for n, loras in enumerate(sets * 2)]
+    woven = await asyncio.gather(
+        *(painter.paint(number, spec, None) for number, spec in enumerate(specs))
+    )
+    base = paint_stock(stock, specs[0])
+    stock.load_lora_weights(add_ons[0].source, adapter_name="ink")
+    stock.load_lora_weights(add_ons[1].source, adapter_name="gold")
+    for spec, result in zip(specs, woven, strict=True):
+        if spec.loras:
+            stock.enable_lora()
+            names = [use.id.removeprefix("v1.5-") for use in spec.loras]
+            stock.set_adapters(names, [use.strength for use in spec.loras])
+        else:
+            stock.disable_lora()
+        assert np.abs(pixels(result) - paint_stock(stock, spec)).max() <= 1
+    stock.unload_lora_weights()
+    assert np.abs(pixels(woven[0]) - base).max() <= 1
+    assert np.abs(pixels(woven[1]) - pixels(woven[0])).max() > 8, "the LoRA does something"
+    assert painter.snapshot().rows_per_forward > 2
+
+
+async def test_tomesd_next_to_requests_without_equals_stock(
+    painter: WeavePainter, stock: DiffusionPipeline, make_spec: Callable[..., GenerationSpec]
+) -> None:
+    specs = [make_spec(tomesd=bool(n % 2), steps=6, seed=n) for n in range(4)]
+    woven = await asyncio.gather(*(painter.paint(n, spec, None) for n, spec in enumerate(specs)))
+    for spec, result in zip(specs, woven, strict=True):
+        if spec.tomesd:
+            tomesd.apply_patch(stock, ratio=0.5, use_rand=False)
+        expected = paint_stock(stock, spec)
+        tomesd.remove_patch(stock)
+        assert np.abs(pixels(result) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["soft", "file"])
+async def test_vae_of_request_decodes_it_alone(
+    painter: WeavePainter, name: str, make_spec: Callable[..., GenerationSpec]
+) -> None:
+    own, other, again = await asyncio.gather(
+        painter.paint(1, make_spec(), None),
+        painter.paint(2, make_spec(vae=name), None),
+        painter.paint(3, make_spec(), None),
+    )
+    assert np.abs(pixels(own) - pixels(again)).max() <= 1
+    assert np.abs(pixels(own) - pixels(other)).max() > 8
+
+
+async def test_embedding_acts_only_where_it_is_named(
+    painter: WeavePainter, make_spec: Callable[..., GenerationSpec]
+) -> None:
+    plain, named, elsewhere = await asyncio.gather(
+        painter.paint(1, make_spec(prompt="a sks cat", steps=8), None),
+        painter.paint(2, make_spec(prompt="a sks cat", steps=8, embeddings=("style",)), None),
+        painter.paint(3, make_spec(prompt="a sks cat", steps=8), None),
+    )
+    assert np.abs(pixels(plain) - pixels(elsewhere)).max() <= 1
+    assert np.abs(pixels(plain) - pixels(named)).max() > 1
+
+
+def test_embedding_without_its_trigger_goes_to_the_end(
+    painter: WeavePainter, make_spec: Callable[..., GenerationSpec]
+) -> None:
+    apply = painter._checkpoint.embeddings.apply
+    assert apply(make_spec(prompt="a cat", embeddings=("style",))).prompt == "a cat <embedding-0>"
+    spec = apply(make_spec(prompt="sks, tasks", negative_prompt="SKS", embeddings=("style",)))
+    assert (spec.prompt, spec.negative_prompt) == ("<embedding-0>, tasks", "<embedding-0>")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        pytest.param({"loras": (LoraUse(id="none", strength=1),)}, "lora_model", id="lora"),
+        pytest.param(
+            {"loras": (LoraUse(id="elsewhere", strength=1),)}, "lora_model", id="other-models-lora"
+        ),
+        pytest.param({"vae": "none"}, "vae", id="vae"),
+        pytest.param({"embeddings": ("none",)}, "embeddings_model", id="embedding"),
+        pytest.param({"scheduler": "MagicScheduler"}, "scheduler", id="scheduler"),
+    ],
+)
+async def test_unknown_name_is_refused_with_its_field(
+    painter: WeavePainter,
+    change: dict[str, object],
+    field: str,
+    make_spec: Callable[..., GenerationSpec],
+) -> None:
+    with pytest.raises(errors.InvalidRequest) as caught:
+        await painter.paint(1, make_spec(**change), None)
+    assert caught.value.field == field
+
+
+async def test_lora_that_does_not_fit_fails_its_job_alone(
+    painter: WeavePainter, make_spec: Callable[..., GenerationSpec]
+) -> None:
+    broken = make_spec(loras=(LoraUse(id="broken", strength=1),))
+    before = await painter.paint(1, make_spec(), None)
+    failed, fine = await asyncio.gather(
+        painter.paint(2, broken, None), painter.paint(3, make_spec(), None), return_exceptions=True
+    )
+    assert isinstance(failed, errors.GenerationFailed)
+    assert isinstance(fine, Pictures)
+    assert np.abs(pixels(fine) - pixels(before)).max() <= 1

@@ -1,0 +1,44 @@
+"""The docs say what the code does."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from serve_app import errors
+from serve_app.config import reference
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def test_settings_page_is_up_to_date():
+    """If this fails: `dreamserve settings > docs/configuration.md`."""
+    assert (DOCS / "configuration.md").read_text() == reference.markdown()
+
+
+@pytest.mark.parametrize("cls", [getattr(errors, n) for n in errors.__all__ if n[0].isupper()])
+def test_error_has_a_row_in_its_page(cls):
+    page = (DOCS / "errors.md").read_text()
+    assert f"| `{cls.code}` | {cls.status} |" in page
+
+
+def test_files_named_in_the_architecture_exist():
+    text = (DOCS / "architecture.md").read_text()
+    named = re.findall(r"^\| `([^`*]+)` \|", text, flags=re.MULTILINE)
+    assert len(named) > 30
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_readme_commands_are_make_targets():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert targets[:3] == ["demo", "test", "run"]
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_ci_runs_the_same_targets():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "make check" in script
+    assert "make test" in script

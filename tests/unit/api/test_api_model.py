@@ -1,0 +1,71 @@
+"""The calls about models."""
+
+import pytest
+
+
+@pytest.mark.parametrize("version", ["v3", "v4"])
+async def test_model_list_is_a_bare_array_of_the_documented_rows(api, version):
+    api.service.ready = {"your_model_id": True}
+    rows = await api.reply(f"/api/{version}/dreambooth/model_list", {"key": ""})
+    assert rows[0] == {
+        "model_id": "your_model_id",
+        "status": "model_ready",
+        "created_at": None,
+        "instance_prompt": None,
+        "model_name": "your_model_id",
+        "description": "",
+        "screenshots": "",
+    }
+    assert [row["status"] for row in rows[1:]] == ["model_loading"] * 2
+
+
+@pytest.mark.parametrize("path", ["/api/v4/dreambooth/model_reload", "/api/v6/images/model_reload"])
+@pytest.mark.parametrize(("is_ready", "status"), [(True, "success"), (False, "processing")])
+async def test_model_reload_tells_whether_the_model_is_loaded(api, path, is_ready, status):
+    api.service.ready = {"your_model_id": is_ready}
+    reply = await api.reply(path, {"key": "", "model_id": "your_model_id"})
+    assert (reply["status"], reply["model_id"]) == (status, "your_model_id")
+    assert reply["message"] == reply["messege"]
+
+
+@pytest.mark.parametrize("model_id", [None, "nope", "../x"])
+async def test_model_reload_of_an_unknown_model_is_the_documented_error(api, model_id):
+    body = {"key": "", "model_id": model_id}
+    reply = await api.reply("/api/v4/dreambooth/model_reload", body)
+    assert (reply["status"], reply["message"]) == ("error", "Model id not found")
+    assert (await api.post("/api/v6/images/model_reload", body)).status_code == 404
+
+
+async def test_schedulers_list_is_the_documented_one(api, load_golden):
+    reply = await api.reply("/api/v1/enterprise/schedulers_list", {"key": ""})
+    assert reply == load_golden("schedulers_list")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/v4/dreambooth/text2video", 200),
+        ("/api/v5/controlnet", 200),
+        ("/api/v6/images/controlnet", 400),
+    ],
+)
+async def test_category_that_is_not_served_says_so(api, path, status):
+    answer = await api.post(path, {"key": "", "prompt": "a cat"})
+    assert answer.status_code == status
+    assert answer.json()["status"] == "error"
+    assert "is not served here" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v4/dreambooth/model_list",
+        "/api/v4/dreambooth/model_reload",
+        "/api/v1/enterprise/schedulers_list",
+        "/api/v4/dreambooth/text2video",
+    ],
+)
+async def test_calls_about_models_ask_for_the_key(api, path):
+    api.service.keys = {"good": "owner"}
+    reply = await api.reply(path, {"key": "bad", "model_id": "your_model_id"})
+    assert reply["message"] == "Invalid Api Key"

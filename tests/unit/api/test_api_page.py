@@ -1,0 +1,54 @@
+"""`docs/api.md` names every call, field, reply key and reason."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from serve_app import errors
+from serve_app.api import replies
+from serve_app.api.schemas import FetchBody, GenerationBody
+
+PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
+QUOTED = set(re.findall(r"`([^`\n]+)`", PAGE))
+REPLIES = [getattr(replies, name) for name in replies.__all__]
+REASONS = [
+    cls.code
+    for cls in vars(errors).values()
+    if isinstance(cls, type) and issubclass(cls, errors.DreamserveError)
+]
+
+
+@pytest.mark.parametrize("field", ["key", *GenerationBody.model_fields, *FetchBody.model_fields])
+def test_page_names_every_request_field(field):
+    assert field in QUOTED
+
+
+@pytest.mark.parametrize("key", sorted({key for reply in REPLIES for key in reply.model_fields}))
+def test_page_names_every_reply_key(key):
+    assert key in QUOTED
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_page_names_every_reason(reason):
+    assert reason in QUOTED
+
+
+async def test_page_names_every_call(api):
+    paths = (await api.http.get("/openapi.json")).json()["paths"]
+    lines = [line for line in PAGE.splitlines() if line.startswith("| `/api/")]
+    named = set()
+    for line in lines:
+        first, *others = re.findall(r"`([^`]+)`", line.split("|")[1])
+        base = first if line.startswith("| `/api/v3/dreambooth`") else first.rpartition("/")[0]
+        named |= {first, *(path if path.startswith("/api/") else base + path for path in others)}
+    assert {path for path in paths if path.startswith("/api/")} == named
+
+
+async def test_page_names_every_meta_key(api, inpaint_body, text_body):
+    for path, body in (
+        ("/api/v4/dreambooth/inpaint", inpaint_body),
+        ("/api/v3/dreambooth", text_body),
+    ):
+        meta = (await api.reply(path, body))["meta"]
+        assert set(meta) <= QUOTED

@@ -1,0 +1,140 @@
+"""The use cases over in-memory stores and a fake graph."""
+
+import asyncio
+import base64
+
+import pytest
+
+from serve_app import errors
+from serve_app.config import AppConfig
+from serve_app.jobs.driver import Driver
+from serve_app.jobs.fake import FakeGraph
+from serve_app.jobs.memory import MemoryJobStore, MemoryKeyStore
+from serve_app.models import Catalogue
+from serve_app.service import GenerationService, Stores
+from serve_app.storage.memory import MemoryStore
+from serve_app.types import JobState
+from tests.builders import job_request
+
+
+class Bench:
+    def __init__(self, graph=None, **settings):
+        self.config = AppConfig.model_validate(
+            {"auth": {"mode": "keys"}, "jobs": {"poll_s": 0.05, **settings}}
+        )
+        self.graph = graph or FakeGraph()
+        self.jobs, self.files = MemoryJobStore(), MemoryStore()
+        self.keys = MemoryKeyStore()
+        self.driver = Driver(self.jobs, self.graph, self.config.jobs, lambda _job, _outcome: "{}")
+        self.service = GenerationService(
+            Stores(self.jobs, self.files, self.keys),
+            Catalogue([]),
+            self.driver,
+            self.graph,
+            self.config,
+        )
+
+
+@pytest.fixture
+async def bench():
+    bench = Bench()
+    bench.driver.start()
+    yield bench
+    await bench.driver.close()
+
+
+async def test_wait_returns_the_finished_job(bench):
+    job = await bench.service.submit(job_request())
+    done = await bench.service.wait(job.id, 5, cancel_if_left=True)
+    assert done.state is JobState.SUCCESS
+
+
+async def test_wait_returns_when_the_hold_is_over(bench):
+    bench.graph.duration_s = 30
+    job = await bench.service.submit(job_request())
+    held = await bench.service.wait(job.id, 0.05, cancel_if_left=True)
+    assert held.state is JobState.PROCESSING
+
+
+async def test_wait_sees_a_job_that_another_process_drives(bench):
+    job = await bench.jobs.add(job_request(), max_open=9)
+    await bench.jobs.claim("elsewhere", 60, 1)
+    waiting = asyncio.create_task(bench.service.wait(job.id, 5, cancel_if_left=True))
+    await asyncio.sleep(0.01)
+    await bench.jobs.cancel(job.id)
+    assert (await waiting).state is JobState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("cancel_if_left", "state"), [(True, JobState.CANCELLED), (False, JobState.PROCESSING)]
+)
+async def test_client_that_leaves_cancels_its_job_only_if_asked(bench, cancel_if_left, state):
+    bench.graph.duration_s = 30
+    job = await bench.service.submit(job_request())
+    waiting = asyncio.create_task(bench.service.wait(job.id, 30, cancel_if_left=cancel_if_left))
+    await asyncio.sleep(0.02)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (await bench.jobs.get(job.id)).state is state
+    assert bool(bench.graph.at_work) is not cancel_if_left
+
+
+async def test_fetch_shows_live_progress(bench):
+    bench.graph.duration_s = 30
+    job = await bench.service.submit(job_request())
+    await asyncio.sleep(0.01)
+    assert (await bench.service.fetch(job.id, "open")).progress == 0.5
+
+
+@pytest.mark.parametrize("call", ["fetch", "cancel"])
+async def test_job_of_another_key_is_not_found(bench, call):
+    job = await bench.service.submit(job_request(key_id="key_a"))
+    with pytest.raises(errors.JobNotFound):
+        await getattr(bench.service, call)(job.id, "key_b")
+
+
+async def test_submit_beyond_max_open_is_refused():
+    bench = Bench(max_open=1)
+    await bench.jobs.add(job_request(), max_open=1)
+    with pytest.raises(errors.Overloaded):
+        await bench.service.submit(job_request())
+
+
+async def test_inline_picture_is_kept_as_a_file(bench):
+    text = base64.b64encode(b"picture").decode()
+    source = await bench.service.keep_input("init_image", text)
+    assert await bench.files.get(source.stored_key) == b"picture"
+    assert await bench.service.read_file(source.stored_key) is None  # inputs are never shown
+
+
+async def test_url_is_kept_as_it_is(bench):
+    source = await bench.service.keep_input("init_image", "https://example.com/a.png")
+    assert (source.url, source.stored_key) == ("https://example.com/a.png", None)
+
+
+async def test_identify_knows_its_keys_until_they_are_revoked(bench):
+    key, secret = await bench.keys.create("team")
+    assert await bench.service.identify(secret) == key.id
+    await bench.keys.revoke(key.id)
+    for wrong in (secret, None, "", "sd_live_unknown"):
+        with pytest.raises(errors.InvalidKey):
+            await bench.service.identify(wrong)
+
+
+async def test_result_file_is_served_by_its_link(bench):
+    plan = bench.service.reserve_output(2, base64=False, temp=True)
+    await bench.files.put(plan.keys[1], b"png", "image/png")
+    stored = await bench.service.read_file(plan.keys[1])
+    assert (stored.data, stored.media_type) == (b"png", "image/png")
+    url = await bench.service.output_url(plan.keys[1], "http://host/prefix/")
+    assert url == f"http://host/prefix/files/{plan.keys[1]}"
+
+
+async def test_eta_grows_with_the_queue(bench):
+    bench.graph.duration_s = 30
+    job = await bench.service.submit(job_request())
+    alone = await bench.service.eta_s(job)
+    for _ in range(200):
+        await bench.jobs.add(job_request(), max_open=999)
+    assert await bench.service.eta_s(job) > alone
