@@ -174,7 +174,7 @@ def compare(name: str, model: Model, mixed: bool, rounds: int) -> str:
     }
     times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     with torch.no_grad():
-        for way, work in ways.items():
+        for work in ways.values():
             work()  # warm up: caches, prototypes of the schedulers
         before = engine.snapshot()
         for _ in range(rounds):

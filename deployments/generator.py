@@ -1,10 +1,11 @@
 """Generator: one model on one device. A deployment per model of the catalogue."""
 
+from deployments.metrics import Instruments
 from deployments.stage import stage
 from serve_app.config import EngineConfig, LoggingConfig
 from serve_app.models import ModelEntry
 from serve_app.pipelines import load_painter
-from serve_app.telemetry import logging
+from serve_app.telemetry import logging, metrics
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
 
 __all__ = ["Generator"]
@@ -16,6 +17,8 @@ class Generator:
     def __init__(self, entry: ModelEntry, engine: EngineConfig, logs: LoggingConfig) -> None:
         logging.configure(logs)
         self._painter = load_painter(entry, engine)
+        self._instruments = Instruments(metrics.ENGINE)
+        self._labels = {"model_id": entry.id}
 
     @stage
     async def paint(
@@ -33,8 +36,12 @@ class Generator:
         return True
 
     def check_health(self) -> None:
-        """Raise when the engine is dead or stuck; Serve then replaces the replica."""
+        """Raise when the engine is dead or stuck; Serve then replaces the replica.
+
+        Called every few seconds, which is also how often the metrics are worth reporting.
+        """
         self._painter.check_health()
+        self._instruments.report(self._painter.snapshot(), self._labels)
 
     def __del__(self) -> None:
         if painter := getattr(self, "_painter", None):

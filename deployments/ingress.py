@@ -50,6 +50,10 @@ class Ingress:
         """Called by Serve after the constructor; see `serve.ingress`."""
         return create_api(self._service, self._config.http, self._config.jobs)
 
+    def check_health(self) -> None:
+        """Raise when nobody drives jobs here any more; Serve then replaces the replica."""
+        self._driver.check_health()
+
     async def __del__(self) -> None:
         await self._driver.close()
         await self._jobs.close()

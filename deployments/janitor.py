@@ -1,15 +1,19 @@
 """Janitor: drives jobs whose driver died, sends webhooks, removes what has expired; one replica."""
 
 import asyncio
+import contextlib
 
 from deployments.clients import GraphClient, Stages
+from deployments.metrics import Instruments
+from serve_app import errors
 from serve_app.api.webhook import body as webhook_body
 from serve_app.config import AppConfig
 from serve_app.jobs import Driver, open_job_store
 from serve_app.jobs.outbox import SqlOutbox
 from serve_app.jobs.sweeper import Sweeper
 from serve_app.storage import open_store
-from serve_app.telemetry import logging
+from serve_app.telemetry import logging, metrics
+from serve_app.telemetry.metrics import OpenJobs
 from serve_app.webhooks import open_sender
 
 __all__ = ["Janitor"]
@@ -30,7 +34,20 @@ class Janitor:
         outbox = SqlOutbox(self._jobs.database)
         sweeper = Sweeper(self._jobs, outbox, files, config.jobs, config.storage)
         sender = open_sender(outbox, config.webhooks)
+        self._instruments = Instruments(metrics.JOBS)
+        self._open: dict[str, int] = {}
         self._rounds = [asyncio.create_task(part.run()) for part in (sweeper, sender)]
+
+    async def check_health(self) -> None:
+        """Raise when a part has died; report the open jobs while at it."""
+        self._driver.check_health()
+        for task in self._rounds:
+            if task.done():
+                raise RuntimeError("a round of the janitor has ended")
+        with contextlib.suppress(errors.JobStoreUnavailable):
+            counts = await self._jobs.count_open()
+            self._open = dict.fromkeys(self._open, 0) | counts
+            self._instruments.report(OpenJobs(self._open), {})
 
     async def __del__(self) -> None:
         for task in self._rounds:

@@ -38,6 +38,7 @@ def build(args: AppConfig) -> Application:
             Generator,
             entry.serve,
             entry,
+            catalogue.add_ons_of(entry.id),
             config.engine,
             config.logging,
             name=f"Generator:{entry.id}",

@@ -1,6 +1,7 @@
 """`GenerationService`: the use cases behind the HTTP API. Knows no HTTP, no Ray, no torch."""
 
 import asyncio
+import dataclasses
 from dataclasses import dataclass
 
 from serve_app import errors
@@ -10,7 +11,8 @@ from serve_app.config.components import AuthMode
 from serve_app.images import source
 from serve_app.jobs.driver import Driver
 from serve_app.jobs.graph import Graph
-from serve_app.jobs.protocol import JobStore, KeyStore
+from serve_app.jobs.protocol import Idempotency, JobStore, KeyStore
+from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue
 from serve_app.storage import names
 from serve_app.storage.protocol import ObjectStore
@@ -49,6 +51,7 @@ class GenerationService:
         self._driver = driver
         self._graph = graph
         self._config = config
+        self._rate = RateLimiter(config.limits.requests_per_minute)
 
     async def keep_input(self, field: str, text: str) -> ImageSource:
         """Keep an input picture for every run of the job: a URL as it is, inline data as a file.
@@ -63,14 +66,35 @@ class GenerationService:
         await self._files.put(key, parsed, "application/octet-stream")
         return ImageSource(field=field, stored_key=key)
 
-    async def submit(self, request: JobRequest) -> Job:
-        """Accept a job; from here on it is not lost.
+    async def admit(self, key_id: str, idempotency: Idempotency | None = None) -> Job | None:
+        """Refuse a generation call before any work; a repeated one gets the job it has already.
 
         Raises:
             errors.Overloaded: too many jobs are open.
+            errors.RateLimited: this key sends too much, or has too many open jobs.
+            errors.InvalidRequest: the idempotency key came with another request before.
         """
-        job = await self._jobs.add(request, self._config.jobs.max_open)
-        await self._driver.take(job.id)
+        repeated = await self._jobs.admit(
+            key_id, self._config.jobs.max_open, self._max_open_per_key, self._timed(idempotency)
+        )
+        if repeated is None and self._tells_keys_apart:
+            await self._rate.count(key_id)
+        return repeated
+
+    async def submit(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
+        """Accept a job; from here on it is not lost. A repeated call gets the job of the first.
+
+        Raises:
+            errors.Overloaded: too many jobs are open.
+            errors.RateLimited: too many of them are this key's.
+            errors.InvalidRequest: the idempotency key came with another request before.
+        """
+        max_open = self._config.jobs.max_open
+        job = await self._jobs.add(
+            request, max_open, self._max_open_per_key, self._timed(idempotency)
+        )
+        if job.state is JobState.QUEUED:
+            await self._driver.take(job.id)
         return job
 
     async def wait(self, job_id: int, hold_s: float, *, cancel_if_left: bool) -> Job:
@@ -82,9 +106,9 @@ class GenerationService:
         deadline = loop.time() + hold_s
         try:
             while True:
-                job = await self._get(job_id)
                 left_s = deadline - loop.time()
-                if job.state.is_final or left_s <= 0:
+                job = await self._seen(job_id, is_last=left_s <= 0)
+                if job is not None and (job.state.is_final or left_s <= 0):
                     return job
                 if not await self._driver.wait(job_id, left_s):
                     await asyncio.sleep(min(_WATCH_S, left_s))
@@ -153,11 +177,32 @@ class GenerationService:
         """Public link of a result file."""
         return f"{base_url.rstrip('/')}/files/{key}"
 
+    @property
+    def _tells_keys_apart(self) -> bool:
+        return self._config.auth.mode is AuthMode.KEYS
+
+    @property
+    def _max_open_per_key(self) -> int | None:
+        return self._config.limits.max_open_per_key if self._tells_keys_apart else None
+
+    def _timed(self, idempotency: Idempotency | None) -> Idempotency | None:
+        ttl_s = self._config.jobs.idempotency_ttl_s
+        return idempotency and dataclasses.replace(idempotency, ttl_s=ttl_s)
+
     async def _get(self, job_id: int) -> Job:
         job = await self._jobs.get(job_id)
         if job is None:
             raise errors.JobNotFound(job_id)
         return job
+
+    async def _seen(self, job_id: int, *, is_last: bool) -> Job | None:
+        """Read a job that is waited for; a short outage of the store must not end the wait."""
+        try:
+            return await self._get(job_id)
+        except errors.JobStoreUnavailable:
+            if is_last:
+                raise
+            return None
 
     async def _owned(self, job_id: int, key_id: str) -> Job:
         job = await self._get(job_id)

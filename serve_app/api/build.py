@@ -5,7 +5,7 @@ import secrets
 from pydantic import JsonValue
 
 from serve_app import errors
-from serve_app.api import enhance, size, unserved
+from serve_app.api import addon, enhance, size, unserved
 from serve_app.api.call import Call
 from serve_app.api.protocol import Service
 from serve_app.api.schemas import GenerationBody, field_message
@@ -31,7 +31,10 @@ async def build(body: GenerationBody, kind: Kind, call: Call, service: Service) 
         raise errors.ModelNotFound("no model_id")
     entry = service.catalogue.find(body.model_id, kind)
     problems = (
-        _missing(body, kind, call.api) | size.problems(body, call.api) | unserved.reasons(body)
+        _missing(body, kind, call.api)
+        | size.problems(body, call.api)
+        | unserved.reasons(body)
+        | addon.problems(body, entry, service.catalogue)
     )
     if problems:
         raise errors.InvalidFields(problems)
@@ -97,6 +100,11 @@ def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry) -> GenerationSpec
         seed=secrets.randbelow(2**32) if body.seed is None else body.seed,
         clip_skip=body.clip_skip or 1,
         tomesd=body.tomesd,
+        loras=addon.loras(body),
+        vae=body.vae,
+        embeddings=body.embeddings_model,
+        exclusive=body.exclusive,
+        full_frame=body.full_frame,
     )
 
 

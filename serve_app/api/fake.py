@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from serve_app import errors
 from serve_app.api import link
 from serve_app.api.protocol import StoredFile
-from serve_app.models import Catalogue, ModelEntry
+from serve_app.models import AddOn, Catalogue, ModelEntry
 from serve_app.types import (
     ImageSource,
     Job,
@@ -30,8 +30,13 @@ class FakeService:
     `submit`. What was asked for is in `jobs`, `holds` and `inputs`.
     """
 
-    def __init__(self, entries: Iterable[ModelEntry], keys: dict[str, str] | None = None) -> None:
-        self.catalogue = Catalogue(entries)
+    def __init__(
+        self,
+        entries: Iterable[ModelEntry],
+        keys: dict[str, str] | None = None,
+        add_ons: Iterable[AddOn] = (),
+    ) -> None:
+        self.catalogue = Catalogue(entries, add_ons)
         self.keys = keys
         self.outcome: JobResult | JobFailure | None = JobResult(
             keys=(), nsfw=(False,), generation_time_s=20.970642805099487

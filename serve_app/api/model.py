@@ -1,6 +1,7 @@
 """What the catalogue says: model_list, model_reload, schedulers_list, and categories not served."""
 
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import orjson
 from fastapi import APIRouter
@@ -17,7 +18,7 @@ from serve_app.api.protocol import Service
 from serve_app.api.replies import ModelRow, ReloadReply, SchedulersReply
 from serve_app.api.schemas import SCHEDULERS, KeyBody, ReloadBody, parse
 from serve_app.config import HttpConfig
-from serve_app.models import ModelEntry
+from serve_app.models import AddOn, ModelEntry
 
 __all__ = ["router"]
 
@@ -28,6 +29,7 @@ _UNSERVED = {
     "/api/v5/controlnet": "controlnet",
     "/api/v6/images/controlnet": "controlnet",
 }
+_CATEGORIES = {"lora": "lora", "vae": "vae", "embedding": "embeddings"}  # spelt as clients know
 _NUM_LISTED = 17  # the documented reply leaves out the last one, LCMScheduler
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -45,6 +47,9 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
         await read(request)
         ready = await service.readiness()
         rows = [_row(entry, ready.get(entry.id, False)) for entry in service.catalogue]
+        for add_on in service.catalogue.add_ons:
+            is_ready = any(is_up and add_on.fits(model_id) for model_id, is_up in ready.items())
+            rows.append(_add_on_row(add_on, is_ready))
         return _json([row.model_dump() for row in rows])
 
     async def reload(request: Request) -> Response:
@@ -89,13 +94,31 @@ def _refuse(read: Callable[[Request], Awaitable[Fields]], category: str) -> Endp
 def _row(entry: ModelEntry, is_ready: bool) -> ModelRow:
     return ModelRow(
         model_id=entry.id,
-        status="model_ready" if is_ready else "model_loading",
+        status=_status(is_ready),
         created_at=None,
         instance_prompt=entry.instance_prompt,
         model_name=entry.name or entry.id,
         description=entry.description,
         screenshots="",
+        model_category=entry.category,
     )
+
+
+def _add_on_row(add_on: AddOn, is_ready: bool) -> ModelRow:
+    return ModelRow(
+        model_id=add_on.id,
+        status=_status(is_ready),
+        created_at=None,
+        instance_prompt=add_on.trigger,
+        model_name=add_on.name or add_on.id,
+        description=add_on.description,
+        screenshots="",
+        model_category=_CATEGORIES[add_on.type],
+    )
+
+
+def _status(is_ready: bool) -> Literal["model_ready", "model_loading"]:
+    return "model_ready" if is_ready else "model_loading"
 
 
 def _json(content: JsonValue) -> Response:

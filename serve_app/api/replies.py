@@ -125,6 +125,7 @@ class ModelRow(BaseModel):
     model_name: str
     description: str
     screenshots: str
+    model_category: str = Field(description="stable_diffusion, ..., lora, vae or embeddings")
 
 
 class SchedulersReply(BaseModel):

@@ -59,6 +59,7 @@ _SCHEDULER_BY_LOWER |= {
     name.removesuffix("scheduler"): v for name, v in _SCHEDULER_BY_LOWER.items()
 }
 _SCHEDULER_BY_LOWER["deis"] = "DEISMultistepScheduler"  # spelt so on the A1111 page
+_MAX_LORA_STRENGTH = 2  # documented are 0.1 to 1; sliders are used with more, and below 0
 
 # diffusers' names and the API's own spelling, which its A1111 page maps to the SDE variant.
 _ALGORITHMS = ("dpmsolver", "dpmsolver++", "dpmsolver+++", "sde-dpmsolver", "sde-dpmsolver++")
@@ -75,6 +76,12 @@ def _between(low: float, high: float) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _check_strengths(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(-_MAX_LORA_STRENGTH <= value <= _MAX_LORA_STRENGTH for value in values):
+        raise coerce.problem(f"must be between -{_MAX_LORA_STRENGTH} and {_MAX_LORA_STRENGTH}")
+    return values
 
 
 def _to_scheduler(value: JsonValue) -> str:
@@ -160,8 +167,11 @@ class GenerationBody(WireModel):
     vae: Id = Field(None, description="Custom VAE of the catalogue.")
     lora_model: Names = Field((), description="LoRA ids of the catalogue, comma separated.")
     lora_strength: Annotated[
-        tuple[float, ...], BeforeValidator(coerce.to_floats), _union("string", "number")
-    ] = Field((), description="Strength of each LoRA, comma separated.")
+        tuple[float, ...],
+        BeforeValidator(coerce.to_floats),
+        AfterValidator(_check_strengths),
+        _union("string", "number"),
+    ] = Field((), description="Strength of each LoRA, -2 to 2, comma separated; one is for all.")
     embeddings_model: Names = Field((), description="Textual inversions, comma separated.")
     multi_lingual: Flag = Field(False, description="yes: translate the prompt.")
     panorama: Flag = Field(False, description="yes: a panorama.")
@@ -187,6 +197,12 @@ class GenerationBody(WireModel):
     ip_adapter_scale: Annotated[Number, _between(0, 1)] = Field(None, description="0 to 1.")
     ip_adapter_image: Image = Field(None, description="Picture for the IP adapter.")
     instant_response: Flag = Field(False, description="yes: answer at once, fetch later.")
+    exclusive: Flag = Field(
+        False, description="yes: share no computation with other requests. An extension."
+    )
+    full_frame: Flag = Field(
+        False, description="yes: inpaint on the whole picture, not on a crop. An extension."
+    )
 
 
 class FetchBody(WireModel):

@@ -7,12 +7,6 @@ from serve_app.api.schemas import GenerationBody
 __all__ = ["reasons"]
 
 _IS_ASKED: dict[str, tuple[Callable[[GenerationBody], bool], str]] = {
-    "vae": (lambda body: body.vae is not None, "No VAE of this id is in the catalogue."),
-    "lora_model": (lambda body: bool(body.lora_model), "No LoRA of this id is in the catalogue."),
-    "embeddings_model": (
-        lambda body: bool(body.embeddings_model),
-        "No embedding of this id is in the catalogue.",
-    ),
     "enhance_style": (
         lambda body: body.enhance_prompt and body.enhance_style is not None,
         "Styles are not served here.",

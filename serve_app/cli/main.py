@@ -8,6 +8,7 @@ import typer
 from serve_app.cli import demo as demo_command
 from serve_app.cli import keys, serving
 from serve_app.config import reference
+from serve_app.telemetry import metrics as metric_list
 
 __all__ = ["main"]
 
@@ -53,6 +54,12 @@ def checkpoint(
 def settings() -> None:
     """Print every setting with its default and meaning, as Markdown."""
     typer.echo(reference.markdown(), nl=False)
+
+
+@app.command()
+def metrics() -> None:
+    """Print every metric with its labels and meaning, as Markdown."""
+    typer.echo(metric_list.markdown(), nl=False)
 
 
 keys_app = typer.Typer(name="keys", no_args_is_help=True, help="API keys of a deployment.")

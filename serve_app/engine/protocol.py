@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from serve_app.engine.metrics import EngineSnapshot
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
 
 __all__ = ["Painter"]
@@ -25,6 +26,10 @@ class Painter(Protocol):
 
     def progress(self) -> dict[int, float]:
         """Share of denoising steps done, 0 to 1, of every job at work, by job id."""
+        ...
+
+    def snapshot(self) -> EngineSnapshot:
+        """Count what is held and was done; cheap."""
         ...
 
     def check_health(self) -> None:

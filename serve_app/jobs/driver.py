@@ -57,8 +57,12 @@ class Driver:
 
     async def take(self, job_id: int) -> None:
         """Drive a job just accepted, unless all places are taken; then it waits its turn."""
-        if len(self._running) < self._config.max_driven:
+        if len(self._running) >= self._config.max_driven:
+            return
+        try:
             await self._claim(1, [job_id])
+        except errors.JobStoreUnavailable as exc:  # accepted it is, and due for any driver
+            _log.warning("take_failed", reason=str(exc))
 
     async def wait(self, job_id: int, timeout_s: float) -> bool:
         """Return when a job stops running here, or after the time; False if it does not run here.
@@ -76,6 +80,12 @@ class Driver:
         for job_id in job_ids:
             if task := self._running.get(job_id):
                 task.cancel()
+
+    def check_health(self) -> None:
+        """Raise RuntimeError when a loop has ended: a bug, and nobody would drive jobs here."""
+        for task in self._loops:
+            if task.done():
+                raise RuntimeError("a loop of the driver has ended")
 
     async def close(self) -> None:
         """Stop all work and give the jobs back, so that another driver goes on at once."""

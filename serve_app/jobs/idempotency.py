@@ -1,7 +1,7 @@
 """`read`: the `Idempotency-Key` header of a call, with a digest of what the call asks for.
 
-The digest is taken from the fields as they were sent: what is drawn later (the seed, names of files)
-differs from repeat to repeat.
+The digest is taken from the fields as they were sent: what is drawn later (the seed, names of
+files) differs from repeat to repeat.
 
 Source: draft-ietf-httpapi-idempotency-key-header-07, sections 2.2 and 2.6.
 """

@@ -1,4 +1,4 @@
-"""`Catalogue`: the model entries of a configuration, by id."""
+"""`Catalogue`: the model entries of a configuration and what requests may add to them, by id."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig
-from serve_app.models.entry import ModelEntry
+from serve_app.models.entry import AddOn, AddOnType, ModelEntry
 from serve_app.types import Kind
 
 __all__ = ["Catalogue", "CatalogueError"]
@@ -20,38 +20,68 @@ class CatalogueError(ValueError):
 
 
 class Catalogue:
-    """Immutable mapping of model id to entry."""
+    """Immutable mapping of model id to entry, with the add-ons that fit them.
 
-    def __init__(self, entries: Iterable[ModelEntry]) -> None:
+    An id names one thing only, be it a model, a LoRA, a VAE or an embedding.
+    """
+
+    def __init__(self, entries: Iterable[ModelEntry], add_ons: Iterable[AddOn] = ()) -> None:
         self._entries: dict[str, ModelEntry] = {}
         for entry in entries:
             if entry.id in self._entries:
                 raise CatalogueError(f"two models have the id {entry.id!r}")
             self._entries[entry.id] = entry
+        self._add_ons: dict[str, AddOn] = {}
+        for add_on in add_ons:
+            if add_on.id in self._entries or add_on.id in self._add_ons:
+                raise CatalogueError(f"two entries have the id {add_on.id!r}")
+            unknown = set(add_on.models) - set(self._entries)
+            if unknown:
+                names = ", ".join(sorted(unknown))
+                raise CatalogueError(f"{add_on.id} is for models that do not exist: {names}")
+            self._add_ons[add_on.id] = add_on
 
     @classmethod
     def load(cls, config: CatalogueConfig, root_dir: Path) -> Self:
-        """Read the model files that the configuration names.
+        """Read the files that the configuration names; a file with a `type` is an add-on.
+
+        Where only some models are served, so are only the add-ons that fit one of them.
 
         Raises:
-            CatalogueError: no folder, no such id, equal ids, or a file that is not a model entry.
+            CatalogueError: no folder, no such id, equal ids, an add-on for an unknown model, or a
+                file that is no entry.
         """
         files = sorted(config.path.glob("*.yaml"))
         if not files:
             raise CatalogueError(f"no model files in {config.path}")
-        entries = cls(_read(file, root_dir) for file in files)
+        found = [_read(file, root_dir) for file in files]
+        entries = [item for item in found if isinstance(item, ModelEntry)]
+        add_ons = [item for item in found if isinstance(item, AddOn)]
+        everything = cls(entries, add_ons)
         if config.models is None:
-            return entries
+            return everything
         missing = set(config.models) - {entry.id for entry in entries}
         if missing:
             raise CatalogueError(f"no model file has the id {', '.join(sorted(missing))}")
-        return cls(entries._entries[model_id] for model_id in config.models)
+        return cls(
+            (everything._entries[model_id] for model_id in config.models),
+            (kept for item in add_ons if (kept := _restrict(item, config.models))),
+        )
 
     def __iter__(self) -> Iterator[ModelEntry]:
         return iter(self._entries.values())
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def add_ons(self) -> tuple[AddOn, ...]:
+        """All LoRAs, VAEs and embeddings."""
+        return tuple(self._add_ons.values())
+
+    def add_ons_of(self, model_id: str) -> tuple[AddOn, ...]:
+        """What requests to this model may name."""
+        return tuple(add_on for add_on in self._add_ons.values() if add_on.fits(model_id))
 
     def find(self, model_id: str, kind: Kind) -> ModelEntry:
         """Look up a model that answers this kind of call.
@@ -67,10 +97,25 @@ class Catalogue:
             raise errors.NotServed(f"The model {entry.id} does not serve {kind.value}")
         return entry
 
+    def find_add_on(self, add_on_id: str, add_on_type: AddOnType) -> AddOn | None:
+        """Look up an add-on of this type; None when there is none. It need not fit any model."""
+        add_on = self._add_ons.get(add_on_id)
+        return add_on if add_on is not None and add_on.type == add_on_type else None
 
-def _read(file: Path, root_dir: Path) -> ModelEntry:
+
+def _read(file: Path, root_dir: Path) -> ModelEntry | AddOn:
     try:
-        entry = ModelEntry.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        is_add_on = isinstance(values, dict) and "type" in values
+        entry = (AddOn if is_add_on else ModelEntry).model_validate(values)
     except (yaml.YAMLError, ValidationError) as exc:
         raise CatalogueError(f"{file.name}: {exc}") from exc
     return entry.model_copy(update={"source": root_dir / entry.source})
+
+
+def _restrict(add_on: AddOn, served: tuple[str, ...]) -> AddOn | None:
+    """Leave out the models that are not served; None when it was for those only."""
+    if not add_on.models:
+        return add_on
+    models = tuple(model_id for model_id in add_on.models if model_id in served)
+    return add_on.model_copy(update={"models": models}) if models else None

@@ -9,7 +9,7 @@ from serve_app.config.components import Section
 from serve_app.config.serving import DeploymentOptions
 from serve_app.types import Kind
 
-__all__ = ["AddOn", "Enhancement", "ModelDefaults", "ModelEntry", "ModelId"]
+__all__ = ["AddOn", "AddOnType", "Enhancement", "ModelDefaults", "ModelEntry", "ModelId"]
 
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
 
@@ -36,6 +36,9 @@ class ModelEntry(Section):
     id: ModelId = Field(description="what clients send as model_id; never used as a path")
     name: str = Field(default="", description="for people")
     description: str = Field(default="", description="for people")
+    category: Literal["stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3", "flux"] = Field(
+        default="stable_diffusion", description="what model_list shows as model_category"
+    )
     source: Path = Field(
         description="diffusers folder or single safetensors file, absolute or from the root folder"
     )
@@ -59,13 +62,22 @@ class ModelEntry(Section):
     serve: DeploymentOptions = DeploymentOptions(max_ongoing_requests=34, num_cpus=0.5)
 
 
+AddOnType = Literal["lora", "vae", "embedding"]
+
+
 class AddOn(Section):
-    """One LoRA, VAE or embedding that requests may name."""
+    """One LoRA, VAE or embedding that requests may name; a file with a `type` is one."""
 
     id: ModelId = Field(description="what clients send; never used as a path")
-    type: Literal["lora", "vae", "embedding"]
+    type: AddOnType
+    name: str = Field(default="", description="for people")
+    description: str = Field(default="", description="for people")
     source: Path = Field(description="safetensors file; for a VAE also a diffusers folder")
     models: tuple[ModelId, ...] = Field(default=(), description="models that it fits; none: all")
     trigger: str | None = Field(
         default=None, description="word of the prompt that an embedding stands for; none: its id"
     )
+
+    def fits(self, model_id: str) -> bool:
+        """Whether requests to this model may name it."""
+        return not self.models or model_id in self.models

@@ -115,7 +115,7 @@ class GuardedClient:
             raise TooManyRedirects(self._policy.max_redirects)
 
     async def post(self, url: str, content: bytes, headers: Mapping[str, str]) -> PostReply:
-        """Send a body and return the status and Retry-After. Redirects are not followed, no reply is read.
+        """Send a body; redirects are not followed, the reply's body is not read.
 
         Raises:
             NetFailure: the class says why; see `failure`.

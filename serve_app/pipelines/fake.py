@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from serve_app import errors
+from serve_app.engine.metrics import Counters, EngineSnapshot
 from serve_app.pipelines.compose import Canvas, encode, open_canvas, paste
 from serve_app.pipelines.specs import check_kind, sample_specs
 from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
@@ -31,6 +32,7 @@ class FakePainter:
         self._kinds = kinds
         self._is_closed = False
         self._progress: dict[int, float] = {}
+        self._counters = Counters()
 
     async def paint(
         self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
@@ -43,11 +45,13 @@ class FakePainter:
             for step in range(spec.steps):
                 self._progress[job_id] = step / spec.steps
                 await asyncio.sleep(self._step_s)
+                self._counters.step(time.monotonic(), self._step_s, spec.samples, spec.samples)
                 if self._is_closed:
                     raise errors.ReplicaLost("the painter is closed")
         finally:
             self._progress.pop(job_id, None)
         pictures = tuple(_picture(one, canvas) for one in sample_specs(spec))
+        self._counters.succeeded += len(pictures)
         return Pictures(
             pictures=pictures,
             nsfw=(False,) * len(pictures),
@@ -58,6 +62,10 @@ class FakePainter:
     def progress(self) -> dict[int, float]:
         """Share of the steps done by job; see the protocol."""
         return dict(self._progress)
+
+    def snapshot(self) -> EngineSnapshot:
+        """Count what was done; see the protocol."""
+        return self._counters.snapshot(time.monotonic(), 0, len(self._progress), {})
 
     def check_health(self) -> None:
         """Raise RuntimeError when closed; see the protocol."""

@@ -7,6 +7,7 @@ import pytest
 
 from serve_app import errors
 from serve_app.config import reference
+from serve_app.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -15,6 +16,11 @@ DOCS = ROOT / "docs"
 def test_settings_page_is_up_to_date():
     """If this fails: `dreamserve settings > docs/configuration.md`."""
     assert (DOCS / "configuration.md").read_text() == reference.markdown()
+
+
+def test_metrics_page_is_up_to_date():
+    """If this fails: `dreamserve metrics > docs/metrics.md`."""
+    assert (DOCS / "metrics.md").read_text() == metrics.markdown()
 
 
 @pytest.mark.parametrize("cls", [getattr(errors, n) for n in errors.__all__ if n[0].isupper()])

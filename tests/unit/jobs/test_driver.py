@@ -175,3 +175,16 @@ async def test_driver_stores_progress_with_the_lease():
         await driver.take(job.id)
         await asyncio.sleep(0.6)
         assert (await store.get(job.id)).progress == 0.5
+
+
+async def test_driver_is_healthy_until_a_loop_ends():
+    async with driving(FakeGraph()) as (driver, store):
+        driver.check_health()
+
+        async def broken(*_args):
+            raise ValueError("bug")
+
+        store.claim = broken
+        await asyncio.sleep(0.2)
+        with pytest.raises(RuntimeError, match="loop"):
+            driver.check_health()

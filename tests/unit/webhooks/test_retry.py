@@ -64,3 +64,10 @@ def test_jitter_spreads_a_delay_by_a_fifth(spread, share):
 )
 def test_retry_after_is_honoured_within_bounds(header, wanted_s):
     assert delay_s(Reply(503, header)) == pytest.approx(wanted_s)
+
+
+def test_own_schedule_ends_after_its_last_attempt():
+    schedule_s = (0.0, 2.0)
+    verdict = judge(Reply(500), 1, NOW_S, 0.5, schedule_s)
+    assert (verdict.state, verdict.delay_s) == (DeliveryState.PENDING, pytest.approx(2.0))
+    assert judge(Reply(500), 2, NOW_S, 0.5, schedule_s) == GIVE_UP

@@ -1,0 +1,63 @@
+"""LoRAs, VAE and embeddings of a request: looked up in the catalogue, never used as a path.
+
+Source: api-reference 5.1 and 5.6. A comma list of ids, strengths in the same order; one strength
+counts for all LoRAs, a shorter list is filled up with 1.
+"""
+
+from serve_app.api.schemas import GenerationBody, field_message
+from serve_app.models import AddOnType, Catalogue, ModelEntry
+from serve_app.types import LoraUse
+
+__all__ = ["loras", "problems"]
+
+_NOUNS: dict[AddOnType, str] = {"lora": "LoRA", "vae": "VAE", "embedding": "embedding"}
+_MAX_NAMED = 16  # of one type in one request; each LoRA costs memory and time at every switch
+_MAX_SHOWN = 96  # characters of an id that a message repeats; no id of a catalogue is longer
+
+
+def problems(
+    body: GenerationBody, entry: ModelEntry, catalogue: Catalogue
+) -> dict[str, list[str]]:
+    """Say which ids are not there, or not for this model; empty when all are fine."""
+    asked: dict[str, tuple[AddOnType, tuple[str, ...]]] = {
+        "lora_model": ("lora", body.lora_model),
+        "vae": ("vae", () if body.vae is None else (body.vae,)),
+        "embeddings_model": ("embedding", body.embeddings_model),
+    }
+    found = {
+        field: _id_problems(field, add_on_type, ids, entry, catalogue)
+        for field, (add_on_type, ids) in asked.items()
+    }
+    if body.lora_model and len(body.lora_strength) > len(body.lora_model):
+        text = "has more values than lora_model has ids"
+        found["lora_strength"] = [field_message("lora_strength", text)]
+    return {field: texts for field, texts in found.items() if texts}
+
+
+def loras(body: GenerationBody) -> tuple[LoraUse, ...]:
+    """Pair the LoRAs with their strengths."""
+    ids, strengths = body.lora_model, body.lora_strength
+    if len(strengths) == 1:
+        strengths *= len(ids)
+    filled = strengths + (1.0,) * (len(ids) - len(strengths))
+    return tuple(LoraUse(id=id_, strength=filled[index]) for index, id_ in enumerate(ids))
+
+
+def _id_problems(
+    field: str,
+    add_on_type: AddOnType,
+    ids: tuple[str, ...],
+    entry: ModelEntry,
+    catalogue: Catalogue,
+) -> list[str]:
+    if len(ids) > _MAX_NAMED:
+        return [field_message(field, f"may not have more than {_MAX_NAMED} ids")]
+    texts = []
+    for id_ in dict.fromkeys(ids):
+        noun, shown = _NOUNS[add_on_type], id_[:_MAX_SHOWN]
+        add_on = catalogue.find_add_on(id_, add_on_type)
+        if add_on is None:
+            texts.append(f"No {noun} of the id {shown} is in the catalogue.")
+        elif not add_on.fits(entry.id):
+            texts.append(f"The {noun} {shown} is not for the model {entry.id}.")
+    return texts

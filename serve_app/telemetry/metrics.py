@@ -1,0 +1,114 @@
+"""Every metric of the service: name, meaning, unit and labels in one list (`docs/metrics.md`).
+
+Names follow Prometheus: a unit as suffix, `_total` on what only grows. Ray exports them from each
+node beside its own and Serve's (queue lengths, replica counts, latencies of deployments).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["ENGINE", "JOBS", "Kind", "Metric", "OpenJobs", "markdown"]
+
+
+class Kind(StrEnum):
+    """How a metric moves."""
+
+    COUNTER = "counter"  # only grows
+    GAUGE = "gauge"  # a level
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. `source` is the attribute it is read from, where that has another name."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    labels: tuple[str, ...]
+    source: str = ""
+
+
+_ENGINE_LABELS = ("model_id",)
+
+ENGINE = (
+    Metric("dreamserve_engine_waiting", Kind.GAUGE, "requests not yet started", _ENGINE_LABELS),
+    Metric("dreamserve_engine_parked", Kind.GAUGE, "requests between two steps", _ENGINE_LABELS),
+    Metric(
+        "dreamserve_engine_rows_per_forward",
+        Kind.GAUGE,
+        "mean rows of the forwards of the last 10 s",
+        _ENGINE_LABELS,
+    ),
+    Metric(
+        "dreamserve_engine_steps_per_second",
+        Kind.GAUGE,
+        "denoising steps of all requests per second, over the last 10 s",
+        _ENGINE_LABELS,
+        "steps_per_s",
+    ),
+    Metric(
+        "dreamserve_engine_tick_seconds",
+        Kind.GAUGE,
+        "mean duration of the ticks of the last 10 s",
+        _ENGINE_LABELS,
+        "tick_s",
+    ),
+    Metric("dreamserve_engine_forwards_total", Kind.COUNTER, "denoiser forwards", _ENGINE_LABELS),
+    Metric("dreamserve_engine_rows_total", Kind.COUNTER, "rows of all forwards", _ENGINE_LABELS),
+    Metric("dreamserve_engine_succeeded_total", Kind.COUNTER, "pictures made", _ENGINE_LABELS),
+    Metric("dreamserve_engine_failed_total", Kind.COUNTER, "requests that failed", _ENGINE_LABELS),
+    Metric(
+        "dreamserve_engine_cancelled_total",
+        Kind.COUNTER,
+        "requests whose client left or cancelled",
+        _ENGINE_LABELS,
+    ),
+    Metric(
+        "dreamserve_engine_out_of_memory_total",
+        Kind.COUNTER,
+        "forwards that ran out of device memory and were tried again with fewer rows",
+        _ENGINE_LABELS,
+    ),
+    Metric(
+        "dreamserve_engine_switches_total",
+        Kind.COUNTER,
+        "changes of LoRA set or token merging",
+        _ENGINE_LABELS,
+    ),
+    Metric(
+        "dreamserve_engine_stage_seconds_total",
+        Kind.COUNTER,
+        "time of the engine thread by stage: start, forward by module, resume, switch",
+        (*_ENGINE_LABELS, "stage"),
+        "stage_s",
+    ),
+)
+
+JOBS = (Metric("dreamserve_jobs_open", Kind.GAUGE, "jobs queued or processing", ("model_id",)),)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJobs:
+    """What `JOBS` is read from: open jobs by model id."""
+
+    open: dict[str, int]
+
+
+_HEAD = """# Metrics
+
+Exported by Ray on each node (`ray start --metrics-export-port`), beside Ray Serve's own. Written by
+`dreamserve metrics`. No label holds a job id, a prompt or a key.
+
+| metric | kind | labels | meaning |
+|---|---|---|---|
+"""
+
+
+def markdown() -> str:
+    """Write `docs/metrics.md`; a test compares."""
+    rows = [
+        f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or 'none'} "
+        f"| {metric.meaning} |"
+        for metric in (*ENGINE, *JOBS)
+    ]
+    return _HEAD + "\n".join(rows) + "\n"
