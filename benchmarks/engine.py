@@ -58,7 +58,7 @@ class Model:
 MODELS = {
     # Little arithmetic per call, as on a GPU that waits for its launches.
     "overhead-bound": Model(
-        RandomUNet(4, (32, 64), (False, True), sample_size=4), (32, 40), (10, 50)
+        RandomUNet(4, (8, 16), (False, True), sample_size=4), (32, 40), (10, 50)
     ),
     "compute-bound": Model(
         RandomUNet(4, (128, 256, 384), (False, True, True), sample_size=32), (256,), (2, 5), 8

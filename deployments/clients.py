@@ -4,24 +4,25 @@ What goes wrong leaves this module as one of our errors (see `deployments.stage`
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
+from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
+from ray.serve.schema import DeploymentStatus, DeploymentStatusOverview, ReplicaState
 
-from deployments.stage import StageFailure, translate
+from deployments.stage import last_of
 from serve_app import errors
-from serve_app.types import Job, JobResult
+from serve_app.types import ImageSource, Job, JobResult
 
 __all__ = ["GraphClient", "Stages"]
 
 _log = structlog.get_logger()
-_CONTROL_TIMEOUT_S = (
-    2.0  # control calls wait for a free slot of the replica; progress can do without
-)
+_PROGRESS_TIMEOUT_S = 0.5  # the call waits for a free slot of the replica; stale progress will do
+_CHECKED_PX = 512  # side that a picture is brought to before its check, which looks at 224
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,9 @@ class GraphClient:
         generator = self._generators.get(job.request.spec.model_id)
         if generator is None:
             raise errors.ModelNotFound(job.request.spec.model_id)
-        stages: list[DeploymentResponse] = []
-        try:
-            self._chain(job, generator, stages)
-            result: JobResult | StageFailure = await stages[-1]
-        except asyncio.CancelledError:
-            for stage in stages:
-                stage.cancel()
-            raise
-        except Exception as exc:
-            raise translate(exc) from exc
-        if isinstance(result, StageFailure):
-            raise result.error
-        return result
+        return await last_of(self._chain(job, generator), JobResult)
 
-    def _chain(
-        self, job: Job, generator: DeploymentHandle, stages: list[DeploymentResponse]
-    ) -> None:
+    def _chain(self, job: Job, generator: DeploymentHandle) -> Iterator[DeploymentResponse]:
         request = job.request
         spec = request.spec
         images: DeploymentResponse | None = None
@@ -76,20 +63,32 @@ class GraphClient:
             images = self._preprocess.prepare.remote(
                 spec.height, spec.width, request.init_image, request.mask_image
             )
-            stages.append(images)
-        stages.append(generator.paint.remote(job.id, spec, images))
+            yield images
+        pictures = generator.paint.remote(job.id, spec, images)
+        yield pictures
         if request.safety is not None:
-            stages.append(self._safety.check.remote(stages[-1], request.safety))
-        stages.append(self._upload.store.remote(request.output, stages[-1]))
+            pictures = self._safety.check.remote(pictures, request.safety)
+            yield pictures
+        yield self._upload.store.remote(request.output, pictures)
+
+    async def check(self, picture: ImageSource) -> bool:
+        """Prepare a client's picture like an input and have it checked."""
+        return await last_of(self._chain_check(picture), bool)
+
+    def _chain_check(self, picture: ImageSource) -> Iterator[DeploymentResponse]:
+        images = self._preprocess.prepare.remote(_CHECKED_PX, _CHECKED_PX, picture, None)
+        yield images
+        yield self._safety.is_flagged.remote(images)
 
     async def progress(self, model_id: str) -> dict[int, float]:
         """Ask every replica of the model; those that do not answer in time are left out."""
         merged: dict[int, float] = {}
+        generator = self._generators.get(model_id)
+        if generator is None:
+            return merged
         try:
-            answers = (
-                await self._generators[model_id]
-                .broadcast("progress")
-                .results_async(timeout_s=_CONTROL_TIMEOUT_S, return_exceptions=True)
+            answers = await generator.broadcast("progress").results_async(
+                timeout_s=_PROGRESS_TIMEOUT_S, return_exceptions=True
             )
         except (RayError, RayServeException, TimeoutError) as exc:
             _log.debug("progress_unknown", model_id=model_id, reason=type(exc).__name__)
@@ -100,16 +99,19 @@ class GraphClient:
         return merged
 
     async def readiness(self) -> dict[str, bool]:
-        """One call to any replica of each model, all at a time."""
-        answers = await asyncio.gather(
-            *(_answers(handle.ready.remote()) for handle in self._generators.values())
-        )
-        return dict(zip(self._generators, answers, strict=True))
+        """Ask the controller, not the replicas: a busy one is ready, and would answer late."""
+        status = await asyncio.to_thread(serve.status)
+        deployments = status.applications[serve.get_replica_context().app_name].deployments
+        return {
+            model_id: _is_ready(deployments.get(handle.deployment_name))
+            for model_id, handle in self._generators.items()
+        }
 
 
-async def _answers(response: Awaitable[bool]) -> bool:
-    try:
-        async with asyncio.timeout(_CONTROL_TIMEOUT_S):
-            return await response
-    except (RayError, RayServeException, TimeoutError):
+def _is_ready(deployment: DeploymentStatusOverview | None) -> bool:
+    """A replica runs, which means that its weights are loaded; or none should, until asked."""
+    if deployment is None:
         return False
+    if deployment.replica_states.get(ReplicaState.RUNNING, 0) > 0:
+        return True
+    return deployment.status == DeploymentStatus.HEALTHY and not deployment.replica_states

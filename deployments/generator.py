@@ -1,9 +1,11 @@
 """Generator: one model on one device. A deployment per model of the catalogue."""
 
+from collections.abc import Sequence
+
 from deployments.metrics import Instruments
 from deployments.stage import stage
 from serve_app.config import EngineConfig, LoggingConfig
-from serve_app.models import ModelEntry
+from serve_app.models import AddOn, ModelEntry
 from serve_app.pipelines import load_painter
 from serve_app.telemetry import logging, metrics
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
@@ -14,9 +16,15 @@ __all__ = ["Generator"]
 class Generator:
     """Owns a painter: its weights, its engine thread, its health."""
 
-    def __init__(self, entry: ModelEntry, engine: EngineConfig, logs: LoggingConfig) -> None:
+    def __init__(
+        self,
+        entry: ModelEntry,
+        add_ons: Sequence[AddOn],
+        engine: EngineConfig,
+        logs: LoggingConfig,
+    ) -> None:
         logging.configure(logs)
-        self._painter = load_painter(entry, engine)
+        self._painter = load_painter(entry, engine, add_ons)
         self._instruments = Instruments(metrics.ENGINE)
         self._labels = {"model_id": entry.id}
 
@@ -30,10 +38,6 @@ class Generator:
     async def progress(self) -> dict[int, float]:
         """Share of steps done of each job at work on this replica."""
         return self._painter.progress()
-
-    async def ready(self) -> bool:
-        """Answer once the weights are loaded, which the constructor waited for."""
-        return True
 
     def check_health(self) -> None:
         """Raise when the engine is dead or stuck; Serve then replaces the replica.

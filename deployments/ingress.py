@@ -8,14 +8,16 @@ from starlette.types import ASGIApp
 
 from deployments.clients import GraphClient, Stages
 from serve_app.api import create_api
-from serve_app.api.webhook import body as webhook_body
+from serve_app.api.webhook import WebhookWriter
 from serve_app.config import AppConfig
 from serve_app.config.bind import check_bind
 from serve_app.jobs import Driver, open_job_store
 from serve_app.jobs.keys import SqlKeyStore
+from serve_app.jobs.outbox import SqlOutbox
 from serve_app.models import Catalogue
 from serve_app.service import GenerationService, Stores
 from serve_app.storage import open_store
+from serve_app.storage.link import FileLinks
 from serve_app.telemetry import logging
 
 __all__ = ["Ingress"]
@@ -38,13 +40,13 @@ class Ingress:
         self._config = config
         self._jobs = await open_job_store(config.database)
         graph = GraphClient(stages)
-        self._driver = Driver(self._jobs, graph, config.jobs, webhook_body)
-        self._driver.start()
         files = open_store(config.storage, config.data_dir)
-        keys = SqlKeyStore(self._jobs.database)
-        self._service = GenerationService(
-            Stores(self._jobs, files, keys), catalogue, self._driver, graph, config
-        )
+        writer = WebhookWriter(FileLinks(files, config.storage).make)
+        self._driver = Driver(self._jobs, graph, config.jobs, writer.write)
+        self._driver.start()
+        database = self._jobs.database
+        stores = Stores(self._jobs, files, SqlKeyStore(database), SqlOutbox(database))
+        self._service = GenerationService(stores, catalogue, self._driver, graph, config)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor; see `serve.ingress`."""

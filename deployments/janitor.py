@@ -6,12 +6,13 @@ import contextlib
 from deployments.clients import GraphClient, Stages
 from deployments.metrics import Instruments
 from serve_app import errors
-from serve_app.api.webhook import body as webhook_body
+from serve_app.api.webhook import WebhookWriter
 from serve_app.config import AppConfig
 from serve_app.jobs import Driver, open_job_store
 from serve_app.jobs.outbox import SqlOutbox
 from serve_app.jobs.sweeper import Sweeper
 from serve_app.storage import open_store
+from serve_app.storage.link import FileLinks
 from serve_app.telemetry import logging, metrics
 from serve_app.telemetry.metrics import OpenJobs
 from serve_app.webhooks import open_sender
@@ -28,9 +29,10 @@ class Janitor:
         logging.configure(config.logging)
         self._jobs = await open_job_store(config.database)
         graph = GraphClient(stages)
-        self._driver = Driver(self._jobs, graph, config.jobs, webhook_body)
-        self._driver.start()
         files = open_store(config.storage, config.data_dir)
+        writer = WebhookWriter(FileLinks(files, config.storage).make)
+        self._driver = Driver(self._jobs, graph, config.jobs, writer.write)
+        self._driver.start()
         outbox = SqlOutbox(self._jobs.database)
         sweeper = Sweeper(self._jobs, outbox, files, config.jobs, config.storage)
         sender = open_sender(outbox, config.webhooks)

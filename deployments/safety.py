@@ -7,7 +7,7 @@ from serve_app.config import LoggingConfig, SafetyConfig
 from serve_app.safety.absent import AbsentChecker
 from serve_app.safety.protocol import SafetyChecker
 from serve_app.telemetry import logging
-from serve_app.types import Pictures, SafetyAction
+from serve_app.types import Pictures, PreparedImages, SafetyAction
 
 __all__ = ["Safety"]
 
@@ -23,6 +23,13 @@ class Safety:
     async def check(self, pictures: Pictures, action: SafetyAction) -> Pictures:
         """Flag and replace; raises `errors.SafetyCheckFailed` when the check cannot be made."""
         return await asyncio.to_thread(self._checker.check, pictures, action)
+
+    @stage
+    async def is_flagged(self, images: PreparedImages) -> bool:
+        """Look at a picture of a client; raises as `check`."""
+        pictures = Pictures((images.init,), nsfw=(False,), generation_time_s=0.0, ran={})
+        checked = await asyncio.to_thread(self._checker.check, pictures, SafetyAction.BLACK)
+        return any(checked.nsfw)
 
 
 def _load_checker(config: SafetyConfig) -> SafetyChecker:

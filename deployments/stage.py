@@ -6,18 +6,20 @@ through untouched, and the client at the end of the chain raises what is inside.
 raise themselves becomes `errors.ReplicaLost` or `errors.Overloaded`.
 """
 
+import contextlib
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
 import structlog
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
+from ray.serve.handle import DeploymentResponse
 
 from serve_app import errors
 
-__all__ = ["StageFailure", "stage", "translate"]
+__all__ = ["StageFailure", "last_of", "stage", "translate"]
 
 _log = structlog.get_logger()
 Host = TypeVar("Host")
@@ -55,14 +57,43 @@ def stage(
     return guarded
 
 
+async def last_of(chain: Iterator[DeploymentResponse], expected: type[Result]) -> Result:
+    """Start all stages and wait for the last; whatever goes wrong cancels all of them."""
+    stages: list[DeploymentResponse] = []
+    try:
+        stages.extend(chain)
+        result: Result | StageFailure = await stages[-1]
+    except BaseException as exc:  # the client left, or a stage is lost: none works for nothing
+        for stage in stages:
+            with contextlib.suppress(Exception):  # of a call that never reached a replica: its own
+                stage.cancel()
+        if isinstance(exc, Exception):
+            raise translate(exc) from exc
+        raise
+    if isinstance(result, StageFailure):
+        raise result.error
+    assert isinstance(result, expected), "the last stage says what it returns"
+    return result
+
+
 def translate(exc: BaseException) -> errors.DreamserveError:
-    """Name what Ray met, anywhere in the chain of causes."""
+    """Name what Ray met, anywhere in the chain of causes.
+
+    Whatever Ray or Serve raise themselves says that a replica, a node or an object is gone, or that
+    memory ended there: the job may be run again. Only an exception of a stage's own code, which
+    `stage` should have caught, is the job's failure.
+    """
     seen: BaseException | None = exc
     while seen is not None:
-        if isinstance(seen, RayActorError | ObjectLostError):
-            return errors.ReplicaLost(type(seen).__name__)
         if isinstance(seen, BackPressureError | DeploymentUnavailableError):
             return errors.Overloaded()
-        seen = seen.cause if isinstance(seen, RayTaskError) else seen.__cause__
+        if isinstance(seen, RayTaskError):
+            seen = seen.cause
+            continue
+        if isinstance(seen, RayError):
+            return errors.ReplicaLost(type(seen).__name__)
+        seen = seen.__cause__
+    if isinstance(exc, RayServeException):
+        return errors.ReplicaLost(type(exc).__name__)
     _log.error("stage_broke", error_class=type(exc).__name__, exc_info=exc)
     return errors.GenerationFailed(type(exc).__name__)

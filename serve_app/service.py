@@ -1,24 +1,31 @@
 """`GenerationService`: the use cases behind the HTTP API. Knows no HTTP, no Ray, no torch."""
 
 import asyncio
+import contextlib
 import dataclasses
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from serve_app import errors
-from serve_app.api.protocol import StoredFile
+from serve_app.api.protocol import Load, StoredFile
 from serve_app.config import AppConfig
 from serve_app.config.components import AuthMode
-from serve_app.images import source
+from serve_app.intake import Intake
 from serve_app.jobs.driver import Driver
 from serve_app.jobs.graph import Graph
 from serve_app.jobs.protocol import Idempotency, JobStore, KeyStore
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue
 from serve_app.storage import names
+from serve_app.storage.link import FileLinks
 from serve_app.storage.protocol import ObjectStore
 from serve_app.types import ImageSource, Job, JobRequest, JobState, OutputPlan
+from serve_app.webhooks.protocol import DeliveryState, Outbox
 
 __all__ = ["OPEN_KEY_ID", "GenerationService", "Stores"]
+
+T = TypeVar("T")
 
 OPEN_KEY_ID = "open"  # owner of every job when nobody is asked for a key
 _WATCH_S = 0.25  # between looks at a job that another process drives
@@ -26,11 +33,12 @@ _WATCH_S = 0.25  # between looks at a job that another process drives
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """What is kept: jobs, files, keys."""
+    """What is kept: jobs, files, keys, webhook messages."""
 
     jobs: JobStore
     files: ObjectStore
     keys: KeyStore
+    outbox: Outbox
 
 
 class GenerationService:
@@ -48,10 +56,14 @@ class GenerationService:
         self._jobs = stores.jobs
         self._files = stores.files
         self._keys = stores.keys
+        self._outbox = stores.outbox
+        self._links = FileLinks(stores.files, config.storage)
         self._driver = driver
         self._graph = graph
         self._config = config
+        self._background: set[asyncio.Task[Any]] = set()
         self._rate = RateLimiter(config.limits.requests_per_minute)
+        self._intake = Intake(stores.files, config.images)
 
     async def keep_input(self, field: str, text: str) -> ImageSource:
         """Keep an input picture for every run of the job: a URL as it is, inline data as a file.
@@ -59,12 +71,7 @@ class GenerationService:
         Raises:
             errors.InvalidImage: neither a URL nor base64, or too large.
         """
-        parsed = source.parse(field, text, self._config.images.max_bytes)
-        if isinstance(parsed, str):
-            return ImageSource(field=field, url=parsed)
-        key = names.reserve_input()
-        await self._files.put(key, parsed, "application/octet-stream")
-        return ImageSource(field=field, stored_key=key)
+        return await self._intake.keep(field, text)
 
     async def admit(self, key_id: str, idempotency: Idempotency | None = None) -> Job | None:
         """Refuse a generation call before any work; a repeated one gets the job it has already.
@@ -77,8 +84,8 @@ class GenerationService:
         repeated = await self._jobs.admit(
             key_id, self._config.jobs.max_open, self._max_open_per_key, self._timed(idempotency)
         )
-        if repeated is None and self._tells_keys_apart:
-            await self._rate.count(key_id)
+        if repeated is None:
+            await self._count(key_id)
         return repeated
 
     async def submit(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
@@ -89,13 +96,13 @@ class GenerationService:
             errors.RateLimited: too many of them are this key's.
             errors.InvalidRequest: the idempotency key came with another request before.
         """
-        max_open = self._config.jobs.max_open
-        job = await self._jobs.add(
-            request, max_open, self._max_open_per_key, self._timed(idempotency)
-        )
-        if job.state is JobState.QUEUED:
-            await self._driver.take(job.id)
-        return job
+        accepting = self._in_background(self._accept(request, idempotency))
+        try:
+            return await asyncio.shield(accepting)
+        except asyncio.CancelledError:
+            if request.webhook is None:  # the client left, and nobody will tell it the job's id
+                self._in_background(self._withdraw(accepting))
+            raise
 
     async def wait(self, job_id: int, hold_s: float, *, cancel_if_left: bool) -> Job:
         """Wait until the job is final or the hold is over.
@@ -114,7 +121,7 @@ class GenerationService:
                     await asyncio.sleep(min(_WATCH_S, left_s))
         except asyncio.CancelledError:
             if cancel_if_left:
-                await asyncio.shield(self._cancel(job_id))
+                await asyncio.shield(self._in_background(self._cancel(job_id)))
             raise
 
     async def fetch(self, job_id: int, key_id: str) -> Job:
@@ -138,6 +145,46 @@ class GenerationService:
         await self._owned(job_id, key_id)
         await self._cancel(job_id)
         return await self._get(job_id)
+
+    async def delete(self, job_id: int, key_id: str) -> None:
+        """Cancel a job of this owner if it is open, and remove its files, inputs too.
+
+        Raises:
+            errors.JobNotFound: no such job, or another key's.
+            errors.StorageUnavailable: the files are still there.
+        """
+        request = (await self._owned(job_id, key_id)).request
+        await self._cancel(job_id)
+        stored = [image.stored_key for image in (request.init_image, request.mask_image) if image]
+        for key in (*request.output.keys, *stored):
+            if key is not None:
+                await self._files.delete(key)
+
+    async def publish(self, field: str, text: str, key_id: str, *, crop: bool = False) -> str:
+        """Put an inline picture under a link that ends like those of `temp`; returns its key.
+
+        Raises:
+            errors.InvalidImage: no inline picture, or too large.
+            errors.RateLimited: this key sends too much.
+        """
+        await self._count(key_id)
+        return await self._intake.publish(field, text, crop=crop)
+
+    async def is_nsfw(self, field: str, text: str, key_id: str) -> bool:
+        """Have the safety checker look at a picture of a client.
+
+        Raises:
+            errors.InvalidImage: no picture, or it could not be had.
+            errors.RateLimited: this key sends too much.
+            errors.SafetyCheckFailed: the check could not be made.
+        """
+        await self._count(key_id)
+        return await self._graph.check(await self.keep_input(field, text))
+
+    async def load(self) -> Load:
+        """Tell how much is to do."""
+        num_open = sum((await self._jobs.count_open()).values())
+        return Load(num_open, self._driver.eta.wait_s(num_open))
 
     async def eta_s(self, job: Job) -> float:
         """Seconds until the job is done, from measured run times and the queue."""
@@ -174,8 +221,20 @@ class GenerationService:
         return OutputPlan(keys=keys, base64=base64, temp=temp)
 
     async def output_url(self, key: str, base_url: str) -> str:
-        """Public link of a result file."""
-        return f"{base_url.rstrip('/')}/files/{key}"
+        """Public link of a result file, as its store makes it.
+
+        Raises:
+            errors.StorageUnavailable: the store's credentials could not be had.
+        """
+        return await self._links.make(key, base_url)
+
+    async def webhook_status(self, job: Job) -> str:
+        """Tell how the webhook of a job stands; "" when it has none, or it is long done."""
+        if job.request.webhook is None:
+            return ""
+        if not job.state.is_final:
+            return DeliveryState.PENDING
+        return await self._outbox.state_of(job.id) or ""
 
     @property
     def _tells_keys_apart(self) -> bool:
@@ -184,6 +243,10 @@ class GenerationService:
     @property
     def _max_open_per_key(self) -> int | None:
         return self._config.limits.max_open_per_key if self._tells_keys_apart else None
+
+    async def _count(self, key_id: str) -> None:
+        if self._tells_keys_apart:
+            await self._rate.count(key_id)
 
     def _timed(self, idempotency: Idempotency | None) -> Idempotency | None:
         ttl_s = self._config.jobs.idempotency_ttl_s
@@ -209,6 +272,26 @@ class GenerationService:
         if job.request.key_id != key_id:
             raise errors.JobNotFound(job_id)
         return job
+
+    async def _accept(self, request: JobRequest, idempotency: Idempotency | None) -> Job:
+        max_open = self._config.jobs.max_open
+        job = await self._jobs.add(
+            request, max_open, self._max_open_per_key, self._timed(idempotency)
+        )
+        if job.state is JobState.QUEUED:
+            await self._driver.take(job.id)
+        return job
+
+    async def _withdraw(self, accepting: "asyncio.Task[Job]") -> None:
+        with contextlib.suppress(errors.DreamserveError):  # refused: nothing to take back
+            await self._cancel((await accepting).id)
+
+    def _in_background(self, work: Coroutine[None, None, T]) -> "asyncio.Task[T]":
+        """Start what has to end although the call that wants it is cancelled."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
 
     async def _cancel(self, job_id: int) -> None:
         await self._jobs.cancel(job_id)

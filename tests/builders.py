@@ -2,7 +2,7 @@
 
 from serve_app.types import GenerationSpec, JobRequest, Kind, OutputPlan
 
-__all__ = ["job_request", "spec"]
+__all__ = ["job_request", "spec", "webhook_body"]
 
 
 def spec(**changes):
@@ -27,3 +27,7 @@ def job_request(**changes):
         "base_url": "http://testserver",
     }
     return JobRequest(**{**values, **changes})
+
+
+async def webhook_body(_job, _outcome):
+    return "{}"

@@ -15,9 +15,7 @@ _MAX_NAMED = 16  # of one type in one request; each LoRA costs memory and time a
 _MAX_SHOWN = 96  # characters of an id that a message repeats; no id of a catalogue is longer
 
 
-def problems(
-    body: GenerationBody, entry: ModelEntry, catalogue: Catalogue
-) -> dict[str, list[str]]:
+def problems(body: GenerationBody, entry: ModelEntry, catalogue: Catalogue) -> dict[str, list[str]]:
     """Say which ids are not there, or not for this model; empty when all are fine."""
     asked: dict[str, tuple[AddOnType, tuple[str, ...]]] = {
         "lora_model": ("lora", body.lora_model),

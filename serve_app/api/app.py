@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from serve_app import __version__
-from serve_app.api import errors, file, generation, health, job, model
+from serve_app.api import errors, file, generation, health, helper, job, model
 from serve_app.api.middleware import middleware
 from serve_app.api.protocol import Service
 from serve_app.config import HttpConfig, JobsConfig
@@ -27,6 +27,7 @@ def create_api(service: Service, http: HttpConfig, jobs: JobsConfig) -> FastAPI:
         generation.router(service, http, jobs),
         job.router(service, http),
         model.router(service, http),
+        helper.router(service, http),
         health.router(service),
         file.router(service),
     ):

@@ -32,7 +32,7 @@ async def build(body: GenerationBody, kind: Kind, call: Call, service: Service) 
     entry = service.catalogue.find(body.model_id, kind)
     problems = (
         _missing(body, kind, call.api)
-        | size.problems(body, call.api)
+        | size.problems(body, call.api, entry)
         | unserved.reasons(body)
         | addon.problems(body, entry, service.catalogue)
     )

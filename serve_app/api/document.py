@@ -10,15 +10,20 @@ from pydantic import JsonValue
 
 from serve_app.api.replies import (
     CancelledReply,
+    CheckReply,
+    CropReply,
+    DeletedReply,
     ErrorReply,
     FailedReply,
     FetchedReply,
+    LoadReply,
     ModelRow,
     ProcessingReply,
     ReloadReply,
     RunningReply,
     SchedulersReply,
     SuccessReply,
+    UrlReply,
 )
 from serve_app.api.schemas import WireModel
 from serve_app.types import Api, Kind
@@ -26,6 +31,7 @@ from serve_app.types import Api, Kind
 __all__ = [
     "CALL_RESPONSES",
     "EXAMPLES",
+    "IDEMPOTENCY",
     "PATH_ID",
     "SUMMARIES",
     "generation_responses",
@@ -87,6 +93,12 @@ _INPAINT: Schema = {
     "webhook": None,
     "track_id": None,
 }
+# A white picture of 64 x 64 pixels.
+_PNG = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAK0lEQVR42u3MMREAAAgEoNf+nTWEmwcB"
+    "qMlNRyAQCAQCgUAgEAgEAsHzYAFQLQF/OJ8+2wAAAABJRU5ErkJggg=="
+)
 EXAMPLES: dict[str, Schema] = {
     Kind.TEXT2IMG: _TEXT2IMG,
     Kind.IMG2IMG: _IMG2IMG,
@@ -97,6 +109,11 @@ EXAMPLES: dict[str, Schema] = {
     "model_reload": {"key": "", "model_id": "your_model_id"},
     "schedulers_list": {"key": ""},
     "unserved": {"key": ""},
+    "delete_image": {"key": "", "request_id": 13446970},
+    "system_load": {"key": ""},
+    "base64_crop": {"key": "", "image": _PNG, "crop": "true"},
+    "base64_to_url": {"key": "", "base64_string": _PNG},
+    "nsfw_image_check": {"key": "", "init_image": _INIT_IMAGE, "threshold": 0.5},
 }
 SUMMARIES: dict[str, str] = {
     Kind.TEXT2IMG: "Text to image",
@@ -108,6 +125,22 @@ SUMMARIES: dict[str, str] = {
     "model_reload": "Whether a model is loaded",
     "schedulers_list": "Names of noise schedules",
     "unserved": "A category that is not served here",
+    "delete_image": "Cancel a job and remove its files",
+    "system_load": "How much is to do",
+    "base64_crop": "Link to an inline picture, or to the square in its middle",
+    "base64_to_url": "Link to an inline picture",
+    "nsfw_image_check": "Whether the safety checker flags a picture",
+}
+IDEMPOTENCY: Schema = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "maxLength": 255},
+            "description": "Repeats of a call with the same value get the job of the first.",
+        }
+    ]
 }
 PATH_ID: Schema = {
     "parameters": [
@@ -152,4 +185,9 @@ CALL_RESPONSES: dict[str, Responses] = {
     "model_reload": _responses(ReloadReply, ErrorReply),
     "schedulers_list": _responses(SchedulersReply, ErrorReply),
     "unserved": _responses(ErrorReply),
+    "delete_image": _responses(DeletedReply, FailedReply, ErrorReply),
+    "system_load": _responses(LoadReply, ErrorReply),
+    "base64_crop": _responses(CropReply, ErrorReply),
+    "base64_to_url": _responses(UrlReply, ErrorReply),
+    "nsfw_image_check": _responses(CheckReply, ErrorReply),
 }

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Iterable
 
 from serve_app import errors
-from serve_app.api import link
-from serve_app.api.protocol import StoredFile
+from serve_app.api.protocol import Load, StoredFile
+from serve_app.jobs.protocol import Idempotency
 from serve_app.models import AddOn, Catalogue, ModelEntry
 from serve_app.types import (
     ImageSource,
@@ -49,6 +49,10 @@ class FakeService:
         self.jobs: dict[int, Job] = {}
         self.holds: list[float] = []
         self.inputs: list[tuple[str, str]] = []
+        self.published: list[tuple[str, str, bool]] = []
+        self.deleted: list[int] = []
+        self.flags = False
+        self._named: dict[tuple[str, str], tuple[int, Idempotency]] = {}
 
     async def identify(self, key: str | None) -> str:
         """Look the key up."""
@@ -68,11 +72,23 @@ class FakeService:
             raise errors.InvalidImage(field, "This is neither a URL nor base64.")
         return ImageSource(field=field, stored_key=f"inputs/{len(self.inputs)}")
 
-    async def submit(self, request: JobRequest) -> Job:
-        """Accept, or raise `refusal`."""
+    async def admit(self, key_id: str, idempotency: Idempotency | None = None) -> Job | None:
+        """Find a repeated call, or raise `refusal`."""
+        first = idempotency and self._named.get((key_id, idempotency.key))
+        if first and idempotency:
+            first[1].check(idempotency.digest)
+            return self.jobs[first[0]]
         if self.refusal is not None:
             raise self.refusal
+        return None
+
+    async def submit(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
+        """Accept, unless `admit` has something to say."""
+        if repeated := await self.admit(request.key_id, idempotency):
+            return repeated
         job_id = _FIRST_ID + len(self.jobs)
+        if idempotency:
+            self._named[request.key_id, idempotency.key] = (job_id, idempotency)
         self.jobs[job_id] = Job(id=job_id, state=JobState.QUEUED, request=request, created_at=0.0)
         return self.jobs[job_id]
 
@@ -111,6 +127,28 @@ class FakeService:
         job = await self.fetch(job_id, key_id)
         return job if job.state.is_final else self._update(job_id, state=JobState.CANCELLED)
 
+    async def delete(self, job_id: int, key_id: str) -> None:
+        """Remember the id and cancel an open job."""
+        await self.cancel(job_id, key_id)
+        self.deleted.append(job_id)
+
+    async def publish(self, field: str, text: str, key_id: str, *, crop: bool = False) -> str:  # noqa: ARG002
+        """Remember what was asked; a URL is refused."""
+        if (await self.keep_input(field, text)).url is not None:
+            raise errors.InvalidImage(field, f"The {field} field must be base64 or a data URI.")
+        self.published.append((field, text, crop))
+        return f"temp/0-{_PREFIX}.png"
+
+    async def is_nsfw(self, field: str, text: str, key_id: str) -> bool:  # noqa: ARG002
+        """Say what `flags` says."""
+        await self.keep_input(field, text)
+        return self.flags
+
+    async def load(self) -> Load:
+        """Count the open jobs."""
+        num_open = sum(not job.state.is_final for job in self.jobs.values())
+        return Load(num_open, 2.5 * num_open)
+
     async def eta_s(self, job: Job) -> float:
         """Say always the same."""
         return 12.3 * (1 - job.progress)
@@ -132,7 +170,11 @@ class FakeService:
 
     async def output_url(self, key: str, base_url: str) -> str:
         """Point to this server."""
-        return link.file_url(key, base_url)
+        return f"{base_url}/files/{key}"
+
+    async def webhook_status(self, job: Job) -> str:
+        """Say that no webhook was delivered yet."""
+        return "" if job.request.webhook is None else "pending"
 
     def _update(self, job_id: int, **changes: object) -> Job:
         self.jobs[job_id] = self.jobs[job_id].model_copy(update=changes)

@@ -12,6 +12,8 @@ from serve_app.api.call import Call, base_url, read_key
 from serve_app.api.protocol import Service
 from serve_app.api.schemas import GenerationBody, parse
 from serve_app.config import HttpConfig, JobsConfig
+from serve_app.jobs import idempotency
+from serve_app.jobs.protocol import IDEMPOTENCY_KEY
 from serve_app.types import Api, Kind
 
 __all__ = ["router"]
@@ -37,10 +39,16 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
             fields = await body.read(request, http.max_json_depth)
             key_id = await service.identify(read_key(fields, request.headers))
             asked = parse(GenerationBody, fields)
-            call = Call(api, key_id, base_url(request, http))
-            job = await service.submit(await build(asked, kind, call, service))
+            repeat = idempotency.read(
+                request.headers.get(IDEMPOTENCY_KEY), request.scope["path"], fields
+            )
+            job = await service.admit(key_id, repeat)
+            if job is None:
+                call = Call(api, key_id, base_url(request, http))
+                job = await service.submit(await build(asked, kind, call, service), repeat)
             hold_s = 0.0 if asked.instant_response else jobs.hold_s
-            leaves = asked.webhook is None  # with a webhook nobody has to stay for the result
+            # With a webhook nobody has to stay for the result, and who repeats a call comes back.
+            leaves = asked.webhook is None and repeat is None
             job = await service.wait(job.id, hold_s, cancel_if_left=leaves)
             return await present.generated(job, service, http)
 
@@ -56,7 +64,8 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
                 name=f"{api}{suffix or '/' + kind}".replace("/", "_"),
                 tags=[f"{api.upper()} generation"],
                 summary=document.SUMMARIES[kind],
-                openapi_extra=document.request_body(GenerationBody, document.EXAMPLES[kind]),
+                openapi_extra=document.request_body(GenerationBody, document.EXAMPLES[kind])
+                | document.IDEMPOTENCY,
                 responses=document.generation_responses(api),
             )
     return routes

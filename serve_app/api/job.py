@@ -14,7 +14,7 @@ from serve_app.api.schemas import FetchBody, field_message, parse
 from serve_app.config import HttpConfig
 from serve_app.types import Api
 
-__all__ = ["router"]
+__all__ = ["read_id", "router"]
 
 _FETCH_PATHS = (
     (Api.V3, "/api/v3/fetch"),
@@ -42,10 +42,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
         key_id = await service.identify(read_key(fields, request.headers))
         in_path = request.path_params.get("request_id")
         given = in_path if in_path is not None else parse(FetchBody, fields).request_id
-        if given is None:
-            text = field_message("request_id", "field is required")
-            raise errors.InvalidRequest("request_id", text)
-        return _job_id(given), key_id
+        return read_id(given), key_id
 
     async def fetch(request: Request) -> Response:
         job = await service.fetch(*await read(request))
@@ -65,8 +62,15 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
     return routes
 
 
-def _job_id(text: str) -> int:
-    """Read a job id; what is none cannot name a job."""
+def read_id(text: str | None) -> int:
+    """Read the id of a job.
+
+    Raises:
+        errors.InvalidRequest: there is none.
+        errors.JobNotFound: what is no id cannot name a job.
+    """
+    if text is None:
+        raise errors.InvalidRequest("request_id", field_message("request_id", "field is required"))
     if not text.isascii() or not text.isdecimal() or len(text) > 19 or int(text) > _MAX_ID:
         raise errors.JobNotFound("no id")
     return int(text)

@@ -1,8 +1,13 @@
 """Addresses that replies and webhooks hold."""
 
+from collections.abc import Awaitable, Callable
+
 from serve_app.types import Api, Job
 
-__all__ = ["fetch_result", "file_url"]
+__all__ = ["LinkMaker", "fetch_result"]
+
+LinkMaker = Callable[[str, str], Awaitable[str]]
+"""Key of a result and base URL of this service to the link that a client reads it by."""
 
 # Where clients of each family are sent to poll; all forms of fetch answer for all jobs.
 _FETCH_PATHS = {
@@ -16,8 +21,3 @@ _FETCH_PATHS = {
 def fetch_result(job: Job) -> str:
     """Address to poll for this job."""
     return f"{job.request.base_url}{_FETCH_PATHS[job.request.api]}{job.id}"
-
-
-def file_url(key: str, base_url: str) -> str:
-    """Address of a file that this server hands out itself."""
-    return f"{base_url}/files/{key}"

@@ -37,6 +37,7 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
             ProcessingReply(
                 eta=await _eta_s(job, service),
                 fetch_result=link.fetch_result(job),
+                webhook_status=await service.webhook_status(job),
                 id=job.id,
                 meta=meta(job),
                 progress=round(job.progress, 4),
@@ -50,6 +51,7 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
             output=links,
             proxy_links=links,
             nsfw_content_detected=any(job.result.nsfw),
+            webhook_status=await service.webhook_status(job),
             meta=meta(job),
             future_links=links,
         )
@@ -75,6 +77,7 @@ async def fetched(job: Job, service: Service, http: HttpConfig, base_url: str) -
             output=links,
             proxy_links=links,
             nsfw_content_detected=any(job.result.nsfw),
+            webhook_status=await service.webhook_status(job),
         )
     )
 

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from serve_app.jobs.protocol import Idempotency
 from serve_app.models import Catalogue
 from serve_app.types import ImageSource, Job, JobRequest, OutputPlan
 
-__all__ = ["Service", "StoredFile"]
+__all__ = ["Load", "Service", "StoredFile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,14 @@ class StoredFile:
 
     data: bytes
     media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much is to do: jobs that are open, and seconds until a new one is begun."""
+
+    num_open: int
+    wait_s: float
 
 
 class Service(Protocol):
@@ -37,12 +46,20 @@ class Service(Protocol):
         """
         ...
 
-    async def submit(self, request: JobRequest) -> Job:
-        """Accept a job and have it driven in the background.
+    async def admit(self, key_id: str, idempotency: Idempotency | None = None) -> Job | None:
+        """Refuse a generation call before any work; a repeated one gets the job it has already.
 
         Raises:
             errors.Overloaded: too many jobs are open.
             errors.RateLimited: this key sends too much.
+            errors.InvalidRequest: the idempotency key came with another request before.
+        """
+        ...
+
+    async def submit(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
+        """Accept a job and have it driven in the background; raises as `admit`.
+
+        A repeated call gets the job of the first.
         """
         ...
 
@@ -62,6 +79,32 @@ class Service(Protocol):
         """Cancel an open job of this owner, a final one stays; raises `errors.JobNotFound`."""
         ...
 
+    async def delete(self, job_id: int, key_id: str) -> None:
+        """Cancel a job of this owner if it is open, remove its files.
+
+        Raises `errors.JobNotFound` and `errors.StorageUnavailable`.
+        """
+        ...
+
+    async def publish(self, field: str, text: str, key_id: str, *, crop: bool = False) -> str:
+        """Put an inline picture under a link that ends like those of `temp`; returns its key.
+
+        crop: keep only the square in the middle.
+
+        Raises:
+            errors.InvalidImage: no inline picture, or too large.
+            errors.RateLimited: this key sends too much.
+        """
+        ...
+
+    async def is_nsfw(self, field: str, text: str, key_id: str) -> bool:
+        """Have the safety checker look at a picture, a URL or inline; raises as `publish`."""
+        ...
+
+    async def load(self) -> Load:
+        """Tell how much is to do."""
+        ...
+
     async def eta_s(self, job: Job) -> float:
         """Seconds until the job is done."""
         ...
@@ -79,5 +122,9 @@ class Service(Protocol):
         ...
 
     async def output_url(self, key: str, base_url: str) -> str:
-        """Public link of a result file."""
+        """Public link of a result file; raises `errors.StorageUnavailable`."""
+        ...
+
+    async def webhook_status(self, job: Job) -> str:
+        """Tell how the webhook of a job stands: pending, delivered, failed; "" without one."""
         ...

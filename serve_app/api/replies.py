@@ -9,9 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 __all__ = [
     "CancelledReply",
+    "CheckReply",
+    "CropReply",
+    "DeletedReply",
     "ErrorReply",
     "FailedReply",
     "FetchedReply",
+    "LoadReply",
     "ModelRow",
     "ProcessingReply",
     "ReloadReply",
@@ -19,6 +23,7 @@ __all__ = [
     "RunningReply",
     "SchedulersReply",
     "SuccessReply",
+    "UrlReply",
 ]
 
 
@@ -71,6 +76,7 @@ class FetchedReply(Reply):
     output: list[str]
     proxy_links: list[str]
     nsfw_content_detected: bool
+    webhook_status: str = ""
 
 
 class RunningReply(Reply):
@@ -104,6 +110,48 @@ class CancelledReply(Reply):
     id: int
     message: str = "request cancelled"
     messege: str = "request cancelled"
+
+
+class DeletedReply(Reply):
+    """Files of a job are gone."""
+
+    status: Literal["success"] = "success"
+    message: str = "image deleted"
+    messege: str = "image deleted"
+
+
+class LoadReply(Reply):
+    """How much is to do."""
+
+    queue_num: int = Field(description="jobs queued or at work")
+    queue_time: float = Field(description="seconds until a new job is begun, estimated")
+    status: Literal["ok"] = "ok"
+
+
+class CropReply(Reply):
+    """An inline picture has a link."""
+
+    status: Literal["success"] = "success"
+    message: str = "image uploaded"
+    messege: str = "image uploaded"
+    link: str
+    request_id: int
+
+
+class UrlReply(Reply):
+    """An inline picture has a link, in the form of a generation."""
+
+    status: Literal["success"] = "success"
+    id: int
+    request_id: int
+    output: list[str]
+
+
+class CheckReply(BaseModel):
+    """What the safety checker says of a picture; this reply has no status."""
+
+    images: str = Field(description="the link that was sent; empty for inline data")
+    has_nsfw_concept: list[bool]
 
 
 class ReloadReply(Reply):

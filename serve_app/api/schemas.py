@@ -25,8 +25,12 @@ from serve_app.types import SafetyAction
 __all__ = [
     "SCHEDULERS",
     "FetchBody",
+    "Flag",
     "GenerationBody",
+    "Id",
+    "Image",
     "KeyBody",
+    "Number",
     "ReloadBody",
     "WireModel",
     "field_message",

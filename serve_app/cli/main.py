@@ -1,5 +1,6 @@
 """The command line's parser: every sub-command with its options. The work is in its siblings."""
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +48,10 @@ def checkpoint(
     # torch takes seconds to import; the other commands can do without.
     from serve_app.pipelines.randomweights import write_random_inpaint  # noqa: PLC0415
 
-    write_random_inpaint(folder, seed)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+        write_random_inpaint(Path(unfinished) / "checkpoint", seed)
+        (Path(unfinished) / "checkpoint").rename(folder)
 
 
 @app.command()

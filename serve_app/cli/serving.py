@@ -31,7 +31,11 @@ def exec_service(config: Path, host: str, port: int) -> None:
 def service(
     config: Path, host: str, port: int, log: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the service as a child; on leaving, every process that it started is gone."""
+    """Run the service as a child; on leaving, every process that it started is gone.
+
+    To be called on the main thread: SIGTERM leaves like Ctrl-C, or the child would live on.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     child = subprocess.Popen(
         _command(config, host, port),
         env=_environment(),

@@ -1,5 +1,6 @@
 """`AppConfig`: the whole configuration, from the Serve config file and the environment."""
 
+import os
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +32,7 @@ class AppConfig(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="forbid",
+        hide_input_in_errors=True,
         env_prefix="DREAMSERVE_",
         env_nested_delimiter="__",
         nested_model_default_partial_update=True,
@@ -57,13 +59,17 @@ class AppConfig(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
+        settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let the environment win over the config file."""
+        known = {f"DREAMSERVE_{name.upper()}" for name in settings_cls.model_fields}
+        for variable in os.environ:
+            if variable.startswith("DREAMSERVE_") and variable.split("__")[0] not in known:
+                raise ValueError(f"{variable} names no setting; see docs/configuration.md")
         return env_settings, init_settings
 
     @model_validator(mode="after")

@@ -31,7 +31,8 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class Section(BaseModel):
     """Base of all settings models: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A refused value stays out of the message: it may be a secret.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class HttpConfig(Section):
@@ -125,6 +126,9 @@ class EngineConfig(Section):
     max_rows: int = Field(
         default=16, ge=1, description="rows of one denoiser forward; a guided request takes two"
     )
+    vae_rows: int = Field(
+        default=4, ge=1, description="pictures of one VAE forward, which takes much memory for each"
+    )
     row_growth: float = Field(
         default=1.5,
         gt=1,
@@ -136,6 +140,18 @@ class EngineConfig(Section):
     )
     turn_groups: int = Field(
         default=2, ge=1, description="groups that take turns, oldest first; 1 serves by age alone"
+    )
+    channels_last: bool = Field(
+        default=False, description="keep UNet weights channels-last; off: not measured on a GPU yet"
+    )
+    compile: Literal["off", "default", "reduce-overhead"] = Field(
+        default="off",
+        description="torch.compile mode of the denoiser, the last one with CUDA graphs; off: not "
+        "measured on a GPU yet, and each row count, size, LoRA set and token merging compiles anew",
+    )
+    row_buckets: tuple[int, ...] = Field(
+        default=(1, 2, 4, 8, 16, 32),
+        description="row counts that a compiled denoiser is padded to, ascending",
     )
     text_cache: int = Field(
         default=64, ge=0, description="text embeddings kept; encoding stalls everybody's next step"
@@ -294,7 +310,9 @@ class JobsConfig(Section):
         default=5.0, description="seconds before a job that met an outage is run again"
     )
     max_retry_delay_s: Seconds = Field(default=30.0, description="seconds; cap of the doubling")
-    timeout_s: Seconds = Field(default=600.0, description="seconds one attempt may take")
+    timeout_s: Seconds = Field(
+        default=600.0, description="seconds one attempt may take, the wait for a replica included"
+    )
     poll_s: Seconds = Field(
         default=1.0, ge=0.05, description="seconds between looks for jobs that are due"
     )

@@ -16,8 +16,8 @@ _HEAD = """# Settings
 
 Every setting, its default and its meaning; written by `dreamserve settings`. Set them under `args`
 of the Serve config file (`configs/dev.yaml`), or by the environment variable named in each row,
-which wins. Unknown names are refused. The effective configuration is logged once per ingress, with
-secrets masked. Secrets belong into the environment only.
+which wins; lists are written as JSON there. Unknown names are refused. The effective configuration
+is logged once per ingress, with secrets masked. Secrets belong into the environment only.
 """
 
 

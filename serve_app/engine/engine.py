@@ -236,7 +236,9 @@ class Engine:
 
     def _row_limit(self, group: Hashable) -> int:
         assert isinstance(group, tuple), "Call.group makes tuples"
-        return self._caps.limit(group[0], group[1])
+        lane, size = group[:2]
+        cap = self._caps.limit(lane.name, size)
+        return min(cap, lane.max_rows) if lane.max_rows else cap
 
     def _ended(self, request: Request) -> None:
         """Count an ended request; drop it where its client has cancelled it."""

@@ -27,6 +27,7 @@ class Lane:
     run: the real forward; arguments by name, returns a tensor or a tuple of tensors.
     shared: arguments without rows; equal for all requests of equal `Request.key`.
     urgent: short calls that begin or end a request and depend on no variant.
+    max_rows: bound of one forward beside the measured cap; 0: none.
     buckets: row counts that the module was compiled for, ascending; smaller batches are padded.
     """
 
@@ -34,6 +35,7 @@ class Lane:
     run: Callable[[dict[str, object]], object]
     shared: frozenset[str] = frozenset()
     urgent: bool = False
+    max_rows: int = 0
     buckets: tuple[int, ...] = ()
 
 
@@ -53,7 +55,7 @@ class Call:
     def group(self, key: Hashable) -> Hashable:
         """Name the calls that this one can share a forward with; `key` is its request's."""
         shape = signature(self.arguments, self.lane.shared)
-        return (self.lane.name, self.size, shape, None if self.lane.urgent else key)
+        return (self.lane, self.size, shape, None if self.lane.urgent else key)
 
 
 def forward(calls: Sequence[Call], limit: int) -> list[object]:

@@ -3,10 +3,11 @@
 The network side, with its guards, is `serve_app.net`.
 """
 
-import logging
 import ssl
 from types import TracebackType
 from typing import Self
+
+import structlog
 
 from serve_app import errors
 from serve_app.config import ImagesConfig
@@ -25,7 +26,7 @@ from serve_app.net import (
 
 __all__ = ["Downloader"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger()
 
 
 class Downloader:
@@ -67,7 +68,7 @@ class Downloader:
             return await self._client.get(url)
         except NetFailure as exc:
             # The URL stays out of the log: its query may hold the client's signature.
-            _log.info("download of %s failed: %s %s", field, type(exc).__name__, exc)
+            _log.info("download_failed", field=field, error=type(exc).__name__, detail=str(exc))
             message = f"Unable to fetch image from provided URL ({field}): {_reason(exc)}."
             raise errors.InvalidImage(field, message) from exc
 

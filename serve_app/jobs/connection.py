@@ -5,8 +5,11 @@ that run on both, and errors of ours.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from typing import TypeVar
 
 from sqlalchemy import Double
 from sqlalchemy.engine import URL, make_url
@@ -19,7 +22,11 @@ from sqlalchemy.sql.functions import FunctionElement
 from serve_app import errors
 from serve_app.config import DatabaseConfig
 
-__all__ = ["Database", "Now", "database_url", "translated"]
+__all__ = ["Database", "Now", "database_url", "translated", "uncancelled"]
+
+Store = TypeVar("Store")
+Result = TypeVar("Result")
+_at_work: set[asyncio.Task[object]] = set()  # the event loop itself holds tasks only weakly
 
 
 class Now(FunctionElement[float]):
@@ -66,6 +73,37 @@ def translated() -> Iterator[None]:
         raise errors.InvalidRequest("request", "A text cannot be stored.") from exc
     except (SQLAlchemyError, OSError) as exc:
         raise errors.JobStoreUnavailable(f"{type(exc).__name__}: {exc}") from exc
+
+
+def uncancelled(store: type[Store]) -> type[Store]:
+    """Have every public method of a store run to its end although its caller is cancelled.
+
+    A transaction that is cancelled half way can leave its connection, and with it SQLite's only
+    write lock, to the garbage collector. The caller still gets its CancelledError, afterwards.
+    """
+    for name, method in list(vars(store).items()):
+        if inspect.iscoroutinefunction(method) and not name.startswith("_"):
+            setattr(store, name, _to_the_end(method))
+    return store
+
+
+def _to_the_end(
+    method: Callable[..., Coroutine[None, None, Result]],
+) -> Callable[..., Coroutine[None, None, Result]]:
+    @functools.wraps(method)
+    async def run(*args: object, **kwargs: object) -> Result:
+        task = asyncio.create_task(method(*args, **kwargs))
+        _at_work.add(task)
+        task.add_done_callback(_at_work.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # seen: nobody is left to raise it to
+            raise
+
+    return run
 
 
 class Database:

@@ -12,7 +12,7 @@ import contextvars
 import random
 import time
 import uuid
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -30,8 +30,10 @@ __all__ = ["Driver", "WebhookBody"]
 _log = structlog.get_logger()
 _RENEWALS_PER_LEASE = 3  # two may fail before the lease is lost
 
+_BROKEN = errors.to_failure(errors.GenerationFailed())
+
 T = TypeVar("T")
-WebhookBody = Callable[[Job, JobResult | JobFailure], str]
+WebhookBody = Callable[[Job, JobResult | JobFailure], Coroutine[None, None, str]]
 
 
 class Driver:
@@ -50,6 +52,7 @@ class Driver:
         self._jobs: dict[int, Job] = {}
         self._loops: list[asyncio.Task[None]] = []
         self._nudge = asyncio.Event()
+        self._claiming = asyncio.Lock()
 
     def start(self) -> None:
         """Begin to claim due jobs and to renew leases."""
@@ -57,8 +60,6 @@ class Driver:
 
     async def take(self, job_id: int) -> None:
         """Drive a job just accepted, unless all places are taken; then it waits its turn."""
-        if len(self._running) >= self._config.max_driven:
-            return
         try:
             await self._claim(1, [job_id])
         except errors.JobStoreUnavailable as exc:  # accepted it is, and due for any driver
@@ -100,68 +101,85 @@ class Driver:
     async def _claim_for_ever(self) -> None:
         while True:
             self._nudge.clear()
-            try:
-                if free := self._config.max_driven - len(self._running):
-                    await self._claim(free)
-            except errors.JobStoreUnavailable as exc:
-                _log.warning("claim_failed", reason=str(exc))
+            with _surviving("claim_failed"):
+                await self._claim(self._config.max_driven)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.poll_s * _jitter()):
                     await self._nudge.wait()
 
     async def _claim(self, limit: int, job_ids: list[int] | None = None) -> None:
-        claimed = await self._store.claim(self.owner, self._config.lease_s, limit, job_ids)
-        for job in claimed:
-            self._jobs[job.id] = job
-            self._running[job.id] = _detached(self._drive(job))
+        async with self._claiming:  # or two claims would both take the last place
+            limit = min(limit, self._config.max_driven - len(self._running))
+            if limit <= 0:
+                return
+            claimed = await self._store.claim(self.owner, self._config.lease_s, limit, job_ids)
+            for job in claimed:
+                if job.id not in self._running:  # else our own lease had run out, and now has not
+                    self._run(job)
+
+    def _run(self, job: Job) -> None:
+        task = _detached(self._drive(job))
+        self._running[job.id] = task
+        self._jobs[job.id] = job
+        # Not in the task: one that is cancelled before its first step runs no line of it.
+        task.add_done_callback(lambda _: self._forget(job.id))
+
+    def _forget(self, job_id: int) -> None:
+        del self._running[job_id], self._jobs[job_id]
+        self._nudge.set()
 
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._config.lease_s / _RENEWALS_PER_LEASE)
-            if not self._running:
-                continue
-            try:
+            with _surviving("renew_failed"):
                 await self._renew()
-            except errors.JobStoreUnavailable as exc:
-                _log.warning("renew_failed", reason=str(exc))
 
     async def _renew(self) -> None:
-        driven = set(self._running)
-        progress = {job_id: self._jobs[job_id].progress for job_id in driven}
-        for model_id in {self._jobs[job_id].request.spec.model_id for job_id in driven}:
-            live = await self._graph.progress(model_id)
-            progress.update({job_id: live[job_id] for job_id in driven & live.keys()})
+        """Extend the leases, then learn for the next time how far the jobs are."""
+        progress = {job_id: job.progress for job_id, job in self._jobs.items()}
+        if not progress:
+            return
         held = await self._store.renew(self.owner, self._config.lease_s, progress)
-        self.stop(driven - held)
+        self.stop(progress.keys() - held)
+        models = {job.request.spec.model_id for job in self._jobs.values()}
+        for live in await asyncio.gather(*map(self._graph.progress, models)):
+            for job_id in live.keys() & self._jobs.keys():
+                self._jobs[job_id] = self._jobs[job_id].model_copy(
+                    update={"progress": live[job_id]}
+                )
 
     async def _drive(self, job: Job) -> None:
         structlog.contextvars.bind_contextvars(job_id=job.id, model_id=job.request.spec.model_id)
         loop = asyncio.get_running_loop()
         started = loop.time()
+        outcome = await self._attempt(job)
+        if outcome is None:
+            return
+        if isinstance(outcome, JobResult):
+            self.eta.observe(job.request.spec, loop.time() - started)
         try:
-            outcome = await self._attempt(job)
-            if outcome is None:
-                return
-            if isinstance(outcome, JobResult):
-                self.eta.observe(job.request.spec, loop.time() - started)
             await self._settle(job, outcome)
-        finally:
-            self._running.pop(job.id, None)
-            self._jobs.pop(job.id, None)
-            self._nudge.set()
+        except Exception:
+            # A bug, or a result that the database refuses: the job must not be run for ever.
+            _log.exception("settle_broke")
+            await self._persist(partial(self._store.fail, self.owner, job.id, _BROKEN))
 
     async def _attempt(self, job: Job) -> JobResult | JobFailure | None:
         """Run a job once; None means that it went back to the queue."""
+        if job.attempts > self._config.max_attempts:  # each run took its driver with it
+            _log.error("job_given_up", attempts=job.attempts)
+            return _BROKEN
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 return await self._graph.run(job)
         except TimeoutError:
-            error: errors.DreamserveError = errors.GenerationFailed("jobs.timeout_s passed")
+            # The time holds the wait for a free replica too, so the job may not be to blame.
+            error: errors.DreamserveError = errors.ReplicaLost("jobs.timeout_s passed")
         except errors.DreamserveError as exc:
             error = exc
         except Exception:
             _log.exception("job_broke")
-            return errors.to_failure(errors.GenerationFailed())
+            return _BROKEN
         if not self._is_worth_retrying(job, error):
             _log.info("job_failed", code=error.code, reason=str(error), attempts=job.attempts)
             return errors.to_failure(error)
@@ -187,7 +205,9 @@ class Driver:
         return min(doubled_s, self._config.max_retry_delay_s) * _jitter()
 
     async def _settle(self, job: Job, outcome: JobResult | JobFailure) -> None:
-        body = self._webhook_body(job, outcome) if job.request.webhook else None
+        body: str | None = None
+        if job.request.webhook:  # its links may need the object store, which may be down
+            body = await self._persist(partial(self._webhook_body, job, outcome))
         if isinstance(outcome, JobResult):
             write = partial(self._store.succeed, self.owner, job.id, outcome, body)
         else:
@@ -196,15 +216,26 @@ class Driver:
         _log.info("job_settled" if settled else "job_settled_elsewhere")
 
     async def _persist(self, write: Callable[[], Coroutine[None, None, T]]) -> T:
-        """Repeat a write while the job store is down: the work is done, the word is missing."""
+        """Repeat a write while a store is down: the work is done, the word is missing."""
         delay_s = 0.1
         while True:
             try:
                 return await write()
-            except errors.JobStoreUnavailable as exc:
+            except (errors.JobStoreUnavailable, errors.StorageUnavailable) as exc:
                 _log.warning("settle_delayed", reason=str(exc), delay_s=delay_s)
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, self._config.max_retry_delay_s)
+
+
+@contextlib.contextmanager
+def _surviving(event: str) -> Iterator[None]:
+    """Keep a loop alive: what fails now, or for one job, must not end it for all."""
+    try:
+        yield
+    except errors.JobStoreUnavailable as exc:
+        _log.warning(event, reason=str(exc))
+    except Exception:
+        _log.exception(event)
 
 
 def _jitter() -> float:

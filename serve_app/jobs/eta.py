@@ -18,12 +18,14 @@ class EtaModel:
         self._first_eta_s = first_eta_s
         self._slots = slots
         self._unit_s: dict[str, float] = {}
+        self._run_s = first_eta_s
 
     def observe(self, spec: GenerationSpec, seconds: float) -> None:
         """Learn from a finished run."""
         unit_s = seconds / _work(spec)
         known = self._unit_s.get(spec.model_id, unit_s)
         self._unit_s[spec.model_id] = known + _WEIGHT * (unit_s - known)
+        self._run_s += _WEIGHT * (seconds - self._run_s)
 
     def estimate_s(self, spec: GenerationSpec, num_ahead: int, progress: float = 0.0) -> float:
         """Seconds until the job is done.
@@ -35,8 +37,14 @@ class EtaModel:
         """
         unit_s = self._unit_s.get(spec.model_id)
         run_s = self._first_eta_s if unit_s is None else unit_s * _work(spec)
-        waves = max(0, num_ahead - self._slots + 1) / self._slots
-        return run_s * (1.0 - progress) + run_s * waves
+        return run_s * (1.0 - progress) + run_s * self._waves(num_ahead)
+
+    def wait_s(self, num_open: int) -> float:
+        """Seconds that a job accepted now waits until it is begun, by the average run."""
+        return self._run_s * self._waves(num_open)
+
+    def _waves(self, num_ahead: int) -> float:
+        return max(0, num_ahead - self._slots + 1) / self._slots
 
 
 def _work(spec: GenerationSpec) -> float:

@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 
-from serve_app.types import Job, JobResult
+from serve_app.types import ImageSource, Job, JobResult
 
 __all__ = ["FakeGraph"]
 
@@ -18,6 +18,7 @@ class FakeGraph:
         self.runs: dict[int, int] = defaultdict(int)
         self.stopped: list[int] = []
         self.at_work: dict[int, float] = {}
+        self.flags = False
 
     async def run(self, job: Job) -> JobResult:
         """Take the next failure or succeed."""
@@ -41,6 +42,10 @@ class FakeGraph:
     async def progress(self, model_id: str) -> dict[int, float]:  # noqa: ARG002  # one model only
         """Half done, all of them."""
         return dict(self.at_work)
+
+    async def check(self, picture: ImageSource) -> bool:  # noqa: ARG002  # never looked at
+        """Say what `flags` says."""
+        return self.flags
 
     async def readiness(self) -> dict[str, bool]:
         """Nothing to wait for."""

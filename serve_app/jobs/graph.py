@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from serve_app.types import Job, JobResult
+from serve_app.types import ImageSource, Job, JobResult
 
 __all__ = ["Graph"]
 
@@ -22,6 +22,14 @@ class Graph(Protocol):
 
     async def progress(self, model_id: str) -> dict[int, float]:
         """Share of steps done, 0 to 1, of the jobs at work on any replica of a model."""
+        ...
+
+    async def check(self, picture: ImageSource) -> bool:
+        """Tell whether the safety checker flags a picture of a client.
+
+        Raises:
+            errors.DreamserveError: translated; nothing else leaves.
+        """
         ...
 
     async def readiness(self) -> dict[str, bool]:

@@ -13,7 +13,7 @@ import secrets
 from sqlalchemy import Row, insert, select, update
 
 from serve_app.jobs.codec import check_text
-from serve_app.jobs.connection import Database, Now
+from serve_app.jobs.connection import Database, Now, uncancelled
 from serve_app.jobs.protocol import ApiKey
 from serve_app.jobs.schema import api_keys
 
@@ -45,6 +45,7 @@ def digest(secret: str) -> str | None:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
+@uncancelled
 class SqlKeyStore:
     """Implements `jobs.protocol.KeyStore` on the connections of a job store or its own."""
 

@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.jobs import codec
-from serve_app.jobs.connection import Database, Now
+from serve_app.jobs.connection import Database, Now, uncancelled
 from serve_app.jobs.schema import outbox
 from serve_app.webhooks.protocol import DeliveryState, Message
 
@@ -43,6 +43,7 @@ async def insert_message(connection: AsyncConnection, job_id: int, url: str, bod
     await connection.execute(insert(outbox).values(row))
 
 
+@uncancelled
 class SqlOutbox:
     """Implements `webhooks.protocol.Outbox` on the connections of a job store."""
 

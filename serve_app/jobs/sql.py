@@ -15,7 +15,7 @@ from sqlalchemy.sql.selectable import Select
 from serve_app import errors
 from serve_app.config import DatabaseConfig
 from serve_app.jobs import admission, codec
-from serve_app.jobs.connection import Database, Now
+from serve_app.jobs.connection import Database, Now, uncancelled
 from serve_app.jobs.outbox import insert_message
 from serve_app.jobs.protocol import Idempotency
 from serve_app.jobs.schema import jobs
@@ -33,6 +33,7 @@ _COLUMNS = [column for column in jobs.c if column.name not in _INTERNAL]
 _UNREADABLE = errors.to_failure(errors.GenerationFailed())
 
 
+@uncancelled
 class SqlJobStore:
     """Implements `jobs.protocol.JobStore`; the tables must be there (`jobs.migrate`)."""
 

@@ -36,8 +36,8 @@ class ModelEntry(Section):
     id: ModelId = Field(description="what clients send as model_id; never used as a path")
     name: str = Field(default="", description="for people")
     description: str = Field(default="", description="for people")
-    category: Literal["stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3", "flux"] = Field(
-        default="stable_diffusion", description="what model_list shows as model_category"
+    category: Literal["stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3", "flux"] = (
+        Field(default="stable_diffusion", description="what model_list shows as model_category")
     )
     source: Path = Field(
         description="diffusers folder or single safetensors file, absolute or from the root folder"
@@ -56,10 +56,18 @@ class ModelEntry(Section):
         ge=64,
         description="side the checkpoint was trained at; crops are never smaller",
     )
+    size_multiple_px: int = Field(
+        default=8,
+        ge=8,
+        le=64,
+        multiple_of=8,
+        description="sides are multiples of this: the factor by which the VAE shrinks a picture",
+    )
     instance_prompt: str | None = Field(default=None, description="put before each prompt")
     enhancement: Enhancement = Enhancement()
     defaults: ModelDefaults = ModelDefaults()
-    serve: DeploymentOptions = DeploymentOptions(max_ongoing_requests=34, num_cpus=0.5)
+    # More calls than the engine has places, so that progress is told while others wait.
+    serve: DeploymentOptions = DeploymentOptions(max_ongoing_requests=72, num_cpus=0.5)
 
 
 AddOnType = Literal["lora", "vae", "embedding"]

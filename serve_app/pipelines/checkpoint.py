@@ -1,16 +1,17 @@
 """`Checkpoint`: one model's loaded weights, and the stock pipelines made from them per request."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
 from torch import nn
 
+from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
 from serve_app.pipelines.addons import Embeddings
 from serve_app.pipelines.embeds import TextCache
-from serve_app.pipelines.families import Family
+from serve_app.pipelines.families import Family, accepted
 from serve_app.pipelines.schedulers import Schedulers
 from serve_app.pipelines.standin import denoiser_stand_in, stand_in, vae_stand_in
 from serve_app.pipelines.variants import Variants
@@ -54,6 +55,17 @@ class Checkpoint:
         module = getattr(self.base, self.family.denoiser)
         return bool(module.config.in_channels == _INPAINT_CHANNELS)
 
+    @property
+    def max_clip_skip(self) -> int:
+        """Largest `clip_skip` that every CLIP text encoder has layers for."""
+        encoders = (getattr(self.base, name, None) for name in ("text_encoder", "text_encoder_2"))
+        layers = [
+            encoder.config.num_hidden_layers
+            for encoder in encoders
+            if encoder is not None and encoder.config.model_type == "clip_text_model"
+        ]
+        return max(1, min(layers, default=1))
+
     def pipeline(self, kind: Kind, scheduler: SchedulerMixin, vae: str = "") -> DiffusionPipeline:
         """Make a request's own pipeline: shared weights, stand-ins, its own scheduler.
 
@@ -71,8 +83,8 @@ class Checkpoint:
             if isinstance(parts.get(name), nn.Module):
                 parts[name] = _text_encoder_stand_in(parts[name])
         parts |= {"requires_safety_checker": False, "add_watermarker": False}
-        accepted = inspect.signature(cls.__init__).parameters
-        pipeline = cls(**{name: value for name, value in parts.items() if name in accepted})
+        names = accepted(cls.__init__).parameters
+        pipeline = cls(**{name: value for name, value in parts.items() if name in names})
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -89,16 +101,45 @@ def _text_encoder_stand_in(encoder: nn.Module) -> nn.Module:
     return copied
 
 
-def denoiser_lane(base: DiffusionPipeline, family: Family, buckets: tuple[int, ...] = ()) -> Lane:
-    """Make the lane of a pipeline's denoiser; `buckets`: row counts that it was compiled for."""
+def denoiser_lane(base: DiffusionPipeline, family: Family, config: EngineConfig) -> Lane:
+    """Make the lane of a pipeline's denoiser, compiled if the settings say so.
+
+    Only the lane calls what was compiled; stand-ins are copies of the module as it is.
+    """
     module = getattr(base, family.denoiser)
-    return Lane("denoiser", _by_name(module, family.names[0]), family.shared, buckets=buckets)
+    if config.channels_last and family.denoiser == "unet":
+        module.to(memory_format=torch.channels_last)
+    if config.compile == "off":
+        return Lane("denoiser", _by_name(module, family.names[0]), family.shared)
+    compiled = torch.compile(module, mode=config.compile, dynamic=False)
+    run = _by_name(compiled, family.names[0])
+    if config.compile == "reduce-overhead":
+        run = _copied(run)
+    return Lane("denoiser", run, family.shared, buckets=config.row_buckets)
 
 
-def make_vae(vae: AutoencoderKL, name: str = "") -> Vae:
+def _copied(
+    run: Callable[[dict[str, object]], object],
+) -> Callable[[dict[str, object]], object]:
+    """Copy outputs: a CUDA graph overwrites its own at the next run, and samplers keep some."""
+
+    def run_and_copy(arguments: dict[str, object]) -> object:
+        outputs = run(arguments)
+        assert isinstance(outputs, tuple), "denoisers are asked for tuples"
+        return tuple(output.clone() for output in outputs)
+
+    return run_and_copy
+
+
+def make_vae(vae: AutoencoderKL, name: str, max_rows: int) -> Vae:
     """Give a VAE the lanes of its halves; `name` tells it from others in the metrics."""
     encoder, decoder = (
-        Lane(f"vae {half} {name}".rstrip(), _by_name(getattr(vae, half), "sample"), urgent=True)
+        Lane(
+            f"vae {half} {name}".rstrip(),
+            _by_name(getattr(vae, half), "sample"),
+            urgent=True,
+            max_rows=max_rows,
+        )
         for half in ("encoder", "decoder")
     )
     return Vae(vae, encoder, decoder)

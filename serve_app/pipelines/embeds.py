@@ -5,7 +5,6 @@ tokenizer stand-in hands it the tokens of one chunk. So clip_skip, pooled embedd
 encoders are diffusers' own, and a short prompt without weights is encoded by it untouched.
 """
 
-import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 from transformers import PreTrainedTokenizerBase
 
+from serve_app.pipelines.families import accepted
 from serve_app.pipelines.prompt import Span, is_plain, parse
 from serve_app.types import GenerationSpec
 
@@ -47,10 +47,10 @@ def remember_encoding(pipeline: DiffusionPipeline, cache: TextCache, variant: Ha
     variant: whatever else they depend on, such as LoRAs of the text encoder.
     """
     encode = pipeline.encode_prompt
-    signature = inspect.signature(encode)
+    signature = accepted(type(pipeline).encode_prompt)
 
     def encode_prompt(*args: object, **kwargs: object) -> object:
-        values = signature.bind(*args, **kwargs).arguments
+        values = signature.bind(None, *args, **kwargs).arguments
         if any(isinstance(value, torch.Tensor) for value in values.values()):
             return encode(*args, **kwargs)
         key = (variant, repr(sorted(values.items(), key=lambda item: item[0])))

@@ -1,6 +1,8 @@
 """The pipeline families: which stock class does which kind, and how a denoiser is called."""
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import diffusers
@@ -8,7 +10,7 @@ from diffusers import DiffusionPipeline
 
 from serve_app.types import Kind
 
-__all__ = ["FAMILIES", "Family", "family_of"]
+__all__ = ["FAMILIES", "Family", "accepted", "family_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +80,9 @@ def family_of(pipeline: DiffusionPipeline) -> Family:
         if type(pipeline) in family.pipelines.values():
             return family
     raise ValueError(f"{type(pipeline).__name__} is not served")
+
+
+@functools.cache
+def accepted(function: Callable[..., object]) -> inspect.Signature:
+    """Give the signature of a method of a pipeline class; remembered, since it takes a while."""
+    return inspect.signature(function)

@@ -48,9 +48,12 @@ def load_checkpoint(
     return Checkpoint(
         base=base,
         family=family,
-        denoiser=denoiser_lane(base, family),
+        denoiser=denoiser_lane(base, family, config),
         schedulers=Schedulers(base.scheduler),
-        vaes={name: make_vae(vae, name) for name, vae in {"": base.vae, **vaes}.items()},
+        vaes={
+            name: make_vae(vae, name, config.vae_rows)
+            for name, vae in {"": base.vae, **vaes}.items()
+        },
         variants=Variants(base, family, loras, config.tomesd_ratio),
         embeddings=embeddings,
         texts=TextCache(config.text_cache),

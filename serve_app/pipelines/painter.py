@@ -67,7 +67,7 @@ class WeavePainter:
             pictures=tuple(pictures),
             nsfw=(False,) * len(pictures),
             generation_time_s=time.monotonic() - began,
-            ran=_ran(spec, paintings[0], canvas),
+            ran=_ran(spec, paintings[0], canvas, self._checkpoint.max_clip_skip),
         )
 
     def progress(self) -> dict[int, float]:
@@ -123,6 +123,8 @@ class WeavePainter:
         if spec.vae is not None and spec.vae not in self._checkpoint.vaes:
             raise errors.InvalidRequest("vae", f"The VAE {spec.vae[:96]} is not known")
         spec = self._checkpoint.embeddings.apply(spec)
+        clip_skip = min(spec.clip_skip, self._checkpoint.max_clip_skip)
+        spec = spec.model_copy(update={"clip_skip": clip_skip})
         return canvas, [self._request(one, canvas) for one in sample_specs(spec)]
 
     def _request(self, spec: GenerationSpec, canvas: Canvas | None) -> Request:
@@ -175,11 +177,15 @@ def _progress(request: Request) -> Progress:
     return request.body.progress
 
 
-def _ran(spec: GenerationSpec, painting: Painting, canvas: Canvas | None) -> dict[str, JsonValue]:
+def _ran(
+    spec: GenerationSpec, painting: Painting, canvas: Canvas | None, max_clip_skip: int
+) -> dict[str, JsonValue]:
     """Say where what ran differs from what was asked."""
     ran: dict[str, JsonValue] = {}
     if painting.scheduler != spec.scheduler:
         ran["scheduler"] = painting.scheduler
+    if spec.clip_skip > max_clip_skip:
+        ran["clip_skip"] = max_clip_skip
     if canvas is not None and canvas.size != (spec.height, spec.width):
         ran["crop"] = list(canvas.box)
     return ran

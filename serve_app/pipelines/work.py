@@ -1,6 +1,5 @@
 """`Sample`: the body of one engine request. It makes a stock pipeline and calls it."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from serve_app.engine.request import Progress
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.embeds import remember_encoding, text_arguments
+from serve_app.pipelines.families import accepted
 from serve_app.pipelines.specs import run_strength
 from serve_app.pipelines.variants import Variant
 from serve_app.types import GenerationSpec, Kind
@@ -87,8 +87,8 @@ class Sample:
         if kind is not Kind.TEXT2IMG:
             arguments["strength"] = run_strength(spec)
             arguments["image"], arguments["mask_image"] = self._pictures()
-        accepted = inspect.signature(type(pipeline).__call__).parameters
-        return {name: value for name, value in arguments.items() if name in accepted}
+        names = accepted(type(pipeline).__call__).parameters
+        return {name: value for name, value in arguments.items() if name in names}
 
     def _text(self, pipeline: DiffusionPipeline) -> Mapping[str, object]:
         if self.checkpoint.family.has_clip_text:

@@ -1,6 +1,6 @@
 """Random checkpoints, made once per run, and pictures to paint on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,15 @@ import torch
 from PIL import Image
 
 from serve_app.config import EngineConfig
+from serve_app.engine.engine import Engine
+from serve_app.engine.lane import Lane
 from serve_app.models import ModelEntry
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.randomweights import RandomUNet, write_random_inpaint
 from serve_app.types import GenerationSpec, Kind
+from tests.engine.toys import Denoiser
 
 torch.set_num_threads(1)
 
@@ -83,3 +86,26 @@ def make_spec() -> Callable[..., GenerationSpec]:
         return GenerationSpec.model_validate(values | changes)
 
     return make
+
+
+@pytest.fixture
+def denoiser() -> Denoiser:
+    return Denoiser()
+
+
+@pytest.fixture
+def lane(denoiser: Denoiser) -> Lane:
+    return Lane("denoiser", denoiser)
+
+
+@pytest.fixture
+def make_engine() -> Iterator[Callable[..., Engine]]:
+    made: list[Engine] = []
+
+    def make(activate: Callable[[object], None] = lambda _: None, **settings: object) -> Engine:
+        made.append(Engine(EngineConfig.model_validate(settings), activate))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.close()

@@ -11,6 +11,7 @@ import pytest
 MODELS = {"tiny": 0, "tiny-2": 1}  # id -> seed of the random weights
 HOLD_S = 30.0
 LEASE_S = 2.0
+WEBHOOK_SECRET = "whsec_" + "c2VjcmV0" * 4
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,18 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def write_embedding(folder: Path) -> None:
+    """Two vectors for a word; as wide as the text encoder of the random models."""
+    import torch
+    from safetensors.torch import save_file
+
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(11))
+    save_file({"emb_params": vectors}, folder / "checkpoints" / "style.safetensors")
+    (folder / "models" / "style.yaml").write_text(
+        "id: style\ntype: embedding\nsource: checkpoints/style.safetensors\nmodels: [tiny]\n"
+    )
+
+
 def write_models(folder: Path) -> None:
     from serve_app.pipelines.randomweights import write_random_inpaint
 
@@ -42,8 +55,19 @@ def write_models(folder: Path) -> None:
             "kinds: [text2img, img2img, inpaint]\nnative_size_px: 64\n"
             "defaults: {steps: 4}\n"
             "enhancement: {prompt_suffix: sharp focus, negative_suffix: blurry}\n"
-            "serve: {num_cpus: 0.1, max_ongoing_requests: 34, health_check_period_s: 1}\n"
+            "serve: {num_cpus: 0.1, health_check_period_s: 1}\n"
         )
+
+
+def make_checker_flag_everything(checkpoint: Path) -> None:
+    """No similarity is below -2, so every concept is found in every picture."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    (weights,) = (checkpoint / "safety_checker").glob("*.safetensors")
+    tensors = load_file(weights)
+    tensors["concept_embeds_weights"] = torch.full_like(tensors["concept_embeds_weights"], -2.0)
+    save_file(tensors, weights, metadata={"format": "pt"})
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +82,8 @@ def service(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("service")
     write_models(root)
+    write_embedding(root)
+    make_checker_flag_everything(root / "checkpoints" / "tiny")
     port = free_port()
     config = AppConfig.model_validate(
         {
@@ -67,6 +93,12 @@ def service(tmp_path_factory):
             "safety": {"checkpoint": "checkpoints/tiny"},
             "images": {"allowed_hosts": ["localhost"], "download_timeout_s": 3},
             "jobs": {"hold_s": HOLD_S, "lease_s": LEASE_S, "poll_s": 0.2},
+            "webhooks": {
+                "allowed_hosts": ["localhost"],
+                "secrets": [WEBHOOK_SECRET],
+                "poll_s": 0.2,
+                "schedule_s": [0, 0.5, 0.5, 0.5],
+            },
         }
     )
     ray.init(

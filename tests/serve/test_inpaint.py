@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -172,10 +173,38 @@ async def test_bad_picture_is_answered_with_its_field(http, changes, field):
     assert "Traceback" not in json.dumps(answer)
 
 
-async def test_safety_checker_looks_at_pictures(http):
-    answer = (await http.post(INPAINT, json=body(safety_checker="yes"))).json()
-    assert answer["status"] == "success"
-    assert isinstance(answer["nsfw_content_detected"], bool)
+async def test_safety_checker_replaces_what_it_flags(http, service):
+    """The checker of the fixture flags everything."""
+    answer = (
+        await http.post(INPAINT, json=body(safety_checker="yes", safety_checker_type="black"))
+    ).json()
+    assert (answer["status"], answer["nsfw_content_detected"]) == ("success", True)
+    assert np.asarray(await painted(http, answer)).max() == 0
+    unchecked = (await http.post(INPAINT, json=body(safety_checker="no"))).json()
+    assert unchecked["nsfw_content_detected"] is False
+    assert np.asarray(await painted(http, unchecked)).max() > 0
+
+
+async def test_picture_by_url_goes_through_the_graph(http):
+    """`localhost` is on the list of allowed hosts; its address is not."""
+    first = (await http.post(INPAINT, json=body())).json()["output"][0]
+    allowed = first.replace("127.0.0.1", "localhost")
+    answer = (await http.post(INPAINT, json=body(init_image=allowed))).json()
+    assert answer["status"] == "success", answer
+    refused = (await http.post(INPAINT, json=body(init_image=first))).json()
+    assert refused["status"] == "error"
+
+
+async def test_job_row_tells_what_happened_to_a_bad_picture(http, service):
+    bad = "data:image/png;base64," + base64.b64encode(b"<html>").decode()
+    await http.post(INPAINT, json=body(init_image=bad))
+    with sqlite3.connect(service.data_dir / "dreamserve.db") as database:
+        row = database.execute(
+            "SELECT state, failure FROM jobs ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+    assert row[0] == "failed"
+    assert json.loads(row[1])["code"] == "invalid_image"
+    assert "init_image" in json.loads(row[1])["fields"]
 
 
 async def test_health_answers(http):

@@ -16,10 +16,17 @@ SLOW = {"steps": "50", "width": "512", "height": "512", "samples": "4"}
 
 
 def replica_of(deployment: str) -> psutil.Process:
-    for process in psutil.process_iter(["cmdline"]):
-        if any(f":{deployment}" in part for part in process.info["cmdline"] or ()):
+    """The process of a replica, among those that this test session started."""
+    for process in psutil.Process().children(recursive=True):
+        if any(part.endswith(f":{deployment}") for part in process.cmdline()[:1]):
             return process
     raise AssertionError(f"no replica of {deployment}")
+
+
+def row_of(service, job_id):
+    with sqlite3.connect(service.data_dir / "dreamserve.db") as database:
+        query = "SELECT state, attempts FROM jobs WHERE id = ?"
+        return database.execute(query, (job_id,)).fetchone()
 
 
 async def final(http, job_id, timeout_s=90):
@@ -33,22 +40,32 @@ async def final(http, job_id, timeout_s=90):
 
 async def state_of(service, job_id, wanted, timeout_s=20):
     async with asyncio.timeout(timeout_s):
-        while True:
-            with sqlite3.connect(service.data_dir / "dreamserve.db") as database:
-                (state,) = database.execute(
-                    "SELECT state FROM jobs WHERE id = ?", (job_id,)
-                ).fetchone()
-            if state == wanted:
-                return
+        while row_of(service, job_id)[0] != wanted:
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.parametrize("deployment", ["Generator:tiny", "Upload", "Preprocess"])
-async def test_killed_replica_does_not_lose_the_job(http, deployment):
+async def test_killed_generator_does_not_lose_the_job(service, http):
     asked = body(instant_response="yes", **SLOW)
     answer = (await http.post(INPAINT, json=asked)).json()
-    await asyncio.sleep(0.5)
+    await progressing(http, answer["id"])
+    replica_of("Generator:tiny").kill()
+    done = await final(http, answer["id"])
+    assert done["status"] == "success", done
+    assert row_of(service, answer["id"])[1] > 1
+    assert (await http.get(done["output"][3])).status_code == 200
+
+
+async def progressing(http, job_id):
+    async with asyncio.timeout(30):
+        while not (await http.post(FETCH, json={"request_id": job_id})).json().get("progress"):
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("deployment", ["Upload", "Preprocess"])
+async def test_job_that_needs_a_killed_replica_is_not_lost(http, deployment):
     replica_of(deployment).kill()
+    asked = body(instant_response="yes", **SLOW)
+    answer = (await http.post(INPAINT, json=asked)).json()
     done = await final(http, answer["id"])
     assert done["status"] == "success", done
     assert (await http.get(done["output"][3])).status_code == 200
@@ -70,7 +87,8 @@ async def test_client_that_hangs_up_frees_its_work(service, http):
     with socket.create_connection(("127.0.0.1", service.port)) as connection:
         connection.sendall(head + payload)
         await asyncio.sleep(1.5)
-    with sqlite3.connect(service.data_dir / "dreamserve.db") as database:
-        (job_id,) = database.execute("SELECT max(id) FROM jobs").fetchone()
+        with sqlite3.connect(service.data_dir / "dreamserve.db") as database:
+            (job_id,) = database.execute("SELECT max(id) FROM jobs").fetchone()
+        await progressing(http, job_id)
     await state_of(service, job_id, "cancelled")
     assert (await http.post(INPAINT, json=body())).json()["status"] == "success"

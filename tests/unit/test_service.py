@@ -14,7 +14,8 @@ from serve_app.models import Catalogue
 from serve_app.service import GenerationService, Stores
 from serve_app.storage.memory import MemoryStore
 from serve_app.types import JobState
-from tests.builders import job_request
+from serve_app.webhooks.protocol import DeliveryState
+from tests.builders import job_request, webhook_body
 
 
 class Bench:
@@ -25,9 +26,9 @@ class Bench:
         self.graph = graph or FakeGraph()
         self.jobs, self.files = MemoryJobStore(), MemoryStore()
         self.keys = MemoryKeyStore()
-        self.driver = Driver(self.jobs, self.graph, self.config.jobs, lambda _job, _outcome: "{}")
+        self.driver = Driver(self.jobs, self.graph, self.config.jobs, webhook_body)
         self.service = GenerationService(
-            Stores(self.jobs, self.files, self.keys),
+            Stores(self.jobs, self.files, self.keys, self.jobs.outbox),
             Catalogue([]),
             self.driver,
             self.graph,
@@ -129,6 +130,38 @@ async def test_result_file_is_served_by_its_link(bench):
     assert (stored.data, stored.media_type) == (b"png", "image/png")
     url = await bench.service.output_url(plan.keys[1], "http://host/prefix/")
     assert url == f"http://host/prefix/files/{plan.keys[1]}"
+
+
+async def test_temp_link_ends_and_the_other_does_not(bench):
+    asked = []
+
+    async def url(key, base_url, ttl_s=None):
+        asked.append((key.partition("/")[0], ttl_s))
+        return "https://bucket.example/signed"
+
+    bench.files.url = url
+    for temp in (True, False):
+        plan = bench.service.reserve_output(1, base64=False, temp=temp)
+        link = await bench.service.output_url(plan.keys[0], "http://host")
+        assert link == "https://bucket.example/signed"
+    assert asked == [("temp", bench.config.storage.temp_ttl_s), ("generations", None)]
+
+
+async def test_webhook_status_follows_the_message(bench):
+    bench.graph.duration_s = 0.05
+    asked = job_request(webhook="https://example.com/hook")
+    job = await bench.service.submit(asked)
+    assert await bench.service.webhook_status(job) == "pending"
+    job = await bench.service.wait(job.id, 5, cancel_if_left=True)
+    assert await bench.service.webhook_status(job) == "pending"
+    (message,) = await bench.jobs.outbox.claim("sender", 60, 1)
+    await bench.jobs.outbox.settle("sender", message.id, DeliveryState.DELIVERED)
+    assert await bench.service.webhook_status(job) == "delivered"
+
+
+async def test_webhook_status_without_a_webhook_is_empty(bench):
+    job = await bench.service.submit(job_request())
+    assert await bench.service.webhook_status(job) == ""
 
 
 async def test_eta_grows_with_the_queue(bench):

@@ -14,7 +14,7 @@ from serve_app.models import Catalogue
 from serve_app.service import GenerationService, Stores
 from serve_app.storage.memory import MemoryStore
 from serve_app.types import JobState
-from tests.builders import job_request
+from tests.builders import job_request, webhook_body
 
 REPEAT = Idempotency("order-7", "digest")
 
@@ -43,9 +43,9 @@ class Bench:
             {"auth": {"mode": mode}, "jobs": {"poll_s": 0.05}, **sections}
         )
         self.graph, self.jobs = FakeGraph(), FlakyStore()
-        self.driver = Driver(self.jobs, self.graph, config.jobs, lambda _job, _outcome: "{}")
+        self.driver = Driver(self.jobs, self.graph, config.jobs, webhook_body)
         self.service = GenerationService(
-            Stores(self.jobs, MemoryStore(), MemoryKeyStore()),
+            Stores(self.jobs, MemoryStore(), MemoryKeyStore(), self.jobs.outbox),
             Catalogue([]),
             self.driver,
             self.graph,

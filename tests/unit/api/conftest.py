@@ -9,7 +9,7 @@ import pytest
 from serve_app.api import create_api
 from serve_app.api.fake import FakeService
 from serve_app.config import HttpConfig, JobsConfig
-from serve_app.models import Enhancement, ModelEntry
+from serve_app.models import AddOn, Enhancement, ModelEntry
 from serve_app.types import Kind
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
@@ -62,20 +62,29 @@ class Api:
 ENTRIES = [
     entry(),
     entry(id="midjourney-v4-painta", enhancement=documented_enhancement()),
+    entry(id="coarse", size_multiple_px=16),
     entry(id="inpaint-only", kinds=(Kind.INPAINT,)),
+]
+
+ADD_ONS = [
+    AddOn(id="contrast-fix", type="lora", source=Path("nowhere")),
+    AddOn(id="yae-miko", type="lora", source=Path("nowhere"), name="Yae", description="pink"),
+    AddOn(id="only-inpaint", type="lora", source=Path("nowhere"), models=("inpaint-only",)),
+    AddOn(id="kl-f8", type="vae", source=Path("nowhere")),
+    AddOn(id="badhands", type="embedding", source=Path("nowhere"), trigger="bad-hands"),
 ]
 
 
 @pytest.fixture(scope="session")
 def shared():
     """A service and an app with the default settings: an app takes 60 ms to build."""
-    service = FakeService(ENTRIES)
+    service = FakeService(ENTRIES, add_ons=ADD_ONS)
     return service, create_api(service, HttpConfig(), JobsConfig())
 
 
 @pytest.fixture
 def service(shared):
-    shared[0].__init__(ENTRIES)  # as new
+    shared[0].__init__(ENTRIES, add_ons=ADD_ONS)  # as new
     return shared[0]
 
 

@@ -96,6 +96,8 @@ async def test_absent_values_mean_the_models_defaults(api, absent):
         ({"tomesd": False}, "tomesd", False),
         ({"prompt": "a\0\ud800b"}, "prompt", "a\ufffdb"),
         ({"strength": 0.2}, "strength", 1.0),
+        ({"exclusive": "yes"}, "exclusive", True),
+        ({"full_frame": "yes"}, "full_frame", True),
     ],
 )
 async def test_parameter_of_text2img_reaches_the_job(api, text_body, fields, attribute, expected):
@@ -171,10 +173,6 @@ async def test_webhook_and_track_id_reach_the_job(api, text_body):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("vae", "kl-f8"),
-        ("lora_model", "contrast-fix,yae-miko-genshin"),
-        ("lora_model", "lora_model_id"),
-        ("embeddings_model", "embeddings_models_id"),
         ("multi_lingual", "yes"),
         ("panorama", "yes"),
         ("self_attention", "yes"),
@@ -209,3 +207,11 @@ async def test_form_body_is_read(api):
     answer = await api.http.post(TEXT2IMG, data=data)
     assert answer.json()["status"] == "success"
     assert answer.json()["meta"]["W"] == 256
+
+
+async def test_size_fits_the_cells_of_the_model(api, text_body):
+    body = text_body | {"model_id": "coarse", "width": 264, "height": 1000}
+    spec = (await api.last_request(TEXT2IMG, body)).spec
+    assert (spec.width, spec.height) == (256, 992)
+    reply = await api.reply("/api/v6/images/text2img", body)
+    assert reply["message"] == "width must be divisible by 16; height must be divisible by 16"

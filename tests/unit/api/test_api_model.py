@@ -15,8 +15,23 @@ async def test_model_list_is_a_bare_array_of_the_documented_rows(api, version):
         "model_name": "your_model_id",
         "description": "",
         "screenshots": "",
+        "model_category": "stable_diffusion",
     }
-    assert [row["status"] for row in rows[1:]] == ["model_loading"] * 2
+    assert [row["status"] for row in rows[1:4]] == ["model_loading"] * 3
+
+
+async def test_model_list_shows_what_requests_may_add(api):
+    api.service.ready = {"your_model_id": True, "inpaint-only": False}
+    rows = await api.reply("/api/v4/dreambooth/model_list", {"key": ""})
+    assert [(row["model_id"], row["model_category"], row["status"]) for row in rows[4:]] == [
+        ("contrast-fix", "lora", "model_ready"),
+        ("yae-miko", "lora", "model_ready"),
+        ("only-inpaint", "lora", "model_loading"),
+        ("kl-f8", "vae", "model_ready"),
+        ("badhands", "embeddings", "model_ready"),
+    ]
+    assert (rows[5]["model_name"], rows[5]["description"]) == ("Yae", "pink")
+    assert rows[-1]["instance_prompt"] == "bad-hands"
 
 
 @pytest.mark.parametrize("path", ["/api/v4/dreambooth/model_reload", "/api/v6/images/model_reload"])

@@ -177,7 +177,7 @@ async def test_several_bad_fields_are_all_named(api, text_body):
         ({"samples": 5}, "samples must be between 1 and 4"),
         ({"guidance_scale": 21}, "guidance_scale must be between 1 and 20"),
         ({"prompt": 5}, "prompt must be a string"),
-        ({"vae": "x"}, "vae: No VAE of this id is in the catalogue."),
+        ({"vae": "x"}, "vae: No VAE of the id x is in the catalogue."),
     ],
 )
 async def test_bad_value_on_v6_has_the_later_wording_and_code(api, text_body, fields, message):

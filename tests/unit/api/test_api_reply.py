@@ -124,7 +124,18 @@ async def test_fetch_by_request_id_gives_the_result(api, text_body, as_type):
         "output": [LINK],
         "proxy_links": [LINK],
         "nsfw_content_detected": False,
+        "webhook_status": "",
     }
+
+
+@pytest.mark.parametrize(("webhook", "status"), [(None, ""), ("https://a.example/h", "pending")])
+async def test_webhook_status_is_in_every_reply_about_a_result(api, text_body, webhook, status):
+    first = await processing(api, text_body | {"webhook": webhook})
+    api.service.outcome = JobResult(keys=(), nsfw=(False,), generation_time_s=1.0)
+    api.service.settle(first["id"])
+    fetched = await api.reply(FETCH, {"key": "", "request_id": first["id"]})
+    done = await api.reply("/api/v4/dreambooth", text_body | {"webhook": webhook})
+    assert [reply["webhook_status"] for reply in (first, fetched, done)] == [status] * 3
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,10 @@ import json
 import pytest
 
 from serve_app import errors
-from serve_app.api import webhook
+from serve_app.api.webhook import WebhookWriter
+from serve_app.config import StorageConfig
+from serve_app.storage.link import FileLinks
+from serve_app.storage.memory import MemoryStore
 from serve_app.types import GenerationSpec, Job, JobRequest, JobResult, JobState, Kind, OutputPlan
 
 
@@ -31,22 +34,37 @@ def job(track_id):
     return Job(id=5, state=JobState.PROCESSING, request=request, created_at=0)
 
 
-@pytest.mark.parametrize("track_id", ["order-7", 7, None])
-def test_body_of_a_success_is_the_documented_one(track_id):
+async def write(job, outcome):
+    return json.loads(
+        await WebhookWriter(FileLinks(MemoryStore(), StorageConfig()).make).write(job, outcome)
+    )
+
+
+@pytest.mark.parametrize("track_id", ["order-7", 7, None, 10**30, "\ud800", {"a": ["\0"]}])
+async def test_body_of_a_success_is_the_documented_one(track_id):
     result = JobResult(keys=("generations/u-0.png",), nsfw=(False,), generation_time_s=1.5)
-    body = json.loads(webhook.body(job(track_id), result))
+    body = await write(job(track_id), result)
     assert (body["status"], body["id"], body["track_id"]) == ("success", 5, track_id)
     assert body["output"] == ["https://img.example/files/generations/u-0.png"]
     assert body["generationTime"] == 1.5
     assert body["meta"]["seed"] == 7
 
 
-def test_body_of_a_failure_is_the_documented_one():
-    body = json.loads(webhook.body(job("t"), errors.to_failure(errors.GenerationFailed("oom"))))
+async def test_body_of_a_failure_is_the_documented_one():
+    body = await write(job("t"), errors.to_failure(errors.GenerationFailed("oom")))
     assert (body["status"], body["id"], body["track_id"]) == ("failed", 5, "t")
     assert (body["message"], body["output"]) == ("Failed, Try Again", [])
 
 
-def test_body_shows_what_ran():
+async def test_body_shows_what_ran():
     result = JobResult(keys=(), nsfw=(), generation_time_s=1.5, ran={"scheduler": "LCMScheduler"})
-    assert json.loads(webhook.body(job(1), result))["meta"]["scheduler"] == "LCMScheduler"
+    assert (await write(job(1), result))["meta"]["scheduler"] == "LCMScheduler"
+
+
+async def test_links_are_the_stores_own():
+    async def sign(key, base_url):
+        return f"https://bucket.example/{key}?signed&{base_url}"
+
+    result = JobResult(keys=("temp/u-0.png",), nsfw=(False,), generation_time_s=1.5)
+    body = json.loads(await WebhookWriter(sign).write(job(1), result))
+    assert body["output"] == ["https://bucket.example/temp/u-0.png?signed&https://img.example"]

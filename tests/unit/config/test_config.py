@@ -34,6 +34,27 @@ def test_unknown_keys_are_refused(section):
         AppConfig.model_validate({section: {"no_such_setting": 1}})
 
 
+def test_environment_variable_of_no_setting_is_refused(monkeypatch):
+    monkeypatch.setenv("DREAMSERVE_JOBBS__HOLD_S", "3")
+    with pytest.raises(ValueError, match="DREAMSERVE_JOBBS__HOLD_S"):
+        AppConfig()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"storage": {"backend": "s3", "s3": {"bucket": "abc", "secret_access_key": "CANARY"}}},
+        {"database": {"url": ["postgresql://u:CANARY@h/db"]}},
+        {"webhooks": {"secrets": [["CANARY"]]}},
+    ],
+    ids=["s3", "database", "webhooks"],
+)
+def test_refused_settings_keep_their_secrets(settings):
+    with pytest.raises(ValidationError) as refusal:
+        AppConfig.model_validate(settings)
+    assert "CANARY" not in str(refusal.value)
+
+
 def test_configuration_is_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         AppConfig().jobs.hold_s = 1

@@ -11,7 +11,7 @@ from serve_app.jobs.driver import Driver
 from serve_app.jobs.fake import FakeGraph
 from serve_app.jobs.memory import MemoryJobStore
 from serve_app.types import JobState
-from tests.builders import job_request
+from tests.builders import job_request, webhook_body
 
 FAST = {
     "poll_s": 0.05,
@@ -23,9 +23,9 @@ FAST = {
 
 
 @contextlib.asynccontextmanager
-async def driving(graph, store=None, **settings):
+async def driving(graph, store=None, body=webhook_body, **settings):
     store = store or MemoryJobStore()
-    driver = Driver(store, graph, JobsConfig(**{**FAST, **settings}), lambda _job, _outcome: "{}")
+    driver = Driver(store, graph, JobsConfig(**{**FAST, **settings}), body)
     driver.start()
     try:
         yield driver, store
@@ -121,10 +121,12 @@ async def test_driver_fails_what_will_not_pass_at_once(error, code):
 
 
 async def test_driver_fails_a_job_over_its_time():
-    async with driving(FakeGraph(duration_s=30), timeout_s=0.05) as (driver, store):
+    graph = FakeGraph(duration_s=30)
+    async with driving(graph, timeout_s=0.05, max_attempts=2) as (driver, store):
         job = await store.add(job_request(), max_open=10)
         await driver.take(job.id)
-        assert (await settled(store, job.id)).failure.code == "generation_failed"
+        assert (await settled(store, job.id)).failure.code == "replica_lost"
+    assert graph.stopped == [job.id, job.id]
 
 
 async def test_driver_stops_the_work_on_a_job_cancelled_elsewhere():
@@ -170,21 +172,86 @@ async def test_driver_takes_over_when_a_lease_runs_out():
 
 
 async def test_driver_stores_progress_with_the_lease():
-    async with driving(FakeGraph(duration_s=1.0), lease_s=1.0) as (driver, store):
+    async with driving(FakeGraph(duration_s=30), lease_s=1.0) as (driver, store):
         job = await store.add(job_request(), max_open=10)
         await driver.take(job.id)
-        await asyncio.sleep(0.6)
-        assert (await store.get(job.id)).progress == 0.5
+        async with asyncio.timeout(5):
+            while (await store.get(job.id)).progress != 0.5:
+                await asyncio.sleep(0.05)
 
 
-async def test_driver_is_healthy_until_a_loop_ends():
-    async with driving(FakeGraph()) as (driver, store):
+async def test_driver_is_unhealthy_without_its_loops():
+    async with driving(FakeGraph()) as (driver, _store):
+        driver.check_health()
+    with pytest.raises(RuntimeError, match="loop"):
         driver.check_health()
 
-        async def broken(*_args):
-            raise ValueError("bug")
 
-        store.claim = broken
-        await asyncio.sleep(0.2)
-        with pytest.raises(RuntimeError, match="loop"):
-            driver.check_health()
+async def test_driver_survives_a_bug_in_the_store():
+    async with driving(FakeGraph()) as (driver, store):
+        claim, store.claim = store.claim, broken
+        job = await store.add(job_request(), max_open=10)
+        await asyncio.sleep(0.1)
+        store.claim = claim
+        assert (await settled(store, job.id)).state is JobState.SUCCESS
+        driver.check_health()
+
+
+async def broken(*_args, **_kwargs):
+    raise ValueError("bug")
+
+
+async def test_driver_taking_many_at_once_keeps_max_driven():
+    graph = FakeGraph(duration_s=0.1)
+    async with driving(graph, max_driven=2) as (driver, store):
+        jobs = [await store.add(job_request(), max_open=99) for _ in range(20)]
+        await asyncio.gather(*(driver.take(job.id) for job in jobs))
+        await asyncio.sleep(0.02)
+        assert len(graph.at_work) == 2
+        for job in jobs:
+            await settled(store, job.id)
+
+
+async def test_driver_gives_up_a_job_that_took_every_driver_with_it():
+    store, graph = MemoryJobStore(), FakeGraph()
+    job = await store.add(job_request(), max_open=10)
+    for _ in range(3):
+        await store.claim("dead", 0, 1)
+    async with driving(graph, store, max_attempts=3):
+        done = await settled(store, job.id)
+    assert (done.state, graph.runs[job.id]) == (JobState.FAILED, 0)
+
+
+@pytest.mark.parametrize("part", ["webhook_body", "succeed"])
+async def test_driver_fails_a_job_that_cannot_be_settled(part):
+    async with driving(FakeGraph()) as (driver, store):
+        if part == "succeed":
+            store.succeed = broken
+        else:
+            driver._webhook_body = broken
+        job = await store.add(job_request(webhook="https://example.com/hook"), max_open=10)
+        await driver.take(job.id)
+        assert (await settled(store, job.id)).state is JobState.FAILED
+
+
+async def test_driver_whose_own_lease_lapsed_runs_the_job_once():
+    graph = FakeGraph(duration_s=0.3)
+    async with driving(graph) as (driver, store):
+        job = await store.add(job_request(), max_open=10)
+        await driver.take(job.id)
+        store._rows[job.id].lease.until = 0.0
+        await asyncio.sleep(0.1)
+        await settled(store, job.id)
+    assert graph.runs[job.id] == 1
+
+
+async def test_driver_stopping_a_job_before_its_first_step_frees_the_place():
+    async with driving(FakeGraph(duration_s=30), max_driven=1) as (driver, store):
+        first = await store.add(job_request(), max_open=10)
+        await driver.take(first.id)
+        await store.cancel(first.id)
+        driver.stop([first.id])  # the task has not run yet
+        second = await store.add(job_request(), max_open=10)
+        async with asyncio.timeout(5):
+            while (await store.get(second.id)).state is not JobState.PROCESSING:
+                await asyncio.sleep(0.01)

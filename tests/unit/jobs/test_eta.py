@@ -38,3 +38,11 @@ def test_eta_of_models_is_separate():
     eta = EtaModel(first_eta_s=10, slots=4)
     eta.observe(spec(model_id="a"), 1.0)
     assert eta.estimate_s(spec(model_id="b"), num_ahead=0) == 10
+
+
+def test_wait_grows_with_the_open_jobs_and_the_average_run():
+    eta = EtaModel(first_eta_s=10, slots=4)
+    assert [eta.wait_s(num_open) for num_open in (0, 3, 4, 7)] == [0, 0, 2.5, 10]
+    for _ in range(60):
+        eta.observe(spec(), 2.0)
+    assert eta.wait_s(7) == pytest.approx(2.0, rel=0.01)

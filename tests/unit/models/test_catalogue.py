@@ -49,6 +49,59 @@ def test_unknown_model_is_not_found(tmp_path, model_id):
         load(tmp_path, "a").find(model_id, Kind.INPAINT)
 
 
+ADD_ON = "id: {id}\ntype: {type}\nsource: addons/{id}\n"
+
+
+def write_add_on(folder, add_on_id, add_on_type="lora", models=None):
+    text = ADD_ON.format(id=add_on_id, type=add_on_type)
+    text += "" if models is None else f"models: [{', '.join(models)}]\n"
+    (folder / f"x-{add_on_id}-{add_on_type}.yaml").write_text(text)
+
+
+def test_file_with_a_type_is_an_add_on(tmp_path):
+    write_add_on(tmp_path, "l", "lora", models=["a"])
+    write_add_on(tmp_path, "v", "vae")
+    write_add_on(tmp_path, "e", "embedding", models=["b"])
+    catalogue = load(tmp_path, "a", "b")
+    assert [entry.id for entry in catalogue] == ["a", "b"]
+    assert [item.id for item in catalogue.add_ons_of("a")] == ["l", "v"]
+    assert [item.id for item in catalogue.add_ons_of("b")] == ["e", "v"]
+    assert catalogue.find_add_on("l", "lora").source == Path("/root-dir/addons/l")
+
+
+@pytest.mark.parametrize(
+    ("add_on_id", "add_on_type"), [("l", "vae"), ("a", "lora"), ("x", "lora"), ("../l", "lora")]
+)
+def test_add_on_of_another_type_or_unknown_is_not_found(tmp_path, add_on_id, add_on_type):
+    write_add_on(tmp_path, "l", "lora")
+    assert load(tmp_path, "a").find_add_on(add_on_id, add_on_type) is None
+
+
+def test_add_ons_of_models_that_are_not_served_are_left_out(tmp_path):
+    write_add_on(tmp_path, "only-a", models=["a"])
+    write_add_on(tmp_path, "both", models=["a", "b"])
+    write_add_on(tmp_path, "any")
+    catalogue = load(tmp_path, "a", "b", models=("b",))
+    assert [(item.id, item.models) for item in catalogue.add_ons] == [("any", ()), ("both", ("b",))]
+
+
+@pytest.mark.parametrize(
+    ("add_ons", "message"),
+    [
+        ([("a", "lora", None)], "two entries have the id 'a'"),
+        ([("l", "lora", None), ("l", "vae", None)], "two entries have the id 'l'"),
+        ([("l", "lora", ["nope"])], "l is for models that do not exist: nope"),
+        ([("l", "checkpoint", None)], "x-l-checkpoint.yaml"),
+    ],
+    ids=["id-of-a-model", "id-of-another-type", "unknown-model", "unknown-type"],
+)
+def test_catalogue_refuses_wrong_add_ons(tmp_path, add_ons, message):
+    for add_on in add_ons:
+        write_add_on(tmp_path, *add_on)
+    with pytest.raises(CatalogueError, match=message):
+        load(tmp_path, "a")
+
+
 def test_known_model_of_another_kind_is_not_served(tmp_path):
     with pytest.raises(errors.NotServed, match="text2img"):
         load(tmp_path, "a").find("a", Kind.TEXT2IMG)

@@ -47,7 +47,9 @@ def test_make_any_name_runs_with_the_checkpoints_noise(
     [
         pytest.param("DPMSolverMultistepScheduler", "dpmsolver+++", "sde-dpmsolver++", id="alias"),
         pytest.param("DPMSolverMultistepScheduler", "dpmsolver", "dpmsolver++", id="old"),
-        pytest.param("DPMSolverSinglestepScheduler", "sde-dpmsolver++", "sde-dpmsolver++", id="single"),
+        pytest.param(
+            "DPMSolverSinglestepScheduler", "sde-dpmsolver++", "sde-dpmsolver++", id="single"
+        ),
         pytest.param("DPMSolverMultistepScheduler", None, "dpmsolver++", id="default"),
     ],
 )

@@ -1,0 +1,114 @@
+"""Run benchmark 2: `python -m benchmarks.http --help`."""
+
+import argparse
+import itertools
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.http.load import closed_loop, open_loop
+from benchmarks.http.report import LOADS, Measured, best_peer, markdown
+from benchmarks.http.servers import Running, Server, running, servers
+from benchmarks.http.traffic import Body, arrivals_s, identical, mixed
+from serve_app.cli.demo import free_port
+from serve_app.pipelines.randomweights import write_random_text2img
+
+_TRAFFIC: dict[str, Callable[[int], Iterator[Body]]] = {"mixed": mixed, "identical": identical}
+_WARM_UP_S = 5.0
+_RAMP_S = 2.0  # of a closed loop, until all clients wait in the server
+
+
+def main() -> None:
+    """Measure, print, and keep every figure in a JSON file."""
+    options = _options()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    chosen = [s for s in servers(options.bento) if any(w in s.name for w in options.servers)]
+    measured = {server.name: Measured() for server in chosen}
+    with tempfile.TemporaryDirectory() as folder:
+        bench = _Bench(options, Path(folder))
+        write_random_text2img(bench.checkpoint)
+        if options.rate is None:
+            for server in chosen:
+                bench.saturate_alone(server, measured[server.name])
+        load_hz = options.rate or measured[best_peer(measured)].rate_hz()
+        for number in range(options.rounds):
+            for server in chosen[number % len(chosen) :] + chosen[: number % len(chosen)]:
+                bench.round(server, measured[server.name], number, load_hz)
+    text = markdown(measured, load_hz)
+    print(text)
+    results = {name: asdict(result) for name, result in measured.items()}
+    facts = {"options": vars(options), "load_hz": load_hz, "results": results, "table": text}
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    Path(options.out).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+class _Bench:
+    """The measurements; only the server under test runs."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self._options = options
+        self._folder = folder
+        self._draw = _TRAFFIC[options.traffic]
+        self.checkpoint = folder / "checkpoint"
+
+    def saturate_alone(self, server: Server, result: Measured) -> None:
+        """Find the rate that the loads refer to."""
+        with self._started(server) as at:
+            self._saturate(server, at, result, seed=0)
+
+    def round(self, server: Server, result: Measured, number: int, load_hz: float) -> None:
+        """Measure saturation and the loads once; every server gets the same arrivals."""
+        with self._started(server) as at:
+            self._saturate(server, at, result, seed=number)
+            for load in LOADS:
+                rng = random.Random(f"{number} {load}")  # for repeatability
+                times_s = arrivals_s(rng, load * load_hz, self._options.seconds)
+                bodies = itertools.islice(self._draw(rng.randrange(10**6)), len(times_s))
+                done = open_loop(server, at.port, bodies, times_s)
+                result.open_loops.setdefault(load, []).append(done)
+                mean_s = sum(done.latencies_s) / max(1, len(done.latencies_s))
+                self._say(f"{server.name}: load {load:.0%} mean {mean_s:.2f} s")
+
+    @contextmanager
+    def _started(self, server: Server) -> Iterator[Running]:
+        """Run a server that has painted a little of everything."""
+        work = self._folder / server.name.replace(" ", "-").replace("`", "")
+        with running(server, self.checkpoint, work, free_port()) as at:
+            closed_loop(server, at.port, self._draw(1), 4, (0.0, _WARM_UP_S))
+            yield at
+
+    def _saturate(self, server: Server, at: Running, result: Measured, seed: int) -> None:
+        window = (_RAMP_S, _RAMP_S + self._options.seconds)
+        before, began = at.cpu_s(), time.monotonic()
+        done = closed_loop(server, at.port, self._draw(seed), self._options.clients, window)
+        after, wall_s = at.cpu_s(), time.monotonic() - began
+        result.rates_hz.append(done.rate_hz)
+        result.cores.append({p: (after[p] - before.get(p, 0.0)) / wall_s for p in after})
+        self._say(f"{server.name}: saturation {done.rate_hz:.2f}/s")
+
+    def _say(self, text: str) -> None:
+        print(f"[{time.strftime('%X')}] {text}", file=sys.stderr, flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.http", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=12.0, help="of each measurement")
+    parser.add_argument("--clients", type=int, default=16, help="in flight at saturation")
+    parser.add_argument("--traffic", choices=_TRAFFIC, default="mixed")
+    parser.add_argument("--rate", type=float, help="best peer's saturation, when it is known")
+    parser.add_argument("--servers", nargs="+", default=[""], help="parts of their names")
+    parser.add_argument("--bento", default=sys.executable, help="interpreter that has bentoml")
+    parser.add_argument("--out", default="out/http.json", help="every figure")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

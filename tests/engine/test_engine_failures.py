@@ -1,0 +1,185 @@
+"""What goes wrong around the engine harms nobody else: cancels, errors, memory, shutdown."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+
+import pytest
+import torch
+
+from serve_app import errors
+from serve_app.engine.engine import Engine
+from serve_app.engine.lane import Lane
+from serve_app.engine.request import Request
+from tests.engine.toys import Body, Denoiser, hold
+
+
+def test_engine_failing_request_leaves_neighbours_unharmed(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine()
+    expected = engine.submit(Request(Body(lane, seed=1))).result(30)
+    hold(denoiser, engine, lane)
+    broken, poisoned = Body(lane), Body(lane)
+    broken.fails_at = 2
+    poisoned.start = torch.full((2, 8), 5000.0)
+    futures = [engine.submit(Request(body)) for body in (broken, Body(lane, seed=1), poisoned)]
+    denoiser.gate.set()
+    assert torch.allclose(futures[1].result(30), expected, atol=1e-5)  # type: ignore[arg-type]
+    with pytest.raises(KeyError):
+        futures[0].result(30)
+    with pytest.raises(ValueError, match="a bad row"):
+        futures[2].result(30)
+    engine.check_health()
+
+
+def test_engine_cancelled_while_parked_frees_its_rows(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine()
+    hold(denoiser, engine, lane)
+    leaves, stays = Request(Body(lane, steps=10_000)), Request(Body(lane, seed=1, steps=300))
+    futures = [engine.submit(leaves), engine.submit(stays)]
+    denoiser.gate.set()
+    while not leaves.body.done:  # type: ignore[attr-defined]
+        time.sleep(0.001)
+    assert futures[0].cancel()
+    result = futures[1].result(30)
+    alone = engine.submit(Request(Body(lane, seed=1, steps=300))).result(30)
+    assert torch.allclose(result, alone, atol=1e-5)  # type: ignore[arg-type]
+    assert engine.snapshot().parked == 0
+    assert denoiser.rows[-1] == 2
+
+
+def test_engine_cancelled_before_start_never_runs(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine()
+    hold(denoiser, engine, lane)
+    body = Body(lane)
+    future = engine.submit(Request(body))
+    assert future.cancel()
+    denoiser.gate.set()
+    engine.submit(Request(Body(lane))).result(30)
+    assert body.done == 0
+    assert engine.snapshot().cancelled == 1
+
+
+def test_engine_cancelled_in_urgent_lane_ends(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine()
+    decoder = Denoiser()
+    body = Body(Lane("decoder", decoder, urgent=True), steps=10_000)
+    future = engine.submit(Request(body))
+    assert decoder.entered.wait(30)
+    assert future.cancel()
+    engine.submit(Request(Body(lane))).result(30)
+    assert engine.snapshot().parked == 0
+
+
+def test_engine_out_of_memory_halves_the_cap_and_retries(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine()
+    expected = engine.submit(Request(Body(lane, seed=1))).result(30)
+    denoiser.fits = 3
+    hold(denoiser, engine, lane)
+    futures = [engine.submit(Request(Body(lane, seed))) for seed in range(6)]
+    denoiser.gate.set()
+    results = [future.result(30) for future in futures]
+    assert torch.allclose(results[1], expected, atol=1e-5)  # type: ignore[call-overload]
+    assert engine.snapshot().out_of_memory >= 1
+    assert engine.snapshot().row_caps["denoiser/8"] <= 3
+
+
+def test_engine_out_of_memory_with_one_row_fails_the_request(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine()
+    denoiser.fits = 0
+    with pytest.raises(errors.OutOfMemory):
+        engine.submit(Request(Body(lane))).result(30)
+    engine.check_health()
+
+
+def test_engine_variant_that_cannot_be_applied_fails_only_its_requests(
+    lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    def activate(variant: object) -> None:
+        if variant == "broken":
+            raise ValueError("no such weights")
+
+    engine = make_engine(activate=activate)
+    broken = engine.submit(Request(Body(lane), variant="broken"))
+    fine = engine.submit(Request(Body(lane), variant="fine"))
+    with pytest.raises(ValueError, match="no such weights"):
+        broken.result(30)
+    fine.result(30)
+
+
+def wait_until_idle(engine: Engine) -> None:
+    while not engine._is_idle:
+        time.sleep(0.001)
+
+
+def test_engine_stuck_forward_fails_the_health_check(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine(stall_timeout_s=0.05)
+    wait_until_idle(engine)
+    engine.check_health()
+    hold(denoiser, engine, lane)
+    time.sleep(0.1)
+    with pytest.raises(RuntimeError, match="stuck"):
+        engine.check_health()
+    denoiser.gate.set()
+
+
+def test_engine_idle_for_long_is_healthy(lane: Lane, make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine(stall_timeout_s=0.01)
+    engine.submit(Request(Body(lane))).result(30)
+    wait_until_idle(engine)
+    time.sleep(0.05)
+    engine.check_health()
+
+
+def test_engine_lost_device_kills_it_and_fails_all(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine()
+    held = hold(denoiser, engine, lane)
+    denoiser.is_lost = True
+    futures = [held.future, *(engine.submit(Request(Body(lane))) for _ in range(3))]
+    denoiser.gate.set()
+    for future in futures:
+        with pytest.raises(errors.ReplicaLost):
+            future.result(30)
+    engine.close()
+    with pytest.raises(errors.ReplicaLost):
+        engine.submit(Request(Body(lane)))
+    with pytest.raises(RuntimeError):
+        engine.check_health()
+
+
+def test_engine_close_with_drain_finishes_the_work(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine()
+    futures = [engine.submit(Request(Body(lane, steps=50))) for _ in range(4)]
+    engine.close(drain_s=10)
+    assert all(future.done() and future.exception() is None for future in futures)
+    with pytest.raises(errors.ReplicaLost):
+        engine.submit(Request(Body(lane)))
+
+
+def test_engine_close_fails_what_is_left(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine()
+    futures = [engine.submit(Request(Body(lane, steps=100_000))) for _ in range(40)]
+    engine.close()
+    for future in futures:
+        with pytest.raises((errors.ReplicaLost, CancelledError)):
+            future.result(0)
+    engine.close()

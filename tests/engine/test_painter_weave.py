@@ -1,0 +1,174 @@
+"""What only the real painter has: one-file checkpoints for all kinds, crops, warnings, failures."""
+
+import asyncio
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from PIL import Image
+
+from serve_app import errors
+from serve_app.config import EngineConfig
+from serve_app.models import ModelEntry
+from serve_app.pipelines.checkpoint import Checkpoint
+from serve_app.pipelines.compose import encode
+from serve_app.pipelines.loader import load_checkpoint
+from serve_app.pipelines.painter import WeavePainter
+from serve_app.types import GenerationSpec, Kind, Pictures, PreparedImages
+
+CPU = EngineConfig(device="cpu", measure_rows=False)
+
+
+@pytest.fixture(scope="module")
+def make_painter(folder: Callable[[str], Path]) -> Iterator[Callable[..., WeavePainter]]:
+    made: dict[tuple[str, int], WeavePainter] = {}
+
+    def make(name: str, native_size_px: int = 64) -> WeavePainter:
+        key = (name, native_size_px)
+        if key not in made:
+            entry = ModelEntry(
+                id="random", source=folder(name), kinds=tuple(Kind), native_size_px=native_size_px
+            )
+            made[key] = WeavePainter(entry, CPU, load_checkpoint(entry, CPU))
+        return made[key]
+
+    yield make
+    for painter in made.values():
+        painter.close()
+
+
+def images(side: int, white: tuple[int, int, int, int]) -> PreparedImages:
+    init = np.random.default_rng(5).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    mask = Image.new("L", (side, side), 0)
+    mask.paste(255, white)
+    return PreparedImages(encode(init), encode(np.asarray(mask)))
+
+
+def pixels(pictures: Pictures, index: int = 0) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(pictures.pictures[index].data))).astype(int)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+async def test_paint_inpaint_only_checkpoint_does_every_kind(
+    make_painter: Callable[..., WeavePainter],
+    make_spec: Callable[..., GenerationSpec],
+    kind: Kind,
+) -> None:
+    painter = make_painter("inpaint")
+    spec = make_spec(kind=kind, strength=0.5, samples=2)
+    result = await painter.paint(1, spec, images(64, (8, 8, 40, 40)))
+    assert [picture.height for picture in result.pictures] == [64, 64]
+    assert (pixels(result, 0) != pixels(result, 1)).any()
+
+
+async def test_paint_large_picture_runs_the_crop_and_says_so(
+    make_painter: Callable[..., WeavePainter], make_spec: Callable[..., GenerationSpec]
+) -> None:
+    painter = make_painter("plain", 128)
+    inputs = images(512, (200, 200, 260, 260))
+    spec = make_spec(kind=Kind.INPAINT, height=512, width=512)
+    result = await painter.paint(1, spec, inputs)
+    assert result.ran == {"crop": [160, 160, 288, 288]}
+    before = np.asarray(Image.open(io.BytesIO(inputs.init.data))).astype(int)
+    is_changed = (pixels(result) != before).any(axis=-1)
+    assert is_changed[200:260, 200:260].mean() > 0.9
+    is_changed[200:260, 200:260] = False
+    assert not is_changed.any()
+    whole = await painter.paint(2, spec.model_copy(update={"full_frame": True}), inputs)
+    assert whole.ran == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "ran"),
+    [
+        pytest.param("KarrasVeScheduler", "HeunDiscreteScheduler", id="karras-ve"),
+        pytest.param("DDIMInverseScheduler", "DDIMScheduler", id="ddim-inverse"),
+        pytest.param("DDIMScheduler", None, id="as-asked"),
+    ],
+)
+async def test_paint_says_which_sampler_ran_instead(
+    make_painter: Callable[..., WeavePainter],
+    make_spec: Callable[..., GenerationSpec],
+    asked: str,
+    ran: str | None,
+) -> None:
+    result = await make_painter("plain").paint(1, make_spec(scheduler=asked), None)
+    assert result.ran.get("scheduler") == ran
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.01, 1.0])
+@pytest.mark.parametrize("kind", [Kind.IMG2IMG, Kind.INPAINT])
+async def test_paint_any_strength_runs_at_least_one_step(
+    make_painter: Callable[..., WeavePainter],
+    make_spec: Callable[..., GenerationSpec],
+    kind: Kind,
+    strength: float,
+) -> None:
+    spec = make_spec(kind=kind, strength=strength, steps=7)
+    result = await make_painter("plain").paint(1, spec, images(64, (8, 8, 40, 40)))
+    assert len(result.pictures) == 1
+
+
+async def test_paint_clip_skip_beyond_the_layers_still_paints(
+    make_painter: Callable[..., WeavePainter], make_spec: Callable[..., GenerationSpec]
+) -> None:
+    result = await make_painter("plain").paint(1, make_spec(clip_skip=8), None)
+    assert result.ran["clip_skip"] == 4
+
+
+async def test_paint_long_weighted_prompt_next_to_plain_ones(
+    make_painter: Callable[..., WeavePainter], make_spec: Callable[..., GenerationSpec]
+) -> None:
+    painter = make_painter("plain")
+    specs = [
+        make_spec(prompt="(a cat:1.4) " + "and another " * 20, negative_prompt="[blurry]"),
+        make_spec(prompt="a cat"),
+        make_spec(prompt="a cat", guidance_scale=1.0),
+    ]
+    together = await asyncio.gather(*(painter.paint(n, one, None) for n, one in enumerate(specs)))
+    for spec, result in zip(specs, together, strict=True):
+        alone = await painter.paint(9, spec, None)
+        assert np.abs(pixels(alone) - pixels(result)).max() <= 1
+
+
+async def test_paint_non_finite_latents_fail_the_job_alone(
+    make_painter: Callable[..., WeavePainter],
+    make_spec: Callable[..., GenerationSpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    painter = make_painter("plain")
+    step = DDPMScheduler.step
+
+    def poisoned(
+        self: DDPMScheduler, output: torch.Tensor, *args: object, **kwargs: object
+    ) -> object:
+        return step(self, output * torch.nan, *args, **kwargs)
+
+    monkeypatch.setattr(DDPMScheduler, "step", poisoned)
+    bad, good = await asyncio.gather(
+        painter.paint(1, make_spec(scheduler="DDPMScheduler"), None),
+        painter.paint(2, make_spec(), None),
+        return_exceptions=True,
+    )
+    assert isinstance(bad, errors.NonFiniteLatents)
+    assert isinstance(good, Pictures)
+
+
+async def test_paint_broken_pipeline_is_a_generation_failure(
+    make_painter: Callable[..., WeavePainter],
+    make_spec: Callable[..., GenerationSpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    painter = make_painter("plain")
+
+    def broken(*_args: object, **_kwargs: object) -> object:
+        raise KeyError("inside diffusers")
+
+    monkeypatch.setattr(Checkpoint, "pipeline", broken)
+    with pytest.raises(errors.GenerationFailed):
+        await painter.paint(1, make_spec(samples=2), None)
+    painter.check_health()

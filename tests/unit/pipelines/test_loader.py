@@ -1,0 +1,128 @@
+"""What can go wrong at start-up, and the switches of the denoiser."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from serve_app import errors
+from serve_app.config import EngineConfig
+from serve_app.engine.lane import Call, forward
+from serve_app.models import ModelEntry
+from serve_app.pipelines import load_painter
+from serve_app.pipelines.loader import load_checkpoint
+from serve_app.pipelines.randomweights import RandomUNet, write_random_text2img
+from serve_app.types import Kind
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plain")
+    write_random_text2img(folder, unet=RandomUNet(4, (8, 16), (False, True), sample_size=8))
+    return folder
+
+
+@pytest.fixture
+def make_entry(folder: Path) -> Callable[..., ModelEntry]:
+    def make(**changes: object) -> ModelEntry:
+        values: dict[str, object] = {
+            "id": "random",
+            "source": folder,
+            "kinds": list(Kind),
+            "native_size_px": 64,
+        }
+        return ModelEntry.model_validate(values | changes)
+
+    return make
+
+
+CPU = EngineConfig(device="cpu", measure_rows=False)
+
+
+def test_load_missing_folder_raises_os_error(make_entry: Callable[..., ModelEntry]) -> None:
+    with pytest.raises((OSError, ValueError)):
+        load_painter(make_entry(source="/nowhere"), CPU)
+
+
+def test_load_single_file_without_base_config_is_refused(
+    make_entry: Callable[..., ModelEntry], tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ValueError, match="base_config"):
+        load_checkpoint(make_entry(source=tmp_path / "model.safetensors"), CPU)
+
+
+def test_load_unserved_architecture_is_refused(
+    make_entry: Callable[..., ModelEntry], folder: Path, tmp_path: Path
+) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            target = tmp_path / file.relative_to(folder)
+            target.parent.mkdir(exist_ok=True)
+            target.symlink_to(file)
+    index = json.loads((folder / "model_index.json").read_text())
+    (tmp_path / "model_index.json").unlink()
+    index["_class_name"] = "StableDiffusionUpscalePipeline"
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises((ValueError, TypeError)):
+        load_checkpoint(make_entry(source=tmp_path), CPU)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_load_weights_that_paint_no_numbers_is_refused(
+    make_entry: Callable[..., ModelEntry], folder: Path, tmp_path: Path, bad: float
+) -> None:
+    checkpoint = load_checkpoint(make_entry(), CPU)
+    weight = checkpoint.base.unet.conv_out.weight
+    weight.copy_(torch.full_like(weight, bad))
+    checkpoint.base.save_pretrained(tmp_path)
+    with pytest.raises(errors.NonFiniteLatents):
+        load_painter(make_entry(source=tmp_path), CPU)
+
+
+def test_load_measures_the_row_cap_of_the_native_size(
+    make_entry: Callable[..., ModelEntry],
+) -> None:
+    painter = load_painter(make_entry(), EngineConfig(device="cpu", max_rows=8))
+    snapshot = painter.snapshot()  # type: ignore[attr-defined]
+    painter.close()
+    assert set(snapshot.row_caps) == {"denoiser/256"}
+    assert snapshot.row_caps["denoiser/256"] in (2, 4, 8)
+
+
+def test_load_bfloat16_paints(make_entry: Callable[..., ModelEntry]) -> None:
+    load_painter(make_entry(dtype="bfloat16"), CPU).close()
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled_denoiser_sees_buckets_and_stand_ins_see_the_module(
+    make_entry: Callable[..., ModelEntry], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    seen: list[int] = []
+
+    def compiled(module: UNet2DConditionModel, **options: object) -> Callable[..., object]:
+        assert options == {"mode": mode, "dynamic": False}
+
+        def run(sample: torch.Tensor, **rest: object) -> object:
+            seen.append(len(sample))
+            return module(sample, **rest)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    config = EngineConfig(device="cpu", compile=mode, channels_last=True)  # type: ignore[arg-type]
+    checkpoint = load_checkpoint(make_entry(), config)
+    arguments = {
+        "sample": torch.ones(3, 4, 8, 8),
+        "timestep": torch.ones(3),
+        "encoder_hidden_states": torch.ones(3, 77, 32),
+        "return_dict": False,
+    }
+    (output,) = forward([Call(checkpoint.denoiser, arguments, 3, 256)], limit=16)
+    assert seen == [4]
+    assert output[0].shape == (3, 4, 8, 8)  # type: ignore[index]

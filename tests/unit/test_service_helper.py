@@ -1,0 +1,114 @@
+"""The use cases of the helper calls."""
+
+import base64
+import io
+
+import pytest
+from PIL import Image
+
+from serve_app import errors
+from serve_app.config import AppConfig
+from serve_app.jobs.driver import Driver
+from serve_app.jobs.fake import FakeGraph
+from serve_app.jobs.memory import MemoryJobStore, MemoryKeyStore
+from serve_app.models import Catalogue
+from serve_app.service import GenerationService, Stores
+from serve_app.storage.memory import MemoryStore
+from serve_app.types import ImageSource, JobState
+from tests.builders import job_request, webhook_body
+
+
+class Bench:
+    def __init__(self, **sections):
+        config = AppConfig.model_validate({"auth": {"mode": "keys"}, **sections})
+        self.graph, self.jobs, self.files = FakeGraph(), MemoryJobStore(), MemoryStore()
+        self.driver = Driver(self.jobs, self.graph, config.jobs, webhook_body)
+        self.service = GenerationService(
+            Stores(self.jobs, self.files, MemoryKeyStore(), self.jobs.outbox),
+            Catalogue([]),
+            self.driver,
+            self.graph,
+            config,
+        )
+
+
+@pytest.fixture
+async def bench():
+    bench = Bench()
+    yield bench
+    await bench.driver.close()
+
+
+def inline(image=None):
+    buffer = io.BytesIO()
+    (image or Image.new("RGB", (48, 32), "red")).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+async def test_delete_removes_results_and_inputs(bench):
+    source = await bench.service.keep_input("init_image", inline())
+    job = await bench.service.submit(job_request(init_image=source))
+    job = await bench.service.wait(job.id, 5, cancel_if_left=False)
+    await bench.files.put(job.request.output.keys[0], b"png", "image/png")
+    await bench.service.delete(job.id, "open")
+    assert await bench.service.read_file(job.request.output.keys[0]) is None
+    assert await bench.files.get(source.stored_key) is None
+    assert (await bench.service.fetch(job.id, "open")).state is JobState.SUCCESS
+
+
+async def test_delete_cancels_an_open_job(bench):
+    bench.graph.duration_s = 30
+    job = await bench.service.submit(job_request(init_image=ImageSource(field="f", url="http://a")))
+    await bench.service.delete(job.id, "open")
+    assert (await bench.jobs.get(job.id)).state is JobState.CANCELLED
+
+
+async def test_delete_of_another_keys_job_removes_nothing(bench):
+    job = await bench.service.submit(job_request(key_id="key_a"))
+    await bench.files.put(job.request.output.keys[0], b"png", "image/png")
+    with pytest.raises(errors.JobNotFound):
+        await bench.service.delete(job.id, "key_b")
+    assert await bench.service.read_file(job.request.output.keys[0]) is not None
+
+
+@pytest.mark.parametrize(("crop", "size"), [(False, (48, 32)), (True, (32, 32))])
+async def test_published_picture_can_be_read_under_a_temporary_name(bench, crop, size):
+    key = await bench.service.publish("image", inline(), "open", crop=crop)
+    assert key.startswith("temp/")
+    stored = await bench.service.read_file(key)
+    assert stored.media_type == "image/png"
+    assert Image.open(io.BytesIO(stored.data)).size == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://a.example/i.png", base64.b64encode(b"<svg/>").decode(), "A" * 7_500_000, "?"],
+    ids=["link", "no-picture", "too-large", "no-base64"],
+)
+async def test_publish_of_what_is_no_inline_picture_stores_nothing(bench, text):
+    with pytest.raises(errors.InvalidImage, match="image"):
+        await bench.service.publish("image", text, "open")
+    assert await bench.files.expire("temp", -1) == 0
+
+
+@pytest.mark.parametrize("flags", [True, False])
+async def test_nsfw_check_asks_the_graph(bench, flags):
+    bench.graph.flags = flags
+    assert await bench.service.is_nsfw("init_image", inline(), "open") is flags
+
+
+async def test_pictures_count_as_calls_of_their_key():
+    bench = Bench(limits={"requests_per_minute": 1})
+    await bench.service.publish("image", inline(), "key_a")
+    for call in (bench.service.publish, bench.service.is_nsfw):
+        with pytest.raises(errors.RateLimited):
+            await call("image", inline(), "key_a")
+    assert await bench.service.is_nsfw("image", inline(), "key_b") is False
+
+
+async def test_load_counts_open_jobs():
+    bench = Bench(jobs={"max_driven": 2, "first_eta_s": 8})
+    for _ in range(5):
+        await bench.jobs.add(job_request(), max_open=9)
+    load = await bench.service.load()
+    assert (load.num_open, load.wait_s) == (5, 16.0)
