@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test run check format clean
+.PHONY: help demo test run chaos bench train check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -18,19 +18,25 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-var/checkpoints/%: $(INSTALLED)
-	$(BIN)/dreamserve checkpoint $@ --seed $$(printf %s '$*' | cksum | cut -d' ' -f1)
-
-MODELS := var/checkpoints/tiny-inpaint var/checkpoints/tiny-inpaint-2
-
-demo: $(INSTALLED) $(MODELS)  ## start the service, send the documented inpaint request, show the result, stop
+demo: $(INSTALLED)  ## start the service, send the documented inpaint request, show the result, stop
 	$(BIN)/dreamserve demo
 
 test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes
 	$(BIN)/python -m pytest -m 'not chaos and not gpu'
 
-run: $(INSTALLED) $(MODELS)  ## serve on http://HOST:PORT until Ctrl-C
+run: $(INSTALLED)  ## serve on http://HOST:PORT until Ctrl-C
 	$(BIN)/dreamserve run --config configs/dev.yaml --host $(HOST) --port $(PORT)
+
+chaos: $(INSTALLED)  ## kill things for minutes while jobs run; figures go to out/
+	$(BIN)/python -m pytest tests/chaos -m chaos
+
+bench: $(INSTALLED)  ## all benchmarks; benchmarks/README.md says what each measures
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.inpaint_crop
+	$(BIN)/python -m benchmarks.latency
+
+train: $(INSTALLED)  ## train all demo checkpoints again: hours on a CPU, minutes on a GPU
+	$(BIN)/python -m training.all
 
 check: $(INSTALLED)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

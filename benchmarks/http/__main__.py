@@ -17,7 +17,6 @@ from benchmarks.http.load import closed_loop, open_loop
 from benchmarks.http.report import LOADS, Measured, best_peer, markdown
 from benchmarks.http.servers import Running, Server, running, servers
 from benchmarks.http.traffic import Body, arrivals_s, identical, mixed
-from serve_app.cli.demo import free_port
 from serve_app.pipelines.randomweights import write_random_text2img
 
 _TRAFFIC: dict[str, Callable[[int], Iterator[Body]]] = {"mixed": mixed, "identical": identical}
@@ -29,7 +28,9 @@ def main() -> None:
     """Measure, print, and keep every figure in a JSON file."""
     options = _options()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    chosen = [s for s in servers(options.bento) if any(w in s.name for w in options.servers)]
+    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+    everyone = servers(options.bento, batches_pay=options.traffic == "identical")
+    chosen = [s for s in everyone if any(part in s.name for part in options.servers)]
     measured = {server.name: Measured() for server in chosen}
     with tempfile.TemporaryDirectory() as folder:
         bench = _Bench(options, Path(folder))
@@ -45,7 +46,6 @@ def main() -> None:
     print(text)
     results = {name: asdict(result) for name, result in measured.items()}
     facts = {"options": vars(options), "load_hz": load_hz, "results": results, "table": text}
-    Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     Path(options.out).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
@@ -79,8 +79,8 @@ class _Bench:
     @contextmanager
     def _started(self, server: Server) -> Iterator[Running]:
         """Run a server that has painted a little of everything."""
-        work = self._folder / server.name.replace(" ", "-").replace("`", "")
-        with running(server, self.checkpoint, work, free_port()) as at:
+        log = Path(self._options.out).with_suffix(".log")
+        with running(server, self.checkpoint, self._folder, log) as at:
             closed_loop(server, at.port, self._draw(1), 4, (0.0, _WARM_UP_S))
             yield at
 
@@ -106,7 +106,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, help="best peer's saturation, when it is known")
     parser.add_argument("--servers", nargs="+", default=[""], help="parts of their names")
     parser.add_argument("--bento", default=sys.executable, help="interpreter that has bentoml")
-    parser.add_argument("--out", default="out/http.json", help="every figure")
+    parser.add_argument("--out", default="out/http.json", help="every figure; a log beside it")
     return parser.parse_args()
 
 

@@ -17,6 +17,7 @@ import psutil
 import yaml
 
 from benchmarks.http.traffic import KINDS, SIDE_PX, Body
+from serve_app.cli.demo import free_port
 from serve_app.cli.serving import service
 
 __all__ = ["OURS", "Running", "Server", "running", "servers"]
@@ -27,18 +28,20 @@ Reply = Any  # JSON of whatever shape the server gives
 _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 20.0
 _PEERS = "benchmarks.http.peers"
+_BATCH = 8  # requests
 
 
 class Server:
     """A peer: answers `POST path` with the picture as base64 in `image`."""
 
     def __init__(
-        self, name: str, command: tuple[str, ...], path: str = "/paint", ready: str = "/ready"
+        self, name: str, command: tuple[str, ...], path: str, ready: str, max_batch: int = 1
     ) -> None:
         self.name = name
         self.ready = ready
         self._command = command
         self._path = path
+        self._max_batch = max_batch
 
     def request(self, body: Body) -> tuple[str, Reply]:
         """Give the path and the JSON of a request."""
@@ -62,7 +65,11 @@ class Server:
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Run the server; on leaving, every process that it started is gone."""
         command = [part.format(port=port) for part in self._command]
-        environment = {"BENCH_CHECKPOINT": str(checkpoint), "BENCH_PORT": str(port)}
+        environment = {
+            "BENCH_CHECKPOINT": str(checkpoint),
+            "BENCH_PORT": str(port),
+            "BENCH_MAX_BATCH": str(self._max_batch),
+        }
         child = subprocess.Popen(
             command,
             env={**os.environ, **environment},
@@ -93,7 +100,7 @@ class _Ours(Server):
 
     def request(self, body: Body) -> tuple[str, Reply]:
         suffix = "" if body["kind"] == KINDS[0] else f"/{body['kind']}"
-        return f"/api/v4/dreambooth{suffix}", body
+        return f"{self._path}{suffix}", body
 
     def inline(self, reply: Reply) -> bytes | None:
         assert reply["status"] == "success", reply
@@ -148,15 +155,22 @@ def _module(name: str) -> tuple[str, ...]:
     return (sys.executable, "-m", f"{_PEERS}.{name}")
 
 
-def servers(bento_python: str) -> tuple[Server, ...]:
-    """List all; BentoML may need an interpreter of its own, since it holds Ray's packages back."""
-    bento = (bento_python, "-m", "bentoml", "serve", f"{_PEERS}.bento:Painter")
+def servers(bento_python: str, *, batches_pay: bool) -> tuple[Server, ...]:
+    """List all, ours first.
+
+    bento_python: BentoML may need an interpreter of its own, since it holds Ray's packages back.
+    batches_pay: whether requests have equal settings. Where they do not, LitServe and BentoML run
+    without batches, in which each request would only wait for the last one.
+    """
+    bento_serve = (bento_python, "-m", "bentoml", "serve", f"{_PEERS}.bento:Painter")
+    bento = (*bento_serve, "--host", "127.0.0.1", "--port", "{port}")
+    batch = _BATCH if batches_pay else 1
     return (
-        _Ours(OURS, (), ready="/health/ready"),
-        Server("FastAPI + lock", _module("locked")),
-        Server("Ray Serve `@serve.batch`", _module("batched"), path="/", ready="/"),
-        Server("LitServe", _module("lit"), path="/predict", ready="/health"),
-        _Bento("BentoML", (*bento, "--host", "127.0.0.1", "--port", "{port}"), ready="/readyz"),
+        _Ours(OURS, (), "/api/v4/dreambooth", "/health/ready"),
+        Server("FastAPI + lock", _module("locked"), "/paint", "/ready"),
+        Server("Ray Serve `@serve.batch`", _module("batched"), "/", "/", _BATCH),
+        Server("LitServe", _module("lit"), "/predict", "/health", batch),
+        _Bento("BentoML", bento, "/paint", "/readyz", batch),
     )
 
 
@@ -180,17 +194,14 @@ class Running:
 
 
 @contextmanager
-def running(server: Server, checkpoint: Path, work: Path, port: int) -> Iterator[Running]:
+def running(server: Server, checkpoint: Path, work: Path, log_path: Path) -> Iterator[Running]:
     """Start a server and wait until it has loaded the model."""
-    work.mkdir(parents=True, exist_ok=True)
-    with (
-        (work / "log").open("ab") as log,
-        server.start(checkpoint, work, port, log) as child,
-    ):
+    port = free_port()
+    with log_path.open("ab") as log, server.start(checkpoint, work, port, log) as child:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not _is_ready(port, server.ready):
-            assert child.poll() is None, f"{server.name} ended; see {work / 'log'}"
-            assert time.monotonic() < deadline, f"{server.name} is not ready; see {work / 'log'}"
+            assert child.poll() is None, f"{server.name} ended; see {log_path}"
+            assert time.monotonic() < deadline, f"{server.name} is not ready; see {log_path}"
             time.sleep(0.2)
         yield Running(port, psutil.Process(child.pid))
 
@@ -214,6 +225,8 @@ def _title(process: psutil.Process) -> str:
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
     """Ctrl-C, wait, and kill by id whatever is left."""
+    if child.poll() is not None:
+        return  # it ended by itself, with all that it started
     family = [psutil.Process(child.pid), *psutil.Process(child.pid).children(recursive=True)]
     child.send_signal(signal.SIGINT)
     deadline = time.monotonic() + _STOP_TIMEOUT_S

@@ -22,12 +22,11 @@ from tests.engine.toys import Denoiser
 torch.set_num_threads(1)
 
 SHAPES = {
-    "inpaint": RandomUNet(),
-    "plain": RandomUNet(in_channels=4),
-    "velocity": RandomUNet(in_channels=4, prediction_type="v_prediction"),
-    "attention": RandomUNet(
-        in_channels=4, channels=(16, 32), attention=(True, True), sample_size=8
-    ),
+    "inpaint": RandomUNet(9, (8, 16), (False, True)),
+    "plain": RandomUNet(4, (8, 16), (False, True)),
+    "velocity": RandomUNet(4, (8, 16), (False, True), prediction_type="v_prediction"),
+    "attention": RandomUNet(4, (16, 32), (True, True), sample_size=8),
+    "deep": RandomUNet(4),
 }
 
 

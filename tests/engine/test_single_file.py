@@ -83,9 +83,9 @@ def single(
     checkpoint: Callable[[str], Checkpoint], folder: Callable[[str], Path], tmp_path: Path
 ) -> Checkpoint:
     file = tmp_path / "model.safetensors"
-    weights = {name: weight.clone() for name, weight in original(checkpoint("plain"))}
+    weights = {name: weight.clone() for name, weight in original(checkpoint("deep"))}
     save_file(weights, file)
-    entry = ModelEntry(id="one", source=file, base_config=folder("plain"), kinds=(Kind.TEXT2IMG,))
+    entry = ModelEntry(id="one", source=file, base_config=folder("deep"), kinds=(Kind.TEXT2IMG,))
     return load_checkpoint(entry, EngineConfig(device="cpu"))
 
 
@@ -94,6 +94,6 @@ def test_single_file_gives_the_weights_of_the_folder(
     single: Checkpoint, checkpoint: Callable[[str], Checkpoint], part: str
 ) -> None:
     loaded: Mapping[str, torch.Tensor] = getattr(single.base, part).state_dict()
-    expected: Mapping[str, torch.Tensor] = getattr(checkpoint("plain").base, part).state_dict()
+    expected: Mapping[str, torch.Tensor] = getattr(checkpoint("deep").base, part).state_dict()
     assert loaded.keys() == expected.keys()
     assert all(torch.equal(weight, expected[name]) for name, weight in loaded.items())

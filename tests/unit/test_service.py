@@ -171,3 +171,22 @@ async def test_eta_grows_with_the_queue(bench):
     for _ in range(200):
         await bench.jobs.add(job_request(), max_open=999)
     assert await bench.service.eta_s(job) > alone
+
+
+async def test_client_that_leaves_while_its_job_is_accepted_frees_it(bench):
+    bench.graph.duration_s = 30
+    add = bench.jobs.add
+
+    async def slow_add(*args, **kwargs):
+        await asyncio.sleep(0.05)
+        return await add(*args, **kwargs)
+
+    bench.jobs.add = slow_add
+    submitting = asyncio.create_task(bench.service.submit(job_request()))
+    await asyncio.sleep(0.01)
+    submitting.cancel()
+    await asyncio.wait([submitting])
+    async with asyncio.timeout(5):
+        while not (job := await bench.jobs.get(1)) or not job.state.is_final:
+            await asyncio.sleep(0.01)
+    assert job.state is JobState.CANCELLED

@@ -1,4 +1,7 @@
-"""LitServe: one API server process and one worker process with the model; batches as Ray's peer."""
+"""LitServe: one API server process and one worker process with the model.
+
+Batches, where they are allowed, are collected for up to 50 ms.
+"""
 
 import os
 

@@ -27,7 +27,7 @@ from serve_app.types import GenerationSpec, Kind
 __all__ = ["MAX_BATCH", "MAX_WAIT_S", "Ask", "StockModel", "folder"]
 
 MAX_WAIT_S = 0.05  # for a batch to fill
-MAX_BATCH = int(os.environ.get("BENCH_MAX_BATCH", "8"))
+MAX_BATCH = int(os.environ.get("BENCH_MAX_BATCH", "1"))  # requests; 1: batches are not allowed
 
 
 def folder() -> Path:

@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig
-from serve_app.models import Catalogue
+from serve_app.models import AddOn, Catalogue, ModelEntry
 from serve_app.models.catalogue import CatalogueError
 from serve_app.types import Kind
 
+ROOT = Path(__file__).parents[3]
 ENTRY = "id: {id}\nsource: weights/{id}\nkinds: [inpaint]\n"
 
 
@@ -100,6 +102,23 @@ def test_catalogue_refuses_wrong_add_ons(tmp_path, add_ons, message):
         write_add_on(tmp_path, *add_on)
     with pytest.raises(CatalogueError, match=message):
         load(tmp_path, "a")
+
+
+def test_shipped_catalogue_is_sound():
+    catalogue = Catalogue.load(CatalogueConfig(path=ROOT / "configs" / "models"), ROOT)
+    for add_on in catalogue.add_ons:
+        assert add_on.source.exists()
+        assert add_on.models
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"), [("Models", ModelEntry), ("LoRAs, VAEs, embeddings", AddOn)]
+)
+def test_page_shows_an_entry_that_is_valid(name, cls):
+    page = (ROOT / "docs" / "catalogue.md").read_text()
+    block = page.partition(f"## {name}\n")[2].partition("```yaml\n")[2].partition("```")[0]
+    entry = cls.model_validate(yaml.safe_load(block))
+    assert entry.id in ("sd15", "contrast-fix")
 
 
 def test_known_model_of_another_kind_is_not_served(tmp_path):

@@ -1,0 +1,106 @@
+"""Faults, load and lost clients at the HTTP level: what is said, and what is not."""
+
+import asyncio
+import json
+
+import pytest
+from structlog.testing import capture_logs
+
+from serve_app import errors
+
+TEXT2IMG = "/api/v4/dreambooth"
+V6 = "/api/v6/images/text2img"
+SECRET = "sk_live_canary"
+
+
+def holds(reply, documented):
+    return {name: reply.get(name) for name in documented} == documented
+
+
+async def test_rate_limit_is_the_documented_error(api, text_body, load_golden):
+    api.service.refusal = errors.RateLimited(30)
+    answer = await api.post(TEXT2IMG, text_body)
+    assert holds(answer.json(), load_golden("error_rate"))
+    assert (answer.status_code, "retry-after" in answer.headers) == (200, False)
+    answer = await api.post(V6, text_body)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
+    assert answer.json()["retry_after"] == 30
+
+
+@pytest.mark.parametrize("error", [errors.Overloaded(2.5), errors.JobStoreUnavailable("db down")])
+async def test_refusal_for_load_has_a_code_and_a_time(api, text_body, error):
+    api.service.refusal = error
+    answer = await api.post(V6, text_body)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "db down" not in answer.text
+
+
+@pytest.mark.parametrize("path", [TEXT2IMG, V6])
+async def test_unexpected_error_says_nothing(api, text_body, path):
+    api.service.refusal = ValueError(f"/srv/app {SECRET}")
+    with capture_logs() as lines:
+        answer = await api.post(path, text_body | {"key": SECRET})
+    assert answer.status_code == (200 if path == TEXT2IMG else 500)
+    assert answer.json()["message"] == "Internal server error. Please try again."
+    assert "/srv/app" not in answer.text
+    assert lines[0]["error"] == "ValueError"
+    assert "fake.py" in lines[0]["frames"]
+    assert SECRET not in json.dumps(lines)
+
+
+async def test_error_that_a_task_group_wrapped_is_found(api, text_body):
+    api.service.refusal = ExceptionGroup("tasks", [errors.Overloaded(3)])
+    assert (await api.post(V6, text_body)).headers["retry-after"] == "3"
+
+
+async def test_error_that_ray_wrapped_is_found_by_its_cause(api, text_body):
+    wrapped = RuntimeError("TaskError: a long stack")
+    wrapped.cause = errors.Overloaded(3)
+    api.service.refusal = wrapped
+    assert (await api.post(V6, text_body)).headers["retry-after"] == "3"
+
+
+async def test_error_of_a_mixed_class_is_read_by_its_attributes(api, text_body):
+    class RayTaskError(RuntimeError):
+        pass
+
+    class Mixed(RayTaskError, errors.RateLimited):
+        def __init__(self):
+            self.retry_after_s = 9
+
+    api.service.refusal = Mixed()
+    answer = await api.post(V6, text_body)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "9")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/api/v4/dreambooth/nope", 404),
+        ("POST", "/api/v9/x", 404),
+        ("GET", "/api/v4/dreambooth/inpaint", 405),
+        ("PUT", "/api/v6/images/fetch/1", 405),
+        ("GET", "/nope", 404),
+    ],
+)
+async def test_unknown_call_has_the_apis_shape_and_a_real_code(api, method, path, status):
+    answer = await api.http.request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["status"] == "error"
+    assert "detail" not in answer.json()
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"), [({}, "cancelled"), ({"webhook": "https://a.example/h"}, "queued")]
+)
+async def test_client_that_leaves_cancels_its_job_unless_it_has_a_webhook(
+    api, text_body, fields, state
+):
+    api.service.never_answers = True
+    call = asyncio.create_task(api.post(TEXT2IMG, text_body | fields))
+    await api.service.held.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert [job.state.value for job in api.service.jobs.values()] == [state]
