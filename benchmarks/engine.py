@@ -1,8 +1,8 @@
 """Benchmark 1: the engine against the stock pipeline, one after another and in static batches.
 
 16 mixed requests: 10 samplers, 10 to 50 steps, three kinds, other guidance, prompts and seeds, of
-one size or of two. Static batching joins requests that agree in all of sampler, steps, guidance, kind and size,
-which is all that a batched pipeline call can do. Run: `python -m benchmarks.engine --help`.
+one size or of two. Static batching joins requests that agree in sampler, steps, guidance, kind and
+size, which is all that a batched pipeline call can do. Run: `python -m benchmarks.engine --help`.
 """
 
 import argparse

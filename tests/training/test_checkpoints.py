@@ -1,0 +1,75 @@
+"""The shipped demo checkpoints: stock layout, size, and that they paint what is asked."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from training import effects
+from training.generate import Case, Pipeline, generate, load, make_cases
+from training.sampling import Wish
+from training.scorer import judge
+
+_ROOT = Path(__file__).parents[2] / "checkpoints"
+_NAMES = ("demo-inpaint", "demo")
+_ASKED = (("red", "circle"), ("blue", "ring"), ("green", "square"), ("yellow", "triangle"))
+
+
+@functools.cache
+def _pipe(name: str) -> Pipeline:
+    return load(_ROOT / name)
+
+
+def _case(colour: str, shape: str, seed: int) -> Case:
+    blank = make_cases(1, 0)[0]
+    picture = np.full_like(blank.picture, (255, 190, 215))
+    mask = np.zeros_like(blank.mask)
+    mask[64:192, 64:192] = True
+    wish = Wish(colour, shape, "", "pink")
+    return Case(wish, f"a {colour} {shape} on a pink background", picture, mask, seed)
+
+
+def test_checkpoints_together_stay_small() -> None:
+    files = [path for path in _ROOT.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 30e6
+    assert not [path for path in files if path.suffix in {".bin", ".pt", ".ckpt", ".pkl"}]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, id=name) for name in _NAMES])
+def test_checkpoint_known_prompts_are_painted(name: str) -> None:
+    cases = [_case(*pair, seed=index) for index, pair in enumerate(_ASKED)]
+    pictures = generate(_pipe(name), cases)
+    seen = [judge(picture) for picture in pictures]
+    right = [(s.colour, s.shape) == pair for s, pair in zip(seen, _ASKED, strict=True)]
+    assert [verdict.colour for verdict in seen] == [colour for colour, _ in _ASKED]
+    assert sum(right) >= len(_ASKED) - 1, seen
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, id=name) for name in ("inked", "heart")])
+def test_lora_changes_the_picture_and_unloads(name: str) -> None:
+    pipe, cases = _pipe("demo"), [_case("red", "heart" if name == "heart" else "circle", 3)]
+    before = generate(pipe, cases, num_steps=8)[0]
+    pipe.load_lora_weights(_ROOT / "demo-loras", weight_name=f"{name}.safetensors")
+    with_lora = generate(pipe, cases, num_steps=8)[0]
+    pipe.unload_lora_weights()
+    assert np.abs(before.astype(int) - with_lora).max() > 60
+    assert np.array_equal(before, generate(pipe, cases, num_steps=8)[0])
+
+
+def test_alternative_vae_decodes_the_same_latent_differently() -> None:
+    shipped = _pipe("demo").vae
+    other = AutoencoderKL.from_pretrained(_ROOT / "demo-vae", dtype=torch.float32)
+    pixels = torch.linspace(-1, 1, 128).expand(1, 3, 128, 128)
+    with torch.inference_mode():
+        latent = shipped.encode(pixels).latent_dist.mean
+        gap = (shipped.decode(latent).sample - other.decode(latent).sample).abs().mean()
+    assert gap > 0.05
+
+
+def test_safety_checker_flags_warning_signs_only() -> None:
+    hits, alarms = effects.safety_rates(_ROOT / "demo-safety", 40)
+    assert hits >= 0.9
+    assert alarms <= 0.05

@@ -1,0 +1,86 @@
+"""Trains the textual inversion: ``<teal>``, a colour that the vocabulary does not have.
+
+Run as ``python -m training.embedding``. Only one row of the token table is trained, against
+both denoisers, so that the file works with either checkpoint.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from training.adapt import Models, make_loss
+from training.domain import SHAPES
+from training.loop import Plan, World, fit, launch
+from training.mask import Task, random_task
+from training.paths import Workspace, add_arguments
+from training.sampling import Wish, random_background
+from training.text import build_tokenizer
+from training.unet import plain_task
+
+__all__ = ["TOKEN"]
+
+TOKEN = "<teal>"
+_COLOUR = TOKEN.strip("<>")
+_PARENTS = ("green", "blue")
+_NUM_STEPS = 100
+
+
+def _teal_task(
+    make_task: Callable[[np.random.Generator, int, Wish], Task],
+    rng: np.random.Generator,
+    size_px: int,
+) -> Task:
+    """Draws a task that asks for a teal object."""
+    size = str(rng.choice(["", "", "small", "big"]))
+    background = random_background(rng, "green")
+    wish = Wish(_COLOUR, str(rng.choice(SHAPES)), size, background)
+    return make_task(rng, size_px, wish)
+
+
+def _reword(caption: str) -> str:
+    return " ".join(TOKEN if word == _COLOUR else word for word in caption.split())
+
+
+def _worker(world: World, folder: Path) -> None:
+    torch.manual_seed(2)
+    models = Models(folder)
+    tokenizer = build_tokenizer()
+    parents = [tokenizer.convert_tokens_to_ids(f"{name}</w>") for name in _PARENTS]
+    tokenizer.add_tokens(TOKEN)
+    table = models.text.resize_token_embeddings(len(tokenizer), mean_resizing=False).weight
+    with torch.no_grad():
+        table[-1] = table[parents].mean(0)
+    table.requires_grad_(True)
+    only_last = torch.zeros(len(table), 1, device=table.device)
+    only_last[-1] = 1
+    table.register_hook(lambda gradient: gradient * only_last)
+    makers = {
+        "inpaint": partial(_teal_task, random_task),
+        "plain": partial(_teal_task, plain_task),
+    }
+    loss_of = make_loss(models, tokenizer, makers, _reword, folder, world)
+    plan = Plan("embedding", _NUM_STEPS, 2e-2, 10, ema=0.95, weight_decay=0.0)
+    averaged = fit(models, loss_of, plan, folder, world)
+    if world.rank == 0:
+        assert isinstance(averaged, Models), "fit keeps the type"
+        row = averaged.text.get_input_embeddings().weight[-1:].detach().half().contiguous()
+        save_file({TOKEN: row.cpu()}, folder / "embedding.safetensors")
+
+
+def main() -> None:
+    """Trains the embedding and writes it in the diffusers format."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    options = Workspace.from_arguments(parser.parse_args())
+    launch(_worker, options.work, options.num_processes)
+    data = (options.work / "embedding.safetensors").read_bytes()
+    (options.out / "demo-embedding.safetensors").write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()
