@@ -83,7 +83,11 @@ def _bare_call(body: dict[str, object]) -> Callable[[], None]:
     catalogue = Catalogue.load(AppConfig().catalogue, Path.cwd())
     entry = catalogue.find(str(body["model_id"]), Kind.INPAINT)
     pipeline = StableDiffusionInpaintPipeline.from_pretrained(
-        entry.source, safety_checker=None, requires_safety_checker=False, local_files_only=True
+        entry.source,
+        torch_dtype=torch.float32,
+        safety_checker=None,
+        requires_safety_checker=False,
+        local_files_only=True,
     )
     pipeline.scheduler = UniPCMultistepScheduler.from_config(
         pipeline.scheduler.config, use_karras_sigmas=True

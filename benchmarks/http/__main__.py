@@ -27,7 +27,7 @@ _RAMP_S = 2.0  # of a closed loop, until all clients wait in the server
 def main() -> None:
     """Measure, print, and keep every figure in a JSON file."""
     options = _options()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ |= {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}  # the same for all servers
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     everyone = servers(options.bento, batches_pay=options.traffic == "identical")
     chosen = [s for s in everyone if any(part in s.name for part in options.servers)]

@@ -130,6 +130,7 @@ def _our_config(checkpoint: Path, work: Path) -> Path:
         "data_dir": str(work / "data"),
         "catalogue": {"path": str(work / "models")},
         "auth": {"mode": "open"},
+        "engine": {"max_rows": 64},  # the cap measured at start-up decides
         "jobs": {"hold_s": 300.0},  # answer with the result, as the peers do
         "logging": {"level": "WARNING"},
     }
