@@ -7,7 +7,6 @@ thread, and strands that restored it for themselves would restore each other's.
 """
 
 import itertools
-import logging
 import queue
 import threading
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
+import structlog
 import torch
 
 from serve_app import errors
@@ -28,7 +28,7 @@ from serve_app.engine.weave import Abandoned, Weave
 
 __all__ = ["Engine"]
 
-_log = logging.getLogger(__name__)
+_log = structlog.get_logger()
 _UNSET = object()  # no variant was applied yet, or the last one failed half way
 
 
@@ -115,7 +115,7 @@ class Engine:
                     self._tick()
         except BaseException as exc:  # whatever it is, the health check has to tell it
             self._death = exc
-            _log.exception("the engine died")
+            _log.exception("engine_died")
         finally:
             self._abandon_all()
 
@@ -195,7 +195,7 @@ class Engine:
         rows = min(plan.limit, sum(call.rows for call in calls))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        _log.warning("out of memory with %d rows in the %s", rows, calls[0].lane.name)
+        _log.warning("out_of_memory", rows=rows, lane=calls[0].lane.name)
         if not self._caps.halve(calls[0].lane.name, calls[0].size, rows):
             failure = errors.OutOfMemory(str(error))
             failure.__cause__ = error
@@ -231,7 +231,7 @@ class Engine:
         if not self._caps.has(name, size):
             cap = profile(seconds, self._config.max_rows, self._config.row_growth)
             self._caps.learn(name, size, cap)
-            _log.info("row cap of the %s at size %d: %d", name, size, cap)
+            _log.info("row_cap", lane=name, size=size, rows=cap)
         return self._caps.limit(name, size)
 
     def _row_limit(self, group: Hashable) -> int:
