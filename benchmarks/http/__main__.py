@@ -42,11 +42,15 @@ def main() -> None:
         for number in range(options.rounds):
             for server in chosen[number % len(chosen) :] + chosen[: number % len(chosen)]:
                 bench.round(server, measured[server.name], number, load_hz)
-    text = markdown(measured, load_hz)
-    print(text)
+                _save(options, measured)
+    print(markdown(measured, load_hz))
+
+
+def _save(options: argparse.Namespace, measured: dict[str, Measured]) -> None:
+    """Keep what there is: a long run may be interrupted."""
     results = {name: asdict(result) for name, result in measured.items()}
-    facts = {"options": vars(options), "load_hz": load_hz, "results": results, "table": text}
-    Path(options.out).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    text = json.dumps({"options": vars(options), "results": results}, indent=1)
+    Path(options.out).write_text(text, encoding="utf-8")
 
 
 class _Bench:
