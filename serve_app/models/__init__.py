@@ -1,6 +1,14 @@
 """The catalogue: which models are served, from where and how. Knows no weights and no Ray."""
 
 from serve_app.models.catalogue import Catalogue
-from serve_app.models.entry import AddOn, AddOnType, Enhancement, ModelDefaults, ModelEntry
+from serve_app.models.entry import AddOn, AddOnType, Enhancement, Entry, ModelDefaults, ModelEntry
 
-__all__ = ["AddOn", "AddOnType", "Catalogue", "Enhancement", "ModelDefaults", "ModelEntry"]
+__all__ = [
+    "AddOn",
+    "AddOnType",
+    "Catalogue",
+    "Enhancement",
+    "Entry",
+    "ModelDefaults",
+    "ModelEntry",
+]

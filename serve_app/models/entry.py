@@ -9,7 +9,15 @@ from serve_app.config.components import Section
 from serve_app.config.serving import DeploymentOptions
 from serve_app.types import Kind
 
-__all__ = ["AddOn", "AddOnType", "Enhancement", "ModelDefaults", "ModelEntry", "ModelId"]
+__all__ = [
+    "AddOn",
+    "AddOnType",
+    "Enhancement",
+    "Entry",
+    "ModelDefaults",
+    "ModelEntry",
+    "ModelId",
+]
 
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
 
@@ -63,6 +71,10 @@ class ModelEntry(Section):
         multiple_of=8,
         description="sides are multiples of this: the factor by which the VAE shrinks a picture",
     )
+    placement: Literal["own", "pool"] = Field(
+        default="own",
+        description="own: a deployment for this model; pool: replicas shared with other models",
+    )
     instance_prompt: str | None = Field(default=None, description="put before each prompt")
     enhancement: Enhancement = Enhancement()
     defaults: ModelDefaults = ModelDefaults()
@@ -89,3 +101,6 @@ class AddOn(Section):
     def fits(self, model_id: str) -> bool:
         """Whether requests to this model may name it."""
         return not self.models or model_id in self.models
+
+
+Entry = ModelEntry | AddOn

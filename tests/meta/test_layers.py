@@ -33,6 +33,7 @@ SEAMS = {
     "serve_app.pipelines": ("serve_app.engine", "serve_app.models", "serve_app.images.codec"),
     "serve_app.safety": ("serve_app.images.codec",),
     "serve_app.jobs": (
+        "serve_app.models",
         "serve_app.storage.protocol",
         "serve_app.storage.names",
         "serve_app.webhooks.protocol",

@@ -1,0 +1,92 @@
+"""`ModelStore`: what operators add at run time, and which weights the replicas should hold.
+
+The store holds what is wanted, replicas reconcile themselves with it and report: no replica is ever
+told twice, none misses a reload because it was starting or away. One contract suite holds for every
+implementation. Every method raises `errors.JobStoreUnavailable` when the store does not answer.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from pydantic import Field
+
+from serve_app.models.entry import Entry
+from serve_app.types import Frozen
+
+__all__ = ["Desired", "ModelStore", "ReplicaPhase", "ReplicaReport"]
+
+
+class Desired(Frozen):
+    """The weights that every replica of a model should serve."""
+
+    model_id: str
+    generation: int = Field(default=0, ge=0, description="grows by one with each reload")
+    revision: str | None = Field(
+        default=None, description="of a hub source, as asked; None: what the entry names"
+    )
+
+
+class ReplicaPhase(StrEnum):
+    """How a replica stands to the generation that it reports."""
+
+    LOADING = "loading"  # the one before, if any, still serves
+    READY = "ready"  # it serves
+    FAILED = "failed"  # it was refused; the one before, if any, still serves
+
+
+class ReplicaReport(Frozen):
+    """What one replica last said about one model."""
+
+    model_id: str
+    replica_id: str
+    generation: int = Field(description="the one this is about")
+    phase: ReplicaPhase
+    serving: int | None = Field(description="generation that answers requests now; None: none does")
+    digest: str = Field(default="", description="of the weights that serve")
+    reason: str = Field(default="", description="why it failed, fit for the operator")
+    reported_at: float = Field(default=0.0, description="seconds since the epoch, by the store")
+
+
+class ModelStore(Protocol):
+    """Run-time entries of the catalogue, desired generations, reports of replicas."""
+
+    async def entries(self) -> list[Entry]:
+        """List the run-time entries, in order of id."""
+        ...
+
+    async def version(self) -> int:
+        """Tell a number that grows whenever an entry is put or removed; cheap."""
+        ...
+
+    async def put(self, entry: Entry) -> None:
+        """Add an entry, or replace the run-time entry of the same id."""
+        ...
+
+    async def remove(self, entry_id: str) -> bool:
+        """Remove a run-time entry; False when there is none."""
+        ...
+
+    async def desired(self, model_ids: Sequence[str]) -> dict[str, Desired]:
+        """Tell what these models should serve; generation 0 for those never reloaded."""
+        ...
+
+    async def reload(self, model_id: str, revision: str | None = None) -> Desired:
+        """Want the next generation of a model; without a revision the one wanted before stays."""
+        ...
+
+    async def report(self, report: ReplicaReport) -> None:
+        """Keep what a replica says in place of what it said before about this model."""
+        ...
+
+    async def reports(self, model_id: str, max_age_s: float) -> list[ReplicaReport]:
+        """List what the replicas of a model said within the last `max_age_s` seconds, by replica."""
+        ...
+
+    async def take_turn(self, model_id: str, owner: str, lease_s: float) -> bool:
+        """Take or renew the right to be the one replica that reloads; False: another has it."""
+        ...
+
+    async def end_turn(self, model_id: str, owner: str) -> None:
+        """Give the turn back; nothing happens when it is not ours."""
+        ...
