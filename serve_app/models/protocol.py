@@ -80,7 +80,7 @@ class ModelStore(Protocol):
         ...
 
     async def reports(self, model_id: str, max_age_s: float) -> list[ReplicaReport]:
-        """List what the replicas of a model said within the last `max_age_s` seconds, by replica."""
+        """List what the replicas of a model said within the last `max_age_s` seconds."""
         ...
 
     async def take_turn(self, model_id: str, owner: str, lease_s: float) -> bool:
