@@ -7,7 +7,7 @@ from ray.serve import Application
 
 from serve_app.config import DeploymentOptions
 
-__all__ = ["ServeOptions", "deploy", "serve_options"]
+__all__ = ["ActorOptions", "ServeOptions", "deploy", "serve_options"]
 
 
 def deploy(
@@ -21,12 +21,24 @@ def deploy(
     )
 
 
+class ActorOptions(TypedDict, total=False):
+    """What a replica needs of its node."""
+
+    num_cpus: float
+    num_gpus: float
+    memory: int
+    accelerator_type: str
+    resources: dict[str, float]
+    label_selector: dict[str, str]
+
+
 class ServeOptions(TypedDict, total=False):
     """The keywords of `Deployment.options` that this service sets."""
 
     num_replicas: int
     autoscaling_config: dict[str, float]
-    ray_actor_options: dict[str, float]
+    ray_actor_options: ActorOptions
+    max_replicas_per_node: int
     max_ongoing_requests: int
     max_queued_requests: int
     graceful_shutdown_timeout_s: float
@@ -37,13 +49,15 @@ class ServeOptions(TypedDict, total=False):
 def serve_options(options: DeploymentOptions) -> ServeOptions:
     """Translate; a range of replicas turns autoscaling on."""
     result: ServeOptions = {
-        "ray_actor_options": {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus},
+        "ray_actor_options": _actor_options(options),
         "max_ongoing_requests": options.max_ongoing_requests,
         "max_queued_requests": options.max_queued_requests,
         "graceful_shutdown_timeout_s": options.graceful_shutdown_timeout_s,
         "health_check_period_s": options.health_check_period_s,
         "health_check_timeout_s": options.health_check_timeout_s,
     }
+    if options.max_replicas_per_node is not None:
+        result["max_replicas_per_node"] = options.max_replicas_per_node
     if options.min_replicas == options.max_replicas:
         result["num_replicas"] = options.max_replicas
     else:
@@ -54,4 +68,18 @@ def serve_options(options: DeploymentOptions) -> ServeOptions:
             "upscale_delay_s": options.upscale_delay_s,
             "downscale_delay_s": options.downscale_delay_s,
         }
+    return result
+
+
+def _actor_options(options: DeploymentOptions) -> ActorOptions:
+    """Leave out what is not asked for: Ray takes an empty value for a wish."""
+    result: ActorOptions = {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus}
+    if options.memory:
+        result["memory"] = options.memory
+    if options.accelerator_type is not None:
+        result["accelerator_type"] = options.accelerator_type
+    if options.resources:
+        result["resources"] = dict(options.resources)
+    if options.label_selector:
+        result["label_selector"] = dict(options.label_selector)
     return result

@@ -74,7 +74,7 @@ def _summary(section: type[BaseModel]) -> str:
 def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "working folder"
-    if field.default in (None, PydanticUndefined, ()):
+    if field.default in (None, PydanticUndefined, (), {}):
         return "none"
     if isinstance(field.default, tuple):
         return "`" + ", ".join(str(item) for item in field.default) + "`"
@@ -90,6 +90,8 @@ def _type(annotation: object) -> str:
         return _type(next(item for item in get_args(annotation) if item is not type(None)))
     if get_origin(annotation) is tuple:
         return f"list of {_type(get_args(annotation)[0])}"
+    if get_origin(annotation) is dict:
+        return f"{_type(get_args(annotation)[1])} by name"
     if args := get_args(annotation):
         return _type(args[0])
     names = {"str": "text", "bool": "true \\| false", "float": "number", "int": "whole number"}

@@ -8,6 +8,8 @@ from serve_app.config.components import Seconds, Section
 
 __all__ = ["DeploymentOptions", "ServingConfig"]
 
+_LABEL = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"  # what Ray takes as a label's value
+
 
 class DeploymentOptions(Section):
     """Replicas, resources and bounds of one deployment. Ray Serve's names and meanings."""
@@ -16,6 +18,23 @@ class DeploymentOptions(Section):
     max_replicas: int = Field(default=1, ge=1, description="replicas under load")
     num_cpus: float = Field(default=0.1, ge=0, description="CPUs that Ray books per replica")
     num_gpus: float = Field(default=0.0, ge=0, description="GPUs that Ray books per replica")
+    memory: int = Field(
+        default=0, ge=0, description="bytes of RAM that Ray books per replica; 0: none"
+    )
+    accelerator_type: str | None = Field(
+        default=None,
+        pattern=_LABEL,
+        description="only on nodes with this accelerator, by Ray's name (L4, A100); none: any",
+    )
+    resources: dict[str, float] = Field(
+        default={}, description="custom resources that Ray books per replica, by name"
+    )
+    label_selector: dict[str, str] = Field(
+        default={}, description="labels that a node must have, by Ray's selector syntax"
+    )
+    max_replicas_per_node: int | None = Field(
+        default=None, ge=1, le=100, description="replicas on one node; none: as many as fit"
+    )
     max_ongoing_requests: int = Field(default=32, ge=1, description="calls inside one replica")
     target_ongoing_requests: float = Field(
         default=16, gt=0, description="calls per replica that autoscaling aims at"

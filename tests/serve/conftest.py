@@ -9,6 +9,9 @@ import httpx2
 import pytest
 
 MODELS = {"tiny": 0, "tiny-2": 1}  # id -> seed of the random weights
+# One of them only goes where a node of the right type is.
+PLACED = {"tiny-2": ", accelerator_type: L4, resources: {slot: 1}, label_selector: {role: gpu}"}
+NODE = {"resources": {"accelerator_type:L4": 1, "slot": 2}, "labels": {"role": "gpu"}}
 HOLD_S = 30.0
 LEASE_S = 2.0
 WEBHOOK_SECRET = "whsec_" + "c2VjcmV0" * 4
@@ -55,7 +58,7 @@ def write_models(folder: Path) -> None:
             "kinds: [text2img, img2img, inpaint]\nnative_size_px: 64\n"
             "defaults: {steps: 4}\n"
             "enhancement: {prompt_suffix: sharp focus, negative_suffix: blurry}\n"
-            "serve: {num_cpus: 0.1, health_check_period_s: 1}\n"
+            f"serve: {{num_cpus: 0.1, health_check_period_s: 1{PLACED.get(model_id, '')}}}\n"
         )
 
 
@@ -104,6 +107,7 @@ def service(tmp_path_factory):
     ray.init(
         address="local",
         num_cpus=8,
+        **NODE,
         include_dashboard=False,
         object_store_memory=300 * 1024**2,
         logging_level="ERROR",

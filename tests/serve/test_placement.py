@@ -1,0 +1,12 @@
+"""Resource options book what they name on a real node."""
+
+import pytest
+import ray
+
+pytestmark = pytest.mark.ray
+
+
+async def test_model_books_its_accelerator_and_its_custom_resource(service):
+    free = ray.available_resources()
+    assert free["slot"] == 1
+    assert free["accelerator_type:L4"] == pytest.approx(0.999)
