@@ -43,7 +43,9 @@ class ReplicaReport(Frozen):
     generation: int = Field(description="the one this is about")
     phase: ReplicaPhase
     serving: int | None = Field(description="generation that answers requests now; None: none does")
+    revision: str | None = Field(default=None, description="of the weights that serve, as asked")
     digest: str = Field(default="", description="of the weights that serve")
+    load_s: float = Field(default=0.0, description="seconds that their load took")
     reason: str = Field(default="", description="why it failed, fit for the operator")
     reported_at: float = Field(default=0.0, description="seconds since the epoch, by the store")
 
