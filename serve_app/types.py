@@ -108,6 +108,7 @@ class GenerationSpec(Frozen):
     loras: tuple[LoraUse, ...] = ()
     vae: str | None = None
     embeddings: tuple[str, ...] = ()
+    upscale: int = Field(default=1, ge=1, le=3, description="factor to enlarge what was painted")
     exclusive: bool = Field(default=False, description="share no denoiser forward")
     full_frame: bool = Field(default=False, description="inpaint on the frame, never on a crop")
 

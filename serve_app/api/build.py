@@ -9,6 +9,7 @@ from serve_app.api import addon, enhance, size, unserved
 from serve_app.api.call import Call
 from serve_app.api.protocol import Service
 from serve_app.api.schemas import GenerationBody, field_message
+from serve_app.config import HttpConfig
 from serve_app.models import ModelEntry
 from serve_app.types import Api, GenerationSpec, JobRequest, Kind
 
@@ -18,7 +19,9 @@ _MIN_STEPS, _MAX_STEPS = 1, 50  # API page "steps": out of range is clamped, not
 _MAX_ECHO = 2048  # characters; a longer picture field is inline data, which no reply repeats
 
 
-async def build(body: GenerationBody, kind: Kind, call: Call, service: Service) -> JobRequest:
+async def build(
+    body: GenerationBody, kind: Kind, call: Call, service: Service, http: HttpConfig
+) -> JobRequest:
     """Resolve a request. Pictures are kept last, so that a bad request stores nothing.
 
     Raises:
@@ -32,7 +35,7 @@ async def build(body: GenerationBody, kind: Kind, call: Call, service: Service) 
     entry = service.catalogue.find(body.model_id, kind)
     problems = (
         _missing(body, kind, call.api)
-        | size.problems(body, call.api, entry)
+        | size.problems(body, call.api, entry, http)
         | unserved.reasons(body)
         | addon.problems(body, entry, service.catalogue)
     )
@@ -103,6 +106,7 @@ def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry) -> GenerationSpec
         loras=addon.loras(body),
         vae=body.vae,
         embeddings=body.embeddings_model,
+        upscale=body.upscale,
         exclusive=body.exclusive,
         full_frame=body.full_frame,
     )

@@ -1,6 +1,7 @@
-"""Width and height: the lenient rule of V3 and V4, the strict one of V6 and V7."""
+"""Width and height: the lenient rule of V3 and V4, the strict one of V6 and V7; upscaling."""
 
 from serve_app.api.schemas import GenerationBody, field_message
+from serve_app.config import HttpConfig
 from serve_app.models import ModelEntry
 from serve_app.types import Api
 
@@ -11,7 +12,9 @@ _STRICT_MIN_PX = 256  # V6 and V7, 2026 page "error codes"
 _MAX_PX = 1024  # all eras of the API
 
 
-def problems(body: GenerationBody, api: Api, entry: ModelEntry) -> dict[str, list[str]]:
+def problems(
+    body: GenerationBody, api: Api, entry: ModelEntry, http: HttpConfig
+) -> dict[str, list[str]]:
     """Say what is wrong with the asked sizes; empty when they are fine."""
     find = _strict_problem if api in (Api.V6, Api.V7) else _lenient_problem
     asked = {"width": body.width, "height": body.height}
@@ -20,6 +23,9 @@ def problems(body: GenerationBody, api: Api, entry: ModelEntry) -> dict[str, lis
         for name, value in asked.items()
         if value is not None
     }
+    painted_px = side(body.width, entry) * side(body.height, entry)
+    if body.upscale > 1 and painted_px * body.upscale**2 > http.max_output_pixels:
+        found["upscale"] = f"may not give more than {http.max_output_pixels} pixels"
     return {name: [field_message(name, text)] for name, text in found.items() if text}
 
 

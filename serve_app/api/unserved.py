@@ -14,7 +14,6 @@ _IS_ASKED: dict[str, tuple[Callable[[GenerationBody], bool], str]] = {
     "multi_lingual": (lambda body: body.multi_lingual, "Translation is not served here."),
     "panorama": (lambda body: body.panorama, "Panoramas are not served here."),
     "self_attention": (lambda body: body.self_attention, "Self-attention is not served here."),
-    "upscale": (lambda body: body.upscale > 1, "Upscaling is not served here."),
     "highres_fix": (lambda body: body.highres_fix, "The highres fix is not served here."),
     "ip_adapter_id": (
         lambda body: body.ip_adapter_id is not None,

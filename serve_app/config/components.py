@@ -47,6 +47,11 @@ class HttpConfig(Section):
         default=32 * 1024**2, ge=1024, description="bytes; two base64 pictures of the default limit"
     )
     max_json_depth: int = Field(default=16, ge=1, le=200, description="levels of nesting")
+    max_output_pixels: int = Field(
+        default=9 * 1024**2,
+        ge=4096,
+        description="width x height of one result; an `upscale` beyond it is refused",
+    )
     cors_origins: tuple[str, ...] = Field(
         default=("*",), description="origins browsers may call from; the hosted API allows all"
     )

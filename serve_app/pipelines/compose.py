@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 from serve_app import errors
 from serve_app.types import GenerationSpec, Kind, Picture, PreparedImages
 
-__all__ = ["Box", "Canvas", "Pixels", "crop_box", "encode", "open_canvas", "paste"]
+__all__ = ["Box", "Canvas", "Pixels", "crop_box", "encode", "enlarge", "open_canvas", "paste"]
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # left, top, right, bottom; the latter two exclusive, pixels
@@ -119,6 +119,15 @@ def _seam(mask: Image.Image, seam_px: int) -> NDArray[np.float32]:
         eroded = eroded.filter(ImageFilter.MinFilter(3))
         weight += np.asarray(eroded, np.float32) / np.float32(255)
     return weight / np.float32(seam_px + 1)
+
+
+def enlarge(pixels: Pixels, factor: int) -> Pixels:
+    """Resample a finished picture to `factor` times its sides; adds no detail."""
+    if factor == 1:
+        return pixels
+    height, width = pixels.shape[:2]
+    size = (width * factor, height * factor)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
 def encode(pixels: Pixels) -> Picture:

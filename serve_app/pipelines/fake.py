@@ -8,7 +8,7 @@ import numpy as np
 
 from serve_app import errors
 from serve_app.engine.metrics import Counters, EngineSnapshot
-from serve_app.pipelines.compose import Canvas, encode, open_canvas, paste
+from serve_app.pipelines.compose import Canvas, encode, enlarge, open_canvas, paste
 from serve_app.pipelines.specs import check_kind, sample_specs
 from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
 
@@ -79,9 +79,11 @@ class FakePainter:
 
 def _picture(spec: GenerationSpec, canvas: Canvas | None) -> Picture:
     """Draw a plain colour with a little noise, all from a hash of the spec."""
-    digest = hashlib.sha256(spec.model_dump_json().encode()).digest()
+    painted = spec.model_dump_json(exclude={"upscale"})  # what comes after the painting
+    digest = hashlib.sha256(painted.encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest))
     height, width = canvas.size if canvas else (spec.height, spec.width)
     colour = random.integers(0, 224, 3)
     noise = random.integers(0, 32, (height, width, 3))
-    return encode(paste((colour + noise).astype(np.uint8), canvas, seam_px=0))
+    pixels = paste((colour + noise).astype(np.uint8), canvas, seam_px=0)
+    return encode(enlarge(pixels, spec.upscale))

@@ -21,7 +21,7 @@ from serve_app.engine.metrics import EngineSnapshot
 from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
 from serve_app.pipelines.checkpoint import Checkpoint
-from serve_app.pipelines.compose import Canvas, Pixels, encode, open_canvas, paste
+from serve_app.pipelines.compose import Canvas, Pixels, encode, enlarge, open_canvas, paste
 from serve_app.pipelines.specs import check_kind, sample_specs
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
@@ -59,7 +59,7 @@ class WeavePainter:
         try:
             paintings = await self._run(requests)
             pictures = await asyncio.gather(
-                *(self._off_loop(self._finish, painting, canvas) for painting in paintings)
+                *(self._off_loop(self._finish, painting, canvas, spec) for painting in paintings)
             )
         finally:
             self._progress.pop(job_id, None)
@@ -156,13 +156,13 @@ class WeavePainter:
                 future.cancel()
         return [result for result in results if isinstance(result, Painting)]
 
-    def _finish(self, painting: Painting, canvas: Canvas | None) -> Picture:
-        """Check, copy from the device, paste, encode."""
+    def _finish(self, painting: Painting, canvas: Canvas | None, spec: GenerationSpec) -> Picture:
+        """Check, copy from the device, paste, enlarge, encode."""
         if not painting.is_finite():
             raise errors.NonFiniteLatents()
         image = painting.image.permute(1, 2, 0).float().cpu().numpy()
         pixels: Pixels = (image * 255).round().astype(np.uint8)
-        return encode(paste(pixels, canvas, self._config.seam_px))
+        return encode(enlarge(paste(pixels, canvas, self._config.seam_px), spec.upscale))
 
     async def _off_loop(self, work: Callable[[*Ts], R], *args: *Ts) -> R:
         try:

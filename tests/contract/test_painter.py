@@ -123,6 +123,16 @@ async def test_paint_inpaint_keeps_black_of_mask_exactly(painter: Painter) -> No
     assert (result[BOX] != init[BOX]).any(axis=-1).mean() > 0.9
 
 
+@pytest.mark.parametrize("factor", [2, 3])
+async def test_paint_upscale_enlarges_the_same_picture(painter: Painter, factor: int) -> None:
+    small = Image.fromarray(pixels(await painter.paint(1, spec(width=72), resized(72))))
+    result = await painter.paint(2, spec(width=72, upscale=factor), resized(72))
+    picture = result.pictures[0]
+    assert (picture.height, picture.width) == (SIZE * factor, 72 * factor)
+    expected = small.resize((72 * factor, SIZE * factor), Image.Resampling.LANCZOS)
+    assert (pixels(result) == np.asarray(expected)).all()
+
+
 async def test_paint_many_at_once_gives_each_its_own(painter: Painter) -> None:
     specs = [spec(seed=seed, steps=2 + seed % 3) for seed in range(6)]
     together = await asyncio.gather(*(painter.paint(one.seed, one, images()) for one in specs))

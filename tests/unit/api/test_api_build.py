@@ -2,6 +2,7 @@
 
 import pytest
 
+from serve_app.config import HttpConfig
 from serve_app.types import Api, Kind, SafetyAction
 
 INPAINT = "/api/v4/dreambooth/inpaint"
@@ -31,6 +32,7 @@ async def test_documented_inpaint_request_becomes_the_documented_job(api, inpain
         "loras": (),
         "vae": None,
         "embeddings": (),
+        "upscale": 1,
         "exclusive": False,
         "full_frame": False,
     }
@@ -96,6 +98,8 @@ async def test_absent_values_mean_the_models_defaults(api, absent):
         ({"tomesd": False}, "tomesd", False),
         ({"prompt": "a\0\ud800b"}, "prompt", "a\ufffdb"),
         ({"strength": 0.2}, "strength", 1.0),
+        ({"upscale": "yes"}, "upscale", 2),
+        ({"upscale": "3"}, "upscale", 3),
         ({"exclusive": "yes"}, "exclusive", True),
         ({"full_frame": "yes"}, "full_frame", True),
     ],
@@ -176,8 +180,6 @@ async def test_webhook_and_track_id_reach_the_job(api, text_body):
         ("multi_lingual", "yes"),
         ("panorama", "yes"),
         ("self_attention", "yes"),
-        ("upscale", "2"),
-        ("upscale", "yes"),
         ("highres_fix", "yes"),
         ("ip_adapter_id", "ip-adapter_sd15"),
         ("ip_adapter_image", "https://a.example/i.png"),
@@ -215,3 +217,16 @@ async def test_size_fits_the_cells_of_the_model(api, text_body):
     assert (spec.width, spec.height) == (256, 992)
     reply = await api.reply("/api/v6/images/text2img", body)
     assert reply["message"] == "width must be divisible by 16; height must be divisible by 16"
+
+
+async def test_upscale_is_shown_beside_the_painted_size(api, text_body):
+    meta = (await api.reply(TEXT2IMG, text_body | {"upscale": "2"}))["meta"]
+    assert (meta["upscale"], meta["W"], meta["H"]) == ("2", 512, 512)
+
+
+async def test_upscale_beyond_the_limit_is_refused(make_api, text_body):
+    api = make_api(HttpConfig(max_output_pixels=1024 * 1024))
+    assert await api.last_request(TEXT2IMG, text_body | {"upscale": 2})
+    reply = await api.reply(TEXT2IMG, text_body | {"upscale": 3})
+    text = "The upscale may not give more than 1048576 pixels."
+    assert reply["message"] == {"upscale": [text]}
