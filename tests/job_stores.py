@@ -1,4 +1,4 @@
-"""Every implementation of the job store, its outbox and its key store, behind one fixture.
+"""Every implementation of the job, outbox, key and model stores, behind one fixture.
 
 Listed in `pytest_plugins` of the root conftest. `bench.advance` makes time pass without waiting:
 the twins in memory get a later clock, the rows of a database are moved into the past.
@@ -13,7 +13,9 @@ from sqlalchemy import Double, update
 from serve_app.config import DatabaseConfig
 from serve_app.jobs.keys import SqlKeyStore
 from serve_app.jobs.memory import MemoryJobStore, MemoryKeyStore
+from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.jobs.migrate import upgrade
+from serve_app.jobs.models import SqlModelStore
 from serve_app.jobs.outbox import SqlOutbox
 from serve_app.jobs.schema import metadata
 from serve_app.jobs.sql import SqlJobStore
@@ -30,6 +32,7 @@ class MemoryBench:
         self.jobs = MemoryJobStore(lambda: self.now)
         self.outbox = self.jobs.outbox
         self.keys = MemoryKeyStore(lambda: self.now)
+        self.models = MemoryModelStore(lambda: self.now)
 
     async def advance(self, seconds):
         self.now += seconds
@@ -59,13 +62,15 @@ class SqlBench(MemoryBench):
         self.jobs = SqlJobStore(self.config)
         self.outbox = SqlOutbox(self.jobs.database)
         self.keys = SqlKeyStore(self.jobs.database)
+        self.models = SqlModelStore(self.jobs.database)
 
     async def advance(self, seconds):
         async with self.jobs.database.write() as connection:
             for table in metadata.tables.values():
                 times = [column for column in table.c if isinstance(column.type, Double)]
                 past = {column: column - seconds for column in times if column.name != "progress"}
-                await connection.execute(update(table).values(past))
+                if past:
+                    await connection.execute(update(table).values(past))
 
     async def reopen(self):
         await self.jobs.close()

@@ -12,9 +12,19 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from serve_app import errors
+from serve_app.models.entry import Entry, read_entry
 from serve_app.types import JobRequest
 
-__all__ = ["check_request", "check_text", "dump", "escape", "load", "share"]
+__all__ = [
+    "check_request",
+    "check_text",
+    "dump",
+    "dump_entry",
+    "escape",
+    "load",
+    "load_entry",
+    "share",
+]
 
 T = TypeVar("T", bound=BaseModel)
 _UNSTORABLE = re.compile("[\\0\ud800-\udfff]")  # PostgreSQL takes no NUL, no driver a surrogate
@@ -28,6 +38,16 @@ def dump(value: BaseModel) -> str:
 def load(kind: type[T], text: str) -> T:
     """Read back what `dump` wrote; a `ValueError` says that another version wrote it."""
     return kind.model_validate(json.loads(text))
+
+
+def dump_entry(entry: Entry) -> str:
+    """Serialise what the operator wrote of an entry; what he left out follows the defaults."""
+    return json.dumps(entry.model_dump(mode="json", exclude_unset=True), separators=(",", ":"))
+
+
+def load_entry(text: str) -> Entry:
+    """Read back what `dump_entry` wrote; a `ValueError` says that another version wrote it."""
+    return read_entry(json.loads(text))
 
 
 def escape(text: str) -> str:

@@ -7,11 +7,12 @@ that run on both, and errors of ours.
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TypeVar
 
-from sqlalchemy import Double
+from sqlalchemy import ColumnElement, Double, Table
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -136,6 +137,27 @@ class Database:
                 await self._begin(connection, is_durable=is_durable)
                 yield connection
                 await connection.commit()
+
+    def upsert(
+        self,
+        table: Table,
+        row: Mapping[str, object],
+        change: Mapping[str, object] | None = None,
+        where: ColumnElement[bool] | None = None,
+    ) -> postgresql.Insert | sqlite.Insert:
+        """Insert a row, or change the one that has its key.
+
+        Args:
+            change: what becomes of the row that is there; None: it gets all of `row`.
+            where: which row that is there may be changed at all.
+        """
+        insert = sqlite.insert if self._is_sqlite else postgresql.insert
+        keys = list(table.primary_key.columns)
+        return (
+            insert(table)
+            .values(row)
+            .on_conflict_do_update(index_elements=keys, set_=change or row, where=where)
+        )
 
     async def lock(self, connection: AsyncConnection, number: int) -> None:
         """Wait until no other transaction holds the lock; it ends with the transaction."""

@@ -16,7 +16,17 @@ from sqlalchemy import (
     Text,
 )
 
-__all__ = ["api_keys", "jobs", "metadata", "outbox"]
+__all__ = [
+    "api_keys",
+    "catalogue_entries",
+    "catalogue_version",
+    "jobs",
+    "metadata",
+    "model_generations",
+    "model_reports",
+    "model_turns",
+    "outbox",
+]
 
 metadata = MetaData()
 
@@ -74,6 +84,51 @@ api_keys = Table(
     Column("revoked_at", Double),
 )
 """One row per API key; `hash` is the SHA-256 of the secret, which is stored nowhere."""
+
+catalogue_entries = Table(
+    "catalogue_entries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("entry", Text, nullable=False),
+    Column("changed_at", Double, nullable=False),
+)
+"""One row per entry added at run time."""
+
+catalogue_version = Table(
+    "catalogue_version",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", Integer, nullable=False),
+)
+"""One row: how often `catalogue_entries` has changed."""
+
+model_generations = Table(
+    "model_generations",
+    metadata,
+    Column("model_id", Text, primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("revision", Text),
+)
+"""One row per model that was ever reloaded; it stays when the model goes, so numbers only grow."""
+
+model_reports = Table(
+    "model_reports",
+    metadata,
+    Column("model_id", Text, primary_key=True),
+    Column("replica_id", Text, primary_key=True),
+    Column("report", Text, nullable=False),
+    Column("reported_at", Double, nullable=False),
+)
+"""One row per model and replica: what it last said."""
+
+model_turns = Table(
+    "model_turns",
+    metadata,
+    Column("model_id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("lease_until", Double, nullable=False),
+)
+"""One row per model: which replica may reload now."""
 
 
 def _partial(name: str, column: Column[object], *more: Column[object], is_open: bool) -> None:

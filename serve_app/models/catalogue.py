@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig
-from serve_app.models.entry import AddOn, AddOnType, ModelEntry
+from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry, read_entry
 from serve_app.types import Kind
 
 __all__ = ["Catalogue", "CatalogueError"]
@@ -103,11 +103,10 @@ class Catalogue:
         return add_on if add_on is not None and add_on.type == add_on_type else None
 
 
-def _read(file: Path, root_dir: Path) -> ModelEntry | AddOn:
+def _read(file: Path, root_dir: Path) -> Entry:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        is_add_on = isinstance(values, dict) and "type" in values
-        entry = (AddOn if is_add_on else ModelEntry).model_validate(values)
+        entry = read_entry(values)
     except (yaml.YAMLError, ValidationError) as exc:
         raise CatalogueError(f"{file.name}: {exc}") from exc
     return entry.model_copy(update={"source": root_dir / entry.source})

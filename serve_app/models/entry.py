@@ -17,6 +17,7 @@ __all__ = [
     "ModelDefaults",
     "ModelEntry",
     "ModelId",
+    "read_entry",
 ]
 
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
@@ -104,3 +105,13 @@ class AddOn(Section):
 
 
 Entry = ModelEntry | AddOn
+
+
+def read_entry(values: object) -> Entry:
+    """Read an entry; what has a `type` is an add-on.
+
+    Raises:
+        ValidationError: it is neither.
+    """
+    is_add_on = isinstance(values, dict) and "type" in values
+    return (AddOn if is_add_on else ModelEntry).model_validate(values)

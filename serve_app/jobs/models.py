@@ -1,0 +1,161 @@
+"""`SqlModelStore`: run-time entries, desired generations and reports in SQLite or PostgreSQL.
+
+Every change is one upsert, so processes on many machines need no lock between them. Entries change
+together with a counter, whose row a transaction holds until it commits: who has seen a version has
+seen every change up to it.
+"""
+
+from collections.abc import Sequence
+
+import structlog
+from pydantic import ValidationError
+from sqlalchemy import delete, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from serve_app.jobs import codec
+from serve_app.jobs.connection import Database, Now, uncancelled
+from serve_app.jobs.schema import (
+    catalogue_entries,
+    catalogue_version,
+    model_generations,
+    model_reports,
+    model_turns,
+)
+from serve_app.models.entry import Entry
+from serve_app.models.protocol import Desired, ReplicaReport
+
+__all__ = ["SqlModelStore"]
+
+_log = structlog.get_logger()
+_ONLY = 1  # the key of the one row of `catalogue_version`
+_KEPT_S = 86_400.0  # replicas that said nothing for a day are gone
+
+
+@uncancelled
+class SqlModelStore:
+    """Implements `models.protocol.ModelStore` on the connections of a job store or its own."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def entries(self) -> list[Entry]:
+        """List the run-time entries; see the protocol."""
+        every = select(catalogue_entries.c.id, catalogue_entries.c.entry).order_by(
+            catalogue_entries.c.id
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(every)).all()
+        found: list[Entry] = []
+        for row in rows:
+            try:
+                found.append(codec.load_entry(row.entry))
+            except ValidationError:  # another version wrote it; the others still serve
+                _log.exception("entry_unreadable", entry_id=row.id)
+        return found
+
+    async def version(self) -> int:
+        """Tell the number of changes; see the protocol."""
+        async with self._database.read() as connection:
+            return await connection.scalar(select(catalogue_version.c.version)) or 0
+
+    async def put(self, entry: Entry) -> None:
+        """Add or replace an entry; see the protocol."""
+        row = {"id": entry.id, "entry": codec.dump_entry(entry), "changed_at": Now()}
+        async with self._database.write() as connection:
+            await self._grow(connection)
+            await connection.execute(self._database.upsert(catalogue_entries, row))
+
+    async def remove(self, entry_id: str) -> bool:
+        """Remove an entry; see the protocol."""
+        gone = delete(catalogue_entries).where(
+            catalogue_entries.c.id == codec.check_text("id", entry_id)
+        )
+        async with self._database.write() as connection:
+            removed = await connection.scalar(gone.returning(catalogue_entries.c.id))
+            if removed is not None:
+                await self._grow(connection)
+            return removed is not None
+
+    async def desired(self, model_ids: Sequence[str]) -> dict[str, Desired]:
+        """Tell what models should serve; see the protocol."""
+        ids = [codec.check_text("model_id", model_id) for model_id in model_ids]
+        wanted = select(model_generations).where(model_generations.c.model_id.in_(ids))
+        async with self._database.read() as connection:
+            rows = (await connection.execute(wanted)).all()
+        known = {row.model_id: Desired.model_validate(dict(row._mapping)) for row in rows}
+        return {model_id: known.get(model_id, Desired(model_id=model_id)) for model_id in ids}
+
+    async def reload(self, model_id: str, revision: str | None = None) -> Desired:
+        """Want the next generation; see the protocol."""
+        row = {
+            "model_id": codec.check_text("model_id", model_id),
+            "generation": 1,
+            "revision": None if revision is None else codec.check_text("revision", revision),
+        }
+        table = model_generations.c
+        change = {
+            "generation": table.generation + 1,
+            "revision": table.revision if revision is None else revision,
+        }
+        want = self._database.upsert(model_generations, row, change).returning(model_generations)
+        async with self._database.write() as connection:
+            wanted = (await connection.execute(want)).one()
+        return Desired.model_validate(dict(wanted._mapping))
+
+    async def report(self, report: ReplicaReport) -> None:
+        """Keep what a replica says; see the protocol."""
+        row = {
+            "model_id": codec.check_text("model_id", report.model_id),
+            "replica_id": codec.check_text("replica_id", report.replica_id),
+            "report": codec.dump(report),
+            "reported_at": Now(),
+        }
+        old = delete(model_reports).where(model_reports.c.reported_at < Now() - _KEPT_S)
+        async with self._database.write(is_durable=False) as connection:
+            await connection.execute(old)
+            await connection.execute(self._database.upsert(model_reports, row))
+
+    async def reports(self, model_id: str, max_age_s: float) -> list[ReplicaReport]:
+        """List what the replicas of a model said; see the protocol."""
+        table = model_reports.c
+        fresh = (
+            select(table.report, table.reported_at)
+            .where(table.model_id == codec.check_text("model_id", model_id))
+            .where(table.reported_at >= Now() - max_age_s)
+            .order_by(table.replica_id)
+        )
+        async with self._database.read() as connection:
+            rows = (await connection.execute(fresh)).all()
+        return [
+            codec.load(ReplicaReport, row.report).model_copy(
+                update={"reported_at": row.reported_at}
+            )
+            for row in rows
+        ]
+
+    async def take_turn(self, model_id: str, owner: str, lease_s: float) -> bool:
+        """Take or renew the turn; see the protocol."""
+        row = {
+            "model_id": codec.check_text("model_id", model_id),
+            "owner": codec.check_text("owner", owner),
+            "lease_until": Now() + lease_s,
+        }
+        is_free = or_(model_turns.c.owner == owner, model_turns.c.lease_until <= Now())
+        take = self._database.upsert(model_turns, row, where=is_free)
+        async with self._database.write(is_durable=False) as connection:
+            return await connection.scalar(take.returning(model_turns.c.owner)) is not None
+
+    async def end_turn(self, model_id: str, owner: str) -> None:
+        """Give the turn back; see the protocol."""
+        end = delete(model_turns).where(
+            model_turns.c.model_id == codec.check_text("model_id", model_id),
+            model_turns.c.owner == codec.check_text("owner", owner),
+        )
+        async with self._database.write(is_durable=False) as connection:
+            await connection.execute(end)
+
+    async def _grow(self, connection: AsyncConnection) -> None:
+        """Count a change; other changes wait for this transaction from here on."""
+        row = {"id": _ONLY, "version": 1}
+        change = {"version": catalogue_version.c.version + 1}
+        await connection.execute(self._database.upsert(catalogue_version, row, change))

@@ -1,0 +1,150 @@
+"""What holds for every `ModelStore`: in memory, on SQLite and on PostgreSQL."""
+
+import asyncio
+
+import pytest
+
+from serve_app import errors
+from serve_app.models import AddOn, ModelEntry
+from serve_app.models.protocol import Desired, ReplicaPhase, ReplicaReport
+from serve_app.types import Kind
+
+
+def model(**changes):
+    values = {"id": "sd", "source": "weights/sd", "kinds": (Kind.TEXT2IMG,), "placement": "pool"}
+    return ModelEntry(**{**values, **changes})
+
+
+def lora(**changes):
+    return AddOn(**{"id": "ink", "type": "lora", "source": "ink.safetensors", **changes})
+
+
+def report(**changes):
+    values = {"model_id": "sd", "replica_id": "r1", "generation": 2, "serving": 1}
+    return ReplicaReport(**{**values, "phase": ReplicaPhase.LOADING, **changes})
+
+
+async def test_entries_are_what_was_put_in_order_of_id(bench):
+    entries = [model(), lora(models=("sd",)), model(id="A", defaults={"steps": 3})]
+    for entry in entries:
+        await bench.models.put(entry)
+    assert await bench.models.entries() == [entries[2], entries[1], entries[0]]
+    await bench.reopen()
+    assert len(await bench.models.entries()) == 3
+
+
+async def test_put_of_a_known_id_replaces_the_entry(bench):
+    await bench.models.put(model())
+    await bench.models.put(lora(id="sd"))
+    assert await bench.models.entries() == [lora(id="sd")]
+
+
+async def test_version_grows_with_each_change_and_only_then(bench):
+    assert await bench.models.version() == 0
+    await bench.models.put(model())
+    first = await bench.models.version()
+    await bench.models.put(model())
+    second = await bench.models.version()
+    assert not await bench.models.remove("other")
+    assert 0 < first < second == await bench.models.version()
+    assert await bench.models.remove("sd")
+    assert await bench.models.version() > second
+    assert await bench.models.entries() == []
+
+
+async def test_version_counts_changes_at_the_same_time(bench):
+    await asyncio.gather(*(bench.models.put(lora(id=f"l{number}")) for number in range(8)))
+    assert await bench.models.version() == 8
+    assert len(await bench.models.entries()) == 8
+
+
+@pytest.mark.parametrize("text", ["a\0b", "Größe", "\U0001f600"], ids=ascii)
+async def test_put_keeps_odd_texts(bench, text):
+    await bench.models.put(lora(description=text))
+    assert [entry.description for entry in await bench.models.entries()] == [text]
+
+
+async def test_desired_of_models_never_reloaded_is_generation_zero(bench):
+    assert await bench.models.desired(["sd"]) == {"sd": Desired(model_id="sd")}
+    assert await bench.models.desired([]) == {}
+
+
+async def test_reload_counts_up_and_keeps_the_revision(bench):
+    assert await bench.models.reload("sd") == Desired(model_id="sd", generation=1)
+    assert (await bench.models.reload("sd", "v2")).revision == "v2"
+    third = await bench.models.reload("sd")
+    assert (third.generation, third.revision) == (3, "v2")
+    assert await bench.models.desired(["other", "sd"]) == {
+        "other": Desired(model_id="other"),
+        "sd": third,
+    }
+
+
+async def test_reload_eight_times_at_once_gives_eight_generations(bench):
+    wanted = await asyncio.gather(*(bench.models.reload("sd") for _ in range(8)))
+    assert sorted(desired.generation for desired in wanted) == list(range(1, 9))
+
+
+async def test_generations_survive_the_removal_of_their_entry(bench):
+    await bench.models.put(model())
+    await bench.models.reload("sd")
+    await bench.models.remove("sd")
+    assert (await bench.models.reload("sd")).generation == 2
+
+
+async def test_reports_show_the_last_of_each_replica(bench):
+    for said in (report(), report(replica_id="r0"), report(model_id="other")):
+        await bench.models.report(said)
+    await bench.models.report(report(phase=ReplicaPhase.FAILED, reason="NaN in \0 unet"))
+    first, second = await bench.models.reports("sd", 60)
+    assert (first.replica_id, first.phase) == ("r0", ReplicaPhase.LOADING)
+    assert (second.replica_id, second.reason) == ("r1", "NaN in \0 unet")
+    assert second.reported_at > 1_600_000_000
+
+
+async def test_reports_older_than_asked_are_left_out(bench):
+    await bench.models.report(report())
+    await bench.advance(30)
+    await bench.models.report(report(replica_id="r2"))
+    assert [said.replica_id for said in await bench.models.reports("sd", 20)] == ["r2"]
+    assert len(await bench.models.reports("sd", 60)) == 2
+
+
+async def test_turn_belongs_to_one_owner_until_it_ends(bench):
+    assert await bench.models.take_turn("sd", "r1", 10)
+    assert not await bench.models.take_turn("sd", "r2", 10)
+    assert await bench.models.take_turn("other", "r2", 10)
+    await bench.models.end_turn("sd", "r2")
+    assert not await bench.models.take_turn("sd", "r2", 10)
+    await bench.models.end_turn("sd", "r1")
+    assert await bench.models.take_turn("sd", "r2", 10)
+
+
+async def test_turn_is_renewed_by_its_owner_and_runs_out(bench):
+    assert await bench.models.take_turn("sd", "r1", 10)
+    await bench.advance(8)
+    assert await bench.models.take_turn("sd", "r1", 10)
+    await bench.advance(8)
+    assert not await bench.models.take_turn("sd", "r2", 10)
+    await bench.advance(3)
+    assert await bench.models.take_turn("sd", "r2", 10)
+
+
+async def test_turn_asked_for_by_eight_at_once_goes_to_one(bench):
+    asked = [bench.models.take_turn("sd", f"r{number}", 10) for number in range(8)]
+    assert sum(await asyncio.gather(*asked)) == 1
+
+
+@pytest.mark.parametrize("model_id", ["a\0b", "\udfff"], ids=ascii)
+async def test_ids_that_are_no_text_are_refused(bench, model_id):
+    for call in (
+        bench.models.remove(model_id),
+        bench.models.desired([model_id]),
+        bench.models.reload(model_id),
+        bench.models.reload("sd", model_id),
+        bench.models.reports(model_id, 1),
+        bench.models.take_turn(model_id, "r1", 1),
+        bench.models.end_turn("sd", model_id),
+    ):
+        with pytest.raises(errors.InvalidRequest):
+            await call
