@@ -16,6 +16,7 @@ from ray.serve.schema import DeploymentStatus, DeploymentStatusOverview, Replica
 
 from deployments.stage import last_of
 from serve_app import errors
+from serve_app.telemetry import logging
 from serve_app.types import ImageSource, Job, JobResult
 
 __all__ = ["GraphClient", "Stages"]
@@ -58,27 +59,31 @@ class GraphClient:
     def _chain(self, job: Job, generator: DeploymentHandle) -> Iterator[DeploymentResponse]:
         request = job.request
         spec = request.spec
+        about = logging.carried()
         images: DeploymentResponse | None = None
         if request.init_image is not None:
             images = self._preprocess.prepare.remote(
-                spec.height, spec.width, request.init_image, request.mask_image
+                spec.height, spec.width, request.init_image, request.mask_image, about=about
             )
             yield images
-        pictures = generator.paint.remote(job.id, spec, images)
+        pictures = generator.paint.remote(job.id, spec, images, about=about)
         yield pictures
         if request.safety is not None:
-            pictures = self._safety.check.remote(pictures, request.safety)
+            pictures = self._safety.check.remote(pictures, request.safety, about=about)
             yield pictures
-        yield self._upload.store.remote(request.output, pictures)
+        yield self._upload.store.remote(request.output, pictures, about=about)
 
     async def check(self, picture: ImageSource) -> bool:
         """Prepare a client's picture like an input and have it checked."""
         return await last_of(self._chain_check(picture), bool)
 
     def _chain_check(self, picture: ImageSource) -> Iterator[DeploymentResponse]:
-        images = self._preprocess.prepare.remote(_CHECKED_PX, _CHECKED_PX, picture, None)
+        about = logging.carried()
+        images = self._preprocess.prepare.remote(
+            _CHECKED_PX, _CHECKED_PX, picture, None, about=about
+        )
         yield images
-        yield self._safety.is_flagged.remote(images)
+        yield self._safety.is_flagged.remote(images, about=about)
 
     async def progress(self, model_id: str) -> dict[int, float]:
         """Ask every replica of the model; those that do not answer in time are left out."""

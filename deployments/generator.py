@@ -23,7 +23,7 @@ class Generator:
         engine: EngineConfig,
         logs: LoggingConfig,
     ) -> None:
-        logging.configure(logs)
+        logging.configure(logs, model_id=entry.id)
         self._painter = load_painter(entry, engine, add_ons)
         self._instruments = Instruments(metrics.ENGINE)
         self._labels = {"model_id": entry.id}

@@ -4,13 +4,17 @@ Ray would wrap a raised error, Serve would log it with a stack trace per stage, 
 not unpickle would lose its fields. A `StageFailure` is an ordinary result: the next stages hand it
 through untouched, and the client at the end of the chain raises what is inside. What Ray and Serve
 raise themselves becomes `errors.ReplicaLost` or `errors.Overloaded`.
+
+What the caller's log lines carry (request, job, model) comes along as `about`, beside a method's
+own arguments, and is on every line of the stage.
 """
 
 import contextlib
 import functools
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar
 
 import structlog
 from ray.exceptions import RayError, RayTaskError
@@ -18,12 +22,11 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentResponse
 
 from serve_app import errors
+from serve_app.telemetry import logging
 
 __all__ = ["StageFailure", "last_of", "stage", "translate"]
 
 _log = structlog.get_logger()
-Host = TypeVar("Host")
-Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 
@@ -35,26 +38,39 @@ class StageFailure:
 
 
 def stage(
-    method: Callable[Concatenate[Host, Params], Awaitable[Result]],
-) -> Callable[Concatenate[Host, Params], Awaitable[Result | StageFailure]]:
+    method: Callable[..., Awaitable[Result]],
+) -> Callable[..., Awaitable[Result | StageFailure]]:
     """Catch every error but cancellation; skip the method when an earlier stage has failed."""
 
     @functools.wraps(method)
     async def guarded(
-        self: Host, /, *args: Params.args, **kwargs: Params.kwargs
+        self: object, /, *args: object, about: logging.Carried | None = None, **kwargs: object
     ) -> Result | StageFailure:
         for arg in args:
             if isinstance(arg, StageFailure):
                 return arg
-        try:
-            return await method(self, *args, **kwargs)
-        except errors.DreamserveError as exc:
-            return StageFailure(exc)
-        except Exception as exc:
-            _log.exception("stage_broke", stage=method.__qualname__)
-            return StageFailure(errors.GenerationFailed(type(exc).__name__))
+        begun = time.perf_counter()
+        with logging.carrying(about or {}):
+            result = await _as_value(method(self, *args, **kwargs), method.__qualname__)
+            _log.info(
+                "stage_done",
+                stage=method.__qualname__,
+                outcome=result.error.code if isinstance(result, StageFailure) else "success",
+                duration_ms=round((time.perf_counter() - begun) * 1000, 1),
+            )
+        return result
 
     return guarded
+
+
+async def _as_value(work: Awaitable[Result], name: str) -> Result | StageFailure:
+    try:
+        return await work
+    except errors.DreamserveError as exc:
+        return StageFailure(exc)
+    except Exception as exc:
+        _log.exception("stage_broke", stage=name)
+        return StageFailure(errors.GenerationFailed(type(exc).__name__))
 
 
 async def last_of(chain: Iterator[DeploymentResponse], expected: type[Result]) -> Result:

@@ -140,6 +140,7 @@ class JobRequest(Frozen):
     api: Api = Api.V4
     key_id: str = Field(description="owner; never the key itself")
     base_url: str = Field(description="scheme and host that links in webhooks start with")
+    request_id: str = Field(default="", description="of the HTTP call, for log lines")
     webhook: str | None = None
     track_id: JsonValue = None
     echo: dict[str, JsonValue] = Field(

@@ -19,11 +19,15 @@ _MAX_KEY = 512  # characters
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Who called which family of paths, and where links of the answer start."""
+    """Who called which family of paths, and where links of the answer start.
+
+    request_id: what the log lines of the call carry, and the answer's header.
+    """
 
     api: Api
     key_id: str
     base_url: str
+    request_id: str = ""
 
 
 def read_key(fields: Fields, headers: Headers) -> str | None:

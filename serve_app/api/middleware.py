@@ -69,6 +69,7 @@ class AccessLog:
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
         status = 0
 
         async def send_with_id(message: Message) -> None:

@@ -149,7 +149,11 @@ class Driver:
                 )
 
     async def _drive(self, job: Job) -> None:
-        structlog.contextvars.bind_contextvars(job_id=job.id, model_id=job.request.spec.model_id)
+        structlog.contextvars.bind_contextvars(
+            request_id=job.request.request_id,
+            job_id=job.id,
+            model_id=job.request.spec.model_id,
+        )
         loop = asyncio.get_running_loop()
         started = loop.time()
         outcome = await self._attempt(job)

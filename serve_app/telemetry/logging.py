@@ -1,19 +1,23 @@
 """Structured logs of every process: JSON lines with an `event` name, never a secret or a picture.
 
 Call `configure` once per process, then `structlog.get_logger()` anywhere. Values bound with
-`structlog.contextvars` (request id, job id) are on every line of their task.
+`structlog.contextvars` (request id, job id, model id) are on every line of their task. A call to
+another process takes them along: `carried` on the side of the caller, `carrying` on the other.
 """
 
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
 
 from serve_app.config import LoggingConfig
 
-__all__ = ["SECRET_FIELDS", "configure", "redact"]
+__all__ = ["SECRET_FIELDS", "Carried", "carried", "carrying", "configure", "redact"]
+
+Carried = Mapping[str, str | int]
 
 SECRET_FIELDS = frozenset(
     {"key", "authorization", "init_image", "mask_image", "webhook", "image", "base64_string"}
@@ -41,8 +45,29 @@ def _clean(name: str, value: object) -> object:
     return value
 
 
-def configure(config: LoggingConfig) -> None:
-    """Set up structlog for this process: lines on standard error, at the configured level."""
+def carried() -> Carried:
+    """What every line of the current task carries, to be handed to another process."""
+    return structlog.contextvars.get_contextvars()
+
+
+def carrying(values: Carried) -> AbstractContextManager[None]:
+    """Put what the caller's lines carry on the lines of this block."""
+    return structlog.contextvars.bound_contextvars(**values)
+
+
+def configure(config: LoggingConfig, **everywhere: str) -> None:
+    """Set up structlog for this process: lines on standard error, at the configured level.
+
+    Args:
+        config: level and format.
+        everywhere: put on every line, also those of threads, unless the line has its own value.
+    """
+
+    def add_everywhere(
+        _logger: object, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        return {**everywhere, **event}
+
     # Plain stack traces only: the pretty ones print local variables, pictures and prompts included.
     renderers: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, redact, structlog.processors.JSONRenderer()]
@@ -57,6 +82,7 @@ def configure(config: LoggingConfig) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            add_everywhere,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *renderers,

@@ -1,6 +1,9 @@
 """Errors as values, and what Ray's own errors mean for a job."""
 
+import json
+
 import pytest
+import structlog
 from ray.exceptions import (
     ActorDiedError,
     ObjectLostError,
@@ -12,6 +15,8 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 
 from deployments.stage import StageFailure, last_of, stage, translate
 from serve_app import errors
+from serve_app.config import LoggingConfig
+from serve_app.telemetry import logging
 
 
 class Host:
@@ -55,6 +60,17 @@ async def test_stage_is_skipped_after_a_failure():
     host, failure = Host(), StageFailure(errors.Overloaded())
     assert await host.work(failure) is failure
     assert host.runs == 0
+
+
+async def test_lines_of_a_stage_carry_what_the_callers_do(capsys):
+    logging.configure(LoggingConfig())
+    with structlog.contextvars.bound_contextvars(job_id=7, request_id="r-1"):
+        about = dict(logging.carried())
+    await Host().work(1, errors.Overloaded(), about=about)
+    line = json.loads(capsys.readouterr().err)
+    assert (line["event"], line["stage"]) == ("stage_done", "Host.work")
+    assert (line["job_id"], line["request_id"], line["outcome"]) == (7, "r-1", "overloaded")
+    assert logging.carried() == {}
 
 
 async def test_chain_gives_the_last_result():

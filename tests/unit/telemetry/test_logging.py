@@ -1,6 +1,7 @@
 """Nothing secret reaches a log line."""
 
 import json
+import threading
 
 import structlog
 
@@ -28,3 +29,14 @@ def test_log_line_cuts_overlong_text(capsys):
     logging.configure(LoggingConfig())
     structlog.get_logger().info("odd", text="x" * 100_000)
     assert len(capsys.readouterr().err) < 3000
+
+
+def test_process_wide_fields_are_on_lines_of_threads_and_give_way(capsys):
+    logging.configure(LoggingConfig(), model_id="sd15")
+    log = structlog.get_logger()
+    thread = threading.Thread(target=lambda: log.info("row_cap"))
+    thread.start()
+    thread.join()
+    log.info("row_cap", model_id="other")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["model_id"] for line in lines] == ["sd15", "other"]
