@@ -12,8 +12,8 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
-from ray.serve.schema import DeploymentStatus, DeploymentStatusOverview, ReplicaState
 
+from deployments.readiness import is_ready
 from deployments.stage import last_of
 from serve_app import errors
 from serve_app.telemetry import logging
@@ -108,15 +108,6 @@ class GraphClient:
         status = await asyncio.to_thread(serve.status)
         deployments = status.applications[serve.get_replica_context().app_name].deployments
         return {
-            model_id: _is_ready(deployments.get(handle.deployment_name))
+            model_id: is_ready(deployments.get(handle.deployment_name))
             for model_id, handle in self._generators.items()
         }
-
-
-def _is_ready(deployment: DeploymentStatusOverview | None) -> bool:
-    """A replica runs, which means that its weights are loaded; or none should, until asked."""
-    if deployment is None:
-        return False
-    if deployment.replica_states.get(ReplicaState.RUNNING, 0) > 0:
-        return True
-    return deployment.status == DeploymentStatus.HEALTHY and not deployment.replica_states
