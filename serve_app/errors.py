@@ -16,6 +16,7 @@
     +-- GenerationFailed       500  the pipeline refused or broke
     |   +-- NonFiniteLatents   500
     |   +-- OutOfMemory        503  retryable
+    +-- ModelLoadFailed        503  retryable: the weights could not be had, or do not fit
     +-- SafetyCheckFailed      500  nothing unchecked leaves
     +-- StorageUnavailable     503  retryable
     +-- JobStoreUnavailable    503  retryable
@@ -43,6 +44,7 @@ __all__ = [
     "InvalidRequest",
     "JobNotFound",
     "JobStoreUnavailable",
+    "ModelLoadFailed",
     "ModelNotFound",
     "NonFiniteLatents",
     "NotServed",
@@ -241,6 +243,15 @@ class OutOfMemory(GenerationFailed):
     status = 503
     code = "out_of_memory"
     message = "Failed: not enough GPU memory for this request. Try a smaller size."
+    retryable = True
+
+
+class ModelLoadFailed(DreamserveError):
+    """A model that shares its replica could not be brought into memory: `ModelLoadFailed(why)`."""
+
+    status = 503
+    code = "model_load_failed"
+    message = "Failed: the model could not be loaded. Please try again later."
     retryable = True
 
 

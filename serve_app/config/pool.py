@@ -1,0 +1,34 @@
+"""`PoolConfig`: how the replicas of the Pool share their memory among models."""
+
+from pydantic import Field
+
+from serve_app.config.components import Seconds, Section
+
+__all__ = ["PoolConfig"]
+
+
+class PoolConfig(Section):
+    """One cache of models per Pool replica."""
+
+    memory_bytes: int = Field(
+        default=8 * 1024**3,
+        ge=1,
+        description="bytes of weights in memory at a time; leave room on the device for the "
+        "activations of the models that paint",
+    )
+    max_loads: int = Field(default=1, ge=1, description="models loaded at a time per replica")
+    max_calls_per_model: int = Field(
+        default=64,
+        ge=1,
+        description="calls at or waiting for one model of a replica; more are "
+        "refused and come back later, so that no model takes all places",
+    )
+    turn_s: Seconds = Field(
+        default=30.0,
+        description="seconds that a loaded model may stay in use while another waits for its "
+        "room; several times a load, or loading is all that happens",
+    )
+    idle_s: Seconds = Field(default=900.0, description="seconds until an unused model leaves")
+    retry_load_s: Seconds = Field(
+        default=5.0, description="seconds in which a failed load answers for those that follow"
+    )

@@ -1,0 +1,261 @@
+"""`ModelCache`: the models of one replica, loaded when asked for, within a budget of memory.
+
+A `Shelf` knows what the models are, the `Ledger` who may come and who has to leave. This module
+carries the decisions out on the event loop: callers wait in futures, loads and unloads run in tasks
+of their own, so that a caller who leaves takes nothing away from the others.
+"""
+
+import asyncio
+import contextvars
+import math
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+from serve_app import errors
+from serve_app.config.pool import PoolConfig
+from serve_app.models.ledger import Ledger, LedgerRules
+from serve_app.models.loadtime import LoadTimes
+
+__all__ = ["CacheSnapshot", "ModelCache", "Shelf"]
+
+_log = structlog.get_logger()
+K = TypeVar("K", bound=Hashable)
+K_contra = TypeVar("K_contra", bound=Hashable, contravariant=True)
+T = TypeVar("T")
+
+
+class Shelf(Protocol[K_contra, T]):
+    """Where models come from and go to."""
+
+    async def estimate_bytes(self, key: K_contra) -> int:
+        """Memory that a model will take, if it was never loaded. May raise like `load`."""
+        ...
+
+    async def load(self, key: K_contra) -> T:
+        """Load a model. Whatever it raises fails everybody who waits for the model."""
+        ...
+
+    def measure_bytes(self, item: T) -> int | None:
+        """Memory that a loaded model takes; None: as estimated."""
+        ...
+
+    async def unload(self, key: K_contra, item: T) -> None:
+        """Free the memory of a model that nobody uses."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSnapshot:
+    """State and totals of one cache. hits: uses that found the model in memory and open."""
+
+    hits: int
+    waits: int
+    loads: int
+    load_failures: int
+    evictions: int
+    held: int
+    used_bytes: int
+    waiting: int
+
+
+class ModelCache(Generic[K, T]):
+    """Use it from one event loop."""
+
+    def __init__(self, shelf: Shelf[K, T], config: PoolConfig) -> None:
+        self._shelf = shelf
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._ledger: Ledger[K] = Ledger(
+            LedgerRules(config.memory_bytes, config.max_loads, config.turn_s, config.idle_s)
+        )
+        self._items: dict[K, T] = {}
+        self._callers: dict[K, list[asyncio.Future[T]]] = defaultdict(list)
+        self._failures: dict[K, tuple[float, str]] = {}  # until when, and why
+        self._load_times: LoadTimes[K] = LoadTimes()
+        self._began_at: dict[K, float] = {}
+        self._work: set[asyncio.Task[None]] = set()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._is_closed = False
+        self._counters: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def use(self, key: K) -> AsyncIterator[T]:
+        """Hold a model in memory for the time of the block, loading it first if need be.
+
+        Raises:
+            errors.Overloaded: too many calls use this model or wait for it.
+            errors.ModelLoadFailed: it could not be loaded, now or a moment ago.
+            errors.ReplicaLost: the cache is closed.
+        """
+        item = await self._acquire(key)
+        try:
+            yield item
+        finally:
+            self._ledger.release(key, self._loop.time())
+            self._settle()
+
+    def retire(self, key: K) -> None:
+        """Let a model go as soon as nobody uses it, for instance because a newer one is here."""
+        self._ledger.retire(key)
+        self._settle()
+
+    def items(self) -> dict[K, T]:
+        """Models in memory that can be used now."""
+        return {key: self._items[key] for key in self._ledger.held}
+
+    def load_left_s(self) -> dict[K, float]:
+        """Seconds until the models that are loading or queued can be used; a rough estimate."""
+        left: dict[K, float] = {}
+        total_s = 0.0
+        for key in (*self._ledger.loading, *self._ledger.queued):
+            elapsed_s = self._loop.time() - self._began_at.get(key, self._loop.time())
+            expected_s = self._load_times.expect_s(key, self._ledger.size(key))
+            total_s += max(0.0, expected_s - elapsed_s)
+            left[key] = total_s
+        return left
+
+    def snapshot(self) -> CacheSnapshot:
+        """Count what is held and was done."""
+        return CacheSnapshot(
+            hits=self._counters["hits"],
+            waits=self._counters["waits"],
+            loads=self._counters["loads"],
+            load_failures=self._counters["load_failures"],
+            evictions=self._counters["evictions"],
+            held=len(self._ledger.held),
+            used_bytes=self._ledger.used_bytes,
+            waiting=sum(map(len, self._callers.values())),
+        )
+
+    async def close(self) -> None:
+        """Unload everything, after the loads at work; callers who wait fail."""
+        self._is_closed = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for key in list(self._callers):
+            self._refuse_all(key, lambda: errors.ReplicaLost("the cache is closed"))
+        await asyncio.gather(*self._work)
+        held, self._items = self._items, {}
+        for key, item in held.items():
+            await self._shelf.unload(key, item)
+
+    async def _acquire(self, key: K) -> T:
+        self._check(key)
+        size = self._ledger.size(key) or await self._estimate(key)
+        if not self._ledger.fits(size):
+            raise errors.ModelLoadFailed(f"{size} bytes do not fit {self._config.memory_bytes}")
+        if self._ledger.ask(key, size, self._loop.time()):
+            self._counters["hits"] += 1
+            return self._items[key]
+        self._counters["waits"] += 1
+        caller: asyncio.Future[T] = self._loop.create_future()
+        self._callers[key].append(caller)
+        self._settle()
+        try:
+            return await caller
+        except asyncio.CancelledError:
+            self._leave(key, caller)
+            raise
+
+    def _check(self, key: K) -> None:
+        if self._is_closed:
+            raise errors.ReplicaLost("the cache is closed")
+        if self._ledger.callers(key) >= self._config.max_calls_per_model:
+            raise errors.Overloaded()
+        until, reason = self._failures.get(key, (-math.inf, ""))
+        if self._loop.time() < until:
+            raise errors.ModelLoadFailed(reason)
+        self._failures.pop(key, None)
+
+    async def _estimate(self, key: K) -> int:
+        try:
+            return max(1, await self._shelf.estimate_bytes(key))
+        except Exception as exc:
+            raise errors.ModelLoadFailed(f"{type(exc).__name__}: {exc}") from exc
+
+    def _leave(self, key: K, caller: "asyncio.Future[T]") -> None:
+        """A caller was cancelled, perhaps after it was served."""
+        if caller in self._callers.get(key, ()):
+            self._callers[key].remove(caller)
+            self._ledger.withdraw(key)
+        elif not caller.cancelled() and caller.exception() is None:
+            self._ledger.release(key, self._loop.time())
+        self._settle()
+
+    def _settle(self) -> None:
+        """Do what the ledger says, now and when it wants to be asked again."""
+        if self._is_closed:
+            return
+        step = self._ledger.step(self._loop.time())
+        for key in step.grants:
+            self._serve(key)
+        for key in step.loads:
+            self._begin(self._load(key))
+        for key in step.unloads:
+            self._counters["evictions"] += 1
+            self._begin(self._unload(key, self._items.pop(key)))
+        if self._alarm is not None:
+            self._alarm.cancel()
+        is_due = math.isfinite(step.wake_at)
+        self._alarm = self._loop.call_at(step.wake_at, self._settle) if is_due else None
+
+    def _serve(self, key: K) -> None:
+        for caller in self._callers.pop(key):
+            if caller.cancelled():  # and its coroutine does not know yet
+                self._ledger.release(key, self._loop.time())
+                self._loop.call_soon(self._settle)
+            else:
+                caller.set_result(self._items[key])
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        """Run apart from any caller and its context: Serve cancels what belongs to a request."""
+        task = self._loop.create_task(work, context=contextvars.Context())
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _load(self, key: K) -> None:
+        began_at = self._began_at[key] = self._loop.time()
+        try:
+            item = await self._shelf.load(key)
+            size = self._shelf.measure_bytes(item) or self._ledger.size(key)
+            if not self._ledger.fits(size):
+                await self._shelf.unload(key, item)
+                raise errors.ModelLoadFailed(f"{size} bytes are more than the whole budget")
+        except Exception as exc:
+            _log.exception("model_load_failed", model=str(key))
+            self._fail(key, f"{type(exc).__name__}: {exc}")
+        else:
+            seconds = self._loop.time() - began_at
+            _log.info("model_loaded", model=str(key), num_bytes=size, seconds=round(seconds, 3))
+            self._counters["loads"] += 1
+            self._load_times.observe(key, size, seconds)
+            self._items[key] = item
+            self._ledger.loaded(key, size, self._loop.time())
+        finally:
+            del self._began_at[key]
+        self._settle()
+
+    def _fail(self, key: K, reason: str) -> None:
+        self._counters["load_failures"] += 1
+        self._failures[key] = (self._loop.time() + self._config.retry_load_s, reason)
+        self._refuse_all(key, lambda: errors.ModelLoadFailed(reason))
+        self._ledger.failed(key)
+
+    def _refuse_all(self, key: K, make_error: Callable[[], errors.DreamserveError]) -> None:
+        for caller in self._callers.pop(key, ()):
+            if not caller.done():
+                caller.set_exception(make_error())
+
+    async def _unload(self, key: K, item: T) -> None:
+        try:
+            await self._shelf.unload(key, item)
+        except Exception:
+            _log.exception("model_unload_failed", model=str(key))
+        _log.info("model_unloaded", model=str(key))
+        self._ledger.unloaded(key)
+        self._settle()

@@ -1,0 +1,309 @@
+"""The ledger's rules, one by one and under random histories."""
+
+import math
+from collections import Counter
+from types import MappingProxyType
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from serve_app.models.ledger import Ledger, LedgerRules, Step
+
+TURN_S = 10.0
+SIZES = MappingProxyType({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6})
+
+
+def ledger(budget=2, **rules):
+    return Ledger(LedgerRules(budget, turn_s=TURN_S, **rules))
+
+
+def hold(books, *keys, now=0.0):
+    """Load models of one byte each and let their first users go."""
+    for key in keys:
+        assert not books.ask(key, 1, now)
+        assert books.step(now).loads == [key]
+        books.loaded(key, 1, now)
+        assert books.step(now).grants == [key]
+        books.release(key, now)
+
+
+def test_absent_model_is_loaded_once_and_serves_all_who_wait():
+    books = ledger()
+    assert not books.ask("a", 1, 0)
+    assert not books.ask("a", 1, 0)
+    assert books.step(0).loads == ["a"]
+    assert books.step(0).loads == []
+    books.loaded("a", 1, 5)
+    assert books.step(5).grants == ["a"]
+    assert books.callers("a") == 2
+    assert books.ask("a", 1, 5)
+
+
+def test_unused_model_leaves_for_another_least_recently_used_first():
+    books = ledger()
+    hold(books, "a", "b")
+    assert books.ask("a", 1, 1)
+    books.release("a", 1)
+    books.ask("c", 1, 2)
+    assert books.step(2).unloads == ["b"]
+    assert books.step(2) == Step(wake_at=TURN_S)
+    books.unloaded("b")
+    assert books.step(3).loads == ["c"]
+
+
+def test_model_in_use_stays_until_its_turn_is_over_then_finishes():
+    books = ledger(budget=1)
+    hold(books, "a")
+    assert books.ask("a", 1, 1)
+    books.ask("b", 1, 2)
+    assert books.step(2) == Step(wake_at=TURN_S)
+    assert books.ask("a", 1, 9)
+    assert books.step(TURN_S).unloads == []
+    assert not books.ask("a", 1, TURN_S)  # closed: behind b
+    books.release("a", 11)
+    assert books.step(11).unloads == []
+    books.release("a", 12)
+    assert books.step(12).unloads == ["a"]
+    books.unloaded("a")
+    assert books.step(12).loads == ["b"]
+    assert books.queued == ["a"]
+
+
+def test_model_closed_for_one_that_left_the_queue_opens_again():
+    books = ledger(budget=1)
+    hold(books, "a")
+    books.ask("a", 1, 0)
+    books.ask("b", 1, 0)
+    books.step(TURN_S)
+    assert not books.ask("a", 1, TURN_S)
+    books.withdraw("b")
+    assert books.step(TURN_S).grants == ["a"]
+
+
+def test_nothing_leaves_when_it_would_not_make_enough_room():
+    books = ledger(budget=2)
+    hold(books, "a", "b")
+    books.ask("a", 1, 0)
+    books.ask("c", 2, 1)
+    assert books.step(1) == Step(wake_at=TURN_S)
+    assert books.ask("b", 1, 1)
+
+
+def test_small_model_does_not_overtake_a_large_one():
+    books = ledger(budget=2)
+    hold(books, "a")
+    books.ask("a", 1, 0)
+    books.ask("large", 2, 1)
+    books.ask("small", 1, 1)
+    assert books.step(1).loads == []
+
+
+def test_loads_at_a_time_are_bounded():
+    books = ledger(budget=9, max_loads=2)
+    for key in "abc":
+        books.ask(key, 1, 0)
+    assert books.step(0).loads == ["a", "b"]
+    books.failed("b")
+    assert books.step(0).loads == ["c"]
+
+
+def test_model_larger_than_estimated_makes_others_leave_and_is_remembered():
+    books = ledger(budget=2)
+    hold(books, "a")
+    books.ask("b", 1, 0)
+    books.step(0)
+    books.loaded("b", 2, 1)
+    step = books.step(1)
+    assert (step.grants, step.unloads) == (["b"], ["a"])
+    books.unloaded("a")
+    assert books.used_bytes == 2
+    assert books.size("b") == 2
+    books.release("b", 2)
+    books.ask("a", 1, 2)
+    assert books.step(2).unloads == ["b"]
+
+
+def test_model_that_nobody_asks_for_leaves_after_a_while():
+    books = ledger(idle_s=60.0)
+    hold(books, "a")
+    assert books.step(59).unloads == []
+    assert books.step(59).wake_at == 60
+    assert books.step(60).unloads == ["a"]
+
+
+def test_always_busy_model_does_not_starve_another():
+    """One user leaves only when the next one has come, for ever; the room is for one."""
+    books = ledger(budget=1)
+    hold(books, "hot")
+    books.ask("hot", 1, 0)
+    books.ask("cold", 1, 0)
+    for now in range(100):
+        had_next = books.ask("hot", 1, now)
+        books.release("hot", now)
+        step = books.step(now)
+        if step.unloads:
+            break
+        assert had_next
+    assert now == TURN_S + 1  # the last user before the turn's end goes one second later
+
+
+class Histories(RuleBasedStateMachine):
+    """Callers come, leave, finish; loads and unloads end in any order, some badly."""
+
+    budget = 6
+    real = SIZES
+
+    def __init__(self):
+        super().__init__()
+        self.books = Ledger(LedgerRules(self.budget, max_loads=2, turn_s=TURN_S, idle_s=50.0))
+        self.now = 0.0
+        self.users, self.waiting = Counter(), Counter()
+        self.loading, self.held, self.leaving = set(), set(), set()
+
+    def settle(self):
+        step = self.books.step(self.now)
+        for key in step.grants:
+            assert key in self.held - self.leaving
+            self.users[key] += self.waiting.pop(key)
+        for key in step.unloads:
+            assert key in self.held
+            assert not self.users[key], "in use"
+            self.held.remove(key)
+            self.leaving.add(key)
+        for key in step.loads:
+            assert key not in self.loading | self.held | self.leaving
+            assert self.waiting[key], "nobody wants it"
+            self.loading.add(key)
+        assert len(self.loading) <= 2
+        return step
+
+    @rule(key=st.sampled_from("abcdef"))
+    def ask(self, key):
+        if self.books.ask(key, SIZES[key], self.now):
+            assert key in self.held
+            self.users[key] += 1
+        else:
+            self.waiting[key] += 1
+        self.settle()
+
+    @precondition(lambda self: +self.waiting)
+    @rule(data=st.data())
+    def leave(self, data):
+        key = data.draw(st.sampled_from(sorted(+self.waiting)))
+        self.books.withdraw(key)
+        self.waiting[key] -= 1
+        self.settle()
+
+    @precondition(lambda self: +self.users)
+    @rule(data=st.data())
+    def finish(self, data):
+        self._finish(data.draw(st.sampled_from(sorted(+self.users))))
+
+    @precondition(lambda self: self.loading)
+    @rule(data=st.data(), fails=st.booleans())
+    def end_load(self, data, fails):
+        self._end_load(data.draw(st.sampled_from(sorted(self.loading))), fails)
+
+    @precondition(lambda self: self.leaving)
+    @rule(data=st.data())
+    def end_unload(self, data):
+        self._end_unload(data.draw(st.sampled_from(sorted(self.leaving))))
+
+    @rule(seconds=st.floats(0, 60))
+    def wait(self, seconds):
+        self.now += seconds
+        self.settle()
+
+    def _finish(self, key):
+        self.books.release(key, self.now)
+        self.users[key] -= 1
+        self.settle()
+
+    def _end_load(self, key, fails=False):
+        self.loading.remove(key)
+        if fails:
+            self.books.failed(key)
+            self.waiting.pop(key, None)
+        else:
+            self.books.loaded(key, self.real[key], self.now)
+            self.held.add(key)
+        self.settle()
+
+    def _end_unload(self, key):
+        self.books.unloaded(key)
+        self.leaving.remove(key)
+        self.settle()
+
+    @invariant()
+    def books_agree(self):
+        assert set(self.books.held) == self.held
+        assert set(self.books.loading) == self.loading
+        for key in SIZES:
+            assert self.books.callers(key) == self.users[key] + self.waiting[key]
+
+    @invariant()
+    def budget_is_kept(self):
+        assert self.books.used_bytes <= self.budget
+
+    def teardown(self):
+        """No deadlock: if uses, loads and unloads end, everybody is served within few steps."""
+        for _ in range(60):
+            for key in list((+self.users).elements()):
+                self._finish(key)
+            for key in list(self.loading):
+                self._end_load(key)
+            for key in list(self.leaving):
+                self._end_unload(key)
+            wake_at = self.settle().wake_at
+            if not (+self.waiting or +self.users or self.loading or self.leaving):
+                break
+            if math.isfinite(wake_at):
+                self.now = max(self.now, wake_at)
+        assert not +self.waiting, "somebody waits for ever"
+        assert self.books.used_bytes <= self.budget
+
+
+class WrongEstimates(Histories):
+    """Models turn out larger or smaller than their files said."""
+
+    real = MappingProxyType({"a": 2, "b": 1, "c": 4, "d": 3, "e": 6, "f": 6})
+
+    @invariant()
+    def budget_is_kept(self):
+        """Over it only by what a load turned out larger, and then nothing more is loaded."""
+        assert self.books.used_bytes <= self.budget + 2
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWrongEstimates = WrongEstimates.TestCase
+TestWrongEstimates.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("turn_s", [0.0, 5.0])
+def test_many_hot_models_take_turns(turn_s):
+    """Six models with endless callers and room for two: each gets its turn again and again."""
+    books = Ledger(LedgerRules(2, turn_s=turn_s))
+    grants = Counter()
+    users = Counter()
+    for key in "abcdef":
+        books.ask(key, 1, 0)
+    for now in range(200):
+        step = books.step(now)
+        for key in step.grants:
+            grants[key] += 1
+            users[key] = books.callers(key)
+        for key in step.loads:
+            books.loaded(key, 1, now)
+        for key in step.unloads:
+            books.unloaded(key)
+        for key in list(+users):
+            if books.ask(key, 1, now):
+                books.release(key, now)  # the next one has come before this one goes
+            else:
+                books.release(key, now)
+                users[key] = 0
+    assert set(grants) == set("abcdef")
+    assert max(grants.values()) - min(grants.values()) <= 1
