@@ -2,8 +2,9 @@
 
 A tick asks the planner what to do, starts new requests, and runs one forward for the calls that
 the planner chose. Requests come in through a queue and go out through their futures; everything
-in between happens on the engine thread, under one `torch.no_grad()`: grad mode belongs to the
-thread, and strands that restored it for themselves would restore each other's.
+in between happens on the engine thread, under one `torch.inference_mode()`: such modes belong to
+the thread, and strands that restored one for themselves would restore each other's. Tensors made
+under it may be read anywhere, but changed in place only there.
 """
 
 import itertools
@@ -109,7 +110,7 @@ class Engine:
 
     def _main(self) -> None:
         try:
-            with torch.no_grad():
+            with torch.inference_mode():
                 while not self._should_stop():
                     self._receive()
                     self._tick()

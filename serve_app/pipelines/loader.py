@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 from serve_app.config import EngineConfig
 from serve_app.models import AddOn, ModelEntry
 from serve_app.pipelines.addons import Embeddings, load_vae
-from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, make_vae
+from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, make_vae, on_device
 from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import family_of
 from serve_app.pipelines.schedulers import Schedulers
@@ -37,7 +37,8 @@ def load_checkpoint(
     family = family_of(base)
     if family.upcasts_vae and base.dtype is torch.float16 and base.vae.config.force_upcast:
         base.vae.to(torch.float32)  # its activations overflow in float16
-    base.to(_device(config.device))
+    device = _device(config.device)
+    base.to(device)
     fitting = [item for item in add_ons if not item.models or entry.id in item.models]
     embeddings = Embeddings(base, [item for item in fitting if item.type == "embedding"])
     for component in base.components.values():
@@ -48,6 +49,7 @@ def load_checkpoint(
     return Checkpoint(
         base=base,
         family=family,
+        pipelines={kind: on_device(cls, device) for kind, cls in family.pipelines.items()},
         denoiser=denoiser_lane(base, family, config),
         schedulers=Schedulers(base.scheduler),
         vaes={

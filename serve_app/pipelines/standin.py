@@ -81,7 +81,8 @@ def vae_stand_in(vae: AutoencoderKL, encoder: Lane, decoder: Lane) -> Autoencode
         "decoder": half(vae.decoder, decoder),
     }
     encode, decode = copied.encode, copied.decode
-    copied.__dict__["encode"] = lambda x, **kwargs: encode(x.to(vae.dtype), **kwargs)
-    copied.__dict__["decode"] = lambda z, **kwargs: decode(z.to(vae.dtype), **kwargs)
+    dtype = next(vae.parameters()).dtype  # `vae.dtype` walks through all modules at each call
+    copied.__dict__["encode"] = lambda x, **kwargs: encode(x.to(dtype), **kwargs)
+    copied.__dict__["decode"] = lambda z, **kwargs: decode(z.to(dtype), **kwargs)
     copied.__dict__["to"] = lambda *_args, **_kwargs: copied
     return copied
