@@ -1,0 +1,102 @@
+"""Which replica gets a request."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.models.placement import PlacementRules, ReplicaView, rank
+
+RULES = PlacementRules(spread_calls=4, max_calls=8)
+
+
+def view(replica_id, ongoing=0, calls=0, **facts):
+    return ReplicaView(replica_id, ongoing, max_ongoing=16, calls={"m": calls}, **facts)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "wanted"),
+    [
+        pytest.param(
+            [view("idle"), view("loads", loading=["m"]), view("holds", ongoing=9, held=["m"])],
+            ["holds", "loads", "idle"],
+            id="holder-then-loader-then-idle",
+        ),
+        pytest.param(
+            [view("holds", calls=4, held=["m"]), view("idle")],
+            ["idle", "holds"],
+            id="busy-holder-spreads",
+        ),
+        pytest.param(
+            [view("loads", calls=4, loading=["m"]), view("idle")],
+            ["idle", "loads"],
+            id="busy-loader-spreads",
+        ),
+        pytest.param(
+            [view("more", calls=3, held=["m"]), view("fewer", calls=2, held=["m"])],
+            ["fewer", "more"],
+            id="holder-with-fewer-calls",
+        ),
+        pytest.param(
+            [view("two", calls=5, held=["m"]), view("full", ongoing=16)],
+            ["two", "full"],
+            id="busy-holder-before-full-replica",
+        ),
+        pytest.param(
+            [view("refuses", calls=8, held=["m"]), view("holds", calls=7, held=["m"])],
+            ["holds", "refuses"],
+            id="holder-that-refuses-is-last",
+        ),
+        pytest.param(
+            [view("loads-other", loading=["x"]), view("calls", ongoing=3)],
+            ["calls", "loads-other"],
+            id="cold-model-to-fewest-loads",
+        ),
+        pytest.param(
+            [view("more", ongoing=3), view("fewer", ongoing=2, used=0.9)],
+            ["fewer", "more"],
+            id="cold-model-to-fewest-calls",
+        ),
+        pytest.param(
+            [view("filled", used=0.9), view("empty", used=0.1)],
+            ["empty", "filled"],
+            id="cold-model-to-most-room",
+        ),
+    ],
+)
+def test_rank(replicas, wanted):
+    assert rank("m", replicas, RULES) == wanted
+    assert rank("m", replicas[::-1], RULES) == wanted
+
+
+def test_cold_models_spread_evenly_over_idle_replicas():
+    replicas = [view(name) for name in "abcd"]
+    firsts = Counter(rank(f"model-{number}", replicas, RULES)[0] for number in range(400))
+    assert set(firsts) == set("abcd")
+    assert max(firsts.values()) < 2 * min(firsts.values())
+
+
+VIEWS = st.lists(
+    st.builds(
+        ReplicaView,
+        replica_id=st.uuids().map(str),
+        ongoing=st.integers(0, 20),
+        max_ongoing=st.just(16),
+        calls=st.dictionaries(st.sampled_from("mno"), st.integers(0, 10)),
+        held=st.frozensets(st.sampled_from("mno")),
+        loading=st.frozensets(st.sampled_from("mno")),
+        used=st.floats(0, 1),
+    ),
+    max_size=6,
+    unique_by=lambda replica: replica.replica_id,
+)
+
+
+@given(VIEWS)
+def test_every_replica_is_ranked_and_full_ones_last(replicas):
+    ranked = rank("m", replicas, RULES)
+    assert sorted(ranked) == sorted(replica.replica_id for replica in replicas)
+    known = {replica.replica_id: replica for replica in replicas}
+    is_full = [known[name].ongoing >= 16 or known[name].calls.get("m", 0) >= 8 for name in ranked]
+    assert is_full == sorted(is_full)
