@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from deployments.metrics import Instruments
 from deployments.stage import stage
-from serve_app.config import EngineConfig, LoggingConfig
+from serve_app.config import CatalogueConfig, EngineConfig, LoggingConfig
 from serve_app.models import AddOn, ModelEntry
 from serve_app.pipelines import load_painter
 from serve_app.telemetry import logging, metrics
@@ -21,10 +21,11 @@ class Generator:
         entry: ModelEntry,
         add_ons: Sequence[AddOn],
         engine: EngineConfig,
+        catalogue: CatalogueConfig,
         logs: LoggingConfig,
     ) -> None:
         logging.configure(logs, model_id=entry.id)
-        self._painter = load_painter(entry, engine, add_ons)
+        self._painter = load_painter(entry, engine, add_ons, catalogue)
         self._instruments = Instruments(metrics.ENGINE)
         self._labels = {"model_id": entry.id}
 

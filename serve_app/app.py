@@ -40,6 +40,7 @@ def build(args: AppConfig) -> Application:
             entry,
             catalogue.add_ons_of(entry.id),
             config.engine,
+            config.catalogue,
             config.logging,
             name=f"Generator:{entry.id}",
         )

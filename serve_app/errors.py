@@ -21,6 +21,7 @@
     +-- StorageUnavailable     503  retryable
     +-- JobStoreUnavailable    503  retryable
     +-- ReplicaLost            503  retryable: a replica died with the request
+    +-- WeightsRefused         500  the files of a model or add-on may not be loaded
 
 Instances take positional arguments only and pass them to `super().__init__`, so they survive the
 trip between Ray actors. Match on the class or its attributes, never on the type's name: across
@@ -54,6 +55,7 @@ __all__ = [
     "ReplicaLost",
     "SafetyCheckFailed",
     "StorageUnavailable",
+    "WeightsRefused",
     "to_failure",
 ]
 
@@ -289,6 +291,21 @@ class ReplicaLost(DreamserveError):
     code = "replica_lost"
     message = "Service temporarily unavailable. Please try again later."
     retryable = True
+
+
+class WeightsRefused(DreamserveError):
+    """The files of a model or add-on are missing, wrong or unsafe: `WeightsRefused(id, reason)`."""
+
+    code = "weights_refused"
+    message = "Failed: the weights of the model could not be loaded."
+
+    def __init__(self, entry_id: str, reason: str) -> None:
+        super().__init__(entry_id, reason)
+        self.entry_id = entry_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.entry_id}: {self.reason}"
 
 
 def to_failure(error: BaseException) -> JobFailure:

@@ -6,6 +6,7 @@ from serve_app.config import LoggingConfig
 from serve_app.telemetry import logging
 
 pytest_plugins = [
+    "tests.hub_server",
     "tests.job_stores",
     "tests.object_stores",
     "tests.postgres_server",

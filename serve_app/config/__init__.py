@@ -5,9 +5,9 @@ the `args` of the Serve config file, the defaults here, which are the safe value
 """
 
 from serve_app.config.app import AppConfig
+from serve_app.config.catalogue import CatalogueConfig
 from serve_app.config.components import (
     AuthConfig,
-    CatalogueConfig,
     DatabaseConfig,
     EngineConfig,
     HttpConfig,

@@ -7,9 +7,9 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from serve_app.config.catalogue import CatalogueConfig
 from serve_app.config.components import (
     AuthConfig,
-    CatalogueConfig,
     DatabaseConfig,
     EngineConfig,
     HttpConfig,
@@ -77,7 +77,11 @@ class AppConfig(BaseSettings):
         """Resolve paths once, since replicas run in other working folders."""
         root = self.root_dir.resolve()
         data_dir = root / self.data_dir
-        catalogue = self.catalogue.model_copy(update={"path": root / self.catalogue.path})
+        paths = {
+            "path": root / self.catalogue.path,
+            "cache_dir": root / (self.catalogue.cache_dir or data_dir / "weights"),
+        }
+        catalogue = self.catalogue.model_copy(update=paths)
         safety = self.safety
         if safety.checkpoint is not None:
             safety = safety.model_copy(update={"checkpoint": root / safety.checkpoint})

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 __all__ = [
     "AuthConfig",
     "AuthMode",
-    "CatalogueConfig",
     "DatabaseConfig",
     "EngineConfig",
     "HttpConfig",
@@ -19,6 +18,7 @@ __all__ = [
     "LoggingConfig",
     "S3Config",
     "SafetyConfig",
+    "Seconds",
     "Section",
     "StorageConfig",
     "WebhooksConfig",
@@ -79,17 +79,6 @@ class AuthConfig(Section):
     mode: AuthMode = Field(default=AuthMode.KEYS, description="open: any caller, development only")
     force_open: bool = Field(
         default=False, description="allow `open` on an address that is not loopback"
-    )
-
-
-class CatalogueConfig(Section):
-    """Which models are served."""
-
-    path: Path = Field(
-        default=Path("configs/models"), description="folder of the model files, one per model"
-    )
-    models: tuple[str, ...] | None = Field(
-        default=None, description="ids to serve; none: every file of the folder"
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig
-from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry, read_entry
+from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry, anchored, read_entry
 from serve_app.types import Kind
 
 __all__ = ["Catalogue", "CatalogueError"]
@@ -109,7 +109,7 @@ def _read(file: Path, root_dir: Path) -> Entry:
         entry = read_entry(values)
     except (yaml.YAMLError, ValidationError) as exc:
         raise CatalogueError(f"{file.name}: {exc}") from exc
-    return entry.model_copy(update={"source": root_dir / entry.source})
+    return anchored(entry, root_dir)
 
 
 def _restrict(add_on: AddOn, served: tuple[str, ...]) -> AddOn | None:

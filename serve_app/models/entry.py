@@ -1,9 +1,9 @@
-"""`ModelEntry`: one file of `configs/models/`."""
+"""`ModelEntry` and `AddOn`: one file of `configs/models/`, or what was added at run time."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from serve_app.config.components import Section
 from serve_app.config.serving import DeploymentOptions
@@ -14,13 +14,72 @@ __all__ = [
     "AddOnType",
     "Enhancement",
     "Entry",
+    "HubSource",
     "ModelDefaults",
     "ModelEntry",
     "ModelId",
+    "Revision",
+    "anchored",
     "read_entry",
 ]
 
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
+
+HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")  # of a diffusers repository
+
+
+def _inside(path: str) -> str:
+    """Refuse what leads out of the folder that it starts from."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
+        raise ValueError("must be a path inside the folder")
+    return path
+
+
+InnerPath = Annotated[str, StringConstraints(max_length=512), AfterValidator(_inside)]
+Revision = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$"),
+    AfterValidator(_inside),  # the cache makes a file name of it
+]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class HubSource(Section):
+    """A repository of a model hub."""
+
+    hub: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$",
+        description="organisation/name",
+    )
+    revision: Revision = Field(default="main", description="branch, tag or commit")
+    file: InnerPath | None = Field(
+        default=None, description="one safetensors file of it; none: the whole as a folder"
+    )
+    files: tuple[str, ...] = Field(
+        default=HUB_FILES, min_length=1, description="of a folder: patterns of what is fetched"
+    )
+
+
+Source = Path | HubSource
+
+
+class _Files(Section):
+    """What models and add-ons say of their files."""
+
+    id: ModelId = Field(description="what clients send; never used as a path")
+    source: Source
+    sha256: Sha256 | dict[InnerPath, Sha256] | None = Field(
+        default=None,
+        description="hash of a single file, or hashes by relative path, every weight file among "
+        "them; what differs is refused",
+    )
+
+    @property
+    def path(self) -> Path:
+        """The source, once `weights.resolve` has brought it onto this node."""
+        assert isinstance(self.source, Path), "entries are resolved before they are loaded"
+        return self.source
 
 
 class ModelDefaults(Section):
@@ -39,19 +98,19 @@ class Enhancement(Section):
     negative_suffix: str = Field(default="", description="appended to the negative prompt")
 
 
-class ModelEntry(Section):
-    """One served model."""
+class ModelEntry(_Files):
+    """One served model; `id` is what clients send as model_id."""
 
-    id: ModelId = Field(description="what clients send as model_id; never used as a path")
     name: str = Field(default="", description="for people")
     description: str = Field(default="", description="for people")
     category: Literal["stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3", "flux"] = (
         Field(default="stable_diffusion", description="what model_list shows as model_category")
     )
-    source: Path = Field(
-        description="diffusers folder or single safetensors file, absolute or from the root folder"
+    source: Source = Field(
+        description="diffusers folder or single safetensors file, absolute or from the root "
+        "folder; or where on a hub it is"
     )
-    base_config: Path | None = Field(
+    base_config: Source | None = Field(
         default=None,
         description="for a single file: diffusers folder of the same architecture, whose weights "
         "are not read",
@@ -82,18 +141,25 @@ class ModelEntry(Section):
     # More calls than the engine has places, so that progress is told while others wait.
     serve: DeploymentOptions = DeploymentOptions(max_ongoing_requests=72, num_cpus=0.5)
 
+    @model_validator(mode="after")
+    def _needs_another(self) -> Self:
+        if self.base_config == self.source:
+            raise ValueError("base_config is the source itself; name a folder beside it")
+        return self
+
 
 AddOnType = Literal["lora", "vae", "embedding"]
 
 
-class AddOn(Section):
+class AddOn(_Files):
     """One LoRA, VAE or embedding that requests may name; a file with a `type` is one."""
 
-    id: ModelId = Field(description="what clients send; never used as a path")
     type: AddOnType
     name: str = Field(default="", description="for people")
     description: str = Field(default="", description="for people")
-    source: Path = Field(description="safetensors file; for a VAE also a diffusers folder")
+    source: Source = Field(
+        description="safetensors file, for a VAE also a diffusers folder; or where on a hub it is"
+    )
     models: tuple[ModelId, ...] = Field(default=(), description="models that it fits; none: all")
     trigger: str | None = Field(
         default=None, description="word of the prompt that an embedding stands for; none: its id"
@@ -105,6 +171,17 @@ class AddOn(Section):
 
 
 Entry = ModelEntry | AddOn
+E = TypeVar("E", bound=_Files)
+
+
+def anchored(entry: E, root_dir: Path) -> E:
+    """Let relative paths start from the root folder."""
+    changes: dict[str, object] = {}
+    if isinstance(entry.source, Path):
+        changes["source"] = root_dir / entry.source
+    if isinstance(entry, ModelEntry) and isinstance(entry.base_config, Path):
+        changes["base_config"] = root_dir / entry.base_config
+    return entry.model_copy(update=changes)
 
 
 def read_entry(values: object) -> Entry:

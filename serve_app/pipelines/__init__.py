@@ -6,22 +6,30 @@ Knows no loop (`engine/`) and nothing of the service. Importing the package does
 
 from collections.abc import Sequence
 
-from serve_app.config import EngineConfig
+from serve_app.config import CatalogueConfig, EngineConfig
 from serve_app.engine.protocol import Painter
 from serve_app.models import AddOn, ModelEntry
+from serve_app.models.weights import resolve
 from serve_app.pipelines.fake import FakePainter
 
 __all__ = ["FakePainter", "load_painter"]
 
 
-def load_painter(entry: ModelEntry, config: EngineConfig, add_ons: Sequence[AddOn] = ()) -> Painter:
-    """Load a model's weights and start its engine. Blocks, for minutes with large weights.
+def load_painter(
+    entry: ModelEntry,
+    config: EngineConfig,
+    add_ons: Sequence[AddOn] = (),
+    catalogue: CatalogueConfig | None = None,
+) -> Painter:
+    """Get a model's weights, load them and start its engine. Blocks, perhaps for minutes.
 
     add_ons: what requests may name as `loras`, `vae` and `embeddings`.
+    catalogue: how weights are had; none: from local files.
 
     Raises:
+        errors.WeightsRefused: the files cannot be had or may not be loaded.
         errors.GenerationFailed: the weights do not paint.
-        OSError: no such file, or it is no checkpoint.
+        OSError: they are no checkpoint.
         ValueError: an architecture that is not served.
     """
     if config.painter == "fake":
@@ -30,4 +38,7 @@ def load_painter(entry: ModelEntry, config: EngineConfig, add_ons: Sequence[AddO
     from serve_app.pipelines.loader import load_checkpoint  # noqa: PLC0415
     from serve_app.pipelines.painter import WeavePainter  # noqa: PLC0415
 
-    return WeavePainter(entry, config, load_checkpoint(entry, config, add_ons))
+    catalogue = catalogue or CatalogueConfig()
+    found = resolve(entry, catalogue)
+    fitting = [resolve(item, catalogue) for item in add_ons if item.fits(entry.id)]
+    return WeavePainter(found, config, load_checkpoint(found, config, fitting))

@@ -40,7 +40,7 @@ class Embeddings:
         self._tokens: dict[str, tuple[str, str]] = {}
         for number, entry in enumerate(add_ons):
             token = f"<embedding-{number}>"
-            _load(pipeline, load_file(entry.source), token)
+            _load(pipeline, load_file(entry.path), token)
             self._tokens[entry.id] = (entry.trigger or entry.id, token)
 
     def apply(self, spec: GenerationSpec) -> GenerationSpec:

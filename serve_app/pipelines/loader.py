@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import diffusers
 import torch
@@ -44,8 +45,8 @@ def load_checkpoint(
     for component in base.components.values():
         if isinstance(component, torch.nn.Module):
             component.eval().requires_grad_(False)
-    vaes = {item.id: load_vae(item.source, base.vae) for item in fitting if item.type == "vae"}
-    loras = {item.id: item.source for item in fitting if item.type == "lora"}
+    vaes = {item.id: load_vae(item.path, base.vae) for item in fitting if item.type == "vae"}
+    loras = {item.id: item.path for item in fitting if item.type == "lora"}
     return Checkpoint(
         base=base,
         family=family,
@@ -70,9 +71,9 @@ def _device(name: str) -> torch.device:
 
 def _load(entry: ModelEntry) -> DiffusionPipeline:
     """Load the pipeline class that the folder, or the folder beside a single file, names."""
-    is_folder = entry.source.is_dir()
-    folder = entry.source if is_folder else entry.base_config
-    if folder is None:
+    is_folder = entry.path.is_dir()
+    folder = entry.path if is_folder else entry.base_config
+    if not isinstance(folder, Path):
         raise ValueError(f"{entry.id}: a single file needs base_config")
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     cls = getattr(diffusers, index["_class_name"])
@@ -83,4 +84,4 @@ def _load(entry: ModelEntry) -> DiffusionPipeline:
     options = {"dtype": getattr(torch, entry.dtype), "local_files_only": True, **left_out}
     if is_folder:
         return cls.from_pretrained(folder, **options)
-    return cls.from_single_file(str(entry.source), config=str(folder), **options)
+    return cls.from_single_file(str(entry.path), config=str(folder), **options)

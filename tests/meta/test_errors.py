@@ -16,6 +16,7 @@ ARGUMENTS = {
     errors.InvalidRequest: ("prompt", "too long"),
     errors.InvalidImage: ("init_image", "unreadable"),
     errors.NotServed: ("not here",),
+    errors.WeightsRefused: ("sd15", "no such file"),
 }
 
 

@@ -52,6 +52,7 @@ ONLY_IN = {
     "alembic": {"serve_app.jobs"},
     "boto3": {"serve_app.storage"},
     "botocore": {"serve_app.storage"},
+    "huggingface_hub": {"serve_app.models"},
     "typer": {"serve_app.cli"},
 }
 FILES = sorted([*ROOT.glob("serve_app/**/*.py"), *ROOT.glob("deployments/**/*.py")])

@@ -44,8 +44,8 @@ def make_entry(folder: Path) -> Callable[..., ModelEntry]:
 CPU = EngineConfig(device="cpu", measure_rows=False)
 
 
-def test_load_missing_folder_raises_os_error(make_entry: Callable[..., ModelEntry]) -> None:
-    with pytest.raises((OSError, ValueError)):
+def test_load_missing_folder_is_refused(make_entry: Callable[..., ModelEntry]) -> None:
+    with pytest.raises(errors.WeightsRefused, match="does not exist"):
         load_painter(make_entry(source="/nowhere"), CPU)
 
 

@@ -1,0 +1,44 @@
+"""Which models are served, and how their weights are had."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+
+from serve_app.config.components import Seconds, Section
+
+__all__ = ["CatalogueConfig"]
+
+
+class CatalogueConfig(Section):
+    """Which models are served, and how their weights are had."""
+
+    path: Path = Field(
+        default=Path("configs/models"), description="folder of the model files, one per model"
+    )
+    models: tuple[str, ...] | None = Field(
+        default=None, description="ids to serve; none: every file of the folder"
+    )
+    cache_dir: Path | None = Field(
+        default=None,
+        description="folder of each node for fetched weights; none: `weights` in data_dir",
+    )
+    copy_weights: bool = Field(
+        default=False,
+        description="copy local weights to `cache_dir` before they are loaded, once per node; for "
+        "weights on a shared folder that is slow to read",
+    )
+    allow_pickle: bool = Field(
+        default=False,
+        description="allow .bin, .ckpt, .pt and .pth weights, which run code when they are loaded",
+    )
+    hub_endpoint: str = Field(
+        default="https://huggingface.co",
+        pattern=r"^https?://[^\s?#]+[^\s?#/]$",
+        description="server that `hub` sources are fetched from",
+    )
+    hub_token: SecretStr | None = Field(
+        default=None, description="for private repositories; no other token is ever sent"
+    )
+    hub_timeout_s: Seconds = Field(
+        default=10.0, gt=0, description="seconds that the hub may take to describe a file"
+    )

@@ -1,0 +1,77 @@
+"""`resolve`: from what an entry says to files on this node that may be loaded.
+
+Called by a replica before it loads, and by `dreamserve models verify`. Blocks: it may fetch and
+hash gigabytes.
+"""
+
+from pathlib import Path
+
+import structlog
+
+from serve_app import errors
+from serve_app.config import CatalogueConfig
+from serve_app.models import copies, hub
+from serve_app.models.entry import E, HubSource, ModelEntry, Source
+from serve_app.models.files import (
+    Refused,
+    check_headers,
+    check_manifest,
+    digest,
+    list_files,
+)
+
+__all__ = ["digest", "resolve"]
+
+_log = structlog.get_logger()
+_CONFIG_FILES = ("*.json", "*.txt", "*.model")
+
+
+def resolve(entry: E, config: CatalogueConfig, revision: str | None = None) -> E:
+    """Get the files of an entry and judge them; gives the entry with paths of this node.
+
+    Args:
+        revision: in place of the one that the entry names; only hub sources have any.
+
+    Raises:
+        errors.WeightsRefused: they cannot be had, differ from the manifest, or are unsafe.
+    """
+    try:
+        changes: dict[str, object] = {"source": _weights(entry, config, revision)}
+        if isinstance(entry, ModelEntry) and entry.base_config is not None:
+            changes["base_config"] = _base(entry.base_config, config)
+    except (Refused, OSError, ValueError) as exc:  # ValueError: NUL in a path
+        raise errors.WeightsRefused(entry.id, str(exc)) from exc
+    return entry.model_copy(update=changes)
+
+
+def _weights(entry: E, config: CatalogueConfig, revision: str | None) -> Path:
+    source, within = entry.source, None
+    if isinstance(source, HubSource):
+        path = hub.fetch(source, revision or source.revision, config)
+        within = hub.cached_within(source, config)
+    else:
+        path = source
+        if revision is not None:
+            _log.warning("revision_ignored", entry_id=entry.id, revision=revision)
+
+    def judge(path: Path, within: Path | None = None) -> None:
+        files = list_files(path, within, allow_pickle=config.allow_pickle)
+        check_headers(files)
+        check_manifest(files, entry.sha256)
+
+    if config.copy_weights and within is None:
+        files = list_files(path, allow_pickle=config.allow_pickle)
+        assert config.cache_dir is not None, "AppConfig fills it in"
+        path = copies.local_copy(path, files, config.cache_dir, judge)
+    judge(path, within)
+    return path
+
+
+def _base(source: Source, config: CatalogueConfig) -> Path:
+    """The folder that says what a single file is of; nothing in it is loaded but settings."""
+    if isinstance(source, HubSource):
+        settings = source.model_copy(update={"files": _CONFIG_FILES})
+        source = hub.fetch(settings, source.revision, config)
+    if not (source / "model_index.json").is_file():
+        raise Refused(f"base_config: {source} is no diffusers folder")
+    return source

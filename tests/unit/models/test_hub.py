@@ -1,0 +1,165 @@
+"""Weights from a hub: fetched once per node, by revision, over real HTTP."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from serve_app import errors
+from serve_app.config import CatalogueConfig
+from serve_app.models import AddOn, ModelEntry
+from serve_app.models.weights import digest, resolve
+from serve_app.types import Kind
+
+REPO = "acme/tiny"
+WEIGHTS = "unet/model.safetensors"
+
+
+def weights(value):
+    return save({"w": np.full(4, value, np.float32)})
+
+
+def files(value=1.0):
+    return {
+        "model_index.json": b"{}",
+        WEIGHTS: weights(value),
+        "unet/model.bin": b"a pickle that nobody asked for",
+        "README.md": b"words",
+    }
+
+
+@pytest.fixture
+def config(hub, tmp_path):
+    return CatalogueConfig(cache_dir=tmp_path / "cache", hub_endpoint=hub.url)
+
+
+def entry(**changes):
+    source = {"hub": REPO, **changes.pop("source", {})}
+    return ModelEntry(id="tiny", source=source, kinds=(Kind.TEXT2IMG,), **changes)
+
+
+def test_repository_becomes_a_folder_without_its_pickles(hub, config):
+    hub.commit(REPO, files())
+    found = resolve(entry(), config)
+    names = {file.relative_to(found.path).as_posix() for file in found.path.rglob("*.*")}
+    assert names == {"model_index.json", WEIGHTS}
+    assert (found.path / WEIGHTS).read_bytes() == weights(1.0)
+
+
+def test_file_of_a_repository_becomes_a_file(hub, config):
+    hub.commit(REPO, {"ink.safetensors": weights(2.0)})
+    lora = AddOn(id="ink", type="lora", source={"hub": REPO, "file": "ink.safetensors"})
+    assert resolve(lora, config).path.read_bytes() == weights(2.0)
+
+
+def test_second_resolve_downloads_nothing(hub, config):
+    hub.commit(REPO, files())
+    first = resolve(entry(), config)
+    hub.calls.clear()
+    assert resolve(entry(), config) == first
+    assert hub.gets(".json") == hub.gets(".safetensors") == 0
+
+
+def test_revision_of_the_entry_and_of_a_reload_are_fetched_by_name(hub, config):
+    hub.commit(REPO, files(1.0))
+    commit = hub.commit(REPO, files(2.0), revision="v2")
+    hub.commit(REPO, files(3.0), revision="v3")
+    tagged = entry(source={"revision": "v2"})
+    assert (resolve(tagged, config).path / WEIGHTS).read_bytes() == weights(2.0)
+    assert (resolve(tagged, config, "v3").path / WEIGHTS).read_bytes() == weights(3.0)
+    assert resolve(entry(source={"revision": commit}), config) == resolve(tagged, config)
+
+
+def test_branch_that_moved_is_other_weights(hub, config):
+    hub.commit(REPO, files(1.0))
+    before = resolve(entry(), config).path
+    hub.commit(REPO, files(2.0))
+    after = resolve(entry(), config).path
+    assert digest(before) != digest(after)
+
+
+def test_revision_that_was_fetched_loads_without_the_hub(hub, config, tmp_path):
+    hub.commit(REPO, files())
+    first = resolve(entry(), config)
+    gone = config.model_copy(update={"hub_endpoint": "http://127.0.0.1:9"})
+    assert resolve(entry(), gone) == first
+    with pytest.raises(errors.WeightsRefused, match="could not be fetched"):
+        resolve(entry(), gone.model_copy(update={"cache_dir": tmp_path / "other"}))
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "message"),
+    [
+        ({}, "v9", "acme/tiny has no revision v9"),
+        ({"revision": "v9"}, None, "acme/tiny has no revision v9"),
+        ({"hub": "acme/none"}, None, "no repository acme/none"),
+        ({"file": "none.safetensors"}, None, "no file none.safetensors in revision main"),
+        ({"file": "README.md"}, None, "holds no weights"),
+        ({"files": ["*.md"]}, None, "holds no weights"),
+        ({"files": ["*"]}, None, "model.bin is a pickle"),
+    ],
+)
+def test_what_the_hub_does_not_have_is_named(hub, config, source, revision, message):
+    hub.commit(REPO, files())
+    with pytest.raises(errors.WeightsRefused, match=message):
+        resolve(entry(source=source), config, revision)
+
+
+def test_truncated_download_is_refused(hub, config):
+    hub.commit(REPO, files() | {WEIGHTS: weights(1.0)[:-3]})
+    with pytest.raises(errors.WeightsRefused, match="truncated"):
+        resolve(entry(), config)
+
+
+def test_token_is_sent_only_when_set(hub, config, monkeypatch):
+    hub.commit(REPO, files())
+    resolve(entry(), config)
+    assert hub.tokens == {None}
+    hub.commit(REPO, files(2.0))
+    resolve(entry(), CatalogueConfig(**config.model_dump() | {"hub_token": "hf_secret"}))
+    assert hub.tokens == {None, "Bearer hf_secret"}
+
+
+RESOLVE = """
+import json, sys
+from serve_app.config import CatalogueConfig
+from serve_app.models import ModelEntry
+from serve_app.models.weights import resolve
+entry, config = map(json.loads, sys.argv[1:])
+print(resolve(ModelEntry(**entry), CatalogueConfig(**config)).path)
+"""
+
+
+def test_two_processes_at_once_fetch_each_file_once(hub, config):
+    hub.commit(REPO, files() | {WEIGHTS: save({"w": np.ones(4_000_000, np.float32)})})
+    values = [value.model_dump_json(exclude_unset=True) for value in (entry(), config)]
+    command = [sys.executable, "-c", RESOLVE, *values]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    found = {process.communicate()[0] for process in running}
+    assert [process.returncode for process in running] == [0, 0]
+    assert len(found) == 1
+    blobs = [path for method, path in hub.calls if method == "GET" and "/blobs/" in path]
+    assert len(blobs) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"hub": "../../etc"},
+        {"hub": "a/b/c"},
+        {"hub": "acme"},
+        {"revision": "../../x"},
+        {"revision": "a/../../x"},
+        {"revision": ""},
+        {"file": "/etc/passwd"},
+        {"file": "../x.safetensors"},
+        {"files": []},
+    ],
+    ids=json.dumps,
+)
+def test_source_that_leads_elsewhere_is_no_entry(source):
+    with pytest.raises(ValueError):
+        entry(source=source)
