@@ -82,6 +82,7 @@ class AppConfig(BaseSettings):
             "cache_dir": root / (self.catalogue.cache_dir or data_dir / "weights"),
         }
         catalogue = self.catalogue.model_copy(update=paths)
+        cache_dir = root / (self.engine.cache_dir or data_dir / "cache")
         safety = self.safety
         if safety.checkpoint is not None:
             safety = safety.model_copy(update={"checkpoint": root / safety.checkpoint})
@@ -93,6 +94,7 @@ class AppConfig(BaseSettings):
             "root_dir": root,
             "data_dir": data_dir,
             "catalogue": catalogue,
+            "engine": self.engine.model_copy(update={"cache_dir": cache_dir}),
             "safety": safety,
             "database": database,
         }

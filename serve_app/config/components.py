@@ -154,7 +154,12 @@ class EngineConfig(Section):
         default=0.5, ge=0, le=0.75, description="share of the tokens that `tomesd` merges"
     )
     measure_rows: bool = Field(
-        default=True, description="paint one step at start-up and measure the row cap by it"
+        default=True,
+        description="measure row caps: of the sizes expected at start-up, of others when idle",
+    )
+    cache_dir: Path | None = Field(
+        default=None,
+        description="folder that measured row caps are kept in; none: `data_dir`/cache",
     )
     crop_padding_px: int = Field(
         default=32, ge=0, description="pixels of context kept around the mask when only a crop runs"

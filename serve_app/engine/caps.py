@@ -4,9 +4,11 @@ Batching pays while the device has idle time to fill. `profile` doubles the rows
 costs less than `growth` times the time; beyond it rows only slow one another down. Pure Python.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-__all__ = ["RowCaps", "profile"]
+__all__ = ["RowCaps", "Size", "profile"]
+
+Size = tuple[str, int]  # name of a lane, elements in one row of the sample
 
 
 def profile(time_forward: Callable[[int], float], max_rows: int, growth: float) -> int:
@@ -29,11 +31,19 @@ def profile(time_forward: Callable[[int], float], max_rows: int, growth: float) 
 
 
 class RowCaps:
-    """Row caps by (lane, size); size is the number of elements in one row of the sample."""
+    """Row caps by size.
 
-    def __init__(self, max_rows: int) -> None:
+    Args:
+        max_rows: bound of all caps.
+        measured: caps that are known from before.
+    """
+
+    def __init__(self, max_rows: int, measured: Mapping[Size, int] | None = None) -> None:
         self.max_rows = max_rows
-        self._caps: dict[tuple[str, int], int] = {}
+        self.measured: dict[Size, int] = {}
+        self._caps: dict[Size, int] = {}
+        for (lane, size), cap in (measured or {}).items():
+            self.learn(lane, size, cap)
 
     def has(self, lane: str, size: int) -> bool:
         """Whether this size was measured or has run out of memory."""
@@ -56,10 +66,13 @@ class RowCaps:
 
     def learn(self, lane: str, size: int, cap: int) -> None:
         """Remember a measured cap."""
-        self._caps[lane, size] = max(1, min(cap, self.max_rows))
+        self.measured[lane, size] = self._caps[lane, size] = max(1, min(cap, self.max_rows))
 
     def halve(self, lane: str, size: int, rows: int) -> bool:
-        """Lower the cap below a row count that ran out of memory; False when it was one row."""
+        """Lower the cap below a row count that ran out of memory; False when it was one row.
+
+        It does not count as measured: who else was using the memory may be gone tomorrow.
+        """
         if rows <= 1:
             return False
         self._caps[lane, size] = max(1, min(rows, self.limit(lane, size)) // 2)

@@ -20,8 +20,9 @@ import torch
 
 from serve_app import errors
 from serve_app.config import EngineConfig
-from serve_app.engine.caps import RowCaps, profile
-from serve_app.engine.lane import Call, forward, seconds_of_forward
+from serve_app.engine.capfile import CapFile
+from serve_app.engine.lane import Call, forward
+from serve_app.engine.meter import Meter
 from serve_app.engine.metrics import Counters, EngineSnapshot
 from serve_app.engine.planner import Candidate, Plan, Planner, Policy
 from serve_app.engine.request import Request
@@ -40,14 +41,18 @@ class Engine:
         config: limits and fairness.
         activate: brings the shared modules into the state of a variant; called on the engine
             thread before a request of another variant starts or runs a forward.
+        cap_file: where measured row caps are kept between runs; none: nowhere.
     """
 
     def __init__(
-        self, config: EngineConfig, activate: Callable[[Hashable], None] = lambda _: None
+        self,
+        config: EngineConfig,
+        activate: Callable[[Hashable], None] = lambda _: None,
+        cap_file: CapFile | None = None,
     ) -> None:
         self._config = config
         self._activate = activate
-        self._caps = RowCaps(config.max_rows)
+        self._meter = Meter(config.max_rows, config.row_growth, cap_file)
         policy = Policy(
             max_live=config.max_live,
             turn_ticks=config.turn_ticks,
@@ -93,7 +98,7 @@ class Engine:
     def snapshot(self) -> EngineSnapshot:
         """Count what the engine did and holds; cheap, from any thread."""
         return self._counters.snapshot(
-            time.monotonic(), len(self._waiting), len(self._weave.parked), self._caps.table()
+            time.monotonic(), len(self._waiting), len(self._weave.parked), self._meter.caps.table()
         )
 
     def close(self, drain_s: float = 0.0) -> None:
@@ -131,6 +136,7 @@ class Engine:
     def _receive(self) -> None:
         """Take in all messages; sleep while there is nothing to do."""
         if not self._has_work():
+            self._meter.measure(self._is_quiet)
             self._is_idle = True
             message = self._inbox.get()
             self._is_idle = False
@@ -138,6 +144,13 @@ class Engine:
         self._beat = time.monotonic()
         while not self._inbox.empty():
             self._inbox.get()()
+
+    def _is_open(self) -> bool:
+        self._beat = time.monotonic()
+        return self._close_at is None
+
+    def _is_quiet(self) -> bool:
+        return self._is_open() and self._inbox.empty()
 
     def _tick(self) -> None:
         """Start some requests and run one forward."""
@@ -162,8 +175,12 @@ class Engine:
         batch = [self._weave.parked[seq] for seq in plan.batch]
         calls = [entry.call for entry in batch]
         lane = calls[0].lane
-        is_measured = batch[0].request.measures and not lane.urgent
-        limit = self._measure(calls[0]) if is_measured else plan.limit
+        limit = plan.limit
+        if self._config.measure_rows and not lane.urgent:
+            self._meter.see(calls[0])
+            if batch[0].request.measures:
+                self._meter.measure(self._is_open)
+                limit = self._row_limit(batch[0].candidate.group)
         try:
             with self._stage(f"forward {lane.name}"):
                 outputs = forward(calls, limit)
@@ -197,7 +214,7 @@ class Engine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         _log.warning("out_of_memory", rows=rows, lane=calls[0].lane.name)
-        if not self._caps.halve(calls[0].lane.name, calls[0].size, rows):
+        if not self._meter.caps.halve(calls[0].lane.name, calls[0].size, rows):
             failure = errors.OutOfMemory(str(error))
             failure.__cause__ = error
             for seq in plan.batch:
@@ -221,24 +238,10 @@ class Engine:
         self._counters.switches += 1
         return True
 
-    def _measure(self, call: Call) -> int:
-        """Find the row cap of a call's size by running it with more and more rows."""
-        name, size = call.lane.name, call.size
-
-        def seconds(rows: int) -> float:
-            self._beat = time.monotonic()
-            return seconds_of_forward(call, rows)
-
-        if not self._caps.has(name, size):
-            cap = profile(seconds, self._config.max_rows, self._config.row_growth)
-            self._caps.learn(name, size, cap)
-            _log.info("row_cap", lane=name, size=size, rows=cap)
-        return self._caps.limit(name, size)
-
     def _row_limit(self, group: Hashable) -> int:
         assert isinstance(group, tuple), "Call.group makes tuples"
         lane, size = group[:2]
-        cap = self._caps.limit(lane.name, size)
+        cap = self._meter.caps.limit(lane.name, size)
         return min(cap, lane.max_rows) if lane.max_rows else cap
 
     def _ended(self, request: Request) -> None:

@@ -2,9 +2,6 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter
-
-import torch
 
 from serve_app.engine.stacking import (
     Arguments,
@@ -15,9 +12,7 @@ from serve_app.engine.stacking import (
     stack,
 )
 
-__all__ = ["Call", "Lane", "forward", "seconds_of_forward"]
-
-_TIMING_S = 0.5  # spent on one row count
+__all__ = ["Call", "Lane", "forward"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,25 +83,3 @@ def _run(lane: Lane, arguments: dict[str, object], rows: int) -> object:
         return lane.run(arguments)
     padded = stack([(arguments, rows)], lane.shared, pad_to=bucket)
     return slice_rows(lane.run(padded), 0, rows)
-
-
-def seconds_of_forward(call: Call, rows: int) -> float:
-    """Time one forward with copies of a call, `rows` rows in all.
-
-    Raises:
-        MemoryError: the device has no memory for so many rows.
-    """
-    copies = [call] * max(1, rows // call.rows)
-    times: list[float] = []
-    try:
-        while len(times) < 2 or (len(times) < 4 and sum(times) < _TIMING_S):
-            began = perf_counter()
-            forward(copies, rows)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            times.append(perf_counter() - began)
-            if times[0] > _TIMING_S:
-                break  # so slow that warming up does not show
-    except torch.OutOfMemoryError as exc:
-        raise MemoryError(f"{rows} rows") from exc
-    return min(times)

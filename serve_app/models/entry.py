@@ -124,6 +124,10 @@ class ModelEntry(_Files):
         ge=64,
         description="side the checkpoint was trained at; crops are never smaller",
     )
+    warm_sizes_px: tuple[int, ...] = Field(
+        default=(),
+        description="sides of further squares whose row caps are measured at start-up, not later",
+    )
     size_multiple_px: int = Field(
         default=8,
         ge=8,

@@ -20,6 +20,7 @@ from serve_app.engine.engine import Engine
 from serve_app.engine.metrics import EngineSnapshot
 from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
+from serve_app.pipelines.capkey import cap_file
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, Pixels, encode, enlarge, open_canvas, paste
 from serve_app.pipelines.specs import check_kind, sample_specs
@@ -39,7 +40,7 @@ class WeavePainter:
         self._entry = entry
         self._config = config
         self._checkpoint = checkpoint
-        self._engine = Engine(config, checkpoint.variants.activate)
+        self._engine = Engine(config, checkpoint.variants.activate, cap_file(checkpoint, config))
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="pixels")
         self._progress: dict[int, list[Progress]] = {}
         try:
@@ -91,28 +92,28 @@ class WeavePainter:
         self._pool.shutdown(wait=False)
 
     def _warm_up(self) -> None:
-        """Paint one step at the native size: the weights are sound, the row cap is known.
+        """Paint one step at each size to be expected: weights are sound, row caps are known.
 
         Raises:
             errors.GenerationFailed: the checkpoint cannot paint, or paints no numbers.
         """
-        side = self._entry.native_size_px
-        spec = GenerationSpec(
-            model_id=self._entry.id,
-            kind=Kind.TEXT2IMG,
-            prompt="",
-            height=side,
-            width=side,
-            steps=1,
-            scheduler="DDIMScheduler",
-            seed=0,
-        )
-        request = self._request(spec, None)
-        request.measures = self._config.measure_rows
-        painting = self._engine.submit(request).result()
-        assert isinstance(painting, Painting), "samples give paintings"
-        if not painting.is_finite():
-            raise errors.NonFiniteLatents(self._entry.id)
+        for side in (self._entry.native_size_px, *self._entry.warm_sizes_px):
+            spec = GenerationSpec(
+                model_id=self._entry.id,
+                kind=Kind.TEXT2IMG,
+                prompt="",
+                height=side,
+                width=side,
+                steps=1,
+                scheduler="DDIMScheduler",
+                seed=0,
+            )
+            request = self._request(spec, None)
+            request.measures = True
+            painting = self._engine.submit(request).result()
+            assert isinstance(painting, Painting), "samples give paintings"
+            if not painting.is_finite():
+                raise errors.NonFiniteLatents(self._entry.id)
 
     def _prepare(
         self, spec: GenerationSpec, images: PreparedImages | None

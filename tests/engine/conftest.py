@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from serve_app.config import EngineConfig
+from serve_app.engine.capfile import CapFile
 from serve_app.engine.engine import Engine
 from serve_app.engine.lane import Lane
 from serve_app.models import ModelEntry
@@ -101,8 +102,13 @@ def lane(denoiser: Denoiser) -> Lane:
 def make_engine() -> Iterator[Callable[..., Engine]]:
     made: list[Engine] = []
 
-    def make(activate: Callable[[object], None] = lambda _: None, **settings: object) -> Engine:
-        made.append(Engine(EngineConfig.model_validate(settings), activate))
+    def make(
+        activate: Callable[[object], None] = lambda _: None,
+        cap_file: CapFile | None = None,
+        **settings: object,
+    ) -> Engine:
+        config = EngineConfig.model_validate({"measure_rows": False} | settings)
+        made.append(Engine(config, activate, cap_file))
         return made[-1]
 
     yield make

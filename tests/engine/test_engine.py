@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import pytest
 import torch
 
 from serve_app.engine.engine import Engine
@@ -76,17 +75,6 @@ def test_engine_applies_variant_before_its_forwards(
         future.result(30)
     assert all((variant == "lora") == is_lora for variant, is_lora in seen)
     assert len(active) <= 12
-
-
-def test_engine_measuring_request_sets_the_row_cap(
-    lane: Lane, make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "serve_app.engine.engine.seconds_of_forward", lambda _call, rows: max(4.0, rows)
-    )
-    engine = make_engine(max_rows=32)
-    engine.submit(Request(Body(lane), measures=True)).result(30)
-    assert engine.snapshot().row_caps == {"denoiser/8": 4}
 
 
 def test_engine_body_without_calls_gives_its_result(make_engine: Callable[..., Engine]) -> None:

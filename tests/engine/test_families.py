@@ -151,7 +151,7 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    engine = Engine(EngineConfig(turn_groups=3))
+    engine = Engine(EngineConfig(turn_groups=3, measure_rows=False))
     yield engine
     engine.close()
 

@@ -36,7 +36,7 @@ STOCK = {
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    engine = Engine(EngineConfig(max_rows=16, turn_groups=3))
+    engine = Engine(EngineConfig(max_rows=16, turn_groups=3, measure_rows=False))
     yield engine
     engine.close()
 

@@ -1,0 +1,155 @@
+"""Row caps are measured when nobody waits, and known again after a restart."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from serve_app.engine import meter
+from serve_app.engine.capfile import CapFile
+from serve_app.engine.engine import Engine
+from serve_app.engine.lane import Call, Lane
+from serve_app.engine.meter import Meter
+from serve_app.engine.request import Request
+from tests.engine.toys import Body
+
+Timings = list[tuple[int, int]]  # size of the sample, rows
+
+
+@pytest.fixture
+def timings(monkeypatch: pytest.MonkeyPatch) -> Timings:
+    """Forwards take as long as four rows do, whatever is less; writes down what was timed."""
+    made: Timings = []
+
+    def seconds(call: Call, rows: int) -> float:
+        made.append((call.size, rows))
+        return max(4.0, rows)
+
+    monkeypatch.setattr(meter, "seconds_of_forward", seconds)
+    return made
+
+
+def wait_for_caps(engine: Engine, count: int) -> dict[str, int]:
+    deadline = time.monotonic() + 30
+    while len(engine.snapshot().row_caps) < count and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return engine.snapshot().row_caps
+
+
+def call_of(lane: Lane, rows: int = 2, size: int = 8) -> Call:
+    return Call(lane, {"sample": torch.zeros(rows, size)}, rows, size)
+
+
+def test_engine_measuring_request_sets_the_cap_before_it_ends(
+    lane: Lane, make_engine: Callable[..., Engine], timings: Timings
+) -> None:
+    engine = make_engine(max_rows=32, measure_rows=True)
+    engine.submit(Request(Body(lane), measures=True)).result(30)
+    assert engine.snapshot().row_caps == {"denoiser/8": 4}
+    assert timings == [(8, 2), (8, 4), (8, 8)]
+
+
+def test_engine_size_met_in_service_is_measured_when_idle(
+    lane: Lane, make_engine: Callable[..., Engine], timings: Timings
+) -> None:
+    engine = make_engine(max_rows=32, measure_rows=True)
+    engine.submit(Request(Body(lane))).result(30)
+    assert wait_for_caps(engine, 1) == {"denoiser/8": 4}
+    engine.submit(Request(Body(lane))).result(30)
+    engine.close()
+    assert timings == [(8, 2), (8, 4), (8, 8)], "once"
+
+
+def test_meter_newcomer_interrupts_between_row_counts_and_nothing_is_lost(
+    lane: Lane, timings: Timings
+) -> None:
+    measured = Meter(32, growth=1.5)
+    measured.see(call_of(lane))
+    for _ in range(3):
+        turns = iter([True, True, False])
+        measured.measure(lambda turns=turns: next(turns, False))  # type: ignore[misc]
+    assert timings == [(8, 2), (8, 4), (8, 8)]
+    assert measured.caps.measured == {("denoiser", 8): 4}
+
+
+def test_engine_restarted_knows_the_caps_and_does_not_measure(
+    lane: Lane, make_engine: Callable[..., Engine], timings: Timings, tmp_path: Path
+) -> None:
+    file = CapFile(tmp_path / "caps", {"device": "toy"})
+    first = make_engine(cap_file=file, measure_rows=True)
+    first.submit(Request(Body(lane), measures=True)).result(30)
+    first.close()
+    timings.clear()
+    again = make_engine(cap_file=CapFile(tmp_path / "caps", {"device": "toy"}), measure_rows=True)
+    assert again.snapshot().row_caps == {"denoiser/8": 4}
+    again.submit(Request(Body(lane), measures=True)).result(30)
+    other = make_engine(cap_file=CapFile(tmp_path / "caps", {"device": "other"}))
+    assert (timings, other.snapshot().row_caps) == ([], {})
+
+
+def test_engine_call_that_cannot_be_timed_fails_its_request_alone(
+    lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine(measure_rows=True)
+    poisoned = Body(lane)
+    poisoned.start = torch.full((2, 8), 5000.0)
+    with pytest.raises(ValueError, match="a bad row"):
+        engine.submit(Request(poisoned, measures=True)).result(30)
+    engine.check_health()
+    engine.submit(Request(Body(lane))).result(30)
+
+
+def test_engine_close_ends_a_measurement(
+    lane: Lane, make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(max_rows=64, measure_rows=True)
+    began, timed = threading.Event(), []
+
+    def seconds(call: Call, rows: int) -> float:
+        timed.append(rows)
+        began.set()
+        while engine._close_at is None:
+            time.sleep(0.001)
+        return 1.0
+
+    monkeypatch.setattr(meter, "seconds_of_forward", seconds)
+    engine.submit(Request(Body(lane))).result(30)
+    assert began.wait(30)
+    engine.close()
+    assert timed == [2]
+
+
+def test_cap_file_keeps_what_others_wrote(tmp_path: Path) -> None:
+    one, two = CapFile(tmp_path, {"a": 1}), CapFile(tmp_path, {"a": 1})
+    one.add({("denoiser", 64): 4})
+    two.add({("denoiser", 128): 2})
+    assert one.read() == {("denoiser", 64): 4, ("denoiser", 128): 2}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"caps": [["denoiser", 64]]}', '{"caps": 5}'])
+def test_cap_file_damaged_counts_as_empty_and_is_mended(tmp_path: Path, damage: str) -> None:
+    file = CapFile(tmp_path, {"a": 1})
+    file.add({("denoiser", 64): 4})
+    next(tmp_path.iterdir()).write_text(damage)
+    assert file.read() == {}
+    file.add({("denoiser", 64): 8})
+    assert file.read() == {("denoiser", 64): 8}
+
+
+def test_cap_file_without_a_writable_folder_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    file = CapFile(tmp_path / "file" / "caps", {})
+    file.add({("denoiser", 64): 4})
+    assert file.read() == {}
+
+
+def test_halved_cap_is_not_kept() -> None:
+    caps = Meter(16, growth=1.5).caps
+    caps.learn("denoiser", 64, 8)
+    caps.halve("denoiser", 64, 8)
+    assert caps.limit("denoiser", 64) == 4
+    assert caps.measured == {("denoiser", 64): 8}
