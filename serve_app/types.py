@@ -109,6 +109,9 @@ class GenerationSpec(Frozen):
     vae: str | None = None
     embeddings: tuple[str, ...] = ()
     upscale: int = Field(default=1, ge=1, le=3, description="factor to enlarge what was painted")
+    highres_fix: bool = Field(default=False, description="paint small first, then refine")
+    self_attention: bool = Field(default=False, description="perturbed-attention guidance")
+    panorama: bool = Field(default=False, description="paint through windows of the native size")
     exclusive: bool = Field(default=False, description="share no denoiser forward")
     full_frame: bool = Field(default=False, description="inpaint on the frame, never on a crop")
 

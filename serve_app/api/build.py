@@ -36,12 +36,12 @@ async def build(
     problems = (
         _missing(body, kind, call.api)
         | size.problems(body, call.api, entry, http)
-        | unserved.reasons(body)
+        | unserved.reasons(body, kind)
         | addon.problems(body, entry, service.catalogue)
     )
     if problems:
         raise errors.InvalidFields(problems)
-    spec = _spec(body, kind, entry)
+    spec = _spec(body, kind, entry, http)
     sources = {
         field: await service.keep_input(field, text)
         for field, text in _pictures(body, kind).items()
@@ -82,18 +82,19 @@ def _missing(body: GenerationBody, kind: Kind, api: Api) -> dict[str, list[str]]
     }
 
 
-def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry) -> GenerationSpec:
+def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig) -> GenerationSpec:
     defaults = entry.defaults
     steps = _steps(body, kind, defaults.steps)
     strength = _strength(body, kind, entry, steps)
     prompt, negative_prompt = body.prompt or "", body.negative_prompt or ""
+    height, width = size.of(body, entry, http)
     return GenerationSpec(
         model_id=entry.id,
         kind=kind,
         prompt=enhance.positive(prompt, entry, enhance=body.enhance_prompt),
         negative_prompt=enhance.negative(negative_prompt, entry, enhance=body.enhance_prompt),
-        height=size.side(body.height, entry),
-        width=size.side(body.width, entry),
+        height=height,
+        width=width,
         samples=body.samples or 1,
         steps=steps,
         guidance_scale=_or(body.guidance_scale, defaults.guidance_scale),
@@ -108,6 +109,9 @@ def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry) -> GenerationSpec
         vae=body.vae,
         embeddings=body.embeddings_model,
         upscale=body.upscale,
+        highres_fix=body.highres_fix,
+        self_attention=body.self_attention,
+        panorama=body.panorama,
         exclusive=body.exclusive,
         full_frame=body.full_frame,
     )

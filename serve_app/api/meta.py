@@ -31,8 +31,8 @@ _ORDER = {
 }
 _LATER = _names(
     "safety_checker safety_checker_type enhance_prompt tomesd use_karras_sigmas algorithm_type vae "
-    "lora lora_strength embeddings clip_skip temp base64 instant_response ip_adapter_id "
-    "ip_adapter_scale ip_adapter_image watermark webhook track_id id"
+    "lora lora_strength embeddings clip_skip highres_fix self_attention temp base64 "
+    "instant_response ip_adapter_id ip_adapter_scale ip_adapter_image watermark webhook track_id id"
 )
 _NUMBER_FIRST = re.compile(r"\d-(.+)")
 _NUMBER_LAST = re.compile(r"(.+)-\d\.[a-z0-9]+")
@@ -79,6 +79,9 @@ def _request_values(job: Job) -> dict[str, JsonValue]:
         "lora_strength": echo.get("lora_strength", 1),
         "embeddings": ",".join(spec.embeddings) or None,
         "clip_skip": spec.clip_skip,
+        "highres_fix": _yes_no(spec.highres_fix),
+        "panorama": _yes_no(spec.panorama),
+        "self_attention": _yes_no(spec.self_attention),
         "upscale": "no" if spec.upscale == 1 else str(spec.upscale),
         "temp": _yes_no(request.output.temp),
         "base64": _yes_no(request.output.base64),
@@ -93,8 +96,6 @@ def _fixed_values() -> dict[str, JsonValue]:
     """Keys whose features are not served; asked for, they are refused, so these are true."""
     return {
         "multi_lingual": "no",
-        "panorama": "no",
-        "self_attention": "no",
         "full_url": "no",
         "watermark": "no",
         "outdir": "out",

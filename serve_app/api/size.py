@@ -5,11 +5,12 @@ from serve_app.config import HttpConfig
 from serve_app.models import ModelEntry
 from serve_app.types import Api
 
-__all__ = ["problems", "side"]
+__all__ = ["of", "problems"]
 
 _MIN_PX = 64  # below, the UNets have nothing left to downsample
 _STRICT_MIN_PX = 256  # V6 and V7, 2026 page "error codes"
 _MAX_PX = 1024  # all eras of the API
+_PANORAMA = 4  # width of a panorama by the native size; MultiDiffusion's own is 2048 by 512
 
 
 def problems(
@@ -17,29 +18,41 @@ def problems(
 ) -> dict[str, list[str]]:
     """Say what is wrong with the asked sizes; empty when they are fine."""
     find = _strict_problem if api in (Api.V6, Api.V7) else _lenient_problem
-    asked = {"width": body.width, "height": body.height}
+    asked = {"width": (body.width, _max_width(body, http)), "height": (body.height, _MAX_PX)}
     found = {
-        name: find(value, entry.size_multiple_px)
-        for name, value in asked.items()
+        name: find(value, max_px, entry.size_multiple_px)
+        for name, (value, max_px) in asked.items()
         if value is not None
     }
-    painted_px = side(body.width, entry) * side(body.height, entry)
-    if body.upscale > 1 and painted_px * body.upscale**2 > http.max_output_pixels:
+    height, width = of(body, entry, http)
+    if body.upscale > 1 and height * width * body.upscale**2 > http.max_output_pixels:
         found["upscale"] = f"may not give more than {http.max_output_pixels} pixels"
     return {name: [field_message(name, text)] for name, text in found.items() if text}
 
 
-def side(asked: int | None, entry: ModelEntry) -> int:
-    """Pixels of one side; a side that was not asked for is the model's own."""
-    wanted = entry.native_size_px if asked is None else asked
-    return min(wanted, _MAX_PX) // entry.size_multiple_px * entry.size_multiple_px
+def of(body: GenerationBody, entry: ModelEntry, http: HttpConfig) -> tuple[int, int]:
+    """Height and width to paint, pixels; a side that was not asked for is the model's own."""
+    native_px = entry.native_size_px
+    width = native_px * _PANORAMA if body.panorama else native_px
+    return (
+        _fit(native_px if body.height is None else body.height, _MAX_PX, entry),
+        _fit(width if body.width is None else body.width, _max_width(body, http), entry),
+    )
 
 
-def _lenient_problem(value: int, _multiple_px: int) -> str | None:
+def _fit(wanted: int, max_px: int, entry: ModelEntry) -> int:
+    return min(wanted, max_px) // entry.size_multiple_px * entry.size_multiple_px
+
+
+def _max_width(body: GenerationBody, http: HttpConfig) -> int:
+    return http.max_panorama_width_px if body.panorama else _MAX_PX
+
+
+def _lenient_problem(value: int, _max_px: int, _multiple_px: int) -> str | None:
     return f"must be at least {_MIN_PX}" if value < _MIN_PX else None
 
 
-def _strict_problem(value: int, multiple_px: int) -> str | None:
-    if not _STRICT_MIN_PX <= value <= _MAX_PX:
-        return f"must be between {_STRICT_MIN_PX} and {_MAX_PX}"
+def _strict_problem(value: int, max_px: int, multiple_px: int) -> str | None:
+    if not _STRICT_MIN_PX <= value <= max_px:
+        return f"must be between {_STRICT_MIN_PX} and {max_px}"
     return f"must be divisible by {multiple_px}" if value % multiple_px else None

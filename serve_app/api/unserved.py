@@ -1,8 +1,13 @@
-"""Parameters that this server does not honour yet: asked for, they get a reason, not silence."""
+"""Parameters that cannot be honoured: asked for, they get a reason, not silence.
+
+What only the loaded weights can tell, such as a denoiser without the layers that `self_attention`
+acts on, the Generator refuses in the same form.
+"""
 
 from collections.abc import Callable
 
 from serve_app.api.schemas import GenerationBody
+from serve_app.types import Kind
 
 __all__ = ["reasons"]
 
@@ -12,9 +17,6 @@ _IS_ASKED: dict[str, tuple[Callable[[GenerationBody], bool], str]] = {
         "Styles are not served here.",
     ),
     "multi_lingual": (lambda body: body.multi_lingual, "Translation is not served here."),
-    "panorama": (lambda body: body.panorama, "Panoramas are not served here."),
-    "self_attention": (lambda body: body.self_attention, "Self-attention is not served here."),
-    "highres_fix": (lambda body: body.highres_fix, "The highres fix is not served here."),
     "ip_adapter_id": (
         lambda body: body.ip_adapter_id is not None,
         "No IP adapter of this id is in the catalogue.",
@@ -24,8 +26,17 @@ _IS_ASKED: dict[str, tuple[Callable[[GenerationBody], bool], str]] = {
         "IP adapters are not served here.",
     ),
 }
+_TEXT2IMG_ONLY: dict[str, Callable[[GenerationBody], bool]] = {
+    "panorama": lambda body: body.panorama,
+    "highres_fix": lambda body: body.highres_fix,
+}
 
 
-def reasons(body: GenerationBody) -> dict[str, list[str]]:
-    """Say which parameters ask for an effect that this server does not have, and why not."""
-    return {field: [reason] for field, (is_asked, reason) in _IS_ASKED.items() if is_asked(body)}
+def reasons(body: GenerationBody, kind: Kind) -> dict[str, list[str]]:
+    """Say which parameters ask for an effect that this call does not have, and why not."""
+    found = {field: [reason] for field, (is_asked, reason) in _IS_ASKED.items() if is_asked(body)}
+    if kind is not Kind.TEXT2IMG:
+        for field, is_asked in _TEXT2IMG_ONLY.items():
+            if is_asked(body):
+                found[field] = [f"{field} is for text to image only."]
+    return found

@@ -52,6 +52,9 @@ class HttpConfig(Section):
         ge=4096,
         description="width x height of one result; an `upscale` beyond it is refused",
     )
+    max_panorama_width_px: int = Field(
+        default=2048, ge=1024, le=8192, description="pixels; other pictures are at most 1024 wide"
+    )
     cors_origins: tuple[str, ...] = Field(
         default=("*",), description="origins browsers may call from; the hosted API allows all"
     )
@@ -152,6 +155,24 @@ class EngineConfig(Section):
     )
     tomesd_ratio: float = Field(
         default=0.5, ge=0, le=0.75, description="share of the tokens that `tomesd` merges"
+    )
+    highres_strength: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="share of the steps that `highres_fix` runs again at the asked size",
+    )
+    self_attention_scale: float = Field(
+        default=3.0, ge=0, le=20, description="strength of `self_attention`; 0 changes nothing"
+    )
+    panorama_overlap: float = Field(
+        default=0.75,
+        ge=0,
+        lt=1,
+        description="share of a window of a `panorama` that the next one covers too",
+    )
+    panorama_windows: int = Field(
+        default=4, ge=1, description="windows of a `panorama` that one call of the denoiser takes"
     )
     measure_rows: bool = Field(
         default=True,

@@ -12,8 +12,9 @@ from serve_app.engine.lane import Lane
 from serve_app.pipelines.addons import Embeddings
 from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import Family, accepted
+from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.schedulers import Schedulers
-from serve_app.pipelines.standin import denoiser_stand_in, stand_in, vae_stand_in
+from serve_app.pipelines.standin import Run, denoiser_stand_in, stand_in, vae_stand_in
 from serve_app.pipelines.variants import Variants
 from serve_app.types import Kind
 
@@ -38,7 +39,8 @@ class Checkpoint:
     base: the stock pipeline that was loaded; never called, it holds the components.
     pipelines: the family's classes, for the device of the weights.
     vaes: by catalogue id; "" is the checkpoint's own.
-    variants: its LoRAs and token merging. texts: text embeddings made lately.
+    variants: what changes its modules. texts: text embeddings made lately.
+    native_px: side that it was trained at, pixels.
     """
 
     base: DiffusionPipeline
@@ -50,6 +52,8 @@ class Checkpoint:
     variants: Variants
     embeddings: Embeddings
     texts: TextCache
+    native_px: int
+    config: EngineConfig
 
     @property
     def is_inpaint_only(self) -> bool:
@@ -68,7 +72,18 @@ class Checkpoint:
         ]
         return max(1, min(layers, default=1))
 
-    def pipeline(self, kind: Kind, scheduler: SchedulerMixin, vae: str = "") -> DiffusionPipeline:
+    @property
+    def native_cells(self) -> int:
+        """Side that it was trained at, latent cells."""
+        return self.native_px // int(self.base.vae_scale_factor)
+
+    def pipeline(
+        self,
+        kind: Kind,
+        scheduler: SchedulerMixin,
+        vae: str = "",
+        around: Callable[[Run], Run] = lambda run: run,
+    ) -> DiffusionPipeline:
         """Make a request's own pipeline: shared weights, stand-ins, its own scheduler.
 
         Constructors rewrite the scheduler's config, so the scheduler has to be there from the
@@ -80,7 +95,7 @@ class Checkpoint:
         parts["scheduler"] = scheduler
         parts["vae"] = vae_stand_in(chosen.module, chosen.encoder, chosen.decoder)
         name = self.family.denoiser
-        parts[name] = denoiser_stand_in(parts[name], self.denoiser, self.family.names)
+        parts[name] = denoiser_stand_in(parts[name], self.denoiser, self.family.names, around)
         for name in ("text_encoder", "text_encoder_2"):
             if isinstance(parts.get(name), nn.Module):
                 parts[name] = _text_encoder_stand_in(parts[name])
@@ -112,7 +127,9 @@ def _text_encoder_stand_in(encoder: nn.Module) -> nn.Module:
     return copied
 
 
-def denoiser_lane(base: DiffusionPipeline, family: Family, config: EngineConfig) -> Lane:
+def denoiser_lane(
+    base: DiffusionPipeline, family: Family, config: EngineConfig, perturbation: Perturbation
+) -> Lane:
     """Make the lane of a pipeline's denoiser, compiled if the settings say so.
 
     Only the lane calls what was compiled; stand-ins are copies of the module as it is.
@@ -121,9 +138,10 @@ def denoiser_lane(base: DiffusionPipeline, family: Family, config: EngineConfig)
     if config.channels_last and family.denoiser == "unet":
         module.to(memory_format=torch.channels_last)
     if config.compile == "off":
-        return Lane("denoiser", _by_name(module, family.names[0]), family.shared)
+        run = perturbation.reading(_by_name(module, family.names[0]))
+        return Lane("denoiser", run, family.shared)
     compiled = torch.compile(module, mode=config.compile, dynamic=False)
-    run = _by_name(compiled, family.names[0])
+    run = perturbation.reading(_by_name(compiled, family.names[0]))
     if config.compile == "reduce-overhead":
         run = _copied(run)
     return Lane("denoiser", run, family.shared, buckets=config.row_buckets)

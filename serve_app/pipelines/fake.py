@@ -9,7 +9,7 @@ import numpy as np
 from serve_app import errors
 from serve_app.engine.metrics import Counters, EngineSnapshot
 from serve_app.pipelines.compose import Canvas, encode, enlarge, open_canvas, paste
-from serve_app.pipelines.specs import check_kind, sample_specs
+from serve_app.pipelines.specs import check_kind, ran_effects, sample_specs
 from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
 
 __all__ = ["FakePainter"]
@@ -56,7 +56,7 @@ class FakePainter:
             pictures=pictures,
             nsfw=(False,) * len(pictures),
             generation_time_s=time.monotonic() - began,
-            ran={},
+            ran=ran_effects(spec, self._native_px),
         )
 
     def progress(self) -> dict[int, float]:

@@ -16,6 +16,7 @@ from serve_app.pipelines.addons import Embeddings, load_vae
 from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, make_vae, on_device
 from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import family_of
+from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.schedulers import Schedulers
 from serve_app.pipelines.variants import Variants
 
@@ -47,19 +48,22 @@ def load_checkpoint(
             component.eval().requires_grad_(False)
     vaes = {item.id: load_vae(item.path, base.vae) for item in fitting if item.type == "vae"}
     loras = {item.id: item.path for item in fitting if item.type == "lora"}
+    perturbation = Perturbation(getattr(base, family.denoiser))
     return Checkpoint(
         base=base,
         family=family,
         pipelines={kind: on_device(cls, device) for kind, cls in family.pipelines.items()},
-        denoiser=denoiser_lane(base, family, config),
+        denoiser=denoiser_lane(base, family, config, perturbation),
         schedulers=Schedulers(base.scheduler),
         vaes={
             name: make_vae(vae, name, config.vae_rows)
             for name, vae in {"": base.vae, **vaes}.items()
         },
-        variants=Variants(base, family, loras, config.tomesd_ratio),
+        variants=Variants(base, family, loras, config.tomesd_ratio, perturbation),
         embeddings=embeddings,
         texts=TextCache(config.text_cache),
+        native_px=entry.native_size_px,
+        config=config,
     )
 
 

@@ -23,7 +23,7 @@ from serve_app.models import ModelEntry
 from serve_app.pipelines.capkey import cap_file
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, Pixels, encode, enlarge, open_canvas, paste
-from serve_app.pipelines.specs import check_kind, sample_specs
+from serve_app.pipelines.specs import check_kind, ran_effects, sample_specs
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
 
@@ -68,7 +68,7 @@ class WeavePainter:
             pictures=tuple(pictures),
             nsfw=(False,) * len(pictures),
             generation_time_s=time.monotonic() - began,
-            ran=_ran(spec, paintings[0], canvas, self._checkpoint.max_clip_skip),
+            ran=_ran(spec, paintings[0], canvas, self._checkpoint),
         )
 
     def progress(self) -> dict[int, float]:
@@ -123,6 +123,8 @@ class WeavePainter:
         canvas = open_canvas(spec, images, native_px, self._config.crop_padding_px)
         if spec.vae is not None and spec.vae not in self._checkpoint.vaes:
             raise errors.InvalidRequest("vae", f"The VAE {spec.vae[:96]} is not known")
+        if spec.panorama and self._checkpoint.family.denoiser != "unet":
+            raise errors.InvalidRequest("panorama", "The model cannot paint through windows")
         spec = self._checkpoint.embeddings.apply(spec)
         clip_skip = min(spec.clip_skip, self._checkpoint.max_clip_skip)
         spec = spec.model_copy(update={"clip_skip": clip_skip})
@@ -139,7 +141,9 @@ class WeavePainter:
             variant=self._checkpoint.variants.of(spec),
             progress=Progress(),
         )
-        return Request(body, key=size, variant=body.variant, exclusive=spec.exclusive)
+        # The shape of a UNet's sample says its size; packed samples of transformers do not.
+        key = None if self._checkpoint.family.denoiser == "unet" else size
+        return Request(body, key=key, variant=body.variant, exclusive=spec.exclusive)
 
     async def _run(self, requests: Sequence[Request]) -> list[Painting]:
         """Wait for all samples; when one fails or the client leaves, the others are cancelled."""
@@ -179,14 +183,14 @@ def _progress(request: Request) -> Progress:
 
 
 def _ran(
-    spec: GenerationSpec, painting: Painting, canvas: Canvas | None, max_clip_skip: int
+    spec: GenerationSpec, painting: Painting, canvas: Canvas | None, checkpoint: Checkpoint
 ) -> dict[str, JsonValue]:
     """Say where what ran differs from what was asked."""
     ran: dict[str, JsonValue] = {}
     if painting.scheduler != spec.scheduler:
         ran["scheduler"] = painting.scheduler
-    if spec.clip_skip > max_clip_skip:
-        ran["clip_skip"] = max_clip_skip
+    if spec.clip_skip > checkpoint.max_clip_skip:
+        ran["clip_skip"] = checkpoint.max_clip_skip
     if canvas is not None and canvas.size != (spec.height, spec.width):
         ran["crop"] = list(canvas.box)
-    return ran
+    return ran | ran_effects(spec, checkpoint.native_px)

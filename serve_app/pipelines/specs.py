@@ -1,9 +1,15 @@
 """Small rules on a `GenerationSpec` that every painter keeps. No torch."""
 
+import math
+
+from pydantic import JsonValue
+
 from serve_app import errors
 from serve_app.types import GenerationSpec, Kind
 
-__all__ = ["check_kind", "run_strength", "sample_specs"]
+__all__ = ["check_kind", "first_size", "ran_effects", "run_strength", "sample_specs"]
+
+_FIRST_GRID_PX = 64  # so that first passes of different sizes have few different ones
 
 
 def check_kind(spec: GenerationSpec, kinds: tuple[Kind, ...]) -> None:
@@ -30,3 +36,34 @@ def run_strength(spec: GenerationSpec) -> float:
         return 1.0
     one_step = (1 + 1e-6) / spec.steps  # pipelines round steps * strength down
     return min(1.0, max(spec.strength, one_step))
+
+
+def first_size(spec: GenerationSpec, native_px: int) -> tuple[int, int] | None:
+    """Height and width of the first pass of `highres_fix`, pixels.
+
+    Past the size that they were trained at, models repeat objects. So the composition is painted
+    with the asked shape and about the native number of pixels, then enlarged and painted over.
+    None where there is nothing to do: not asked for, not larger, or a panorama, which is painted
+    at the native size anyway.
+    """
+    if not spec.highres_fix or spec.panorama or spec.kind is not Kind.TEXT2IMG:
+        return None
+    scale = native_px / math.sqrt(spec.height * spec.width)
+    height, width = (
+        max(_FIRST_GRID_PX, round(side * scale / _FIRST_GRID_PX) * _FIRST_GRID_PX)
+        for side in (spec.height, spec.width)
+    )
+    return (height, width) if height * width < spec.height * spec.width else None
+
+
+def ran_effects(spec: GenerationSpec, native_px: int) -> dict[str, JsonValue]:
+    """Say how a highres fix began, and which effects had nothing to do."""
+    ran: dict[str, JsonValue] = {}
+    first = first_size(spec, native_px)
+    if first is not None:
+        ran["first_pass"] = list(first)
+    elif spec.highres_fix:
+        ran["highres_fix"] = "no"
+    if spec.panorama and max(spec.height, spec.width) <= native_px:
+        ran["panorama"] = "no"
+    return ran

@@ -7,7 +7,7 @@ on the stand-in and on the real call.
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -17,9 +17,10 @@ from torch import nn
 from serve_app.engine.lane import Call, Lane
 from serve_app.engine.weave import park
 
-__all__ = ["denoiser_stand_in", "stand_in", "vae_stand_in"]
+__all__ = ["Run", "denoiser_stand_in", "stand_in", "vae_stand_in"]
 
 M = TypeVar("M", bound=nn.Module)
+Run = Callable[[dict[str, object]], object]  # a denoiser, called with its arguments by name
 _HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith("_hooks") or "_hooks_" in name)
 
 
@@ -33,32 +34,45 @@ def stand_in(module: M, forward: Callable[..., object]) -> M:
     return copied
 
 
-def denoiser_stand_in(module: nn.Module, lane: Lane, names: tuple[str, ...]) -> nn.Module:
+def denoiser_stand_in(
+    module: nn.Module, lane: Lane, names: tuple[str, ...], around: Callable[[Run], Run]
+) -> nn.Module:
     """Make a denoiser that parks its calls.
 
     names: of the positional arguments; the first is the sample, (B, ...). The timestep becomes a
         vector (B,), so that rows at different steps can share a forward.
+    around: what is done around a call, which may make several of one.
     """
     is_unet = names[0] == "sample"
+
+    def ask(arguments: dict[str, object]) -> object:
+        sample = _sample(arguments, names)
+        rows = sample.shape[0]
+        return park(Call(lane, arguments, rows, size=sample.numel() // rows))
+
+    run = around(ask)
 
     def forward(*args: object, **kwargs: object) -> object:
         arguments = dict(zip(names, args, strict=False)) | kwargs
         assert arguments.get("return_dict") is False, "stock pipelines ask for tuples"
-        sample = arguments[names[0]]
-        assert isinstance(sample, torch.Tensor), "the sample is a tensor"
-        rows = sample.shape[0]
-        arguments["timestep"] = _per_row(arguments["timestep"], sample, rows, is_unet)
-        return park(Call(lane, arguments, rows, size=sample.numel() // rows))
+        arguments["timestep"] = _per_row(arguments["timestep"], _sample(arguments, names), is_unet)
+        return run(arguments)
 
     return stand_in(module, forward)
 
 
-def _per_row(timestep: object, sample: torch.Tensor, rows: int, is_unet: bool) -> torch.Tensor:
+def _sample(arguments: Mapping[str, object], names: tuple[str, ...]) -> torch.Tensor:
+    sample = arguments[names[0]]
+    assert isinstance(sample, torch.Tensor), "the sample is a tensor"
+    return sample
+
+
+def _per_row(timestep: object, sample: torch.Tensor, is_unet: bool) -> torch.Tensor:
     """Make the timestep (B,). For UNets always float32: schedules of integers and floats meet."""
     vector = torch.as_tensor(timestep, device=sample.device)
     if is_unet or not vector.is_floating_point():
         vector = vector.to(torch.float32)
-    return vector.expand(rows)
+    return vector.expand(sample.shape[0])
 
 
 def vae_stand_in(vae: AutoencoderKL, encoder: Lane, decoder: Lane) -> AutoencoderKL:

@@ -1,4 +1,4 @@
-"""The state that requests share: LoRA adapters and token merging of the loaded modules.
+"""The state that requests share: LoRAs, token merging, self-attention guidance of the modules.
 
 A variant names such a state. The engine applies it, on its own thread, before it starts a request
 that needs it or runs its forwards; the planner serves variants in turns, since switching is dear.
@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from serve_app import errors
 from serve_app.pipelines.families import Family
+from serve_app.pipelines.guidance import Perturbation
 from serve_app.types import GenerationSpec
 
 __all__ = ["Variant", "Variants"]
@@ -24,10 +25,11 @@ __all__ = ["Variant", "Variants"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """LoRA ids with their strengths, in order of id, and whether tokens are merged."""
+    """LoRA ids with their strengths, in order of id, and what is patched."""
 
     loras: tuple[tuple[str, float], ...] = ()
     merges_tokens: bool = False
+    perturbs: bool = False
 
 
 class Variants:
@@ -38,6 +40,7 @@ class Variants:
         family: of the pipeline; only UNets can merge tokens.
         loras: LoRA files by catalogue id.
         tomesd_ratio: share of the tokens that is merged.
+        perturbation: of the denoiser's self-attention.
     """
 
     def __init__(
@@ -46,12 +49,14 @@ class Variants:
         family: Family,
         loras: Mapping[str, Path],
         tomesd_ratio: float,
+        perturbation: Perturbation,
     ) -> None:
         self._base = base
         self._denoiser = getattr(base, family.denoiser)
         self._can_merge = family.denoiser == "unet"
         self._paths = loras
         self._ratio = tomesd_ratio
+        self._perturbation = perturbation
         self._adapters = {name: f"lora_{number}" for number, name in enumerate(sorted(loras))}
         self._read: dict[str, dict[str, torch.Tensor]] = {}
         self._loaded: set[str] = set()
@@ -60,7 +65,8 @@ class Variants:
         """Name the variant that a request needs, and read its LoRA files. Off the engine thread.
 
         Raises:
-            errors.InvalidRequest: a LoRA that is not in the catalogue.
+            errors.InvalidRequest: a LoRA that is not in the catalogue, or self-attention guidance
+                of a denoiser that has no layers for it.
             errors.GenerationFailed: its file cannot be read.
         """
         for use in spec.loras:
@@ -71,10 +77,17 @@ class Variants:
                     self._read[use.id] = load_file(self._paths[use.id])
                 except (OSError, safetensors.SafetensorError) as exc:
                     raise errors.GenerationFailed(f"LoRA {use.id}: {exc}") from exc
+        if spec.self_attention and not self._perturbation.is_possible:
+            text = "The model has no layers that self-attention guidance acts on"
+            raise errors.InvalidRequest("self_attention", text)
         strengths: dict[str, float] = {}
         for use in spec.loras:
             strengths[use.id] = strengths.get(use.id, 0.0) + use.strength
-        return Variant(tuple(sorted(strengths.items())), spec.tomesd and self._can_merge)
+        return Variant(
+            loras=tuple(sorted(strengths.items())),
+            merges_tokens=spec.tomesd and self._can_merge,
+            perturbs=spec.self_attention,
+        )
 
     def activate(self, variant: Hashable) -> None:
         """Bring the modules into the state of a variant. Only on the engine thread.
@@ -93,6 +106,7 @@ class Variants:
         elif self._loaded:
             self._base.disable_lora()
         self._merge(variant.merges_tokens)
+        self._perturbation.apply(variant.perturbs)
 
     def _load(self, name: str) -> None:
         adapter = self._adapters[name]

@@ -6,13 +6,17 @@ from dataclasses import dataclass
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 from PIL import Image
+from torch.nn import functional
 
 from serve_app.engine.request import Progress
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.embeds import remember_encoding, text_arguments
 from serve_app.pipelines.families import accepted
-from serve_app.pipelines.specs import run_strength
+from serve_app.pipelines.guidance import guided
+from serve_app.pipelines.panorama import windowed
+from serve_app.pipelines.specs import first_size, run_strength
+from serve_app.pipelines.standin import Run
 from serve_app.pipelines.variants import Variant
 from serve_app.types import GenerationSpec, Kind
 
@@ -52,27 +56,68 @@ class Sample:
     progress: Progress
 
     def __call__(self) -> Painting:
-        """Run the stock pipeline."""
-        kind = Kind.INPAINT if self.checkpoint.is_inpaint_only else self.spec.kind
-        pipeline = self.checkpoint.pipeline(kind, self.scheduler, self.spec.vae or "")
+        """Run the stock pipeline; twice for the highres fix, the second time on the first's."""
+        small = first_size(self.spec, self.checkpoint.native_px)
+        if small is None:
+            strength = run_strength(self.spec)
+            return self._run(_Pass(self.spec.kind, self.size, self.scheduler, strength))
+        first = self._run(_Pass(Kind.TEXT2IMG, small, self.scheduler, 1.0, of=2))
+        wanted = self.spec.model_copy(
+            update={"kind": Kind.IMG2IMG, "strength": self.checkpoint.config.highres_strength}
+        )
+        return self._run(
+            _Pass(
+                Kind.IMG2IMG,
+                self.size,
+                self.checkpoint.schedulers.make(self.spec),
+                run_strength(wanted),
+                start=_enlarge(first.image, self.size),
+                number=1,
+                of=2,
+            )
+        )
+
+    def _run(self, this: "_Pass") -> Painting:
+        kind = Kind.INPAINT if self.checkpoint.is_inpaint_only else this.kind
+        pipeline = self.checkpoint.pipeline(kind, this.scheduler, self.spec.vae or "", self._around)
         remember_encoding(pipeline, self.checkpoint.texts, self.variant.loras)
         latents: list[torch.Tensor] = []
 
         def after_step(
             running: DiffusionPipeline, step: int, _timestep: object, state: dict[str, torch.Tensor]
         ) -> dict[str, torch.Tensor]:
-            self.progress.total = running.num_timesteps
-            self.progress.done = step + 1
+            self.progress.total = this.of * running.num_timesteps
+            self.progress.done = this.number * running.num_timesteps + step + 1
             latents[:] = [state["latents"]]
             return {}
 
-        image = pipeline(**self._arguments(pipeline, kind), callback_on_step_end=after_step)[0]
-        return Painting(image[0], latents[0], type(self.scheduler).__name__)
+        arguments = self._arguments(pipeline, kind, this)
+        image = pipeline(**arguments, callback_on_step_end=after_step)[0]
+        return Painting(image[0], latents[0], type(this.scheduler).__name__)
 
-    def _arguments(self, pipeline: DiffusionPipeline, kind: Kind) -> dict[str, object]:
+    def _around(self, run: Run) -> Run:
+        """Add what a request asks for around each call of the denoiser."""
+        checkpoint, config = self.checkpoint, self.checkpoint.config
+        sample, shared = checkpoint.family.names[0], checkpoint.family.shared
+        if self.spec.panorama:
+            run = windowed(
+                run,
+                sample,
+                shared,
+                checkpoint.native_cells,
+                config.panorama_overlap,
+                config.panorama_windows,
+            )
+        if self.spec.self_attention:
+            run = guided(run, sample, shared, config.self_attention_scale)
+        return run
+
+    def _arguments(
+        self, pipeline: DiffusionPipeline, kind: Kind, this: "_Pass"
+    ) -> dict[str, object]:
         """Name everything any pipeline may take, and keep what this one does."""
         spec = self.spec
-        height, width = self.size
+        height, width = this.size
         arguments: dict[str, object] = {
             **self._text(pipeline),
             "height": height,
@@ -85,8 +130,8 @@ class Sample:
             "return_dict": False,
         }
         if kind is not Kind.TEXT2IMG:
-            arguments["strength"] = run_strength(spec)
-            arguments["image"], arguments["mask_image"] = self._pictures()
+            arguments["strength"] = this.strength
+            arguments["image"], arguments["mask_image"] = self._pictures(this)
         names = accepted(type(pipeline).__call__).parameters
         return {name: value for name, value in arguments.items() if name in names}
 
@@ -96,13 +141,38 @@ class Sample:
             return text_arguments(pipeline, self.spec, checkpoint.texts, loras)
         return {"prompt": self.spec.prompt, "negative_prompt": self.spec.negative_prompt or None}
 
-    def _pictures(self) -> tuple[Image.Image, Image.Image]:
-        """Crop init and mask; a checkpoint that only inpaints repaints the whole of a grey init."""
-        height, width = self.size
+    def _pictures(self, this: "_Pass") -> tuple[Image.Image | torch.Tensor, Image.Image]:
+        """Init and mask; a checkpoint that only inpaints repaints the whole of a grey init."""
+        height, width = this.size
+        white = Image.new("L", (width, height), 255)
+        if this.start is not None:
+            return this.start, white
         if self.canvas is None:
-            grey = Image.new("RGB", (width, height), (128, 128, 128))
-            return grey, Image.new("L", (width, height), 255)
+            return Image.new("RGB", (width, height), (128, 128, 128)), white
         init = self.canvas.init.crop(self.canvas.box)
         if self.canvas.mask is None:
-            return init, Image.new("L", (width, height), 255)
+            return init, white
         return init, self.canvas.mask.crop(self.canvas.box)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One call of a stock pipeline.
+
+    size: height and width, pixels. start: picture to paint over, (1, 3, height, width) in [0, 1];
+    none: the canvas', if any. number, of: place among the passes of the sample.
+    """
+
+    kind: Kind
+    size: tuple[int, int]
+    scheduler: SchedulerMixin
+    strength: float
+    start: torch.Tensor | None = None
+    number: int = 0
+    of: int = 1
+
+
+def _enlarge(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resample a picture (3, H, W) in [0, 1] on its device; gives (1, 3, height, width)."""
+    large = functional.interpolate(image[None].float(), size, mode="bicubic", antialias=True)
+    return large.clamp(0, 1).to(image.dtype)

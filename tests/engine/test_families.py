@@ -16,6 +16,7 @@ from transformers import (
     T5EncoderModel,
 )
 
+from serve_app import errors
 from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.request import Progress, Request
@@ -23,6 +24,7 @@ from serve_app.models import ModelEntry
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
+from serve_app.pipelines.painter import WeavePainter
 from serve_app.pipelines.randomweights import byte_tokenizer
 from serve_app.pipelines.variants import Variant
 from serve_app.pipelines.work import Painting, Sample
@@ -183,6 +185,36 @@ def test_engine_family_equals_stock_for_every_kind(
         expected = paint_stock(checkpoint, spec, canvas)
         assert float((painting.image - expected).abs().max()) <= TOLERANCE, spec
     assert engine.snapshot().rows_per_forward > 2
+
+
+async def test_effects_of_a_unet_are_refused_by_a_transformer(
+    family_folder: Path, make_spec: Callable[..., GenerationSpec]
+) -> None:
+    config = EngineConfig(device="cpu", measure_rows=False)
+    entry = ModelEntry(id="random", source=family_folder, kinds=tuple(Kind), native_size_px=64)
+    checkpoint = load_checkpoint(entry, config)
+    painter = WeavePainter(entry, config, checkpoint)
+    for field in ("panorama", "self_attention"):
+        spec = make_spec(width=96, scheduler="EulerDiscreteScheduler", **{field: True})
+        if checkpoint.family.denoiser == "unet":
+            assert (await painter.paint(1, spec, None)).ran == {}
+            continue
+        with pytest.raises(errors.InvalidRequest) as caught:
+            await painter.paint(1, spec, None)
+        assert caught.value.field == field
+    painter.close()
+
+
+async def test_highres_fix_works_for_every_family(
+    family_folder: Path, make_spec: Callable[..., GenerationSpec]
+) -> None:
+    config = EngineConfig(device="cpu", measure_rows=False)
+    entry = ModelEntry(id="random", source=family_folder, kinds=tuple(Kind), native_size_px=64)
+    painter = WeavePainter(entry, config, load_checkpoint(entry, config))
+    spec = make_spec(height=128, width=128, highres_fix=True, scheduler="EulerDiscreteScheduler")
+    result = await painter.paint(1, spec, None)
+    painter.close()
+    assert result.ran.get("first_pass") == [64, 64]
 
 
 def request_of(checkpoint: Checkpoint, spec: GenerationSpec, canvas: Canvas) -> Request:

@@ -33,6 +33,9 @@ async def test_documented_inpaint_request_becomes_the_documented_job(api, inpain
         "vae": None,
         "embeddings": (),
         "upscale": 1,
+        "highres_fix": False,
+        "self_attention": False,
+        "panorama": False,
         "exclusive": False,
         "full_frame": False,
     }
@@ -98,6 +101,9 @@ async def test_absent_values_mean_the_models_defaults(api, absent):
         ({"tomesd": False}, "tomesd", False),
         ({"prompt": "a\0\ud800b"}, "prompt", "a\ufffdb"),
         ({"strength": 0.2}, "strength", 1.0),
+        ({"highres_fix": "yes"}, "highres_fix", True),
+        ({"self_attention": "yes"}, "self_attention", True),
+        ({"panorama": "yes"}, "panorama", True),
         ({"upscale": "yes"}, "upscale", 2),
         ({"upscale": "3"}, "upscale", 3),
         ({"exclusive": "yes"}, "exclusive", True),
@@ -178,9 +184,6 @@ async def test_webhook_and_track_id_reach_the_job(api, text_body):
     ("field", "value"),
     [
         ("multi_lingual", "yes"),
-        ("panorama", "yes"),
-        ("self_attention", "yes"),
-        ("highres_fix", "yes"),
         ("ip_adapter_id", "ip-adapter_sd15"),
         ("ip_adapter_image", "https://a.example/i.png"),
         ("enhance_style", "anime"),
@@ -230,3 +233,35 @@ async def test_upscale_beyond_the_limit_is_refused(make_api, text_body):
     reply = await api.reply(TEXT2IMG, text_body | {"upscale": 3})
     text = "The upscale may not give more than 1048576 pixels."
     assert reply["message"] == {"upscale": [text]}
+
+
+@pytest.mark.parametrize("field", ["panorama", "highres_fix"])
+async def test_effect_of_text2img_is_refused_with_a_picture(api, text_body, inpaint_body, field):
+    for path in (IMG2IMG, INPAINT):
+        reply = await api.reply(path, inpaint_body | {field: "yes"})
+        assert reply["message"] == {field: [f"{field} is for text to image only."]}
+
+
+@pytest.mark.parametrize("field", ["self_attention", "upscale"])
+async def test_effect_of_every_kind_reaches_the_job(api, inpaint_body, field):
+    for path in (IMG2IMG, INPAINT):
+        request = await api.last_request(path, inpaint_body | {field: "yes"})
+        assert getattr(request.spec, field)
+
+
+async def test_panorama_is_four_times_as_wide_as_high_unless_asked(api, text_body):
+    body = text_body | {"panorama": "yes"}
+    spec = (await api.last_request(TEXT2IMG, body)).spec
+    assert (spec.height, spec.width) == (512, 2048)
+    spec = (await api.last_request(TEXT2IMG, body | {"width": "1600", "height": 256})).spec
+    assert (spec.height, spec.width) == (256, 1600)
+    spec = (await api.last_request(TEXT2IMG, body | {"width": 9999})).spec
+    assert spec.width == 2048
+    reply = await api.reply("/api/v6/images/text2img", body | {"width": 2056})
+    assert reply["message"] == "width must be between 256 and 2048"
+
+
+async def test_effects_that_ran_are_in_the_reply(api, text_body):
+    body = text_body | {"panorama": "yes", "self_attention": "yes", "highres_fix": "yes"}
+    meta = (await api.reply(TEXT2IMG, body))["meta"]
+    assert [meta[name] for name in ("panorama", "self_attention", "highres_fix")] == ["yes"] * 3

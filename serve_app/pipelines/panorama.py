@@ -1,0 +1,74 @@
+"""`panorama`: pictures wider than a model can see, painted through overlapping windows.
+
+At every step each window of the latents is denoised at the model's native size and the predictions
+are averaged where windows overlap. Source: MultiDiffusion, Bar-Tal et al. 2023, arXiv 2302.08113,
+equation 5; for samplers that are linear in the prediction, averaging it and averaging the steps
+are the same.
+
+The denoiser's stand-in does it, so any stock pipeline and sampler can be used, and windows share
+forwards with other requests of the native size.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+
+from serve_app.engine.stacking import stack
+from serve_app.pipelines.standin import Run
+
+__all__ = ["starts", "windowed"]
+
+
+def starts(length: int, window: int, overlap: float) -> list[int]:
+    """Place windows along a side; all in latent cells.
+
+    overlap: share of a window that the next one covers too; the last one ends at the edge.
+    """
+    if length <= window:
+        return [0]
+    stride = max(1, round(window * (1 - overlap)))
+    return [*range(0, length - window, stride), length - window]
+
+
+def windowed(
+    run: Run, sample: str, shared: frozenset[str], window: int, overlap: float, at_once: int
+) -> Run:
+    """Denoise through windows.
+
+    sample: name of the argument (B, C, H, W). shared: names of arguments without rows.
+    window: side of a window in latent cells. at_once: windows of one call.
+    """
+
+    def run_windows(arguments: dict[str, object]) -> object:
+        wide = arguments[sample]
+        assert isinstance(wide, torch.Tensor), "the sample is a tensor"
+        rows, _, height, width = wide.shape
+        boxes = itertools.product(starts(height, window, overlap), starts(width, window, overlap))
+        total: torch.Tensor | None = None
+        times = torch.zeros_like(wide[:1, :1])
+        for batch in _batched(boxes, at_once):
+            places = [(slice(y, y + window), slice(x, x + window)) for y, x in batch]
+            parts = [(arguments | {sample: wide[:, :, *place]}, rows) for place in places]
+            noise = _noise(run(stack(parts, shared)))
+            if total is None:
+                total = noise.new_zeros(rows, noise.shape[1], height, width)
+            for place, own in zip(places, torch.split(noise, rows), strict=True):
+                total[:, :, *place] += own
+                times[:, :, *place] += 1
+        assert total is not None, "there is always a window"
+        return (total / times,)
+
+    return run_windows
+
+
+def _noise(outputs: object) -> torch.Tensor:
+    assert isinstance(outputs, tuple), "denoisers are asked for tuples"
+    noise = outputs[0]
+    assert isinstance(noise, torch.Tensor), "predictions are tensors"
+    return noise
+
+
+def _batched(boxes: Iterator[tuple[int, int]], size: int) -> Iterator[list[tuple[int, int]]]:
+    while batch := list(itertools.islice(boxes, size)):
+        yield batch
