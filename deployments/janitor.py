@@ -49,7 +49,8 @@ class Janitor:
         with contextlib.suppress(errors.JobStoreUnavailable):
             counts = await self._jobs.count_open()
             self._open = dict.fromkeys(self._open, 0) | counts
-            self._instruments.report(OpenJobs(self._open), {})
+            oldest_s = await self._jobs.oldest_open_s()
+            self._instruments.report(OpenJobs(self._open, oldest_s), {})
 
     async def __del__(self) -> None:
         for task in self._rounds:

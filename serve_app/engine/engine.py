@@ -247,9 +247,10 @@ class Engine:
     def _ended(self, request: Request) -> None:
         """Count an ended request; drop it where its client has cancelled it."""
         if not request.future.cancelled():
-            succeeded = request.future.exception() is None
-            self._counters.succeeded += succeeded
-            self._counters.failed += not succeeded
+            if request.future.exception() is None:
+                self._counters.succeed(time.monotonic(), 1)
+            else:
+                self._counters.failed += 1
             return
         self._counters.cancelled += 1
         self._waiting.pop(request.seq, None)

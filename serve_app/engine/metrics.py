@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 __all__ = ["Counters", "EngineSnapshot"]
 
 _WINDOW_S = 10.0  # over which rates are taken
+_PICTURES_S = 60.0  # those of pictures, of which there may be few
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +16,7 @@ class EngineSnapshot:
     rows_per_forward: mean rows of recent denoiser forwards.
     steps_per_s: denoiser calls of all requests per second, recently.
     tick_s: mean duration of recent ticks.
+    pictures_per_s: pictures made per second in the last minute.
     stage_s: time by stage: start (text encoding and inputs), forward by lane, switch (variants).
     row_caps: by "lane/size".
     """
@@ -31,6 +33,7 @@ class EngineSnapshot:
     rows_per_forward: float
     steps_per_s: float
     tick_s: float
+    pictures_per_s: float
     stage_s: dict[str, float]
     row_caps: dict[str, int]
 
@@ -48,10 +51,18 @@ class Counters:
     switches: int = 0
     stage_s: dict[str, float] = field(default_factory=dict)
     _recent: deque[tuple[float, float, int, int]] = field(default_factory=deque)
+    _made: deque[tuple[float, int]] = field(default_factory=deque)
 
     def spend(self, stage: str, seconds: float) -> None:
         """Add to the time of a stage."""
         self.stage_s[stage] = self.stage_s.get(stage, 0.0) + seconds
+
+    def succeed(self, now: float, pictures: int) -> None:
+        """Count pictures just made."""
+        self.succeeded += pictures
+        self._made.append((now, pictures))
+        while self._made[0][0] < now - _PICTURES_S:
+            self._made.popleft()
 
     def step(self, now: float, seconds: float, calls: int, rows: int) -> None:
         """Count one denoiser forward with the resumption of its requests."""
@@ -67,6 +78,7 @@ class Counters:
         """Freeze the counters together with the queue lengths."""
         recent = [entry for entry in self._recent.copy() if entry[0] >= now - _WINDOW_S]
         count = max(1, len(recent))
+        made = sum(pictures for at, pictures in self._made.copy() if at >= now - _PICTURES_S)
         span = max(now - recent[0][0] + recent[0][1], 1e-6) if recent else 1.0
         return EngineSnapshot(
             waiting=waiting,
@@ -81,6 +93,7 @@ class Counters:
             rows_per_forward=sum(entry[3] for entry in recent) / count,
             steps_per_s=sum(entry[2] for entry in recent) / span,
             tick_s=sum(entry[1] for entry in recent) / count,
+            pictures_per_s=made / _PICTURES_S,
             stage_s=dict(self.stage_s),
             row_caps=row_caps,
         )

@@ -170,6 +170,12 @@ class MemoryJobStore:
         open_jobs = [row.job for row in self._rows.values() if not row.job.state.is_final]
         return dict(Counter(job.request.spec.model_id for job in open_jobs))
 
+    async def oldest_open_s(self) -> float:
+        """See the protocol."""
+        open_jobs = [row.job for row in self._rows.values() if not row.job.state.is_final]
+        now = self._clock()
+        return now - min((job.created_at for job in open_jobs), default=now)
+
     async def expire(self, older_than_s: float, limit: int = 1000) -> list[Job]:
         """Remove old final jobs; see the protocol."""
         end = self._clock() - older_than_s

@@ -127,6 +127,10 @@ class JobStore(Protocol):
         """Open (queued or processing) jobs per model id."""
         ...
 
+    async def oldest_open_s(self) -> float:
+        """Seconds since the oldest open job was accepted; 0 when none is open."""
+        ...
+
     async def expire(self, older_than_s: float, limit: int = 1000) -> list[Job]:
         """Remove up to `limit` final jobs finished longer ago; return them."""
         ...

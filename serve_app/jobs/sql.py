@@ -187,6 +187,12 @@ class SqlJobStore:
         async with self.database.read() as connection:
             return {row.model_id: row.num_jobs for row in await connection.execute(count)}
 
+    async def oldest_open_s(self) -> float:
+        """See the protocol."""
+        age = select(Now() - func.min(jobs.c.created_at)).where(_OPEN)
+        async with self.database.read() as connection:
+            return float((await connection.execute(age)).scalar_one() or 0.0)
+
     async def expire(self, older_than_s: float, limit: int = 1000) -> list[Job]:
         """Remove old final jobs; see the protocol."""
         old = (

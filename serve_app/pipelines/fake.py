@@ -51,7 +51,7 @@ class FakePainter:
         finally:
             self._progress.pop(job_id, None)
         pictures = tuple(_picture(one, canvas) for one in sample_specs(spec))
-        self._counters.succeeded += len(pictures)
+        self._counters.succeed(time.monotonic(), len(pictures))
         return Pictures(
             pictures=pictures,
             nsfw=(False,) * len(pictures),

@@ -53,6 +53,13 @@ ENGINE = (
         _ENGINE_LABELS,
         "tick_s",
     ),
+    Metric(
+        "dreamserve_engine_pictures_per_second",
+        Kind.GAUGE,
+        "pictures made per second, over the last minute",
+        _ENGINE_LABELS,
+        "pictures_per_s",
+    ),
     Metric("dreamserve_engine_forwards_total", Kind.COUNTER, "denoiser forwards", _ENGINE_LABELS),
     Metric("dreamserve_engine_rows_total", Kind.COUNTER, "rows of all forwards", _ENGINE_LABELS),
     Metric("dreamserve_engine_succeeded_total", Kind.COUNTER, "pictures made", _ENGINE_LABELS),
@@ -84,14 +91,24 @@ ENGINE = (
     ),
 )
 
-JOBS = (Metric("dreamserve_jobs_open", Kind.GAUGE, "jobs queued or processing", ("model_id",)),)
+JOBS = (
+    Metric("dreamserve_jobs_open", Kind.GAUGE, "jobs queued or processing", ("model_id",)),
+    Metric(
+        "dreamserve_jobs_oldest_seconds",
+        Kind.GAUGE,
+        "time since the oldest job that is still open was accepted; 0: none is open",
+        (),
+        "oldest_s",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenJobs:
-    """What `JOBS` is read from: open jobs by model id."""
+    """What `JOBS` is read from: open jobs by model id, and the age of the oldest in seconds."""
 
     open: dict[str, int]
+    oldest_s: float
 
 
 _HEAD = """# Metrics

@@ -62,6 +62,18 @@ async def test_add_from_many_at_once_keeps_max_open(bench):
     assert sum((await bench.jobs.count_open()).values()) == 7
 
 
+async def test_oldest_open_job_is_told_by_its_age(bench):
+    assert await bench.jobs.oldest_open_s() == 0
+    first = await bench.job()
+    await bench.advance(30)
+    second = await bench.job()
+    assert await bench.jobs.oldest_open_s() == pytest.approx(30, abs=5)
+    await bench.jobs.cancel(first.id)
+    assert await bench.jobs.oldest_open_s() == pytest.approx(0, abs=5)
+    await bench.jobs.cancel(second.id)
+    assert await bench.jobs.oldest_open_s() == 0
+
+
 async def test_add_after_a_job_is_final_has_room_again(bench):
     job = await bench.jobs.add(job_request(), max_open=1)
     await bench.jobs.cancel(job.id)
