@@ -92,6 +92,7 @@ def test_snapshot_counts_what_was_done(lane: Lane, make_engine: Callable[..., En
     snapshot = engine.snapshot()
     assert (snapshot.forwards, snapshot.rows, snapshot.waiting) == (5, 10, 0)
     assert snapshot.succeeded >= 1
+    assert snapshot.pictures_per_s > 0
     assert snapshot.rows_per_forward == 2
     assert snapshot.steps_per_s > 0
     assert {"start", "resume", "forward denoiser"} <= set(snapshot.stage_s)
