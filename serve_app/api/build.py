@@ -5,7 +5,7 @@ import secrets
 from pydantic import JsonValue
 
 from serve_app import errors
-from serve_app.api import addon, enhance, size, unserved
+from serve_app.api import addon, enhance, size, style, unserved
 from serve_app.api.call import Call
 from serve_app.api.protocol import Service
 from serve_app.api.schemas import GenerationBody, field_message
@@ -38,6 +38,7 @@ async def build(
         | size.problems(body, call.api, entry, http)
         | unserved.reasons(body, kind)
         | addon.problems(body, entry, service.catalogue)
+        | style.problems(body, entry, style.table(http.styles))
     )
     if problems:
         raise errors.InvalidFields(problems)
@@ -88,10 +89,11 @@ def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig)
     strength = _strength(body, kind, entry, steps)
     prompt, negative_prompt = body.prompt or "", body.negative_prompt or ""
     height, width = size.of(body, entry, http)
+    styled = style.asked(body, style.table(http.styles))
     return GenerationSpec(
         model_id=entry.id,
         kind=kind,
-        prompt=enhance.positive(prompt, entry, enhance=body.enhance_prompt),
+        prompt=enhance.positive(prompt, entry, styled, enhance=body.enhance_prompt),
         negative_prompt=enhance.negative(negative_prompt, entry, enhance=body.enhance_prompt),
         height=height,
         width=width,
@@ -145,6 +147,7 @@ def _echo(body: GenerationBody, kind: Kind) -> dict[str, JsonValue]:
     """Values that `meta` repeats and that nothing else of the job holds."""
     echo: dict[str, JsonValue] = {
         "enhance_prompt": body.enhance_prompt,
+        "enhance_style": body.enhance_style,
         "safety_checker_type": body.safety_checker_type.value,
         "instant_response": body.instant_response,
         "lora_strength": ",".join(f"{value:g}" for value in body.lora_strength) or 1,

@@ -8,10 +8,13 @@ from serve_app.models import ModelEntry
 __all__ = ["negative", "positive"]
 
 
-def positive(prompt: str, entry: ModelEntry, *, enhance: bool) -> str:
-    """Instance prompt, prompt, style words, one blank between each; the first may be empty."""
+def positive(prompt: str, entry: ModelEntry, style: str, *, enhance: bool) -> str:
+    """Instance prompt, prompt, words to append, a blank between each; the first may be empty.
+
+    style: words of `enhance_style`; they come before the model's own.
+    """
     instance = entry.instance_prompt or ""
-    suffix = entry.enhancement.prompt_suffix
+    suffix = f"{style} {entry.enhancement.prompt_suffix}".strip()
     if enhance and suffix:
         return f"{instance} {prompt} {suffix}"
     return f"{instance} {prompt}".strip()

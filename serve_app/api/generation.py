@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve_app.api import body, document, present
+from serve_app.api import body, document, present, style
 from serve_app.api.build import build
 from serve_app.api.call import Call, base_url, read_key
 from serve_app.api.protocol import Service
@@ -33,6 +33,8 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
     """Make the routes of all generation calls."""
+
+    style.table(http.styles)  # a bad file ends the start, not a call
 
     def endpoint(api: Api, kind: Kind) -> Endpoint:
         async def generate(request: Request) -> Response:

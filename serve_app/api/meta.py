@@ -30,9 +30,10 @@ _ORDER = {
     ),
 }
 _LATER = _names(
-    "safety_checker safety_checker_type enhance_prompt tomesd use_karras_sigmas algorithm_type vae "
-    "lora lora_strength embeddings clip_skip highres_fix self_attention temp base64 "
-    "instant_response ip_adapter_id ip_adapter_scale ip_adapter_image watermark webhook track_id id"
+    "safety_checker safety_checker_type enhance_prompt enhance_style tomesd use_karras_sigmas "
+    "algorithm_type vae lora lora_strength embeddings clip_skip highres_fix self_attention temp "
+    "base64 instant_response ip_adapter_id ip_adapter_scale ip_adapter_image watermark webhook "
+    "track_id id"
 )
 _NUMBER_FIRST = re.compile(r"\d-(.+)")
 _NUMBER_LAST = re.compile(r"(.+)-\d\.[a-z0-9]+")
@@ -70,6 +71,7 @@ def _request_values(job: Job) -> dict[str, JsonValue]:
         "init_image": echo.get("init_image", ""),
         "mask_image": echo.get("mask_image", ""),
         "enhance_prompt": _yes_no(echo.get("enhance_prompt", False)),
+        "enhance_style": echo.get("enhance_style"),
         "instant_response": _yes_no(echo.get("instant_response", False)),
         "tomesd": _yes_no(spec.tomesd),
         "use_karras_sigmas": _yes_no(spec.use_karras_sigmas),

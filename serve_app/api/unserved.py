@@ -12,10 +12,6 @@ from serve_app.types import Kind
 __all__ = ["reasons"]
 
 _IS_ASKED: dict[str, tuple[Callable[[GenerationBody], bool], str]] = {
-    "enhance_style": (
-        lambda body: body.enhance_prompt and body.enhance_style is not None,
-        "Styles are not served here.",
-    ),
     "multi_lingual": (lambda body: body.multi_lingual, "Translation is not served here."),
     "ip_adapter_id": (
         lambda body: body.ip_adapter_id is not None,

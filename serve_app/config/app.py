@@ -86,6 +86,9 @@ class AppConfig(BaseSettings):
         safety = self.safety
         if safety.checkpoint is not None:
             safety = safety.model_copy(update={"checkpoint": root / safety.checkpoint})
+        http = self.http
+        if http.styles is not None:
+            http = http.model_copy(update={"styles": root / http.styles})
         database = self.database
         if database.url is None:
             url = SecretStr(f"sqlite:///{data_dir / 'dreamserve.db'}")
@@ -93,6 +96,7 @@ class AppConfig(BaseSettings):
         resolved = {
             "root_dir": root,
             "data_dir": data_dir,
+            "http": http,
             "catalogue": catalogue,
             "engine": self.engine.model_copy(update={"cache_dir": cache_dir}),
             "safety": safety,

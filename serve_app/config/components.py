@@ -55,6 +55,11 @@ class HttpConfig(Section):
     max_panorama_width_px: int = Field(
         default=2048, ge=1024, le=8192, description="pixels; other pictures are at most 1024 wide"
     )
+    styles: Path | None = Field(
+        default=None,
+        description="YAML file of the styles of `enhance_style`, words by name; none: the table "
+        "that comes with the service",
+    )
     cors_origins: tuple[str, ...] = Field(
         default=("*",), description="origins browsers may call from; the hosted API allows all"
     )

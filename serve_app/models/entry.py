@@ -96,6 +96,9 @@ class Enhancement(Section):
 
     prompt_suffix: str = Field(default="", description="appended to the prompt")
     negative_suffix: str = Field(default="", description="appended to the negative prompt")
+    styles: bool = Field(
+        default=True, description="false: the checkpoint does not know the words of enhance_style"
+    )
 
 
 class ModelEntry(_Files):

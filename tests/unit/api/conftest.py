@@ -62,7 +62,7 @@ class Api:
 ENTRIES = [
     entry(),
     entry(id="midjourney-v4-painta", enhancement=documented_enhancement()),
-    entry(id="coarse", size_multiple_px=16),
+    entry(id="coarse", size_multiple_px=16, enhancement=Enhancement(styles=False)),
     entry(id="inpaint-only", kinds=(Kind.INPAINT,)),
 ]
 

@@ -186,7 +186,6 @@ async def test_webhook_and_track_id_reach_the_job(api, text_body):
         ("multi_lingual", "yes"),
         ("ip_adapter_id", "ip-adapter_sd15"),
         ("ip_adapter_image", "https://a.example/i.png"),
-        ("enhance_style", "anime"),
     ],
 )
 async def test_parameter_that_is_not_honoured_is_answered_with_a_reason(
