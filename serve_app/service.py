@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from serve_app import errors
 from serve_app.api.protocol import Load, StoredFile
 from serve_app.config import AppConfig
-from serve_app.config.components import AuthMode
+from serve_app.config.http import AuthMode
 from serve_app.intake import Intake
 from serve_app.jobs.driver import Driver
 from serve_app.jobs.graph import Graph

@@ -7,10 +7,8 @@ the `args` of the Serve config file, the defaults here, which are the safe value
 from serve_app.config.app import AppConfig
 from serve_app.config.catalogue import CatalogueConfig
 from serve_app.config.components import (
-    AuthConfig,
     DatabaseConfig,
     EngineConfig,
-    HttpConfig,
     ImagesConfig,
     JobsConfig,
     LimitsConfig,
@@ -19,6 +17,7 @@ from serve_app.config.components import (
     StorageConfig,
     WebhooksConfig,
 )
+from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.serving import DeploymentOptions, ServingConfig
 
 __all__ = [

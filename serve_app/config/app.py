@@ -9,10 +9,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from serve_app.config.catalogue import CatalogueConfig
 from serve_app.config.components import (
-    AuthConfig,
     DatabaseConfig,
     EngineConfig,
-    HttpConfig,
     ImagesConfig,
     JobsConfig,
     LimitsConfig,
@@ -21,6 +19,7 @@ from serve_app.config.components import (
     StorageConfig,
     WebhooksConfig,
 )
+from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.serving import ServingConfig
 
 __all__ = ["AppConfig"]

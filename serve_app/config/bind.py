@@ -2,7 +2,7 @@
 
 import ipaddress
 
-from serve_app.config.components import AuthConfig, AuthMode
+from serve_app.config.http import AuthConfig, AuthMode
 
 __all__ = ["OpenOnPublicBindError", "check_bind"]
 

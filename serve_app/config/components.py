@@ -1,17 +1,13 @@
 """One settings model per component. Every field has its unit, range and reason."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 __all__ = [
-    "AuthConfig",
-    "AuthMode",
     "DatabaseConfig",
     "EngineConfig",
-    "HttpConfig",
     "ImagesConfig",
     "JobsConfig",
     "LimitsConfig",
@@ -33,61 +29,6 @@ class Section(BaseModel):
 
     # A refused value stays out of the message: it may be a secret.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class HttpConfig(Section):
-    """The wire: what the ingress accepts and how it answers."""
-
-    public_url: str | None = Field(
-        default=None,
-        pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
-        description="scheme, host and path prefix of all links; none: taken from each request",
-    )
-    max_body_bytes: int = Field(
-        default=32 * 1024**2, ge=1024, description="bytes; two base64 pictures of the default limit"
-    )
-    max_json_depth: int = Field(default=16, ge=1, le=200, description="levels of nesting")
-    max_output_pixels: int = Field(
-        default=9 * 1024**2,
-        ge=4096,
-        description="width x height of one result; an `upscale` beyond it is refused",
-    )
-    max_panorama_width_px: int = Field(
-        default=2048, ge=1024, le=8192, description="pixels; other pictures are at most 1024 wide"
-    )
-    styles: Path | None = Field(
-        default=None,
-        description="YAML file of the styles of `enhance_style`, words by name; none: the table "
-        "that comes with the service",
-    )
-    cors_origins: tuple[str, ...] = Field(
-        default=("*",), description="origins browsers may call from; the hosted API allows all"
-    )
-    real_codes_v3_v4: bool = Field(
-        default=False, description="errors with their HTTP codes; off: 200, as old clients expect"
-    )
-    real_codes_v6_v7: bool = Field(
-        default=True, description="errors with their HTTP codes; off: 200"
-    )
-    running_fetch_output: Literal["", "list"] = Field(
-        default="", description='`output` of a running fetch: "" as documented, or an empty list'
-    )
-
-
-class AuthMode(StrEnum):
-    """Who may call."""
-
-    OPEN = "open"  # any key, also none; for development
-    KEYS = "keys"  # only keys of the key table
-
-
-class AuthConfig(Section):
-    """Who may call."""
-
-    mode: AuthMode = Field(default=AuthMode.KEYS, description="open: any caller, development only")
-    force_open: bool = Field(
-        default=False, description="allow `open` on an address that is not loopback"
-    )
 
 
 class ImagesConfig(Section):
