@@ -1,5 +1,7 @@
 """Ingress: the HTTP side. Builds the FastAPI app over the service and drives accepted jobs."""
 
+import asyncio
+
 import structlog
 from ray import serve
 from ray.serve.context import _get_global_client  # private, and the only way to the bound host
@@ -8,13 +10,16 @@ from starlette.types import ASGIApp
 
 from deployments.clients import GraphClient, Stages
 from serve_app.api import create_api
+from serve_app.api.admin import Admin
 from serve_app.api.webhook import WebhookWriter
 from serve_app.config import AppConfig
 from serve_app.config.bind import check_bind
 from serve_app.jobs import Driver, open_job_store
 from serve_app.jobs.keys import SqlKeyStore
+from serve_app.jobs.models import SqlModelStore
 from serve_app.jobs.outbox import SqlOutbox
-from serve_app.models import Catalogue
+from serve_app.models import Catalogue, CatalogueView
+from serve_app.models.registry import Registry
 from serve_app.service import GenerationService, Stores
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks
@@ -46,16 +51,23 @@ class Ingress:
         self._driver.start()
         database = self._jobs.database
         stores = Stores(self._jobs, files, SqlKeyStore(database), SqlOutbox(database))
-        self._service = GenerationService(stores, catalogue, self._driver, graph, config)
+        self._models = SqlModelStore(database)
+        self._catalogue = catalogue
+        view = CatalogueView(catalogue, self._models, config.root_dir)
+        self._refresh = asyncio.create_task(view.run(config.catalogue.refresh_s))
+        self._service = GenerationService(stores, view, self._driver, graph, config)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor; see `serve.ingress`."""
-        return create_api(self._service, self._config.http, self._config.jobs)
+        config, key = self._config, self._config.auth.admin_key
+        operator = None if key is None else Admin(Registry(self._catalogue, self._models), key)
+        return create_api(self._service, config.http, config.jobs, operator)
 
     def check_health(self) -> None:
         """Raise when nobody drives jobs here any more; Serve then replaces the replica."""
         self._driver.check_health()
 
     async def __del__(self) -> None:
+        self._refresh.cancel()
         await self._driver.close()
         await self._jobs.close()

@@ -16,7 +16,7 @@ from serve_app.jobs.driver import Driver
 from serve_app.jobs.graph import Graph
 from serve_app.jobs.protocol import Idempotency, JobStore, KeyStore
 from serve_app.jobs.rate import RateLimiter
-from serve_app.models import Catalogue
+from serve_app.models import Catalogue, CatalogueView
 from serve_app.storage import names
 from serve_app.storage.link import FileLinks
 from serve_app.storage.protocol import ObjectStore
@@ -47,12 +47,12 @@ class GenerationService:
     def __init__(
         self,
         stores: Stores,
-        catalogue: Catalogue,
+        view: CatalogueView,
         driver: Driver,
         graph: Graph,
         config: AppConfig,
     ) -> None:
-        self.catalogue = catalogue
+        self._view = view
         self._jobs = stores.jobs
         self._files = stores.files
         self._keys = stores.keys
@@ -64,6 +64,15 @@ class GenerationService:
         self._background: set[asyncio.Task[Any]] = set()
         self._rate = RateLimiter(config.limits.requests_per_minute)
         self._intake = Intake(stores.files, config.images)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The served models as last seen."""
+        return self._view.now
+
+    async def catalogue_knowing(self, *ids: str) -> Catalogue:
+        """The served models, looked at anew if one of these ids is not among them."""
+        return await self._view.knowing(*ids)
 
     async def keep_input(self, field: str, text: str) -> ImageSource:
         """Keep an input picture for every run of the job: a URL as it is, inline data as a file.

@@ -8,11 +8,17 @@ from serve_app.api.schemas import GenerationBody, field_message
 from serve_app.models import AddOnType, Catalogue, ModelEntry
 from serve_app.types import LoraUse
 
-__all__ = ["loras", "problems"]
+__all__ = ["ids", "loras", "problems"]
 
 _NOUNS: dict[AddOnType, str] = {"lora": "LoRA", "vae": "VAE", "embedding": "embedding"}
 _MAX_NAMED = 16  # of one type in one request; each LoRA costs memory and time at every switch
 _MAX_SHOWN = 96  # characters of an id that a message repeats; no id of a catalogue is longer
+
+
+def ids(body: GenerationBody) -> tuple[str, ...]:
+    """All ids that a request names, as they came."""
+    vaes = () if body.vae is None else (body.vae,)
+    return (*body.lora_model, *vaes, *body.embeddings_model)
 
 
 def problems(body: GenerationBody, entry: ModelEntry, catalogue: Catalogue) -> dict[str, list[str]]:

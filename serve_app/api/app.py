@@ -4,7 +4,8 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from serve_app import __version__
-from serve_app.api import errors, file, generation, health, helper, job, model
+from serve_app.api import admin, errors, file, generation, health, helper, job, model
+from serve_app.api.admin import Admin
 from serve_app.api.middleware import middleware
 from serve_app.api.protocol import Service
 from serve_app.config import HttpConfig, JobsConfig
@@ -12,8 +13,13 @@ from serve_app.config import HttpConfig, JobsConfig
 __all__ = ["create_api"]
 
 
-def create_api(service: Service, http: HttpConfig, jobs: JobsConfig) -> FastAPI:
-    """Build the whole HTTP side; the schema of every call is at `/docs`."""
+def create_api(
+    service: Service, http: HttpConfig, jobs: JobsConfig, operator: Admin | None = None
+) -> FastAPI:
+    """Build the whole HTTP side; the schema of every call is at `/docs`.
+
+    operator: who may change the catalogue; None: nobody by HTTP.
+    """
     app = FastAPI(
         title="dreamserve",
         version=__version__,
@@ -32,4 +38,6 @@ def create_api(service: Service, http: HttpConfig, jobs: JobsConfig) -> FastAPI:
         file.router(service),
     ):
         app.include_router(routes)
+    if operator is not None:
+        app.include_router(admin.router(operator, http))
     return app

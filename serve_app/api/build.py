@@ -32,12 +32,13 @@ async def build(
     """
     if body.model_id is None:
         raise errors.ModelNotFound("no model_id")
-    entry = service.catalogue.find(body.model_id, kind)
+    catalogue = await service.catalogue_knowing(body.model_id, *addon.ids(body))
+    entry = catalogue.find(body.model_id, kind)
     problems = (
         _missing(body, kind, call.api)
         | size.problems(body, call.api, entry, http)
         | unserved.reasons(body, kind)
-        | addon.problems(body, entry, service.catalogue)
+        | addon.problems(body, entry, catalogue)
         | style.problems(body, entry, style.table(http.styles))
     )
     if problems:

@@ -54,6 +54,10 @@ class FakeService:
         self.flags = False
         self._named: dict[tuple[str, str], tuple[int, Idempotency]] = {}
 
+    async def catalogue_knowing(self, *_ids: str) -> Catalogue:
+        """Know all there is."""
+        return self.catalogue
+
     async def identify(self, key: str | None) -> str:
         """Look the key up."""
         if self.keys is None:

@@ -54,9 +54,9 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
 
     async def reload(request: Request) -> Response:
         model_id = parse(ReloadBody, await read(request)).model_id
-        if model_id not in {entry.id for entry in service.catalogue}:
+        known = await service.catalogue_knowing(model_id or "")
+        if model_id is None or model_id not in {entry.id for entry in known}:
             raise errors.ModelNotFound("model_reload")
-        assert model_id is not None, "None is no id of the catalogue"
         is_ready = (await service.readiness()).get(model_id, False)
         text = "The model is loaded." if is_ready else "The model is loading."
         return wire.response(

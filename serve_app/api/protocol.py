@@ -31,7 +31,11 @@ class Service(Protocol):
 
     @property
     def catalogue(self) -> Catalogue:
-        """The served models."""
+        """The served models as last seen; they may change between two calls."""
+        ...
+
+    async def catalogue_knowing(self, *ids: str) -> Catalogue:
+        """The served models, looked at anew if one of these ids is not among them."""
         ...
 
     async def identify(self, key: str | None) -> str:

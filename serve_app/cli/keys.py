@@ -1,17 +1,14 @@
 """`dreamserve keys`: API keys of a deployment's database."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from serve_app.config import AppConfig
-from serve_app.jobs import open_job_store
+from serve_app.cli.database import read_config, with_database
 from serve_app.jobs.keys import SqlKeyStore
 
 __all__ = ["create", "list_keys", "revoke"]
@@ -41,14 +38,4 @@ def revoke(config: Path, key_id: str) -> None:
 
 
 def _with_keys(config: Path, work: Callable[[SqlKeyStore], Awaitable[T]]) -> T:
-    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    app_config = AppConfig.model_validate(settings["applications"][0].get("args", {}))
-
-    async def connected() -> T:
-        jobs = await open_job_store(app_config.database)
-        try:
-            return await work(SqlKeyStore(jobs.database))
-        finally:
-            await jobs.close()
-
-    return asyncio.run(connected())
+    return with_database(read_config(config), lambda database: work(SqlKeyStore(database)))

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from serve_app import errors
 from serve_app.cli import demo as demo_command
-from serve_app.cli import keys, serving
+from serve_app.cli import keys, models, serving
 from serve_app.config import reference
 from serve_app.telemetry import metrics as metric_list
 
@@ -88,10 +89,49 @@ def keys_revoke(key_id: str, config: ConfigPath = Path("configs/dev.yaml")) -> N
     keys.revoke(config, key_id)
 
 
+models_app = typer.Typer(
+    name="models", no_args_is_help=True, help="The catalogue of a deployment, also at run time."
+)
+app.add_typer(models_app)
+
+
+@models_app.command("add")
+def models_add(
+    file: Annotated[Path, typer.Argument(help="entry, as in the catalogue's folder")],
+    config: ConfigPath = Path("configs/dev.yaml"),
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="do not look at the weights from this machine")
+    ] = False,
+) -> None:
+    """Add an entry while the service runs, or replace the one added under its id."""
+    models.add(config, file, is_checked=not unchecked)
+
+
+@models_app.command("remove")
+def models_remove(entry_id: str, config: ConfigPath = Path("configs/dev.yaml")) -> None:
+    """Remove an entry that was added at run time."""
+    models.remove(config, entry_id)
+
+
+@models_app.command("list")
+def models_list(config: ConfigPath = Path("configs/dev.yaml")) -> None:
+    """List all models, LoRAs, VAEs and embeddings."""
+    models.list_models(config)
+
+
+@models_app.command("verify")
+def models_verify(
+    entry_id: Annotated[str | None, typer.Argument(help="one entry; none: all")] = None,
+    config: ConfigPath = Path("configs/dev.yaml"),
+) -> None:
+    """Fetch, hash and judge weights; for one entry, print its manifest."""
+    models.verify_models(config, entry_id)
+
+
 def main() -> None:
     """Entry point of the `dreamserve` script."""
     try:
         app()
-    except ValueError as exc:  # settings: pydantic's and ours say what to change
+    except (ValueError, errors.DreamserveError) as exc:  # say what to change
         typer.echo(f"dreamserve: {exc}", err=True)
         raise SystemExit(2) from exc

@@ -18,6 +18,12 @@ class CatalogueConfig(Section):
     models: tuple[str, ...] | None = Field(
         default=None, description="ids to serve; none: every file of the folder"
     )
+    refresh_s: Seconds = Field(
+        default=5.0,
+        gt=0,
+        description="seconds between looks for entries that were added or removed at run time; an "
+        "unknown id is looked for at once",
+    )
     cache_dir: Path | None = Field(
         default=None,
         description="folder of each node for fetched weights; none: `weights` in data_dir",

@@ -4,7 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from serve_app.config.components import Section
 
@@ -63,4 +63,9 @@ class AuthConfig(Section):
     mode: AuthMode = Field(default=AuthMode.KEYS, description="open: any caller, development only")
     force_open: bool = Field(
         default=False, description="allow `open` on an address that is not loopback"
+    )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="who sends it may change the catalogue by /admin/models; none: nobody may",
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
+import structlog
 import yaml
 from pydantic import ValidationError
 
@@ -13,6 +14,8 @@ from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry, anchored
 from serve_app.types import Kind
 
 __all__ = ["Catalogue", "CatalogueError"]
+
+_log = structlog.get_logger()
 
 
 class CatalogueError(ValueError):
@@ -67,6 +70,23 @@ class Catalogue:
             (everything._entries[model_id] for model_id in config.models),
             (kept for item in add_ons if (kept := _restrict(item, config.models))),
         )
+
+    def extended(self, added: Iterable[Entry]) -> "Catalogue":
+        """Add what was added at run time. What does not fit is left out: the rest still serves."""
+        added = [entry for entry in added if not self._is_taken(entry.id)]
+        models = [entry for entry in added if isinstance(entry, ModelEntry)]
+        served = tuple(entry.id for entry in [*self, *models])
+        fitting = [_restrict(item, served) for item in added if isinstance(item, AddOn)]
+        add_ons = [item for item in fitting if item is not None]
+        return Catalogue([*self, *models], [*self.add_ons, *add_ons])
+
+    def _is_taken(self, entry_id: str) -> bool:
+        if entry_id in self:
+            _log.warning("entry_shadowed", entry_id=entry_id)  # a model file has the id by now
+        return entry_id in self
+
+    def __contains__(self, entry_id: object) -> bool:
+        return entry_id in self._entries or entry_id in self._add_ons
 
     def __iter__(self) -> Iterator[ModelEntry]:
         return iter(self._entries.values())

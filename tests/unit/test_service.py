@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,8 @@ from serve_app.config import AppConfig
 from serve_app.jobs.driver import Driver
 from serve_app.jobs.fake import FakeGraph
 from serve_app.jobs.memory import MemoryJobStore, MemoryKeyStore
-from serve_app.models import Catalogue
+from serve_app.jobs.memory_models import MemoryModelStore
+from serve_app.models import Catalogue, CatalogueView
 from serve_app.service import GenerationService, Stores
 from serve_app.storage.memory import MemoryStore
 from serve_app.types import JobState
@@ -29,7 +31,7 @@ class Bench:
         self.driver = Driver(self.jobs, self.graph, self.config.jobs, webhook_body)
         self.service = GenerationService(
             Stores(self.jobs, self.files, self.keys, self.jobs.outbox),
-            Catalogue([]),
+            CatalogueView(Catalogue([]), MemoryModelStore(), Path()),
             self.driver,
             self.graph,
             self.config,

@@ -1,6 +1,7 @@
 """Repeats, limits per key and outages, as the service words them."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -9,8 +10,9 @@ from serve_app.config import AppConfig
 from serve_app.jobs.driver import Driver
 from serve_app.jobs.fake import FakeGraph
 from serve_app.jobs.memory import MemoryJobStore, MemoryKeyStore
+from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.jobs.protocol import Idempotency
-from serve_app.models import Catalogue
+from serve_app.models import Catalogue, CatalogueView
 from serve_app.service import GenerationService, Stores
 from serve_app.storage.memory import MemoryStore
 from serve_app.types import JobState
@@ -46,7 +48,7 @@ class Bench:
         self.driver = Driver(self.jobs, self.graph, config.jobs, webhook_body)
         self.service = GenerationService(
             Stores(self.jobs, MemoryStore(), MemoryKeyStore(), self.jobs.outbox),
-            Catalogue([]),
+            CatalogueView(Catalogue([]), MemoryModelStore(), Path()),
             self.driver,
             self.graph,
             config,

@@ -1,0 +1,99 @@
+"""`/admin/models`: run-time entries of the catalogue, for whoever has the operator's key.
+
+Not part of the hosted API: real HTTP codes, one shape of errors. Without `auth.admin_key` there are
+no such paths.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+
+import orjson
+from fastapi import APIRouter
+from pydantic import SecretStr, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serve_app import errors
+from serve_app.api import body
+from serve_app.api.body import Fields
+from serve_app.config import HttpConfig
+from serve_app.models.entry import AddOn, Entry, read_entry
+from serve_app.models.registry import Registry
+
+__all__ = ["Admin", "router"]
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """What operators may do, and the key that says who is one."""
+
+    registry: Registry
+    key: SecretStr
+
+    def check(self, request: Request) -> None:
+        """Let the holder of the key in. Takes the same time whatever was sent.
+
+        Raises:
+            errors.InvalidKey: no key, or another one.
+        """
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        sent = hashlib.sha256(token.strip().encode("utf-8", "replace")).digest()
+        wanted = hashlib.sha256(self.key.get_secret_value().encode()).digest()
+        if not hmac.compare_digest(sent, wanted) or scheme.lower() != "bearer":
+            raise errors.InvalidKey("admin")
+
+
+def router(admin: Admin, http: HttpConfig) -> APIRouter:
+    """Make the routes."""
+    routes = APIRouter(prefix="/admin/models", tags=["Administration"])
+
+    @routes.get("", summary="All entries of the catalogue")
+    async def list_entries(request: Request) -> Response:
+        admin.check(request)
+        entries = await admin.registry.entries()
+        return _json({"models": [_row(entry, is_added) for entry, is_added in entries]})
+
+    @routes.post("", summary="Add an entry, or replace the run-time entry of the same id")
+    async def add(request: Request) -> Response:
+        admin.check(request)
+        entry = _read(await body.read(request, http.max_json_depth))
+        await admin.registry.add(entry)
+        return _json(_row(entry, True), 201)
+
+    @routes.delete("/{model_id}", summary="Remove a run-time entry")
+    async def remove(request: Request, model_id: str) -> Response:
+        admin.check(request)
+        await admin.registry.remove(model_id)
+        return Response(status_code=204)
+
+    return routes
+
+
+def _read(fields: Fields) -> Entry:
+    """Read the fields of a model file.
+
+    Raises:
+        errors.InvalidFields: they are none; what was sent is not repeated.
+    """
+    try:
+        return read_entry(fields)
+    except ValidationError as exc:
+        messages: dict[str, list[str]] = {}
+        for problem in exc.errors(include_url=False, include_context=False, include_input=False):
+            field = ".".join(str(part) for part in problem["loc"])[:96] or "entry"
+            messages.setdefault(field, []).append(problem["msg"])
+        raise errors.InvalidFields(messages) from exc
+
+
+def _row(entry: Entry, is_added: bool) -> dict[str, object]:
+    return {
+        "id": entry.id,
+        "type": entry.type if isinstance(entry, AddOn) else "model",
+        "added_at_run_time": is_added,
+        "entry": entry.model_dump(mode="json", exclude_unset=True),
+    }
+
+
+def _json(content: dict[str, object], status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, media_type="application/json")

@@ -1,0 +1,112 @@
+"""Run-time entries by HTTP, for whoever has the admin key."""
+
+import json
+
+import httpx2
+import pytest
+from pydantic import SecretStr
+
+from serve_app.api import create_api
+from serve_app.api.admin import Admin
+from serve_app.api.fake import FakeService
+from serve_app.config import HttpConfig, JobsConfig
+from serve_app.jobs.memory_models import MemoryModelStore
+from serve_app.models import Catalogue, ModelEntry
+from serve_app.models.registry import Registry
+from serve_app.types import Kind
+
+KEY = "an-operators-key-of-some-length"
+ENTRY = {"id": "tail", "source": "weights", "kinds": ["text2img"], "placement": "pool"}
+
+
+@pytest.fixture
+def store():
+    return MemoryModelStore()
+
+
+@pytest.fixture
+async def http(store):
+    hot = ModelEntry(id="hot", source="weights", kinds=tuple(Kind))
+    admin = Admin(Registry(Catalogue([hot]), store), SecretStr(KEY))
+    app = create_api(FakeService([hot]), HttpConfig(), JobsConfig(), admin)
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=app),
+        base_url="http://testserver",
+        headers={"authorization": f"Bearer {KEY}"},
+        trust_env=False,
+    ) as client:
+        yield client
+
+
+async def test_entry_is_added_listed_and_removed(http, store):
+    added = await http.post("/admin/models", json=ENTRY)
+    assert added.status_code == 201
+    row = {"id": "tail", "type": "model", "added_at_run_time": True, "entry": ENTRY}
+    assert added.json() == row
+    listed = (await http.get("/admin/models")).json()["models"]
+    assert [item["id"] for item in listed] == ["hot", "tail"]
+    assert listed[1] == row
+    assert (await http.delete("/admin/models/tail")).status_code == 204
+    assert await store.entries() == []
+    assert (await http.delete("/admin/models/tail")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "Bearer", "Bearer ", f"Basic {KEY}", KEY, f"Bearer {KEY[:-1]}", f"Bearer {KEY}x"],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/admin/models"), ("POST", "/admin/models"), ("DELETE", "/admin/models/tail")],
+)
+async def test_nobody_else_gets_in(http, store, method, path, header):
+    answer = await http.request(method, path, headers={"authorization": header}, json=ENTRY)
+    assert (answer.status_code, answer.json()["reason"]) == (401, "invalid_key")
+    assert await store.version() == 0
+
+
+async def test_without_a_key_there_are_no_such_paths(api):
+    for method, path in (("GET", "/admin/models"), ("DELETE", "/admin/models/x")):
+        answer = await api.http.request(method, path, headers={"authorization": "Bearer None"})
+        assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"id": "../../etc/passwd"}, "id"),
+        ({"id": "a/b"}, "id"),
+        ({"id": ""}, "id"),
+        ({"id": "x" * 10_000}, "id"),
+        ({"id": None}, "id"),
+        ({"id": "hot"}, "id"),
+        ({"source": None}, "source"),
+        ({"source": {"hub": "../x"}}, "source.HubSource.hub"),
+        ({"sha256": "nonsense"}, "sha256"),
+        ({"sha256": {"../x.safetensors": "0" * 64}}, "sha256"),
+        ({"base_config": "weights"}, "entry"),
+        ({"placement": "own"}, "placement"),
+        ({"surprise": 1}, "surprise"),
+        ({"type": "lora"}, "kinds"),
+        ({"type": "checkpoint"}, "type"),
+    ],
+    ids=lambda value: json.dumps(value)[:40],
+)
+async def test_bad_entry_is_refused_by_its_field(http, store, changes, field):
+    answer = await http.post("/admin/models", json=ENTRY | changes)
+    assert answer.status_code == 400
+    assert field in answer.json()["message"]
+    assert len(answer.content) < 2000
+    assert await store.version() == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"id: tail", b"{" * 100_000, b"\xff"])
+async def test_body_that_is_no_entry_is_refused(http, content):
+    answer = await http.post("/admin/models", content=content)
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("entry_id", ["nope", "hot", "a%2Fb", "..%2F..%2Fetc", "%00", "x" * 10_000])
+async def test_remove_of_what_was_not_added_is_refused(http, entry_id):
+    answer = await http.delete(f"/admin/models/{entry_id}")
+    assert answer.status_code in (400, 404)

@@ -1,0 +1,90 @@
+"""`dreamserve models` against a database in a file."""
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from serve_app.cli.main import app
+
+
+@pytest.fixture
+def deployment(tmp_path):
+    """A Serve config file with one model and an empty database."""
+    args = {"root_dir": str(tmp_path), "catalogue": {"path": "models"}}
+    config = tmp_path / "serve.yaml"
+    config.write_text(yaml.safe_dump({"applications": [{"args": args}]}))
+    (tmp_path / "models").mkdir()
+    save_file({"w": np.ones(3, np.float32)}, tmp_path / "w.safetensors")
+    (tmp_path / "models" / "hot.yaml").write_text("id: hot\nsource: .\nkinds: [text2img]\n")
+    return config
+
+
+@pytest.fixture
+def run(deployment):
+    def call(*arguments):
+        return CliRunner().invoke(app, ["models", *arguments, "--config", str(deployment)])
+
+    return call
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(**changes):
+        entry = {"id": "ink", "type": "lora", "source": "w.safetensors", **changes}
+        (tmp_path / "entry.yaml").write_text(yaml.safe_dump(entry))
+        return str(tmp_path / "entry.yaml")
+
+    return write
+
+
+def test_entry_is_added_listed_and_removed(run, write):
+    assert run("add", write()).output == "ink\n"
+    rows = run("list").output
+    assert "run time" in next(line for line in rows.splitlines() if "ink" in line)
+    assert "file" in next(line for line in rows.splitlines() if "hot" in line)
+    assert run("remove", "ink").exit_code == 0
+    assert run("remove", "ink").exit_code == 1
+    assert "ink" not in run("list").output
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "none.safetensors"}, "does not exist"),
+        ({"source": "old.ckpt"}, "pickle"),
+        ({"sha256": "0" * 64}, "has the sha256"),
+        ({"id": "hot"}, "taken by a model file"),
+        ({"models": ["nope"]}, "models that do not exist: nope"),
+        ({"id": "../../etc/passwd"}, "pattern"),
+    ],
+    ids=["missing", "pickle", "hash", "equal-id", "unknown-model", "path-as-id"],
+)
+def test_bad_entry_is_not_added(run, write, tmp_path, changes, message):
+    (tmp_path / "old.ckpt").write_bytes(b"\x80\x04.")
+    result = run("add", write(**changes))
+    assert result.exit_code != 0
+    assert message in result.output + str(result.exception)
+    assert "ink" not in run("list").output
+
+
+def test_file_that_is_no_yaml_is_refused(run, tmp_path):
+    (tmp_path / "entry.yaml").write_text("{")
+    assert run("add", str(tmp_path / "entry.yaml")).exit_code == 1
+
+
+def test_unchecked_entry_needs_no_weights_here(run, write):
+    assert run("add", "--unchecked", write(source="/on/the/nodes.safetensors")).exit_code == 0
+    assert run("verify", "ink").exit_code == 1
+
+
+def test_verify_prints_a_manifest_that_can_be_added(run, write):
+    run("add", write())
+    manifest = yaml.safe_load(run("verify", "ink").output.partition("\n")[2])
+    assert run("add", write(**manifest)).exit_code == 0
+    assert run("verify").output.count("sound") == 2
+
+
+def test_verify_of_an_unknown_id_fails(run):
+    assert run("verify", "nope").exit_code == 1
