@@ -17,6 +17,7 @@
     |   +-- NonFiniteLatents   500
     |   +-- OutOfMemory        503  retryable
     +-- ModelLoadFailed        503  retryable: the weights could not be had, or do not fit
+    +-- ReloadFailed           500  the weights of a model could not be taken up
     +-- SafetyCheckFailed      500  nothing unchecked leaves
     +-- StorageUnavailable     503  retryable
     +-- JobStoreUnavailable    503  retryable
@@ -52,6 +53,7 @@ __all__ = [
     "OutOfMemory",
     "Overloaded",
     "RateLimited",
+    "ReloadFailed",
     "ReplicaLost",
     "SafetyCheckFailed",
     "StorageUnavailable",
@@ -255,6 +257,13 @@ class ModelLoadFailed(DreamserveError):
     code = "model_load_failed"
     message = "Failed: the model could not be loaded. Please try again later."
     retryable = True
+
+
+class ReloadFailed(DreamserveError):
+    """The weights that a model should serve could not be taken up: `ReloadFailed(id, reason)`."""
+
+    code = "reload_failed"
+    message = "The model could not be reloaded."
 
 
 class SafetyCheckFailed(DreamserveError):

@@ -18,6 +18,7 @@ from serve_app.config.components import (
     WebhooksConfig,
 )
 from serve_app.config.http import AuthConfig, HttpConfig
+from serve_app.config.reload import ReloadConfig
 from serve_app.config.serving import DeploymentOptions, ServingConfig
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "JobsConfig",
     "LimitsConfig",
     "LoggingConfig",
+    "ReloadConfig",
     "SafetyConfig",
     "ServingConfig",
     "StorageConfig",

@@ -20,6 +20,7 @@ from serve_app.config.components import (
     WebhooksConfig,
 )
 from serve_app.config.http import AuthConfig, HttpConfig
+from serve_app.config.reload import ReloadConfig
 from serve_app.config.serving import ServingConfig
 
 __all__ = ["AppConfig"]
@@ -46,6 +47,7 @@ class AppConfig(BaseSettings):
     catalogue: CatalogueConfig = CatalogueConfig()
     images: ImagesConfig = ImagesConfig()
     engine: EngineConfig = EngineConfig()
+    reload: ReloadConfig = ReloadConfig()
     safety: SafetyConfig = SafetyConfig()
     storage: StorageConfig = StorageConfig()
     database: DatabaseConfig = DatabaseConfig()

@@ -1,9 +1,11 @@
 """What the engine counts. Written on the engine thread; a snapshot can be taken from anywhere."""
 
+import dataclasses
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Counters", "EngineSnapshot"]
+__all__ = ["Counters", "EngineSnapshot", "total"]
 
 _WINDOW_S = 10.0  # over which rates are taken
 _PICTURES_S = 60.0  # those of pictures, of which there may be few
@@ -97,3 +99,30 @@ class Counters:
             stage_s=dict(self.stage_s),
             row_caps=row_caps,
         )
+
+
+_SUMMED = (
+    "waiting",
+    "parked",
+    "forwards",
+    "rows",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "out_of_memory",
+    "switches",
+)
+
+
+def total(now: EngineSnapshot, others: Sequence[EngineSnapshot]) -> EngineSnapshot:
+    """Add what other engines of the same model hold and did; rates and row caps stay as they are.
+
+    Totals may then never fall, although engines come and go.
+    """
+    everyone = (now, *others)
+    stage_s: dict[str, float] = {}
+    for snapshot in everyone:
+        for stage, seconds in snapshot.stage_s.items():
+            stage_s[stage] = stage_s.get(stage, 0.0) + seconds
+    sums = {name: sum(getattr(snapshot, name) for snapshot in everyone) for name in _SUMMED}
+    return dataclasses.replace(now, stage_s=stage_s, **sums)

@@ -11,6 +11,7 @@ from serve_app.engine.protocol import Painter
 from serve_app.models import AddOn, ModelEntry
 from serve_app.models.weights import resolve
 from serve_app.pipelines.fake import FakePainter
+from serve_app.pipelines.weights import make_painter
 
 __all__ = ["FakePainter", "load_painter"]
 
@@ -33,12 +34,8 @@ def load_painter(
         ValueError: an architecture that is not served.
     """
     if config.painter == "fake":
-        return FakePainter(config.fake_step_s, entry.native_size_px, entry.kinds)
-    # Here and not above: the painter needs torch, the fake does not.
-    from serve_app.pipelines.loader import load_checkpoint  # noqa: PLC0415
-    from serve_app.pipelines.painter import WeavePainter  # noqa: PLC0415
-
+        return make_painter(entry, config)
     catalogue = catalogue or CatalogueConfig()
     found = resolve(entry, catalogue)
     fitting = [resolve(item, catalogue) for item in add_ons if item.fits(entry.id)]
-    return WeavePainter(found, config, load_checkpoint(found, config, fitting))
+    return make_painter(found, config, fitting)

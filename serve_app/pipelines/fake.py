@@ -22,14 +22,20 @@ class FakePainter:
         step_s: seconds that one denoising step takes.
         native_px: least side of an inpaint's crop, pixels.
         kinds: what it paints.
+        mark: changes every picture, as other weights would.
     """
 
     def __init__(
-        self, step_s: float = 0.0, native_px: int = 512, kinds: tuple[Kind, ...] = tuple(Kind)
+        self,
+        step_s: float = 0.0,
+        native_px: int = 512,
+        kinds: tuple[Kind, ...] = tuple(Kind),
+        mark: str = "",
     ) -> None:
         self._step_s = step_s
         self._native_px = native_px
         self._kinds = kinds
+        self._mark = mark
         self._is_closed = False
         self._progress: dict[int, float] = {}
         self._counters = Counters()
@@ -50,7 +56,7 @@ class FakePainter:
                     raise errors.ReplicaLost("the painter is closed")
         finally:
             self._progress.pop(job_id, None)
-        pictures = tuple(_picture(one, canvas) for one in sample_specs(spec))
+        pictures = tuple(_picture(one, canvas, self._mark) for one in sample_specs(spec))
         self._counters.succeed(time.monotonic(), len(pictures))
         return Pictures(
             pictures=pictures,
@@ -77,10 +83,10 @@ class FakePainter:
         self._is_closed = True
 
 
-def _picture(spec: GenerationSpec, canvas: Canvas | None) -> Picture:
-    """Draw a plain colour with a little noise, all from a hash of the spec."""
+def _picture(spec: GenerationSpec, canvas: Canvas | None, mark: str) -> Picture:
+    """Draw a plain colour with a little noise, all from a hash of the spec and the mark."""
     painted = spec.model_dump_json(exclude={"upscale"})  # what comes after the painting
-    digest = hashlib.sha256(painted.encode()).digest()
+    digest = hashlib.sha256((painted + mark).encode()).digest()
     random = np.random.default_rng(int.from_bytes(digest))
     height, width = canvas.size if canvas else (spec.height, spec.width)
     colour = random.integers(0, 224, 3)

@@ -18,6 +18,7 @@ from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import family_of
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.schedulers import Schedulers
+from serve_app.pipelines.soundness import check_complete, check_finite, detach_from_files
 from serve_app.pipelines.variants import Variants
 
 __all__ = ["load_checkpoint"]
@@ -30,7 +31,7 @@ def load_checkpoint(
 
     Raises:
         OSError: no such file, or it is no checkpoint.
-        ValueError: an architecture that is not served.
+        ValueError: an architecture that is not served, or weights that are not sound.
     """
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
@@ -43,10 +44,10 @@ def load_checkpoint(
     base.to(device)
     fitting = [item for item in add_ons if not item.models or entry.id in item.models]
     embeddings = Embeddings(base, [item for item in fitting if item.type == "embedding"])
-    for component in base.components.values():
-        if isinstance(component, torch.nn.Module):
-            component.eval().requires_grad_(False)
     vaes = {item.id: load_vae(item.path, base.vae) for item in fitting if item.type == "vae"}
+    for name, component in {**base.components, **vaes}.items():
+        if isinstance(component, torch.nn.Module):
+            _settle(name, component, device)
     loras = {item.id: item.path for item in fitting if item.type == "lora"}
     perturbation = Perturbation(getattr(base, family.denoiser))
     return Checkpoint(
@@ -65,6 +66,14 @@ def load_checkpoint(
         native_px=entry.native_size_px,
         config=config,
     )
+
+
+def _settle(name: str, component: torch.nn.Module, device: torch.device) -> None:
+    """Make a loaded module ready to serve; raises ValueError when its weights are not finite."""
+    component.eval().requires_grad_(False)
+    check_finite(name, component)
+    if device.type == "cpu":
+        detach_from_files(component)
 
 
 def _device(name: str) -> torch.device:
@@ -87,5 +96,7 @@ def _load(entry: ModelEntry) -> DiffusionPipeline:
     }
     options = {"dtype": getattr(torch, entry.dtype), "local_files_only": True, **left_out}
     if is_folder:
-        return cls.from_pretrained(folder, **options)
+        pipeline = cls.from_pretrained(folder, **options)
+        check_complete(pipeline, folder)
+        return pipeline
     return cls.from_single_file(str(entry.path), config=str(folder), **options)

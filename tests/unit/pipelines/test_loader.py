@@ -73,13 +73,12 @@ def test_load_unserved_architecture_is_refused(
         load_checkpoint(make_entry(source=tmp_path), CPU)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_load_weights_that_paint_no_numbers_is_refused(
-    make_entry: Callable[..., ModelEntry], folder: Path, tmp_path: Path, bad: float
+    make_entry: Callable[..., ModelEntry], folder: Path, tmp_path: Path
 ) -> None:
     checkpoint = load_checkpoint(make_entry(), CPU)
     weight = checkpoint.base.unet.conv_out.weight
-    weight.copy_(torch.full_like(weight, bad))
+    weight.copy_(torch.full_like(weight, torch.finfo(weight.dtype).max))
     checkpoint.base.save_pretrained(tmp_path)
     with pytest.raises(errors.NonFiniteLatents):
         load_painter(make_entry(source=tmp_path), CPU)

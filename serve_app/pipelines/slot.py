@@ -1,0 +1,158 @@
+"""`Slot`: the painter that serves now, and those that finish what they began before it came."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from serve_app import errors
+from serve_app.engine.metrics import Counters, EngineSnapshot, total
+from serve_app.engine.protocol import Painter
+from serve_app.models.protocol import Desired
+
+__all__ = ["Served", "Slot"]
+
+
+@dataclass(slots=True, eq=False)
+class Served:
+    """A painter with the weights that it holds.
+
+    desired: what they were loaded for. digest: of their files. load_s: seconds that loading took.
+    uses: paints at work, counted by the slot.
+    """
+
+    painter: Painter
+    desired: Desired
+    digest: str
+    load_s: float
+    uses: int = 0
+
+
+class Slot:
+    """Room for one painter, or for two while one takes over from another.
+
+    Paints hold the painter that they began with; one that was replaced is closed after the last of
+    them. Everything runs on the event loop but `close`, which any thread may call.
+
+    Args:
+        tidy: gives the memory of a painter that is gone back to the device; blocks.
+    """
+
+    def __init__(self, tidy: Callable[[], None] = lambda: None) -> None:
+        self._tidy = tidy
+        self._current: Served | None = None
+        self._leaving: set[Served] = set()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._closing: set[asyncio.Task[None]] = set()
+        self._past = _nothing()
+        self._is_closed = False
+
+    @property
+    def current(self) -> Served | None:
+        """What new paints get; None while there is nothing."""
+        return self._current
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no painter any more."""
+        return self._is_closed
+
+    @contextlib.asynccontextmanager
+    async def use(self) -> AsyncIterator[Served]:
+        """Hold the current painter; waits for one while the slot is empty.
+
+        Raises:
+            errors.ReplicaLost: the slot is closed.
+        """
+        await self._until(lambda: self._current is not None or self._is_closed)
+        served = self._current
+        if served is None:
+            raise errors.ReplicaLost("the painter is closed")
+        served.uses += 1
+        try:
+            yield served
+        finally:
+            served.uses -= 1
+            self._wake()
+            if served in self._leaving and served.uses == 0:
+                self._start_closing(served)
+
+    def put(self, served: Served) -> None:
+        """Let new paints have this painter; the one before is closed when its last paint ends."""
+        if self._is_closed:
+            self._leaving.add(served)
+            self._start_closing(served)
+            return
+        replaced, self._current = self._current, served
+        self._wake()
+        if replaced is not None:
+            self._leaving.add(replaced)
+            if replaced.uses == 0:
+                self._start_closing(replaced)
+
+    async def empty(self) -> None:
+        """Let new paints wait, and close the current painter when its last paint has ended."""
+        served, self._current = self._current, None
+        if served is not None:
+            self._leaving.add(served)
+            if served.uses == 0:
+                self._start_closing(served)
+        del served
+        await self._until(lambda: not self._leaving)
+        await asyncio.gather(*self._closing)
+
+    def close(self) -> None:
+        """Close all painters; paints at work and waiting fail. Idempotent, blocks."""
+        self._is_closed = True
+        for served in self.held():
+            served.painter.close()
+        self._wake()
+
+    def held(self) -> list[Served]:
+        """The current painter and those that are leaving."""
+        current = [] if self._current is None else [self._current]
+        return [*current, *self._leaving]
+
+    def snapshot(self) -> EngineSnapshot:
+        """Count what all painters did, those that are gone too; rates are the current one's."""
+        leaving = [served.painter.snapshot() for served in list(self._leaving)]
+        now = _nothing() if self._current is None else self._current.painter.snapshot()
+        return total(now, [self._past, *leaving])
+
+    def _start_closing(self, served: Served) -> None:
+        task = asyncio.get_running_loop().create_task(self._close_one(served))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close_one(self, served: Served) -> None:
+        try:
+            await asyncio.to_thread(served.painter.close)
+        finally:
+            self._past = total(served.painter.snapshot(), [self._past])
+            self._leaving.discard(served)
+            del served  # or it would outlive the tidying below
+            await asyncio.to_thread(self._tidy)
+            self._wake()
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            changed = asyncio.get_running_loop().create_future()
+            self._waiting.append(changed)
+            await changed
+
+    def _wake(self) -> None:
+        """Have everybody look again; from any thread."""
+        waiting, self._waiting = self._waiting, []
+        for changed in waiting:
+            with contextlib.suppress(RuntimeError):  # its event loop is closed
+                changed.get_loop().call_soon_threadsafe(_resolve, changed)
+
+
+def _resolve(changed: "asyncio.Future[None]") -> None:
+    if not changed.done():
+        changed.set_result(None)
+
+
+def _nothing() -> EngineSnapshot:
+    return Counters().snapshot(time.monotonic(), 0, 0, {})

@@ -1,0 +1,74 @@
+"""Whether weights are sound: complete, finite, and in memory that no file can change.
+
+A one-step picture shows most harm, but not a NaN in a word that it did not use, nor a layer of the
+text encoder that transformers made up because its tensor is missing.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import safetensors
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+from transformers import PreTrainedModel
+
+__all__ = ["check_complete", "check_files", "check_finite", "detach_from_files"]
+
+
+def check_files(source: Path) -> None:
+    """Read every tensor of the safetensors files, one at a time.
+
+    Raises:
+        ValueError: a tensor holds NaN or infinity.
+        SafetensorError: a file is truncated or no safetensors file.
+    """
+    for file in [source] if source.is_file() else sorted(source.rglob("*.safetensors")):
+        with safetensors.safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  # no mapping
+                _check_tensor(f"{file.name}: {name}", opened.get_tensor(name))
+
+
+def check_finite(part: str, module: nn.Module) -> None:
+    """Look at all weights as they are on the device; raises ValueError at NaN or infinity."""
+    for name, tensor in module.state_dict().items():
+        _check_tensor(f"{part}: {name}", tensor)
+
+
+def check_complete(pipeline: DiffusionPipeline, folder: Path) -> None:
+    """Raise ValueError when a model of transformers has weights that are in no file.
+
+    transformers draws what is missing at random, and says so in its log only; diffusers refuses.
+    Names in files differ from those in memory, between versions too, so shapes are compared.
+    """
+    for part, module in pipeline.components.items():
+        if not isinstance(module, PreTrainedModel):
+            continue
+        whole = folder / part / "model.safetensors"
+        files = [whole] if whole.exists() else sorted((folder / part).glob("model-*.safetensors"))
+        if not files:
+            continue  # pickles, where they are allowed
+        missing = Counter(tuple(weight.shape) for weight in module.parameters())
+        missing.subtract(shape for file in files for shape in _shapes(file))
+        if absent := [shape for shape, count in missing.items() if count > 0]:
+            raise ValueError(f"{part}: no tensor for weights of shape {absent[0]}")
+
+
+def detach_from_files(module: nn.Module) -> None:
+    """Copy weights that are mapped from files into memory of their own.
+
+    On the CPU safetensors maps files; overwriting one in place would change weights that serve, and
+    truncating it would kill the process.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
+
+
+def _check_tensor(name: str, tensor: torch.Tensor) -> None:
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name} holds NaN or infinity")
+
+
+def _shapes(file: Path) -> list[tuple[int, ...]]:
+    with safetensors.safe_open(file, "pt") as opened:
+        return [tuple(opened.get_slice(name).get_shape()) for name in opened.keys()]  # noqa: SIM118

@@ -1,0 +1,154 @@
+"""`Weights`: what a `Resident` needs to get at the weights of its model; those of the catalogue."""
+
+import gc
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from serve_app import errors
+from serve_app.config import CatalogueConfig, EngineConfig
+from serve_app.engine.protocol import Painter
+from serve_app.models import AddOn, ModelEntry
+from serve_app.models.protocol import Desired
+from serve_app.models.weights import digest, resolve
+from serve_app.pipelines.fake import FakePainter
+
+__all__ = ["CatalogueWeights", "Found", "Held", "Weights", "make_painter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Weights that serve or did. digest: of their files; equal digests are equal weights."""
+
+    desired: Desired
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Held):
+    """Weights that are here. Both functions block; bad files may make them raise anything.
+
+    check: raises when the files alone tell that they are bad; takes little memory.
+    load: loads them and paints one step; `errors.OutOfMemory` when they do not fit.
+    """
+
+    check: Callable[[], None]
+    load: Callable[[], Painter]
+
+
+class Weights(Protocol):
+    """The weights of one model. Both methods block."""
+
+    def find(self, desired: Desired) -> Found:
+        """Get the files and hold them against what the catalogue knows; may raise anything."""
+        ...
+
+    def tidy(self) -> None:
+        """Give memory that nothing refers to any more back to the device."""
+        ...
+
+
+class CatalogueWeights:
+    """The weights of a catalogue entry, with what requests may add to them.
+
+    Args:
+        entry: the model.
+        add_ons: what requests may name as `loras`, `vae` and `embeddings`.
+        catalogue: how weights are had.
+        engine: what paints.
+    """
+
+    def __init__(
+        self,
+        entry: ModelEntry,
+        add_ons: Sequence[AddOn],
+        catalogue: CatalogueConfig,
+        engine: EngineConfig,
+    ) -> None:
+        self._entry = entry
+        self._add_ons = [add_on for add_on in add_ons if add_on.fits(entry.id)]
+        self._catalogue = catalogue
+        self._engine = engine
+
+    def find(self, desired: Desired) -> Found:
+        """Get the files onto this node and hash them; see the protocol.
+
+        Raises:
+            errors.WeightsRefused: they cannot be had or may not be loaded.
+        """
+        if self._engine.painter == "fake" and not _may_exist(self._entry):
+            make = partial(make_painter, self._entry, self._engine)
+            return Found(desired, "", check=lambda: None, load=make)
+        entry = resolve(self._entry, self._catalogue, desired.revision)
+        add_ons = [resolve(add_on, self._catalogue) for add_on in self._add_ons]
+        return Found(
+            desired,
+            _digest(entry, add_ons),
+            check=partial(self._check, entry),
+            load=partial(self._load, entry, add_ons),
+        )
+
+    def tidy(self) -> None:
+        """Collect garbage, on the device too; see the protocol."""
+        gc.collect()
+        if self._engine.painter == "weave":
+            import torch  # noqa: PLC0415  # the fake painter needs none
+
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _check(self, entry: ModelEntry) -> None:
+        if self._engine.painter == "weave":
+            from serve_app.pipelines.soundness import check_files  # noqa: PLC0415
+
+            check_files(entry.path)
+
+    def _load(self, entry: ModelEntry, add_ons: Sequence[AddOn]) -> Painter:
+        before = _digest(entry, add_ons)
+        painter = make_painter(entry, self._engine, add_ons, before)
+        if _digest(entry, add_ons) != before:
+            painter.close()
+            raise errors.WeightsRefused(entry.id, "the files changed while they were loaded")
+        return painter
+
+
+def make_painter(
+    entry: ModelEntry, config: EngineConfig, add_ons: Sequence[AddOn] = (), mark: str = ""
+) -> Painter:
+    """Load resolved entries and start an engine. Blocks, perhaps for minutes.
+
+    mark: of the weights; shows in the pictures of the fake painter.
+
+    Raises:
+        errors.GenerationFailed: the weights do not paint; `errors.OutOfMemory` where they do not
+            fit.
+        OSError: they are no checkpoint.
+        ValueError: an architecture that is not served, or the weights are not sound.
+    """
+    if config.painter == "fake":
+        return FakePainter(config.fake_step_s, entry.native_size_px, entry.kinds, mark)
+    # Here and not above: the painter needs torch, the fake does not.
+    import torch  # noqa: PLC0415
+
+    from serve_app.pipelines.loader import load_checkpoint  # noqa: PLC0415
+    from serve_app.pipelines.painter import WeavePainter  # noqa: PLC0415
+
+    try:
+        return WeavePainter(entry, config, load_checkpoint(entry, config, add_ons))
+    except (torch.OutOfMemoryError, MemoryError) as exc:
+        raise errors.OutOfMemory(str(exc)) from exc
+
+
+def _may_exist(entry: ModelEntry) -> bool:
+    return not isinstance(entry.source, Path) or entry.source.exists()
+
+
+def _digest(entry: ModelEntry, add_ons: Sequence[AddOn]) -> str:
+    """Hash all that is loaded; what did not change is not read again."""
+    paths = [entry.path, *(add_on.path for add_on in add_ons)]
+    if isinstance(entry.base_config, Path):
+        paths.append(entry.base_config)
+    return hashlib.sha256(" ".join(digest(path) for path in paths).encode()).hexdigest()

@@ -1,0 +1,38 @@
+"""A model store, files in memory, and residents over both."""
+
+import asyncio
+
+import pytest
+
+from serve_app.config import ReloadConfig
+from serve_app.jobs.memory_models import MemoryModelStore
+from serve_app.pipelines.reporter import Reporter
+from serve_app.pipelines.resident import Resident
+from tests.residents import MODEL, Files
+
+
+@pytest.fixture
+def files():
+    return Files()
+
+
+@pytest.fixture
+def store():
+    return MemoryModelStore()
+
+
+@pytest.fixture
+async def make(files, store):
+    made = []
+
+    async def make(replica="a", source=files, **settings):
+        config = ReloadConfig(poll_s=0.05, report_s=0.05, **settings)
+        resident = Resident(MODEL, Reporter(MODEL, replica, store, config), source, config)
+        made.append(resident)
+        await resident.start()
+        return resident
+
+    yield make
+    files.go.set()
+    for resident in made:
+        await asyncio.to_thread(resident.close)
