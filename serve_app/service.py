@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from serve_app import errors
@@ -13,6 +14,7 @@ from serve_app.config import AppConfig
 from serve_app.config.http import AuthMode
 from serve_app.intake import Intake
 from serve_app.jobs.driver import Driver
+from serve_app.jobs.gate import Gate
 from serve_app.jobs.graph import Graph
 from serve_app.jobs.protocol import Idempotency, JobStore, KeyStore
 from serve_app.jobs.rate import RateLimiter
@@ -28,7 +30,6 @@ __all__ = ["OPEN_KEY_ID", "GenerationService", "Stores"]
 T = TypeVar("T")
 
 OPEN_KEY_ID = "open"  # owner of every job when nobody is asked for a key
-_WATCH_S = 0.25  # between looks at a job that another process drives
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class GenerationService:
         self._config = config
         self._background: set[asyncio.Task[Any]] = set()
         self._rate = RateLimiter(config.limits.requests_per_minute)
+        self._gate = Gate(stores.jobs, config.jobs.max_open)
         self._intake = Intake(stores.files, config.images)
 
     @property
@@ -82,6 +84,14 @@ class GenerationService:
         """
         return await self._intake.keep(field, text)
 
+    async def check_room(self) -> None:
+        """Refuse a call of which nothing is known yet, while no job is accepted.
+
+        Raises:
+            errors.Overloaded: too many jobs are open.
+        """
+        await self._gate.check()
+
     async def admit(self, key_id: str, idempotency: Idempotency | None = None) -> Job | None:
         """Refuse a generation call before any work; a repeated one gets the job it has already.
 
@@ -90,10 +100,13 @@ class GenerationService:
             errors.RateLimited: this key sends too much, or has too many open jobs.
             errors.InvalidRequest: the idempotency key came with another request before.
         """
-        repeated = await self._jobs.admit(
-            key_id, self._config.jobs.max_open, self._max_open_per_key, self._timed(idempotency)
-        )
+        repeated: Job | None = None
+        if idempotency is not None or self._tells_keys_apart:
+            repeated = await self._jobs.admit(
+                key_id, self._config.jobs.max_open, self._max_open_per_key, self._timed(idempotency)
+            )
         if repeated is None:
+            await self._gate.check()
             await self._count(key_id)
         return repeated
 
@@ -118,16 +131,8 @@ class GenerationService:
 
         When the caller is cancelled, because its client left, so is the job if the flag says so.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + hold_s
         try:
-            while True:
-                left_s = deadline - loop.time()
-                job = await self._seen(job_id, is_last=left_s <= 0)
-                if job is not None and (job.state.is_final or left_s <= 0):
-                    return job
-                if not await self._driver.wait(job_id, left_s):
-                    await asyncio.sleep(min(_WATCH_S, left_s))
+            return await self._wait(job_id, asyncio.get_running_loop().time() + hold_s)
         except asyncio.CancelledError:
             if cancel_if_left:
                 await asyncio.shield(self._in_background(self._cancel(job_id)))
@@ -267,6 +272,17 @@ class GenerationService:
             raise errors.JobNotFound(job_id)
         return job
 
+    async def _wait(self, job_id: int, deadline: float) -> Job:
+        clock = asyncio.get_running_loop().time
+        if self._driver.drives(job_id):  # and so it has not ended: nothing to see yet
+            await self._driver.wait(job_id, deadline - clock())
+        while True:
+            left_s = deadline - clock()
+            job = await self._seen(job_id, is_last=left_s <= 0)
+            if job is not None and (job.state.is_final or left_s <= 0):
+                return job
+            await self._driver.wait(job_id, left_s)
+
     async def _seen(self, job_id: int, *, is_last: bool) -> Job | None:
         """Read a job that is waited for; a short outage of the store must not end the wait."""
         try:
@@ -283,13 +299,21 @@ class GenerationService:
         return job
 
     async def _accept(self, request: JobRequest, idempotency: Idempotency | None) -> Job:
-        max_open = self._config.jobs.max_open
-        job = await self._jobs.add(
-            request, max_open, self._max_open_per_key, self._timed(idempotency)
+        add = partial(
+            self._jobs.add,
+            request,
+            self._config.jobs.max_open,
+            self._max_open_per_key,
+            self._timed(idempotency),
         )
-        if job.state is JobState.QUEUED:
-            await self._driver.take(job.id)
-        return job
+        if idempotency is not None:  # perhaps a repeated call, which no gate may refuse
+            return await self._driver.accept(add, is_new=False)
+        self._gate.enter()
+        try:
+            return await self._driver.accept(add)
+        except errors.Overloaded:
+            self._gate.close()
+            raise
 
     async def _withdraw(self, accepting: "asyncio.Task[Job]") -> None:
         with contextlib.suppress(errors.DreamserveError):  # refused: nothing to take back

@@ -17,6 +17,7 @@ from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.jobs.migrate import upgrade
 from serve_app.jobs.models import SqlModelStore
 from serve_app.jobs.outbox import SqlOutbox
+from serve_app.jobs.protocol import Lease
 from serve_app.jobs.schema import metadata
 from serve_app.jobs.sql import SqlJobStore
 from tests.builders import job_request
@@ -46,9 +47,8 @@ class MemoryBench:
 
     async def claimed(self, owner="a", lease_s=10.0, **changes):
         """Accept a job and take the lease on it."""
-        job = await self.job(**changes)
-        (held,) = await self.jobs.claim(owner, lease_s, 1, [job.id])
-        return held
+        lease = Lease(owner, lease_s)
+        return await self.jobs.add(job_request(**changes), max_open=10_000, lease=lease)
 
 
 class SqlBench(MemoryBench):

@@ -1,5 +1,6 @@
 """A wire request and a catalogue entry to a complete `JobRequest`: defaults applied, seed drawn."""
 
+import asyncio
 import secrets
 
 from pydantic import JsonValue
@@ -44,11 +45,9 @@ async def build(
     if problems:
         raise errors.InvalidFields(problems)
     spec = _spec(body, kind, entry, http)
-    sources = {
-        field: await service.keep_input(field, text)
-        for field, text in _pictures(body, kind).items()
-        if text is not None
-    }
+    given = {field: text for field, text in _pictures(body, kind).items() if text is not None}
+    kept = await asyncio.gather(*(service.keep_input(*item) for item in given.items()))
+    sources = dict(zip(given, kept, strict=True))
     return JobRequest(
         spec=spec,
         init_image=sources.get("init_image"),

@@ -76,6 +76,11 @@ class FakeService:
             raise errors.InvalidImage(field, "This is neither a URL nor base64.")
         return ImageSource(field=field, stored_key=f"inputs/{len(self.inputs)}")
 
+    async def check_room(self) -> None:
+        """Raise `refusal` if there is no room."""
+        if isinstance(self.refusal, errors.Overloaded):
+            raise self.refusal
+
     async def admit(self, key_id: str, idempotency: Idempotency | None = None) -> Job | None:
         """Find a repeated call, or raise `refusal`."""
         first = idempotency and self._named.get((key_id, idempotency.key))

@@ -38,6 +38,10 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
 
     def endpoint(api: Api, kind: Kind) -> Endpoint:
         async def generate(request: Request) -> Response:
+            if (
+                IDEMPOTENCY_KEY not in request.headers
+            ):  # else perhaps the repeat of an accepted call
+                await service.check_room()
             fields = await body.read(request, http.max_json_depth)
             key_id = await service.identify(read_key(fields, request.headers))
             asked = parse(GenerationBody, fields)
@@ -51,7 +55,8 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
             hold_s = 0.0 if asked.instant_response else jobs.hold_s
             # With a webhook nobody has to stay for the result, and who repeats a call comes back.
             leaves = asked.webhook is None and repeat is None
-            job = await service.wait(job.id, hold_s, cancel_if_left=leaves)
+            if hold_s > 0:
+                job = await service.wait(job.id, hold_s, cancel_if_left=leaves)
             return await present.generated(job, service, http)
 
         return generate

@@ -50,6 +50,10 @@ class Service(Protocol):
         """
         ...
 
+    async def check_room(self) -> None:
+        """Refuse a call before its body is read; raises `errors.Overloaded`."""
+        ...
+
     async def admit(self, key_id: str, idempotency: Idempotency | None = None) -> Job | None:
         """Refuse a generation call before any work; a repeated one gets the job it has already.
 

@@ -14,7 +14,7 @@ from serve_app.jobs.schema import jobs
 
 __all__ = ["check_room", "find_repeated", "forget"]
 
-_OPEN = jobs.c.finished_at.is_(None)
+_NUM_OPEN = select(func.count()).where(jobs.c.finished_at.is_(None))
 
 
 async def find_repeated(
@@ -52,12 +52,12 @@ async def check_room(
         errors.Overloaded: too many jobs are open.
         errors.RateLimited: too many of them are this key's.
     """
-    num_open = await connection.scalar(select(func.count()).where(_OPEN))
+    num_open = await connection.scalar(_NUM_OPEN)
     if (num_open or 0) >= max_open:
         raise errors.Overloaded()
     if max_open_per_key is None:
         return
-    num_mine = await connection.scalar(select(func.count()).where(_OPEN, jobs.c.key_id == key_id))
+    num_mine = await connection.scalar(_NUM_OPEN.where(jobs.c.key_id == key_id))
     if (num_mine or 0) >= max_open_per_key:
         raise errors.RateLimited()
 

@@ -22,10 +22,11 @@ from serve_app import errors
 from serve_app.config import JobsConfig
 from serve_app.jobs.eta import EtaModel
 from serve_app.jobs.graph import Graph
-from serve_app.jobs.protocol import JobStore
+from serve_app.jobs.protocol import JobStore, Lease
+from serve_app.jobs.watch import Watch
 from serve_app.types import Job, JobFailure, JobResult
 
-__all__ = ["Driver", "WebhookBody"]
+__all__ = ["Add", "Driver", "WebhookBody"]
 
 _log = structlog.get_logger()
 _RENEWALS_PER_LEASE = 3  # two may fail before the lease is lost
@@ -34,6 +35,8 @@ _BROKEN = errors.to_failure(errors.GenerationFailed())
 
 T = TypeVar("T")
 WebhookBody = Callable[[Job, JobResult | JobFailure], Coroutine[None, None, str]]
+Add = Callable[[Lease | None], Coroutine[None, None, Job]]
+"""Adds a job to the store, held by the lease if there is one."""
 
 
 class Driver:
@@ -51,30 +54,38 @@ class Driver:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._jobs: dict[int, Job] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self._promised = 0  # places of jobs that are being accepted or claimed
+        self._watch = Watch(store)
         self._nudge = asyncio.Event()
-        self._claiming = asyncio.Lock()
 
     def start(self) -> None:
-        """Begin to claim due jobs and to renew leases."""
-        self._loops = [_detached(self._claim_for_ever()), _detached(self._renew_for_ever())]
+        """Begin to claim due jobs, to renew leases and to watch jobs that others drive."""
+        loops = (self._claim_for_ever(), self._renew_for_ever(), self._watch_for_ever())
+        self._loops = [_detached(loop) for loop in loops]
 
-    async def take(self, job_id: int) -> None:
-        """Drive a job just accepted, unless all places are taken; then it waits its turn."""
-        try:
-            await self._claim(1, [job_id])
-        except errors.JobStoreUnavailable as exc:  # accepted it is, and due for any driver
-            _log.warning("take_failed", reason=str(exc))
+    async def accept(self, add: Add, *, is_new: bool = True) -> Job:
+        """Have a job added and drive it; when all places are taken it waits its turn.
 
-    async def wait(self, job_id: int, timeout_s: float) -> bool:
-        """Return when a job stops running here, or after the time; False if it does not run here.
+        is_new: `add` cannot give a job that was there before, whose lease others may hold.
 
-        Cancels nothing when it is cancelled itself.
+        Raises what `add` does.
         """
-        task = self._running.get(job_id)
-        if task is None:
-            return False
-        await asyncio.wait([task], timeout=timeout_s)
-        return True
+        if not is_new or self._num_free() <= 0:
+            job = await add(None)
+            self._nudge.set()
+            return job
+        with self._promise(1):
+            job = await add(Lease(self.owner, self._config.lease_s))
+            self._run(job)
+        return job
+
+    def drives(self, job_id: int) -> bool:
+        """Whether the job is at work here."""
+        return job_id in self._running
+
+    async def wait(self, job_id: int, timeout_s: float) -> None:
+        """Return when a job may have ended, here or elsewhere, or after the time."""
+        await self._watch.wait(job_id, timeout_s)
 
     def stop(self, job_ids: Collection[int]) -> None:
         """Stop the work on jobs that are settled already or not ours any more."""
@@ -102,20 +113,31 @@ class Driver:
         while True:
             self._nudge.clear()
             with _surviving("claim_failed"):
-                await self._claim(self._config.max_driven)
+                await self._claim()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.poll_s * _jitter()):
                     await self._nudge.wait()
 
-    async def _claim(self, limit: int, job_ids: list[int] | None = None) -> None:
-        async with self._claiming:  # or two claims would both take the last place
-            limit = min(limit, self._config.max_driven - len(self._running))
-            if limit <= 0:
-                return
-            claimed = await self._store.claim(self.owner, self._config.lease_s, limit, job_ids)
-            for job in claimed:
+    async def _claim(self) -> None:
+        limit = self._num_free()
+        if limit <= 0:
+            return
+        with self._promise(limit):
+            for job in await self._store.claim(self.owner, self._config.lease_s, limit):
                 if job.id not in self._running:  # else our own lease had run out, and now has not
                     self._run(job)
+
+    def _num_free(self) -> int:
+        return self._config.max_driven - len(self._running) - self._promised
+
+    @contextlib.contextmanager
+    def _promise(self, places: int) -> Iterator[None]:
+        """Keep places for jobs that are still to come out of the store."""
+        self._promised += places
+        try:
+            yield
+        finally:
+            self._promised -= places
 
     def _run(self, job: Job) -> None:
         task = _detached(self._drive(job))
@@ -125,14 +147,22 @@ class Driver:
         task.add_done_callback(lambda _: self._forget(job.id))
 
     def _forget(self, job_id: int) -> None:
+        is_first_free = self._num_free() == 0
         del self._running[job_id], self._jobs[job_id]
-        self._nudge.set()
+        self._watch.wake([job_id])
+        if is_first_free:  # else no job waits for a place
+            self._nudge.set()
 
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._config.lease_s / _RENEWALS_PER_LEASE)
             with _surviving("renew_failed"):
                 await self._renew()
+
+    async def _watch_for_ever(self) -> None:
+        while True:
+            with _surviving("watch_failed"):
+                await self._watch.look()
 
     async def _renew(self) -> None:
         """Extend the leases, then learn for the next time how far the jobs are."""
@@ -193,6 +223,7 @@ class Driver:
             self._store.release, self.owner, [job.id], delay_s, refund=error.is_outage
         )
         await self._persist(give_back)
+        asyncio.get_running_loop().call_later(delay_s, self._nudge.set)
         return None
 
     def _is_worth_retrying(self, job: Job, error: errors.DreamserveError) -> bool:

@@ -8,14 +8,14 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from serve_app import errors
 from serve_app.jobs import codec
 from serve_app.jobs.memory_keys import MemoryKeyStore
 from serve_app.jobs.outbox import new_message_id
-from serve_app.jobs.protocol import Idempotency
+from serve_app.jobs.protocol import Idempotency, Lease
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
 from serve_app.webhooks.protocol import DeliveryState, Message
 
@@ -84,6 +84,7 @@ class MemoryJobStore:
         max_open: int,
         max_open_per_key: int | None = None,
         idempotency: Idempotency | None = None,
+        lease: Lease | None = None,
     ) -> Job:
         """Accept a job; see the protocol."""
         key_id = codec.check_request(request).key_id
@@ -96,35 +97,32 @@ class MemoryJobStore:
             request=codec.load(JobRequest, codec.dump(request)),
             created_at=self._clock(),
         )
-        self._rows[job.id] = _Row(job, _Lease(due=job.created_at), idempotency)
-        return job
+        row = self._rows[job.id] = _Row(job, _Lease(due=job.created_at), idempotency)
+        if lease is not None:
+            self._take(row, lease.owner, lease.seconds)
+        return row.job
 
     async def get(self, job_id: int) -> Job | None:
         """Read a job; see the protocol."""
         row = self._rows.get(job_id)
         return row.job if row else None
 
-    async def claim(
-        self, owner: str, lease_s: float, limit: int, job_ids: Sequence[int] | None = None
-    ) -> list[Job]:
+    async def ended(self, job_ids: Collection[int]) -> set[int]:
+        """Tell which are not open any more; see the protocol."""
+        found = ((job_id, self._rows.get(job_id)) for job_id in job_ids)
+        return {job_id for job_id, row in found if row is None or row.job.state.is_final}
+
+    async def claim(self, owner: str, lease_s: float, limit: int) -> list[Job]:
         """Take leases on due jobs; see the protocol."""
         now = self._clock()
         candidates = (
             row
-            for job_id, row in sorted(self._rows.items())
-            if not row.job.state.is_final
-            and row.lease.is_free(now)
-            and (job_ids is None or job_id in job_ids)
+            for _, row in sorted(self._rows.items())
+            if not row.job.state.is_final and row.lease.is_free(now)
         )
         taken = list(itertools.islice(candidates, limit))
         for row in taken:
-            row.lease = _Lease(row.lease.due, owner, now + lease_s)
-            row.change(
-                state=JobState.PROCESSING,
-                attempts=row.job.attempts + 1,
-                progress=0.0,
-                started_at=now if row.job.started_at is None else row.job.started_at,
-            )
+            self._take(row, owner, lease_s)
         return [row.job for row in taken]
 
     async def renew(self, owner: str, lease_s: float, progress: dict[int, float]) -> set[int]:
@@ -195,6 +193,16 @@ class MemoryJobStore:
                 idempotency.check(known.digest)
                 return row.job
         return None
+
+    def _take(self, row: _Row, owner: str, lease_s: float) -> None:
+        now = self._clock()
+        row.lease = _Lease(row.lease.due, owner, now + lease_s)
+        row.change(
+            state=JobState.PROCESSING,
+            attempts=row.job.attempts + 1,
+            progress=0.0,
+            started_at=now if row.job.started_at is None else row.job.started_at,
+        )
 
     def _held(self, owner: str, job_id: int) -> _Row | None:
         row = self._rows.get(job_id)

@@ -8,7 +8,7 @@ to drive a job until a moment; whoever holds it is named by `owner`. Every metho
 """
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from pydantic import Field
 from serve_app import errors
 from serve_app.types import Frozen, Job, JobFailure, JobRequest, JobResult
 
-__all__ = ["IDEMPOTENCY_KEY", "ApiKey", "Idempotency", "JobStore", "KeyStore"]
+__all__ = ["IDEMPOTENCY_KEY", "ApiKey", "Idempotency", "JobStore", "KeyStore", "Lease"]
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 
@@ -41,6 +41,14 @@ class Idempotency:
             raise errors.InvalidRequest(IDEMPOTENCY_KEY, text)
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who wants to drive a job, and for how many seconds before it has to be renewed."""
+
+    owner: str
+    seconds: float
+
+
 class JobStore(Protocol):
     """Jobs by integer id, growing with acceptance."""
 
@@ -50,8 +58,11 @@ class JobStore(Protocol):
         max_open: int,
         max_open_per_key: int | None = None,
         idempotency: Idempotency | None = None,
+        lease: Lease | None = None,
     ) -> Job:
         """Accept a job, queued, or return the one that came before with the same idempotency.
+
+        With a lease the new job is claimed in the same transaction: it is processing, attempt 1.
 
         Raises:
             errors.Overloaded: `max_open` jobs are open.
@@ -77,13 +88,15 @@ class JobStore(Protocol):
         """Read a job."""
         ...
 
-    async def claim(
-        self, owner: str, lease_s: float, limit: int, job_ids: Sequence[int] | None = None
-    ) -> list[Job]:
+    async def ended(self, job_ids: Collection[int]) -> set[int]:
+        """Tell which of these jobs are not open any more."""
+        ...
+
+    async def claim(self, owner: str, lease_s: float, limit: int) -> list[Job]:
         """Take a lease on up to `limit` jobs that are due, oldest first; `attempts` grows by one.
 
         Due are queued jobs whose `not_before` has passed and processing jobs whose lease ran out.
-        With `job_ids`, only those are considered. Two claims never return the same job.
+        Two claims never return the same job.
         """
         ...
 

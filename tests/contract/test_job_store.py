@@ -107,17 +107,27 @@ async def test_claim_takes_due_jobs_oldest_first(bench):
     assert await bench.jobs.get(claimed[0].id) == claimed[0]
 
 
-async def test_claim_with_ids_takes_only_these(bench):
-    jobs = [await bench.job() for _ in range(3)]
-    claimed = await bench.jobs.claim("a", 10, 5, [jobs[2].id, jobs[0].id, 12345])
-    assert [job.id for job in claimed] == [jobs[0].id, jobs[2].id]
-    assert await bench.jobs.claim("a", 10, 5, []) == []
+async def test_job_added_with_a_lease_is_held_from_the_start(bench):
+    job = await bench.claimed("a", lease_s=10)
+    assert (job.state, job.attempts) == (JobState.PROCESSING, 1)
+    assert await bench.jobs.get(job.id) == job
+    await bench.advance(9)
+    assert await bench.jobs.claim("b", 10, 5) == []
+    await bench.advance(2)
+    assert [taken.id for taken in await bench.jobs.claim("b", 10, 5)] == [job.id]
+
+
+async def test_ended_are_final_and_unknown_jobs(bench):
+    queued, held, cancelled = await bench.job(), await bench.claimed("a"), await bench.job()
+    await bench.jobs.cancel(cancelled.id)
+    ids = [queued.id, held.id, cancelled.id, 999_999]
+    assert await bench.jobs.ended(ids) == {cancelled.id, 999_999}
 
 
 async def test_claim_of_a_held_job_gets_nothing(bench):
-    job = await bench.claimed("a")
+    await bench.claimed("a")
     assert await bench.jobs.claim("b", 10, 5) == []
-    assert await bench.jobs.claim("a", 10, 5, [job.id]) == []
+    assert await bench.jobs.claim("a", 10, 5) == []
 
 
 async def test_claim_by_eight_at_once_shares_no_job(bench):

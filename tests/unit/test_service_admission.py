@@ -61,6 +61,7 @@ async def make():
 
     def make(mode="keys", **sections):
         made.append(Bench(mode, **sections))
+        made[-1].driver.start()
         return made[-1]
 
     yield make
@@ -130,7 +131,6 @@ async def test_admit_beyond_max_open_is_refused_before_any_work(make):
 
 async def test_job_accepted_before_an_outage_is_acknowledged_and_run_after_it(make):
     bench = make(jobs={"poll_s": 0.05})
-    bench.driver.start()
     bench.jobs.is_down = True
     job = await bench.service.submit(job_request())
     waiting = asyncio.create_task(bench.service.wait(job.id, 10, cancel_if_left=True))

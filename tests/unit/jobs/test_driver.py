@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from functools import partial
 
 import pytest
 
@@ -33,6 +34,10 @@ async def driving(graph, store=None, body=webhook_body, **settings):
         await driver.close()
 
 
+async def accept(driver, store, **changes):
+    return await driver.accept(partial(store.add, job_request(**changes), 99, None, None))
+
+
 async def settled(store, job_id, timeout_s=5.0):
     async with asyncio.timeout(timeout_s):
         while not (job := await store.get(job_id)).state.is_final:
@@ -42,8 +47,7 @@ async def settled(store, job_id, timeout_s=5.0):
 
 async def test_driver_takes_a_job_and_settles_it():
     async with driving(FakeGraph()) as (driver, store):
-        job = await store.add(job_request(), max_open=10)
-        await driver.take(job.id)
+        job = await accept(driver, store)
         done = await settled(store, job.id)
     assert done.state is JobState.SUCCESS
     assert done.result.keys == ("generations/a.png",)
@@ -58,10 +62,10 @@ async def test_driver_finds_a_job_nobody_took():
 async def test_driver_runs_no_more_than_max_driven():
     graph = FakeGraph(duration_s=0.05)
     async with driving(graph, max_driven=2) as (driver, store):
-        jobs = [await store.add(job_request(), max_open=10) for _ in range(5)]
+        jobs = []
         most = 0
-        for job in jobs:
-            await driver.take(job.id)
+        for _ in range(5):
+            jobs.append(await accept(driver, store))
             await asyncio.sleep(0)
             most = max(most, len(graph.at_work))
         for job in jobs:
@@ -76,8 +80,7 @@ async def test_driver_runs_no_more_than_max_driven():
 async def test_driver_retries_what_may_pass(error):
     graph = FakeGraph(failures=[error])
     async with driving(graph) as (driver, store):
-        job = await store.add(job_request(), max_open=10)
-        await driver.take(job.id)
+        job = await accept(driver, store)
         done = await settled(store, job.id)
     assert done.state is JobState.SUCCESS
     assert (graph.runs[job.id], done.attempts) == (2, 2)
@@ -86,8 +89,7 @@ async def test_driver_retries_what_may_pass(error):
 async def test_driver_gives_up_on_a_job_that_kills_every_replica():
     graph = FakeGraph(failures=[errors.ReplicaLost()] * 9)
     async with driving(graph, max_attempts=3) as (driver, store):
-        job = await store.add(job_request(), max_open=10)
-        await driver.take(job.id)
+        job = await accept(driver, store)
         done = await settled(store, job.id)
     assert (done.state, done.failure.code) == (JobState.FAILED, "replica_lost")
     assert graph.runs[job.id] == 3
@@ -96,8 +98,7 @@ async def test_driver_gives_up_on_a_job_that_kills_every_replica():
 async def test_driver_outlasts_an_outage_longer_than_max_attempts():
     graph = FakeGraph(failures=[errors.StorageUnavailable()] * 6)
     async with driving(graph, max_attempts=2) as (driver, store):
-        job = await store.add(job_request(), max_open=10)
-        await driver.take(job.id)
+        job = await accept(driver, store)
         done = await settled(store, job.id)
     assert (done.state, graph.runs[job.id]) == (JobState.SUCCESS, 7)
 
@@ -114,8 +115,7 @@ async def test_driver_outlasts_an_outage_longer_than_max_attempts():
 async def test_driver_fails_what_will_not_pass_at_once(error, code):
     graph = FakeGraph(failures=[error])
     async with driving(graph) as (driver, store):
-        job = await store.add(job_request(), max_open=10)
-        await driver.take(job.id)
+        job = await accept(driver, store)
         done = await settled(store, job.id)
     assert (done.state, done.failure.code, graph.runs[job.id]) == (JobState.FAILED, code, 1)
 
@@ -123,8 +123,7 @@ async def test_driver_fails_what_will_not_pass_at_once(error, code):
 async def test_driver_fails_a_job_over_its_time():
     graph = FakeGraph(duration_s=30)
     async with driving(graph, timeout_s=0.05, max_attempts=2) as (driver, store):
-        job = await store.add(job_request(), max_open=10)
-        await driver.take(job.id)
+        job = await accept(driver, store)
         assert (await settled(store, job.id)).failure.code == "replica_lost"
     assert graph.stopped == [job.id, job.id]
 
@@ -132,8 +131,7 @@ async def test_driver_fails_a_job_over_its_time():
 async def test_driver_stops_the_work_on_a_job_cancelled_elsewhere():
     graph = FakeGraph(duration_s=30)
     async with driving(graph) as (driver, store):
-        job = await store.add(job_request(), max_open=10)
-        await driver.take(job.id)
+        job = await accept(driver, store)
         await asyncio.sleep(0.01)
         await store.cancel(job.id)
         async with asyncio.timeout(5):
@@ -145,8 +143,7 @@ async def test_driver_stops_the_work_on_a_job_cancelled_elsewhere():
 async def test_driver_keeps_the_lease_of_a_long_job():
     graph = FakeGraph(duration_s=2.5)
     async with driving(graph) as (driver, store), driving(graph, store) as (_rival, _):
-        job = await store.add(job_request(), max_open=10)
-        await driver.take(job.id)
+        job = await accept(driver, store)
         done = await settled(store, job.id)
     assert (graph.runs[job.id], done.attempts) == (1, 1)
 
@@ -154,8 +151,7 @@ async def test_driver_keeps_the_lease_of_a_long_job():
 async def test_driver_closed_gives_its_jobs_to_another():
     store, slow, fast = MemoryJobStore(), FakeGraph(duration_s=30), FakeGraph()
     async with driving(slow, store) as (driver, _):
-        job = await store.add(job_request(), max_open=10)
-        await driver.take(job.id)
+        job = await accept(driver, store)
         await asyncio.sleep(0.01)
     assert (await store.get(job.id)).state is JobState.QUEUED
     async with driving(fast, store):
@@ -173,8 +169,7 @@ async def test_driver_takes_over_when_a_lease_runs_out():
 
 async def test_driver_stores_progress_with_the_lease():
     async with driving(FakeGraph(duration_s=30), lease_s=1.0) as (driver, store):
-        job = await store.add(job_request(), max_open=10)
-        await driver.take(job.id)
+        job = await accept(driver, store)
         async with asyncio.timeout(5):
             while (await store.get(job.id)).progress != 0.5:
                 await asyncio.sleep(0.05)
@@ -204,8 +199,7 @@ async def broken(*_args, **_kwargs):
 async def test_driver_taking_many_at_once_keeps_max_driven():
     graph = FakeGraph(duration_s=0.1)
     async with driving(graph, max_driven=2) as (driver, store):
-        jobs = [await store.add(job_request(), max_open=99) for _ in range(20)]
-        await asyncio.gather(*(driver.take(job.id) for job in jobs))
+        jobs = await asyncio.gather(*(accept(driver, store) for _ in range(20)))
         await asyncio.sleep(0.02)
         assert len(graph.at_work) == 2
         for job in jobs:
@@ -229,16 +223,14 @@ async def test_driver_fails_a_job_that_cannot_be_settled(part):
             store.succeed = broken
         else:
             driver._webhook_body = broken
-        job = await store.add(job_request(webhook="https://example.com/hook"), max_open=10)
-        await driver.take(job.id)
+        job = await accept(driver, store, webhook="https://example.com/hook")
         assert (await settled(store, job.id)).state is JobState.FAILED
 
 
 async def test_driver_whose_own_lease_lapsed_runs_the_job_once():
     graph = FakeGraph(duration_s=0.3)
     async with driving(graph) as (driver, store):
-        job = await store.add(job_request(), max_open=10)
-        await driver.take(job.id)
+        job = await accept(driver, store)
         store._rows[job.id].lease.until = 0.0
         await asyncio.sleep(0.1)
         await settled(store, job.id)
@@ -247,8 +239,7 @@ async def test_driver_whose_own_lease_lapsed_runs_the_job_once():
 
 async def test_driver_stopping_a_job_before_its_first_step_frees_the_place():
     async with driving(FakeGraph(duration_s=30), max_driven=1) as (driver, store):
-        first = await store.add(job_request(), max_open=10)
-        await driver.take(first.id)
+        first = await accept(driver, store)
         await store.cancel(first.id)
         driver.stop([first.id])  # the task has not run yet
         second = await store.add(job_request(), max_open=10)

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app import errors
@@ -41,8 +41,10 @@ async def test_questions_asked_each_second_use_the_indexes(store, monkeypatch):
     execute = AsyncConnection.execute
 
     async def explain(self, statement, *args):
-        compiled = statement.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True})
-        rows = await execute(self, text(f"EXPLAIN QUERY PLAN {compiled}"))
+        compiled = statement.compile(dialect=self.dialect)
+        values = compiled.construct_params(*args)
+        in_order = tuple(values[name] for name in compiled.positiontup)
+        rows = await self.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", in_order)
         plans.append(" ".join(row.detail for row in rows))
         return await execute(self, statement, *args)
 

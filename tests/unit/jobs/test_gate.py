@@ -1,0 +1,67 @@
+"""The gate over the in-memory store."""
+
+import pytest
+
+from serve_app import errors
+from serve_app.jobs import gate as module
+from serve_app.jobs.gate import Gate
+from serve_app.jobs.memory import MemoryJobStore
+from tests.builders import job_request
+
+
+class CountingStore(MemoryJobStore):
+    """Counts the questions."""
+
+    num_asked = 0
+
+    async def count_open(self):
+        self.num_asked += 1
+        return await super().count_open()
+
+
+@pytest.fixture
+def store():
+    return CountingStore()
+
+
+async def full_gate(store):
+    """One place, taken by a job."""
+    gate = Gate(store, max_open=1)
+    gate.enter()
+    return gate, await store.add(job_request(), max_open=1)
+
+
+async def test_gate_with_room_asks_nobody(store):
+    gate = Gate(store, max_open=2)
+    gate.enter()
+    await gate.check()
+    assert store.num_asked == 0
+
+
+async def test_full_gate_refuses_and_asks_once(store):
+    gate, _job = await full_gate(store)
+    for _ in range(100):
+        with pytest.raises(errors.Overloaded):
+            await gate.check()
+    with pytest.raises(errors.Overloaded):
+        gate.enter()
+    assert store.num_asked == 1
+
+
+async def test_gate_opens_when_a_job_has_ended(store, monkeypatch):
+    monkeypatch.setattr(module, "_LOOK_S", 0.0)
+    gate, job = await full_gate(store)
+    with pytest.raises(errors.Overloaded):
+        await gate.check()
+    await store.cancel(job.id)
+    await gate.check()
+    gate.enter()
+
+
+async def test_gate_that_the_store_contradicted_refuses(store):
+    gate = Gate(store, max_open=1)
+    await store.add(job_request(), max_open=1)  # by another process
+    await gate.check()
+    gate.close()
+    with pytest.raises(errors.Overloaded):
+        await gate.check()

@@ -1,0 +1,40 @@
+"""Waiting for jobs that end here or elsewhere."""
+
+import asyncio
+
+from serve_app.jobs.memory import MemoryJobStore
+from serve_app.jobs.watch import Watch
+from tests.builders import job_request
+
+
+async def test_wait_ends_when_woken():
+    watch = Watch(MemoryJobStore())
+    waiting = asyncio.create_task(watch.wait(7, 30))
+    await asyncio.sleep(0)
+    watch.wake([6, 7])
+    async with asyncio.timeout(5):
+        await waiting
+
+
+async def test_wait_ends_after_its_time():
+    async with asyncio.timeout(5):
+        await Watch(MemoryJobStore()).wait(7, 0.01)
+
+
+async def test_look_wakes_those_whose_job_has_ended():
+    store = MemoryJobStore()
+    watch = Watch(store)
+    ended, still_open = [await store.add(job_request(), max_open=9) for _ in range(2)]
+    waits = [asyncio.create_task(watch.wait(job.id, 30)) for job in (ended, ended, still_open)]
+    await asyncio.sleep(0)
+    await store.cancel(ended.id)
+    await watch.look()
+    done, pending = await asyncio.wait(waits, timeout=0.05)
+    assert (done, pending) == (set(waits[:2]), {waits[2]})
+    waits[2].cancel()
+
+
+async def test_look_asks_nothing_while_nobody_waits():
+    store = MemoryJobStore()
+    store.ended = None  # not to be called
+    await Watch(store).look()
