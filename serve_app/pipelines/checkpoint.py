@@ -160,14 +160,16 @@ def _copied(
     return run_and_copy
 
 
-def make_vae(vae: AutoencoderKL, name: str, max_rows: int) -> Vae:
+def make_vae(vae: AutoencoderKL, name: str, config: EngineConfig) -> Vae:
     """Give a VAE the lanes of its halves; `name` tells it from others in the metrics."""
+    if config.channels_last:
+        vae.to(memory_format=torch.channels_last)
     encoder, decoder = (
         Lane(
             f"vae {half} {name}".rstrip(),
             _by_name(getattr(vae, half), "sample"),
             urgent=True,
-            max_rows=max_rows,
+            max_rows=config.vae_rows,
         )
         for half in ("encoder", "decoder")
     )

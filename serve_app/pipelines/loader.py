@@ -56,10 +56,7 @@ def load_checkpoint(
         pipelines={kind: on_device(cls, device) for kind, cls in family.pipelines.items()},
         denoiser=denoiser_lane(base, family, config, perturbation),
         schedulers=Schedulers(base.scheduler),
-        vaes={
-            name: make_vae(vae, name, config.vae_rows)
-            for name, vae in {"": base.vae, **vaes}.items()
-        },
+        vaes={name: make_vae(vae, name, config) for name, vae in {"": base.vae, **vaes}.items()},
         variants=Variants(base, family, loras, config.tomesd_ratio, perturbation),
         embeddings=embeddings,
         texts=TextCache(config.text_cache),
