@@ -46,6 +46,7 @@ class SuccessReply(Reply):
     nsfw_content_detected: bool
     webhook_status: str = ""
     meta: dict[str, JsonValue] = Field(description="what was run")
+    tip: str = ""
     future_links: list[str]
 
 

@@ -8,8 +8,12 @@ import pytest
 from serve_app import errors
 from serve_app.api import replies
 from serve_app.api.schemas import FetchBody, GenerationBody
+from tests.unit.api import test_conformance_fields as fields
+from tests.unit.api import test_conformance_replies as answers
 
-PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[3]
+CONFORMANCE = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 QUOTED = set(re.findall(r"`([^`\n]+)`", PAGE))
 REPLIES = [getattr(replies, name) for name in replies.__all__]
 REASONS = [
@@ -52,3 +56,28 @@ async def test_page_names_every_meta_key(api, inpaint_body, text_body):
     ):
         meta = (await api.reply(path, body))["meta"]
         assert set(meta) <= QUOTED
+
+
+TABLES = [fields.HONOURED, fields.REFUSED, fields.DEFAULTS, fields.COERCED, fields.REWRITTEN]
+TABLES += [answers.SUCCESS, answers.META, answers.PROCESSING, answers.FETCHED, answers.WEBHOOK]
+TABLES += [answers.OLD_ERRORS, answers.NEW_ERRORS, answers.HELPERS]
+
+
+@pytest.mark.parametrize("row", sorted({row for table in TABLES for row in table}))
+def test_conformance_page_names_every_row(row):
+    assert row in " ".join(CONFORMANCE.split())
+
+
+def test_conformance_page_names_tests_that_exist():
+    file = None
+    for named, name in re.findall(r"`(tests/[\w/.]+)?(?:::(\w+))?`", CONFORMANCE):
+        file = ROOT / named if named else file
+        assert file is not None, name
+        assert f"def {name}" in file.read_text(encoding="utf-8"), (named, name)
+
+
+@pytest.mark.parametrize("field", ["key", *GenerationBody.model_fields])
+def test_every_field_has_a_row(field):
+    extensions = {"exclusive", "full_frame"}
+    rows = {name for row in fields.HONOURED for name in row.split(", ")}
+    assert field in rows | extensions

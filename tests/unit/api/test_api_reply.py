@@ -40,7 +40,7 @@ async def test_success_has_the_later_keys_in_captured_order(api, text_body):
     reply = await api.reply(TEXT2IMG, text_body | {"samples": 2})
     assert list(reply) == [
         "status", "generationTime", "id", "output", "proxy_links", "nsfw_content_detected",
-        "webhook_status", "meta", "future_links",
+        "webhook_status", "meta", "tip", "future_links",
     ]  # fmt: skip
     assert reply["proxy_links"] == reply["future_links"] == reply["output"]
     assert len(reply["output"]) == 2
