@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test run chaos bench train check format clean
+.PHONY: help demo test test-ops run chaos bench train check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -22,7 +22,10 @@ demo: $(INSTALLED)  ## start the service, send the documented inpaint request, s
 	$(BIN)/dreamserve demo
 
 test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes
-	$(BIN)/python -m pytest -m 'not chaos and not gpu'
+	$(BIN)/python -m pytest -m 'not chaos and not gpu and not ops'
+
+test-ops: $(INSTALLED)  ## the service behind HAProxy and with Ray's token, each on a Ray of its own
+	$(BIN)/python -m pytest tests/ops -m ops
 
 run: $(INSTALLED)  ## serve on http://HOST:PORT until Ctrl-C
 	$(BIN)/dreamserve run --config configs/dev.yaml --host $(HOST) --port $(PORT)

@@ -38,6 +38,7 @@ class FakeApp:
         self.folder = folder
         self.base_url = f"http://127.0.0.1:{port}"
         self.num_replicas = replicas
+        self.environment: dict[str, str] = {}
         self._port = port
         self._process: subprocess.Popen | None = None
         twins = {"num_cpus": 0, "min_replicas": replicas, "max_replicas": replicas}
@@ -66,6 +67,11 @@ class FakeApp:
         (folder / "config.json").write_text(json.dumps(config))
 
     @property
+    def ray_address(self) -> str:
+        """Where drivers may join its cluster."""
+        return (self.folder / "ray-address").read_text()
+
+    @property
     def data_dir(self) -> Path:
         return self.folder / "var"
 
@@ -80,6 +86,7 @@ class FakeApp:
             "OMP_NUM_THREADS": "1",
             "RAY_worker_niceness": "0",  # 15, and beside other work replicas starve
         }
+        environment |= self.environment
         with (self.folder / "app.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -165,6 +172,7 @@ def _main(config_path: str, port: str) -> None:
         object_store_memory=200 * 1024**2,
         log_to_driver=False,
     )
+    Path(config_path).with_name("ray-address").write_text(ray.get_runtime_context().gcs_address)
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": int(port)})
     serve.run(build(config), name="dreamserve", route_prefix="/")
     stopping.wait()

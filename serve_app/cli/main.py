@@ -9,6 +9,7 @@ import typer
 from serve_app import errors
 from serve_app.cli import demo as demo_command
 from serve_app.cli import keys, models, serving
+from serve_app.cli import top as top_command
 from serve_app.config import reference
 from serve_app.telemetry import metrics as metric_list
 
@@ -65,6 +66,32 @@ def settings() -> None:
 def metrics() -> None:
     """Print every metric with its labels and meaning, as Markdown."""
     typer.echo(metric_list.markdown(), nl=False)
+
+
+@app.command()
+def top(
+    address: Annotated[
+        str, typer.Option(help="of the Ray cluster; auto: on this machine")
+    ] = "auto",
+    scrape: Annotated[
+        list[str] | None, typer.Option(help="metrics page to read in place of asking Ray; repeat")
+    ] = None,
+    interval: Annotated[float, typer.Option(min=1, help="seconds between looks")] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="print one table and end")] = False,
+) -> None:
+    """Show models, queues, rows per forward and pictures per second of the running service."""
+    if scrape:
+        top_command.show(lambda: scrape, interval, once=once)
+        return
+    # Ray takes a second to import; the other commands can do without.
+    from deployments import nodes  # noqa: PLC0415
+
+    try:
+        nodes.join(address)
+    except ConnectionError as exc:
+        typer.echo(f"dreamserve: no Ray cluster runs at {address!r}", err=True)
+        raise typer.Exit(1) from exc
+    top_command.show(nodes.metrics_pages, interval, once=once)
 
 
 keys_app = typer.Typer(name="keys", no_args_is_help=True, help="API keys of a deployment.")

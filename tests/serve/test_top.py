@@ -1,0 +1,45 @@
+"""The operator's table over a real service."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+import ray
+
+from tests.serve.conftest import MODELS
+from tests.serve.test_inpaint import INPAINT, body
+
+pytestmark = pytest.mark.ray
+
+
+def run_top(*arguments: str) -> list[str]:
+    command = [sys.executable, "-c", "from serve_app.cli import main; main()", "top", "--once"]
+    done = subprocess.run(
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=os.environ | {"COLUMNS": "100"},
+    )
+    return done.stdout.splitlines()
+
+
+def rows_of(lines: list[str]) -> dict[str, list[str]]:
+    return {line.split()[0]: line.split() for line in lines if line.strip()}
+
+
+@pytest.mark.timeout(240)
+async def test_top_shows_models_deployments_and_nodes_of_the_cluster(http):
+    assert (await http.post(INPAINT, json=body())).json()["status"] == "success"
+    rows: dict[str, list[str]] = {}
+    async with asyncio.timeout(90):  # the figures of a service just started come within 20 s
+        while rows.get("dreamserve", ["", ""])[1] != "running" or "Janitor" not in rows:
+            address = ray.get_runtime_context().gcs_address
+            rows = rows_of(await asyncio.to_thread(run_top, "--address", address))
+    assert rows.keys() >= MODELS.keys()
+    for deployment in ("Ingress", "Preprocess", "Generator:tiny", "Safety", "Upload", "Janitor"):
+        assert rows[deployment][1:3] == ["1", "1"]
+    assert ray.nodes()[0]["NodeManagerAddress"] in rows
