@@ -1,11 +1,9 @@
 """Generator: one model on one device. A deployment per model of the catalogue."""
 
-from collections.abc import Sequence
-
 from deployments.metrics import Instruments
 from deployments.stage import stage
 from serve_app.config import CatalogueConfig, EngineConfig, LoggingConfig
-from serve_app.models import AddOn, ModelEntry
+from serve_app.models import Catalogue, ModelEntry
 from serve_app.pipelines import load_painter
 from serve_app.telemetry import logging, metrics
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
@@ -19,13 +17,13 @@ class Generator:
     def __init__(
         self,
         entry: ModelEntry,
-        add_ons: Sequence[AddOn],
+        served: Catalogue,
         engine: EngineConfig,
         catalogue: CatalogueConfig,
         logs: LoggingConfig,
     ) -> None:
         logging.configure(logs, model_id=entry.id)
-        self._painter = load_painter(entry, engine, add_ons, catalogue)
+        self._painter = load_painter(entry, engine, served.find_add_on, catalogue)
         self._instruments = Instruments(metrics.ENGINE)
         self._labels = {"model_id": entry.id}
 

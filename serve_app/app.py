@@ -38,7 +38,7 @@ def build(args: AppConfig) -> Application:
             Generator,
             entry.serve,
             entry,
-            catalogue.add_ons_of(entry.id),
+            catalogue,
             config.engine,
             config.catalogue,
             config.logging,

@@ -4,12 +4,11 @@ Knows no loop (`engine/`) and nothing of the service. Importing the package does
 `load_painter` does.
 """
 
-from collections.abc import Sequence
-
 from serve_app.config import CatalogueConfig, EngineConfig
 from serve_app.engine.protocol import Painter
-from serve_app.models import AddOn, ModelEntry
+from serve_app.models import ModelEntry
 from serve_app.models.weights import resolve
+from serve_app.pipelines.addons import AddOns, FindAddOn
 from serve_app.pipelines.fake import FakePainter
 from serve_app.pipelines.weights import make_painter
 
@@ -19,12 +18,12 @@ __all__ = ["FakePainter", "load_painter"]
 def load_painter(
     entry: ModelEntry,
     config: EngineConfig,
-    add_ons: Sequence[AddOn] = (),
+    find: FindAddOn = lambda _id, _type: None,
     catalogue: CatalogueConfig | None = None,
 ) -> Painter:
     """Get a model's weights, load them and start its engine. Blocks, perhaps for minutes.
 
-    add_ons: what requests may name as `loras`, `vae` and `embeddings`.
+    find: looks up what requests name as `loras`, `vae` and `embeddings`.
     catalogue: how weights are had; none: from local files.
 
     Raises:
@@ -37,5 +36,4 @@ def load_painter(
         return make_painter(entry, config)
     catalogue = catalogue or CatalogueConfig()
     found = resolve(entry, catalogue)
-    fitting = [resolve(item, catalogue) for item in add_ons if item.fits(entry.id)]
-    return make_painter(found, config, fitting)
+    return make_painter(found, config, AddOns(entry.id, find, catalogue))

@@ -1,79 +1,101 @@
-"""VAEs and embeddings of the catalogue: loaded with the checkpoint, named by requests.
+"""`AddOns`: the LoRAs, VAEs and embeddings that requests to one model may name.
 
-Textual inversion changes the tokenizer and the text encoder, which all requests share. So each
-embedding gets a token of its own that no prompt contains, and only a request that names it has
-its trigger word replaced by that token.
+Each is looked up, brought onto this node and judged when a request names it. So one that is added
+at run time works at once, a bad one fails the requests that name it and nobody else, and a local
+file that was replaced is another add-on from the next request on.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
-from safetensors.torch import load_file
+from threading import Lock
 
 from serve_app import errors
-from serve_app.models import AddOn
+from serve_app.config import CatalogueConfig
+from serve_app.models import AddOn, AddOnType
+from serve_app.models.files import fingerprint
+from serve_app.models.weights import resolve
 from serve_app.types import GenerationSpec
 
-__all__ = ["Embeddings", "load_vae"]
+__all__ = ["AddOns", "FindAddOn", "Named", "NamedAll"]
+
+FindAddOn = Callable[[str, AddOnType], AddOn | None]  # `Catalogue.find_add_on`
+_NOUNS: dict[AddOnType, tuple[str, str]] = {  # with the field of requests
+    "lora": ("LoRA", "lora_model"),
+    "vae": ("VAE", "vae"),
+    "embedding": ("embedding", "embeddings_model"),
+}
 
 
-def load_vae(source: Path, own: AutoencoderKL) -> AutoencoderKL:
-    """Load another VAE, onto the device and in the dtype of the checkpoint's own.
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An add-on whose file is here. key: tells it from all others, and from what it was before."""
 
-    A single file is taken to have the same architecture.
+    entry: AddOn
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamedAll:
+    """What one request names, LoRAs and embeddings by id."""
+
+    loras: dict[str, Named] = field(default_factory=dict)
+    vae: Named | None = None
+    embeddings: dict[str, Named] = field(default_factory=dict)
+
+
+class AddOns:
+    """Safe to call from several threads.
+
+    Args:
+        model_id: whose requests name them.
+        find: looks one up in the catalogue as it is now; none: there are no add-ons.
+        config: how weights are had.
     """
-    if source.is_dir():
-        vae = AutoencoderKL.from_pretrained(source, local_files_only=True)
-    else:
-        vae = AutoencoderKL.from_config(own.config)
-        vae.load_state_dict(load_file(source))
-    return vae.to(device=own.device, dtype=own.dtype).eval().requires_grad_(False)
 
+    def __init__(
+        self,
+        model_id: str,
+        find: FindAddOn = lambda _id, _type: None,
+        config: CatalogueConfig = CatalogueConfig(),  # noqa: B008  # frozen
+    ) -> None:
+        self._model_id = model_id
+        self._find = find
+        self._config = config
+        self._here: dict[str, Named] = {}  # by what the catalogue says
+        self._locks: dict[str, Lock] = {}
 
-class Embeddings:
-    """The embeddings loaded into a pipeline, by catalogue id."""
-
-    def __init__(self, pipeline: DiffusionPipeline, add_ons: Sequence[AddOn]) -> None:
-        self._tokens: dict[str, tuple[str, str]] = {}
-        for number, entry in enumerate(add_ons):
-            token = f"<embedding-{number}>"
-            _load(pipeline, load_file(entry.path), token)
-            self._tokens[entry.id] = (entry.trigger or entry.id, token)
-
-    def apply(self, spec: GenerationSpec) -> GenerationSpec:
-        """Replace the triggers of the embeddings that a request names by their tokens.
-
-        An embedding whose trigger is in neither text is put at the end of the prompt.
+    def of(self, spec: GenerationSpec) -> NamedAll:
+        """Bring here what a request names. Blocks, for as long as a download takes.
 
         Raises:
-            errors.InvalidRequest: an embedding that is not in the catalogue.
+            errors.InvalidRequest: an add-on that the catalogue does not have for this model.
+            errors.WeightsRefused: its files cannot be had or may not be loaded.
         """
-        prompt, negative = spec.prompt, spec.negative_prompt
-        for name in spec.embeddings:
-            if name not in self._tokens:
-                raise errors.InvalidRequest(
-                    "embeddings_model", f"The embedding {name[:96]} is not known"
-                )
-            trigger, token = self._tokens[name]
-            word = re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
-            if not word.search(prompt) and not word.search(negative):
-                prompt = f"{prompt} {trigger}".lstrip()
-            prompt, negative = word.sub(token, prompt), word.sub(token, negative)
-        return spec.model_copy(update={"prompt": prompt, "negative_prompt": negative})
+        return NamedAll(
+            loras={use.id: self._get(use.id, "lora") for use in spec.loras},
+            vae=None if spec.vae is None else self._get(spec.vae, "vae"),
+            embeddings={name: self._get(name, "embedding") for name in spec.embeddings},
+        )
+
+    def _get(self, add_on_id: str, add_on_type: AddOnType) -> Named:
+        entry = self._find(add_on_id, add_on_type)
+        if entry is None or not entry.fits(self._model_id):
+            noun, name = _NOUNS[add_on_type]
+            raise errors.InvalidRequest(name, f"The {noun} {add_on_id[:96]} is not known")
+        said = entry.model_dump_json()
+        with self._locks.setdefault(said, Lock()):
+            here = self._here.get(said)
+            if here is None or here.key != _key(entry, said):
+                found = resolve(entry, self._config)
+                here = self._here[said] = Named(found, _key(entry, said))
+        return here
 
 
-def _load(pipeline: DiffusionPipeline, state: Mapping[str, torch.Tensor], token: str) -> None:
-    """Load one file; those for XL have a tensor per text encoder."""
-    if "clip_l" in state and "clip_g" in state:
-        for name, suffix in (("clip_l", ""), ("clip_g", "_2")):
-            pipeline.load_textual_inversion(
-                state[name],
-                token=token,
-                text_encoder=getattr(pipeline, f"text_encoder{suffix}"),
-                tokenizer=getattr(pipeline, f"tokenizer{suffix}"),
-            )
-        return
-    pipeline.load_textual_inversion(dict(state), token=token)
+def _key(entry: AddOn, said: str) -> str:
+    """Look at a local file anew; a hub's is what it was when it was fetched."""
+    source = entry.source
+    if not isinstance(source, Path):
+        return said
+    files = [source] if source.is_file() else sorted(source.rglob("*"))
+    return said + fingerprint({str(file): file for file in files if file.is_file()})

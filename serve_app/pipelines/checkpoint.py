@@ -4,32 +4,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin
+from diffusers import DiffusionPipeline, SchedulerMixin
 from torch import nn
 
 from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
-from serve_app.pipelines.addons import Embeddings
+from serve_app.pipelines.embeddings import Embeddings
 from serve_app.pipelines.embeds import TextCache
-from serve_app.pipelines.families import Family, accepted
+from serve_app.pipelines.families import Family, accepted, by_name
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.schedulers import Schedulers
 from serve_app.pipelines.standin import Run, denoiser_stand_in, stand_in, vae_stand_in
+from serve_app.pipelines.vaes import Vae, Vaes
 from serve_app.pipelines.variants import Variants
 from serve_app.types import Kind
 
-__all__ = ["Checkpoint", "Vae", "denoiser_lane", "make_vae", "on_device"]
+__all__ = ["Checkpoint", "denoiser_lane", "on_device"]
 
 _INPAINT_CHANNELS = 9  # noisy latents 4, mask 1, latents of the masked picture 4
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Vae:
-    """A VAE with the lanes that its halves run in."""
-
-    module: AutoencoderKL
-    encoder: Lane
-    decoder: Lane
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +30,7 @@ class Checkpoint:
 
     base: the stock pipeline that was loaded; never called, it holds the components.
     pipelines: the family's classes, for the device of the weights.
-    vaes: by catalogue id; "" is the checkpoint's own.
+    vaes, embeddings: its own and those that requests named.
     variants: what changes its modules. texts: text embeddings made lately.
     native_px: side that it was trained at, pixels.
     """
@@ -48,7 +40,7 @@ class Checkpoint:
     pipelines: Mapping[Kind, type[DiffusionPipeline]]
     denoiser: Lane
     schedulers: Schedulers
-    vaes: Mapping[str, Vae]
+    vaes: Vaes
     variants: Variants
     embeddings: Embeddings
     texts: TextCache
@@ -81,7 +73,7 @@ class Checkpoint:
         self,
         kind: Kind,
         scheduler: SchedulerMixin,
-        vae: str = "",
+        vae: Vae | None = None,
         around: Callable[[Run], Run] = lambda run: run,
     ) -> DiffusionPipeline:
         """Make a request's own pipeline: shared weights, stand-ins, its own scheduler.
@@ -90,10 +82,10 @@ class Checkpoint:
         start. Takes less than a millisecond.
         """
         cls = self.pipelines[kind]
-        chosen = self.vaes[vae]
         parts = dict(self.base.config) | self.base.components
         parts["scheduler"] = scheduler
-        parts["vae"] = vae_stand_in(chosen.module, chosen.encoder, chosen.decoder)
+        vae = vae or self.vaes.own
+        parts["vae"] = vae_stand_in(vae.module, vae.encoder, vae.decoder)
         name = self.family.denoiser
         parts[name] = denoiser_stand_in(parts[name], self.denoiser, self.family.names, around)
         for name in ("text_encoder", "text_encoder_2"):
@@ -138,10 +130,10 @@ def denoiser_lane(
     if config.channels_last and family.denoiser == "unet":
         module.to(memory_format=torch.channels_last)
     if config.compile == "off":
-        run = perturbation.reading(_by_name(module, family.names[0]))
+        run = perturbation.reading(by_name(module, family.names[0]))
         return Lane("denoiser", run, family.shared)
     compiled = torch.compile(module, mode=config.compile, dynamic=False)
-    run = perturbation.reading(_by_name(compiled, family.names[0]))
+    run = perturbation.reading(by_name(compiled, family.names[0]))
     if config.compile == "reduce-overhead":
         run = _copied(run)
     return Lane("denoiser", run, family.shared, buckets=config.row_buckets)
@@ -158,29 +150,3 @@ def _copied(
         return tuple(output.clone() for output in outputs)
 
     return run_and_copy
-
-
-def make_vae(vae: AutoencoderKL, name: str, config: EngineConfig) -> Vae:
-    """Give a VAE the lanes of its halves; `name` tells it from others in the metrics."""
-    if config.channels_last:
-        vae.to(memory_format=torch.channels_last)
-    encoder, decoder = (
-        Lane(
-            f"vae {half} {name}".rstrip(),
-            _by_name(getattr(vae, half), "sample"),
-            urgent=True,
-            max_rows=config.vae_rows,
-        )
-        for half in ("encoder", "decoder")
-    )
-    return Vae(vae, encoder, decoder)
-
-
-def _by_name(module: Callable[..., object], sample: str) -> Callable[[dict[str, object]], object]:
-    """Call a module with its sample by position, where the hook of token merging looks for it."""
-
-    def run(arguments: dict[str, object]) -> object:
-        rest = {name: value for name, value in arguments.items() if name != sample}
-        return module(arguments[sample], **rest)
-
-    return run

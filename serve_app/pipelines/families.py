@@ -86,3 +86,13 @@ def family_of(pipeline: DiffusionPipeline) -> Family:
 def accepted(function: Callable[..., object]) -> inspect.Signature:
     """Give the signature of a method of a pipeline class; remembered, since it takes a while."""
     return inspect.signature(function)
+
+
+def by_name(module: Callable[..., object], sample: str) -> Callable[[dict[str, object]], object]:
+    """Call a module with its sample by position, where the hook of token merging looks for it."""
+
+    def run(arguments: dict[str, object]) -> object:
+        rest = {name: value for name, value in arguments.items() if name != sample}
+        return module(arguments[sample], **rest)
+
+    return run

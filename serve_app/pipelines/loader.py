@@ -1,7 +1,6 @@
 """Loads weights from disk into a stock pipeline. Blocks; needs no network."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import diffusers
@@ -11,23 +10,22 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from serve_app.config import EngineConfig
-from serve_app.models import AddOn, ModelEntry
-from serve_app.pipelines.addons import Embeddings, load_vae
-from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, make_vae, on_device
+from serve_app.models import ModelEntry
+from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, on_device
+from serve_app.pipelines.embeddings import Embeddings
 from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import family_of
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.schedulers import Schedulers
-from serve_app.pipelines.soundness import check_complete, check_finite, detach_from_files
+from serve_app.pipelines.soundness import check_complete, settle
+from serve_app.pipelines.vaes import Vaes
 from serve_app.pipelines.variants import Variants
 
 __all__ = ["load_checkpoint"]
 
 
-def load_checkpoint(
-    entry: ModelEntry, config: EngineConfig, add_ons: Sequence[AddOn] = ()
-) -> Checkpoint:
-    """Load a model of the catalogue, with what requests may add to it, onto the device.
+def load_checkpoint(entry: ModelEntry, config: EngineConfig) -> Checkpoint:
+    """Load a model of the catalogue onto the device.
 
     Raises:
         OSError: no such file, or it is no checkpoint.
@@ -42,13 +40,9 @@ def load_checkpoint(
         base.vae.to(torch.float32)  # its activations overflow in float16
     device = _device(config.device)
     base.to(device)
-    fitting = [item for item in add_ons if not item.models or entry.id in item.models]
-    embeddings = Embeddings(base, [item for item in fitting if item.type == "embedding"])
-    vaes = {item.id: load_vae(item.path, base.vae) for item in fitting if item.type == "vae"}
-    for name, component in {**base.components, **vaes}.items():
+    for name, component in base.components.items():
         if isinstance(component, torch.nn.Module):
-            _settle(name, component, device)
-    loras = {item.id: item.path for item in fitting if item.type == "lora"}
+            settle(name, component, device)
     perturbation = Perturbation(getattr(base, family.denoiser))
     return Checkpoint(
         base=base,
@@ -56,21 +50,13 @@ def load_checkpoint(
         pipelines={kind: on_device(cls, device) for kind, cls in family.pipelines.items()},
         denoiser=denoiser_lane(base, family, config, perturbation),
         schedulers=Schedulers(base.scheduler),
-        vaes={name: make_vae(vae, name, config) for name, vae in {"": base.vae, **vaes}.items()},
-        variants=Variants(base, family, loras, config.tomesd_ratio, perturbation),
-        embeddings=embeddings,
+        vaes=Vaes(base.vae, config),
+        variants=Variants(base, family, config.tomesd_ratio, perturbation),
+        embeddings=Embeddings(base),
         texts=TextCache(config.text_cache),
         native_px=entry.native_size_px,
         config=config,
     )
-
-
-def _settle(name: str, component: torch.nn.Module, device: torch.device) -> None:
-    """Make a loaded module ready to serve; raises ValueError when its weights are not finite."""
-    component.eval().requires_grad_(False)
-    check_finite(name, component)
-    if device.type == "cpu":
-        detach_from_files(component)
 
 
 def _device(name: str) -> torch.device:

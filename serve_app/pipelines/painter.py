@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar, TypeVarTuple
 
 import numpy as np
@@ -20,10 +21,13 @@ from serve_app.engine.engine import Engine
 from serve_app.engine.metrics import EngineSnapshot
 from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
+from serve_app.pipelines.addons import AddOns
 from serve_app.pipelines.capkey import cap_file
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, Pixels, encode, enlarge, open_canvas, paste
 from serve_app.pipelines.specs import check_kind, ran_effects, sample_specs
+from serve_app.pipelines.vaes import Vae
+from serve_app.pipelines.variants import Variant
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
 
@@ -36,12 +40,21 @@ Ts = TypeVarTuple("Ts")
 class WeavePainter:
     """The real `engine.protocol.Painter`."""
 
-    def __init__(self, entry: ModelEntry, config: EngineConfig, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self,
+        entry: ModelEntry,
+        config: EngineConfig,
+        checkpoint: Checkpoint,
+        add_ons: AddOns | None = None,
+    ) -> None:
         self._entry = entry
         self._config = config
         self._checkpoint = checkpoint
+        self._add_ons = add_ons or AddOns(entry.id)
         self._engine = Engine(config, checkpoint.variants.activate, cap_file(checkpoint, config))
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="pixels")
+        # Nobody else waits for the add-on that somebody's request has to download.
+        self._loads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="add-ons")
         self._progress: dict[int, list[Progress]] = {}
         try:
             self._warm_up()
@@ -55,12 +68,16 @@ class WeavePainter:
         """Paint all samples of a job; see the protocol."""
         began = time.monotonic()
         check_kind(spec, self._entry.kinds)
-        canvas, requests = await self._off_loop(self._prepare, spec, images)
+        added = await self._add(spec)
+        canvas, requests = await self._off_loop(self._pool, self._prepare, added, images)
         self._progress[job_id] = [_progress(request) for request in requests]
         try:
             paintings = await self._run(requests)
             pictures = await asyncio.gather(
-                *(self._off_loop(self._finish, painting, canvas, spec) for painting in paintings)
+                *(
+                    self._off_loop(self._pool, self._finish, painting, canvas, spec)
+                    for painting in paintings
+                )
             )
         finally:
             self._progress.pop(job_id, None)
@@ -90,6 +107,7 @@ class WeavePainter:
         """Stop; jobs at hand get `drain_s` seconds to finish, then they fail."""
         self._engine.close(drain_s)
         self._pool.shutdown(wait=False)
+        self._loads.shutdown(wait=False)
 
     def _warm_up(self) -> None:
         """Paint one step at each size to be expected: weights are sound, row caps are known.
@@ -108,29 +126,39 @@ class WeavePainter:
                 scheduler="DDIMScheduler",
                 seed=0,
             )
-            request = self._request(spec, None)
+            request = self._request(self._chosen(spec), spec, None)
             request.measures = True
             painting = self._engine.submit(request).result()
             assert isinstance(painting, Painting), "samples give paintings"
             if not painting.is_finite():
                 raise errors.NonFiniteLatents(self._entry.id)
 
+    async def _add(self, spec: GenerationSpec) -> "_Added":
+        """Bring what the request adds to the checkpoint; most add nothing and wait for nobody."""
+        if spec.loras or spec.vae or spec.embeddings:
+            return await self._off_loop(self._loads, self._chosen, spec)
+        return self._chosen(spec)
+
+    def _chosen(self, spec: GenerationSpec) -> "_Added":
+        checkpoint = self._checkpoint
+        named = self._add_ons.of(spec)
+        spec, tokens = checkpoint.embeddings.apply(spec, named.embeddings)
+        variant = checkpoint.variants.of(spec, named.loras)
+        return _Added(spec, tokens, variant, checkpoint.vaes.get(named.vae))
+
     def _prepare(
-        self, spec: GenerationSpec, images: PreparedImages | None
+        self, added: "_Added", images: PreparedImages | None
     ) -> tuple[Canvas | None, list[Request]]:
         """Decode the pictures and make a request per sample."""
-        native_px = self._entry.native_size_px
+        spec, native_px = added.spec, self._entry.native_size_px
         canvas = open_canvas(spec, images, native_px, self._config.crop_padding_px)
-        if spec.vae is not None and spec.vae not in self._checkpoint.vaes:
-            raise errors.InvalidRequest("vae", f"The VAE {spec.vae[:96]} is not known")
         if spec.panorama and self._checkpoint.family.denoiser != "unet":
             raise errors.InvalidRequest("panorama", "The model cannot paint through windows")
-        spec = self._checkpoint.embeddings.apply(spec)
         clip_skip = min(spec.clip_skip, self._checkpoint.max_clip_skip)
         spec = spec.model_copy(update={"clip_skip": clip_skip})
-        return canvas, [self._request(one, canvas) for one in sample_specs(spec)]
+        return canvas, [self._request(added, one, canvas) for one in sample_specs(spec)]
 
-    def _request(self, spec: GenerationSpec, canvas: Canvas | None) -> Request:
+    def _request(self, added: "_Added", spec: GenerationSpec, canvas: Canvas | None) -> Request:
         size = canvas.size if canvas else (spec.height, spec.width)
         body = Sample(
             checkpoint=self._checkpoint,
@@ -138,8 +166,10 @@ class WeavePainter:
             canvas=canvas,
             size=size,
             scheduler=self._checkpoint.schedulers.make(spec),
-            variant=self._checkpoint.variants.of(spec),
+            variant=added.variant,
             progress=Progress(),
+            vae=added.vae,
+            tokens=added.tokens,
         )
         # The shape of a UNet's sample says its size; packed samples of transformers do not.
         key = None if self._checkpoint.family.denoiser == "unet" else size
@@ -169,12 +199,24 @@ class WeavePainter:
         pixels: Pixels = (image * 255).round().astype(np.uint8)
         return encode(enlarge(paste(pixels, canvas, self._config.seam_px), spec.upscale))
 
-    async def _off_loop(self, work: Callable[[*Ts], R], *args: *Ts) -> R:
+    async def _off_loop(
+        self, threads: ThreadPoolExecutor, work: Callable[[*Ts], R], *args: *Ts
+    ) -> R:
         try:
-            future = self._pool.submit(work, *args)
+            future = threads.submit(work, *args)
         except RuntimeError as exc:  # shut down
             raise errors.ReplicaLost("the painter is closed") from exc
         return await asyncio.wrap_future(future)
+
+
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """What a job adds to the checkpoint, and its spec with the embeddings' tokens in its texts."""
+
+    spec: GenerationSpec
+    tokens: tuple[str, ...]
+    variant: Variant
+    vae: Vae
 
 
 def _progress(request: Request) -> Progress:

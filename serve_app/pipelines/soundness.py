@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 from transformers import PreTrainedModel
 
-__all__ = ["check_complete", "check_files", "check_finite", "detach_from_files"]
+__all__ = ["check_complete", "check_files", "settle"]
 
 
 def check_files(source: Path) -> None:
@@ -72,3 +72,11 @@ def _check_tensor(name: str, tensor: torch.Tensor) -> None:
 def _shapes(file: Path) -> list[tuple[int, ...]]:
     with safetensors.safe_open(file, "pt") as opened:
         return [tuple(opened.get_slice(name).get_shape()) for name in opened.keys()]  # noqa: SIM118
+
+
+def settle(name: str, component: torch.nn.Module, device: torch.device) -> None:
+    """Make a loaded module ready to serve; raises ValueError when its weights are not finite."""
+    component.eval().requires_grad_(False)
+    check_finite(name, component)
+    if device.type == "cpu":
+        detach_from_files(component)

@@ -7,7 +7,7 @@ that needs it or runs its forwards; the planner serves variants in turns, since 
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from threading import Lock
 
 import safetensors
 import tomesd
@@ -16,6 +16,7 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 from serve_app import errors
+from serve_app.pipelines.addons import Named
 from serve_app.pipelines.families import Family
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.types import GenerationSpec
@@ -25,7 +26,7 @@ __all__ = ["Variant", "Variants"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """LoRA ids with their strengths, in order of id, and what is patched."""
+    """LoRA adapters with their strengths, in order of catalogue id, and what is patched."""
 
     loras: tuple[tuple[str, float], ...] = ()
     merges_tokens: bool = False
@@ -38,7 +39,6 @@ class Variants:
     Args:
         base: the loaded pipeline, whose modules are changed in place.
         family: of the pipeline; only UNets can merge tokens.
-        loras: LoRA files by catalogue id.
         tomesd_ratio: share of the tokens that is merged.
         perturbation: of the denoiser's self-attention.
     """
@@ -47,36 +47,27 @@ class Variants:
         self,
         base: DiffusionPipeline,
         family: Family,
-        loras: Mapping[str, Path],
         tomesd_ratio: float,
         perturbation: Perturbation,
     ) -> None:
         self._base = base
         self._denoiser = getattr(base, family.denoiser)
         self._can_merge = family.denoiser == "unet"
-        self._paths = loras
         self._ratio = tomesd_ratio
         self._perturbation = perturbation
-        self._adapters = {name: f"lora_{number}" for number, name in enumerate(sorted(loras))}
-        self._read: dict[str, dict[str, torch.Tensor]] = {}
+        self._lock = Lock()
+        self._adapters: dict[str, str] = {}  # by key
+        self._read: dict[str, dict[str, torch.Tensor]] = {}  # by adapter, until it is loaded
         self._loaded: set[str] = set()
+        self._bad: dict[str, str] = {}  # why not, by adapter
 
-    def of(self, spec: GenerationSpec) -> Variant:
+    def of(self, spec: GenerationSpec, loras: Mapping[str, Named]) -> Variant:
         """Name the variant that a request needs, and read its LoRA files. Off the engine thread.
 
         Raises:
-            errors.InvalidRequest: a LoRA that is not in the catalogue, or self-attention guidance
-                of a denoiser that has no layers for it.
-            errors.GenerationFailed: its file cannot be read.
+            errors.InvalidRequest: self-attention guidance of a denoiser without layers for it.
+            errors.GenerationFailed: a file cannot be read.
         """
-        for use in spec.loras:
-            if use.id not in self._paths:
-                raise errors.InvalidRequest("lora_model", f"The LoRA {use.id[:96]} is not known")
-            if use.id not in self._loaded and use.id not in self._read:
-                try:
-                    self._read[use.id] = load_file(self._paths[use.id])
-                except (OSError, safetensors.SafetensorError) as exc:
-                    raise errors.GenerationFailed(f"LoRA {use.id}: {exc}") from exc
         if spec.self_attention and not self._perturbation.is_possible:
             text = "The model has no layers that self-attention guidance acts on"
             raise errors.InvalidRequest("self_attention", text)
@@ -84,7 +75,9 @@ class Variants:
         for use in spec.loras:
             strengths[use.id] = strengths.get(use.id, 0.0) + use.strength
         return Variant(
-            loras=tuple(sorted(strengths.items())),
+            loras=tuple(
+                (self._adapter(loras[name]), strengths[name]) for name in sorted(strengths)
+            ),
             merges_tokens=spec.tomesd and self._can_merge,
             perturbs=spec.self_attention,
         )
@@ -96,11 +89,11 @@ class Variants:
             errors.GenerationFailed: a LoRA that does not fit the checkpoint.
         """
         assert isinstance(variant, Variant), "requests carry what `of` gave them"
-        for name, _ in variant.loras:
-            if name not in self._loaded:
-                self._load(name)
+        for adapter, _ in variant.loras:
+            if adapter not in self._loaded:
+                self._load(adapter)
         if variant.loras:
-            names = [self._adapters[name] for name, _ in variant.loras]
+            names = [adapter for adapter, _ in variant.loras]
             self._base.enable_lora()
             self._base.set_adapters(names, [strength for _, strength in variant.loras])
         elif self._loaded:
@@ -108,16 +101,28 @@ class Variants:
         self._merge(variant.merges_tokens)
         self._perturbation.apply(variant.perturbs)
 
-    def _load(self, name: str) -> None:
-        adapter = self._adapters[name]
+    def _adapter(self, named: Named) -> str:
+        with self._lock:
+            if named.key not in self._adapters:
+                adapter = f"lora_{len(self._adapters)}"
+                try:
+                    self._read[adapter] = load_file(named.entry.path)
+                except (OSError, safetensors.SafetensorError) as exc:
+                    raise errors.GenerationFailed(f"LoRA {named.entry.id}: {exc}") from exc
+                self._adapters[named.key] = adapter
+            return self._adapters[named.key]
+
+    def _load(self, adapter: str) -> None:
+        if adapter in self._bad:
+            raise errors.GenerationFailed(self._bad[adapter])
         try:
-            self._base.load_lora_weights(dict(self._read[name]), adapter_name=adapter)
+            self._base.load_lora_weights(self._read.pop(adapter), adapter_name=adapter)
         except Exception as exc:  # whatever diffusers and peft find wrong with the file
             with suppress(Exception):
                 self._base.delete_adapters(adapter)
-            raise errors.GenerationFailed(f"LoRA {name} does not fit: {exc}") from exc
-        self._loaded.add(name)
-        del self._read[name]
+            self._bad[adapter] = f"The LoRA does not fit: {exc}"
+            raise errors.GenerationFailed(self._bad[adapter]) from exc
+        self._loaded.add(adapter)
         for component in self._base.components.values():
             if isinstance(component, torch.nn.Module):
                 component.eval().requires_grad_(False)

@@ -2,7 +2,7 @@
 
 import gc
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Protocol
 from serve_app import errors
 from serve_app.config import CatalogueConfig, EngineConfig
 from serve_app.engine.protocol import Painter
-from serve_app.models import AddOn, ModelEntry
+from serve_app.models import ModelEntry
 from serve_app.models.protocol import Desired
 from serve_app.models.weights import digest, resolve
+from serve_app.pipelines.addons import AddOns, FindAddOn
 from serve_app.pipelines.fake import FakePainter
 
 __all__ = ["CatalogueWeights", "Found", "Held", "Weights", "make_painter"]
@@ -56,7 +57,7 @@ class CatalogueWeights:
 
     Args:
         entry: the model.
-        add_ons: what requests may name as `loras`, `vae` and `embeddings`.
+        find: looks up what requests name as `loras`, `vae` and `embeddings`.
         catalogue: how weights are had.
         engine: what paints.
     """
@@ -64,12 +65,12 @@ class CatalogueWeights:
     def __init__(
         self,
         entry: ModelEntry,
-        add_ons: Sequence[AddOn],
+        find: FindAddOn,
         catalogue: CatalogueConfig,
         engine: EngineConfig,
     ) -> None:
         self._entry = entry
-        self._add_ons = [add_on for add_on in add_ons if add_on.fits(entry.id)]
+        self._add_ons = AddOns(entry.id, find, catalogue)
         self._catalogue = catalogue
         self._engine = engine
 
@@ -83,12 +84,11 @@ class CatalogueWeights:
             make = partial(make_painter, self._entry, self._engine)
             return Found(desired, "", check=lambda: None, load=make)
         entry = resolve(self._entry, self._catalogue, desired.revision)
-        add_ons = [resolve(add_on, self._catalogue) for add_on in self._add_ons]
         return Found(
             desired,
-            _digest(entry, add_ons),
+            _digest(entry),
             check=partial(self._check, entry),
-            load=partial(self._load, entry, add_ons),
+            load=partial(self._load, entry),
         )
 
     def tidy(self) -> None:
@@ -106,19 +106,19 @@ class CatalogueWeights:
 
             check_files(entry.path)
 
-    def _load(self, entry: ModelEntry, add_ons: Sequence[AddOn]) -> Painter:
-        before = _digest(entry, add_ons)
-        painter = make_painter(entry, self._engine, add_ons, before)
-        if _digest(entry, add_ons) != before:
+    def _load(self, entry: ModelEntry) -> Painter:
+        before = _digest(entry)
+        painter = make_painter(entry, self._engine, self._add_ons, before)
+        if _digest(entry) != before:
             painter.close()
             raise errors.WeightsRefused(entry.id, "the files changed while they were loaded")
         return painter
 
 
 def make_painter(
-    entry: ModelEntry, config: EngineConfig, add_ons: Sequence[AddOn] = (), mark: str = ""
+    entry: ModelEntry, config: EngineConfig, add_ons: AddOns | None = None, mark: str = ""
 ) -> Painter:
-    """Load resolved entries and start an engine. Blocks, perhaps for minutes.
+    """Load a resolved entry and start an engine. Blocks, perhaps for minutes.
 
     mark: of the weights; shows in the pictures of the fake painter.
 
@@ -137,7 +137,7 @@ def make_painter(
     from serve_app.pipelines.painter import WeavePainter  # noqa: PLC0415
 
     try:
-        return WeavePainter(entry, config, load_checkpoint(entry, config, add_ons))
+        return WeavePainter(entry, config, load_checkpoint(entry, config), add_ons)
     except (torch.OutOfMemoryError, MemoryError) as exc:
         raise errors.OutOfMemory(str(exc)) from exc
 
@@ -146,9 +146,9 @@ def _may_exist(entry: ModelEntry) -> bool:
     return not isinstance(entry.source, Path) or entry.source.exists()
 
 
-def _digest(entry: ModelEntry, add_ons: Sequence[AddOn]) -> str:
+def _digest(entry: ModelEntry) -> str:
     """Hash all that is loaded; what did not change is not read again."""
-    paths = [entry.path, *(add_on.path for add_on in add_ons)]
+    paths = [entry.path]
     if isinstance(entry.base_config, Path):
         paths.append(entry.base_config)
     return hashlib.sha256(" ".join(digest(path) for path in paths).encode()).hexdigest()

@@ -17,6 +17,7 @@ from serve_app.pipelines.guidance import guided
 from serve_app.pipelines.panorama import windowed
 from serve_app.pipelines.specs import first_size, run_strength
 from serve_app.pipelines.standin import Run
+from serve_app.pipelines.vaes import Vae
 from serve_app.pipelines.variants import Variant
 from serve_app.types import GenerationSpec, Kind
 
@@ -45,6 +46,7 @@ class Sample:
 
     spec: with the seed of this sample. size: height and width that the model works at, pixels.
     scheduler: of this sample alone. variant: applied by the engine while it runs.
+    vae: none: the checkpoint's own. tokens: of the embeddings that the spec's texts hold.
     """
 
     checkpoint: Checkpoint
@@ -54,9 +56,12 @@ class Sample:
     scheduler: SchedulerMixin
     variant: Variant
     progress: Progress
+    vae: Vae | None = None
+    tokens: tuple[str, ...] = ()
 
     def __call__(self) -> Painting:
         """Run the stock pipeline; twice for the highres fix, the second time on the first's."""
+        self.checkpoint.embeddings.load(self.tokens)
         small = first_size(self.spec, self.checkpoint.native_px)
         if small is None:
             strength = run_strength(self.spec)
@@ -79,7 +84,7 @@ class Sample:
 
     def _run(self, this: "_Pass") -> Painting:
         kind = Kind.INPAINT if self.checkpoint.is_inpaint_only else this.kind
-        pipeline = self.checkpoint.pipeline(kind, this.scheduler, self.spec.vae or "", self._around)
+        pipeline = self.checkpoint.pipeline(kind, this.scheduler, self.vae, self._around)
         remember_encoding(pipeline, self.checkpoint.texts, self.variant.loras)
         latents: list[torch.Tensor] = []
 

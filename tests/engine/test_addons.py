@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 
 from serve_app import errors
 from serve_app.config import EngineConfig
-from serve_app.models import AddOn, ModelEntry
+from serve_app.models import AddOn, AddOnType, ModelEntry
+from serve_app.pipelines.addons import AddOns, FindAddOn
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
 from serve_app.pipelines.randomweights import random_vae
@@ -76,12 +77,20 @@ def layers(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return convert_state_dict_to_diffusers(peft.get_peft_model_state_dict(module))
 
 
+def finder(add_ons: Sequence[AddOn]) -> FindAddOn:
+    """Look up in a sequence that may grow, as the catalogue does."""
+    return lambda add_on_id, add_on_type: next(
+        (item for item in add_ons if (item.id, item.type) == (add_on_id, add_on_type)), None
+    )
+
+
 @pytest.fixture(scope="module")
 def painter(folder: Callable[[str], Path], add_ons: Sequence[AddOn]) -> Iterator[WeavePainter]:
     source = folder("attention")
     entry = ModelEntry(id="random", source=source, kinds=tuple(Kind), native_size_px=64)
     config = EngineConfig(device="cpu", turn_ticks=2, measure_rows=False)
-    painter = WeavePainter(entry, config, load_checkpoint(entry, config, add_ons))
+    known = AddOns(entry.id, finder(add_ons))
+    painter = WeavePainter(entry, config, load_checkpoint(entry, config), known)
     yield painter
     painter.close()
 
@@ -179,9 +188,11 @@ async def test_embedding_acts_only_where_it_is_named(
 def test_embedding_without_its_trigger_goes_to_the_end(
     painter: WeavePainter, make_spec: Callable[..., GenerationSpec]
 ) -> None:
-    apply = painter._checkpoint.embeddings.apply
-    assert apply(make_spec(prompt="a cat", embeddings=("style",))).prompt == "a cat <embedding-0>"
-    spec = apply(make_spec(prompt="sks, tasks", negative_prompt="SKS", embeddings=("style",)))
+    def apply(**changes: object) -> GenerationSpec:
+        return painter._chosen(make_spec(embeddings=("style",), **changes)).spec
+
+    assert apply(prompt="a cat").prompt == "a cat <embedding-0>"
+    spec = apply(prompt="sks, tasks", negative_prompt="SKS")
     assert (spec.prompt, spec.negative_prompt) == ("<embedding-0>, tasks", "<embedding-0>")
 
 
@@ -219,3 +230,86 @@ async def test_lora_that_does_not_fit_fails_its_job_alone(
     assert isinstance(failed, errors.GenerationFailed)
     assert isinstance(fine, Pictures)
     assert np.abs(pixels(fine) - pixels(before)).max() <= 1
+
+
+async def test_add_ons_that_come_later_equal_those_that_were_there(
+    painter: WeavePainter,
+    folder: Callable[[str], Path],
+    add_ons: Sequence[AddOn],
+    make_spec: Callable[..., GenerationSpec],
+) -> None:
+    spec = make_spec(
+        prompt="a sks cat",
+        loras=(LoraUse(id="ink", strength=1),),
+        vae="soft",
+        embeddings=("style",),
+    )
+    grown: list[AddOn] = []
+    entry = ModelEntry(id="random", source=folder("attention"), kinds=tuple(Kind))
+    config = EngineConfig(device="cpu", measure_rows=False)
+    later = WeavePainter(
+        entry, config, load_checkpoint(entry, config), AddOns(entry.id, finder(grown))
+    )
+    try:
+        with pytest.raises(errors.InvalidRequest):
+            await later.paint(1, spec, None)
+        plain, _ = await asyncio.gather(later.paint(2, make_spec(), None), asyncio.sleep(0))
+        grown += add_ons
+        added, beside = await asyncio.gather(
+            later.paint(3, spec, None), later.paint(4, make_spec(), None)
+        )
+    finally:
+        later.close()
+    assert np.abs(pixels(added) - pixels(await painter.paint(5, spec, None))).max() <= 1
+    assert np.abs(pixels(beside) - pixels(plain)).max() <= 1
+
+
+@pytest.mark.parametrize("add_on_type", ["lora", "vae", "embedding"])
+async def test_add_on_that_does_not_fit_fails_its_job_alone_each_time(
+    painter: WeavePainter,
+    add_ons: list[AddOn],
+    tmp_path: Path,
+    add_on_type: AddOnType,
+    make_spec: Callable[..., GenerationSpec],
+) -> None:
+    save_file({"misfit": torch.ones(2, 7)}, tmp_path / "bad.safetensors")
+    add_ons.append(AddOn(id="bad", type=add_on_type, source=tmp_path / "bad.safetensors"))
+    use = {
+        "lora": {"loras": (LoraUse(id="bad", strength=1),)},
+        "vae": {"vae": "bad"},
+        "embedding": {"embeddings": ("bad",)},
+    }
+    try:
+        before = await painter.paint(1, make_spec(), None)
+        for _ in range(2):
+            failed, fine = await asyncio.gather(
+                painter.paint(2, make_spec(**use[add_on_type]), None),
+                painter.paint(3, make_spec(), None),
+                return_exceptions=True,
+            )
+            assert isinstance(failed, errors.GenerationFailed)
+            assert isinstance(fine, Pictures)
+            assert np.abs(pixels(fine) - pixels(before)).max() <= 1
+    finally:
+        add_ons.pop()
+
+
+async def test_file_that_was_replaced_is_another_add_on_from_the_next_request_on(
+    painter: WeavePainter,
+    add_ons: list[AddOn],
+    tmp_path: Path,
+    make_spec: Callable[..., GenerationSpec],
+) -> None:
+    for number in range(2):
+        torch.manual_seed(number)
+        save_file(random_vae().state_dict(), tmp_path / f"{number}.safetensors")
+    file = tmp_path / "current.safetensors"
+    add_ons.append(AddOn(id="changing", type="vae", source=file))
+    found = []
+    for number in (0, 0, 1):
+        (tmp_path / "new").write_bytes((tmp_path / f"{number}.safetensors").read_bytes())
+        (tmp_path / "new").replace(file)
+        found.append(pixels(await painter.paint(1, make_spec(vae="changing"), None)))
+    add_ons.pop()
+    assert np.abs(found[0] - found[1]).max() <= 1
+    assert np.abs(found[0] - found[2]).max() > 8

@@ -9,7 +9,7 @@ import torch
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig, EngineConfig
-from serve_app.models import AddOn, ModelEntry
+from serve_app.models import ModelEntry
 from serve_app.models.protocol import Desired
 from serve_app.pipelines.randomweights import write_random_text2img
 from serve_app.pipelines.weights import CatalogueWeights
@@ -33,10 +33,10 @@ def folder(good, tmp_path):
     return shutil.copytree(good, tmp_path / "model")
 
 
-def weights(source, add_ons=(), painter="weave", **changes):
+def weights(source, painter="weave", **changes):
     entry = ModelEntry(id="tiny", source=source, kinds=tuple(Kind), native_size_px=64, **changes)
     engine = EngineConfig(device="cpu", measure_rows=False, painter=painter)
-    return CatalogueWeights(entry, add_ons, CatalogueConfig(), engine)
+    return CatalogueWeights(entry, lambda *_: None, CatalogueConfig(), engine)
 
 
 async def picture(source, painter):
@@ -93,16 +93,6 @@ def test_files_that_change_while_they_load_are_refused(folder, monkeypatch):
     with pytest.raises(errors.WeightsRefused, match="changed"):
         found.load()
     assert closing.is_closed
-
-
-def test_digest_is_of_add_ons_too(folder, tmp_path):
-    add_on = AddOn(id="v", type="vae", source=shutil.copytree(folder / "vae", tmp_path / "vae"))
-    before = weights(folder, [add_on]).find(WANTED).digest
-    assert weights(folder).find(WANTED).digest != before
-    rewrite(
-        add_on.source, UNET.split("/")[1], lambda tensors: tensors["decoder.conv_in.bias"].add_(1)
-    )
-    assert weights(folder, [add_on]).find(WANTED).digest != before
 
 
 async def test_files_overwritten_in_place_do_not_reach_weights_that_serve(folder):
