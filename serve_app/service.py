@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 from serve_app import errors
@@ -14,11 +12,10 @@ from serve_app.config import AppConfig
 from serve_app.config.http import AuthMode
 from serve_app.intake import Intake
 from serve_app.jobs.driver import Driver
-from serve_app.jobs.gate import Gate
 from serve_app.jobs.graph import Graph
 from serve_app.jobs.protocol import Idempotency, JobStore, KeyStore
-from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue, CatalogueView
+from serve_app.reception import Reception
 from serve_app.storage import names
 from serve_app.storage.link import FileLinks
 from serve_app.storage.protocol import ObjectStore
@@ -63,8 +60,7 @@ class GenerationService:
         self._graph = graph
         self._config = config
         self._background: set[asyncio.Task[Any]] = set()
-        self._rate = RateLimiter(config.limits.requests_per_minute)
-        self._gate = Gate(stores.jobs, config.jobs.max_open)
+        self._reception = Reception(stores.jobs, driver, config)
         self._intake = Intake(stores.files, config.images)
 
     @property
@@ -90,7 +86,7 @@ class GenerationService:
         Raises:
             errors.Overloaded: too many jobs are open.
         """
-        await self._gate.check()
+        await self._reception.check_room()
 
     async def admit(self, key_id: str, idempotency: Idempotency | None = None) -> Job | None:
         """Refuse a generation call before any work; a repeated one gets the job it has already.
@@ -100,15 +96,7 @@ class GenerationService:
             errors.RateLimited: this key sends too much, or has too many open jobs.
             errors.InvalidRequest: the idempotency key came with another request before.
         """
-        repeated: Job | None = None
-        if idempotency is not None or self._tells_keys_apart:
-            repeated = await self._jobs.admit(
-                key_id, self._config.jobs.max_open, self._max_open_per_key, self._timed(idempotency)
-            )
-        if repeated is None:
-            await self._gate.check()
-            await self._count(key_id)
-        return repeated
+        return await self._reception.admit(key_id, idempotency)
 
     async def submit(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
         """Accept a job; from here on it is not lost. A repeated call gets the job of the first.
@@ -118,7 +106,7 @@ class GenerationService:
             errors.RateLimited: too many of them are this key's.
             errors.InvalidRequest: the idempotency key came with another request before.
         """
-        accepting = self._in_background(self._accept(request, idempotency))
+        accepting = self._in_background(self._reception.accept(request, idempotency))
         try:
             return await asyncio.shield(accepting)
         except asyncio.CancelledError:
@@ -181,7 +169,7 @@ class GenerationService:
             errors.InvalidImage: no inline picture, or too large.
             errors.RateLimited: this key sends too much.
         """
-        await self._count(key_id)
+        await self._reception.count(key_id)
         return await self._intake.publish(field, text, crop=crop)
 
     async def is_nsfw(self, field: str, text: str, key_id: str) -> bool:
@@ -192,7 +180,7 @@ class GenerationService:
             errors.RateLimited: this key sends too much.
             errors.SafetyCheckFailed: the check could not be made.
         """
-        await self._count(key_id)
+        await self._reception.count(key_id)
         return await self._graph.check(await self.keep_input(field, text))
 
     async def load(self) -> Load:
@@ -250,22 +238,6 @@ class GenerationService:
             return DeliveryState.PENDING
         return await self._outbox.state_of(job.id) or ""
 
-    @property
-    def _tells_keys_apart(self) -> bool:
-        return self._config.auth.mode is AuthMode.KEYS
-
-    @property
-    def _max_open_per_key(self) -> int | None:
-        return self._config.limits.max_open_per_key if self._tells_keys_apart else None
-
-    async def _count(self, key_id: str) -> None:
-        if self._tells_keys_apart:
-            await self._rate.count(key_id)
-
-    def _timed(self, idempotency: Idempotency | None) -> Idempotency | None:
-        ttl_s = self._config.jobs.idempotency_ttl_s
-        return idempotency and dataclasses.replace(idempotency, ttl_s=ttl_s)
-
     async def _get(self, job_id: int) -> Job:
         job = await self._jobs.get(job_id)
         if job is None:
@@ -297,23 +269,6 @@ class GenerationService:
         if job.request.key_id != key_id:
             raise errors.JobNotFound(job_id)
         return job
-
-    async def _accept(self, request: JobRequest, idempotency: Idempotency | None) -> Job:
-        add = partial(
-            self._jobs.add,
-            request,
-            self._config.jobs.max_open,
-            self._max_open_per_key,
-            self._timed(idempotency),
-        )
-        if idempotency is not None:  # perhaps a repeated call, which no gate may refuse
-            return await self._driver.accept(add, is_new=False)
-        self._gate.enter()
-        try:
-            return await self._driver.accept(add)
-        except errors.Overloaded:
-            self._gate.close()
-            raise
 
     async def _withdraw(self, accepting: "asyncio.Task[Job]") -> None:
         with contextlib.suppress(errors.DreamserveError):  # refused: nothing to take back

@@ -266,7 +266,10 @@ class JobsConfig(Section):
         default=15.0, ge=1, description="seconds until a silent driver loses its job"
     )
     max_attempts: int = Field(
-        default=5, ge=1, description="runs of one job that may be the job's own fault"
+        default=10,
+        ge=1,
+        description="runs of one job that may be the job's own fault; losing a replica seldom "
+        "is, but a job that ends every replica must end too",
     )
     give_up_s: Seconds = Field(
         default=86_400.0, description="seconds a job outlives outages of the parts it needs"

@@ -24,6 +24,7 @@ LAYERS = {
     "serve_app.api": 3,
     "serve_app.service": 3,
     "serve_app.intake": 3,
+    "serve_app.reception": 3,
     "deployments": 4,
     "serve_app.app": 5,
     "serve_app.cli": 6,
@@ -38,7 +39,11 @@ SEAMS = {
         "serve_app.storage.names",
         "serve_app.webhooks.protocol",
     ),
-    "serve_app.service": ("serve_app.api.protocol", "serve_app.intake"),
+    "serve_app.service": (
+        "serve_app.api.protocol",
+        "serve_app.intake",
+        "serve_app.reception",
+    ),
 }
 # Who may import what from outside; the package names are the import's first part.
 ONLY_IN = {

@@ -1,0 +1,60 @@
+"""The SQL of what every job needs, built once.
+
+To build a statement anew for each job costs more than to run it: 1.7 of a claim's 3.8 ms of CPU.
+Values that differ from job to job are bound by name when it is run.
+"""
+
+from sqlalchemy import bindparam, func, insert, or_, select, update
+
+from serve_app.jobs.connection import Now
+from serve_app.jobs.schema import jobs
+from serve_app.types import JobState
+
+__all__ = ["ADD", "ADD_HELD", "CANCEL", "CLAIM", "COLUMNS", "GET", "HELD", "OPEN", "SETTLE_HELD"]
+
+_INTERNAL = {"lease_owner", "lease_until", "idempotency_key", "idempotency_digest"}
+COLUMNS = [column for column in jobs.c if column.name not in _INTERNAL]
+OPEN = jobs.c.finished_at.is_(None)
+
+ADD = (
+    insert(jobs)
+    .values(not_before=Now(), created_at=Now(), progress=0.0)
+    .returning(jobs.c.id, jobs.c.created_at)
+)
+ADD_HELD = ADD.values(started_at=Now(), lease_until=Now() + bindparam("lease_s"))
+GET = select(*COLUMNS).where(jobs.c.id == bindparam("job_id"))
+# Driven by this owner; a lease that ran out counts until it is taken over.
+HELD = (jobs.c.state == JobState.PROCESSING) & (jobs.c.lease_owner == bindparam("owner"))
+_IS_DUE = or_(
+    (jobs.c.state == JobState.QUEUED) & (jobs.c.not_before <= Now()),
+    (jobs.c.state == JobState.PROCESSING) & (jobs.c.lease_until <= Now()),
+)
+_DUE = (
+    select(jobs.c.id)
+    .where(OPEN, _IS_DUE)
+    .order_by(jobs.c.id)
+    .limit(bindparam("num_jobs"))
+    .with_for_update(skip_locked=True)
+    .cte("due")
+)
+CLAIM = (
+    update(jobs)
+    .where(jobs.c.id.in_(select(_DUE.c.id)))
+    .values(
+        state=JobState.PROCESSING,
+        lease_owner=bindparam("owner"),
+        lease_until=Now() + bindparam("lease_s"),
+        attempts=jobs.c.attempts + 1,
+        progress=0.0,
+        started_at=func.coalesce(jobs.c.started_at, Now()),
+    )
+    .returning(*COLUMNS)
+)
+_SETTLE = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("job_id"))
+    .values(finished_at=Now(), lease_owner=None, lease_until=None)
+    .returning(jobs.c.request)
+)
+SETTLE_HELD = _SETTLE.where(HELD)
+CANCEL = _SETTLE.where(OPEN)

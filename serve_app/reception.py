@@ -1,0 +1,85 @@
+"""`Reception`: who gets a job accepted, and how. Limits, repeats of a call, the gate, the store."""
+
+import dataclasses
+from functools import partial
+
+from serve_app import errors
+from serve_app.config import AppConfig
+from serve_app.config.http import AuthMode
+from serve_app.jobs.driver import Driver
+from serve_app.jobs.gate import Gate
+from serve_app.jobs.protocol import Idempotency, JobStore
+from serve_app.jobs.rate import RateLimiter
+from serve_app.types import Job, JobRequest
+
+__all__ = ["Reception"]
+
+
+class Reception:
+    """One per ingress; the store has the last word."""
+
+    def __init__(self, jobs: JobStore, driver: Driver, config: AppConfig) -> None:
+        self._jobs = jobs
+        self._driver = driver
+        self._ttl_s = config.jobs.idempotency_ttl_s
+        self._max_open = config.jobs.max_open
+        self._tells_keys_apart = config.auth.mode is AuthMode.KEYS
+        self._max_open_per_key = config.limits.max_open_per_key if self._tells_keys_apart else None
+        self._rate = RateLimiter(config.limits.requests_per_minute)
+        self._gate = Gate(jobs, config.jobs.max_open)
+
+    async def check_room(self) -> None:
+        """Refuse a call of which nothing is known yet, while no job is accepted.
+
+        Raises:
+            errors.Overloaded: too many jobs are open.
+        """
+        await self._gate.check()
+
+    async def admit(self, key_id: str, idempotency: Idempotency | None) -> Job | None:
+        """Refuse a call before any work; a repeated one gets the job that it has already.
+
+        Raises:
+            errors.Overloaded: too many jobs are open.
+            errors.RateLimited: this key sends too much, or has too many open jobs.
+            errors.InvalidRequest: the idempotency key came with another request before.
+        """
+        repeated: Job | None = None
+        if idempotency is not None or self._tells_keys_apart:
+            repeated = await self._jobs.admit(
+                key_id, self._max_open, self._max_open_per_key, self._timed(idempotency)
+            )
+        if repeated is None:
+            await self._gate.check()
+            await self.count(key_id)
+        return repeated
+
+    async def accept(self, request: JobRequest, idempotency: Idempotency | None) -> Job:
+        """Have a job stored and driven; raises as `admit`."""
+        add = partial(
+            self._jobs.add,
+            request,
+            self._max_open,
+            self._max_open_per_key,
+            self._timed(idempotency),
+        )
+        if idempotency is not None:  # perhaps a repeated call, which no gate may refuse
+            return await self._driver.accept(add, is_new=False)
+        self._gate.enter()
+        try:
+            return await self._driver.accept(add)
+        except errors.Overloaded:
+            self._gate.close()
+            raise
+
+    async def count(self, key_id: str) -> None:
+        """Count a call of a key.
+
+        Raises:
+            errors.RateLimited: this key sends too much.
+        """
+        if self._tells_keys_apart:
+            await self._rate.count(key_id)
+
+    def _timed(self, idempotency: Idempotency | None) -> Idempotency | None:
+        return idempotency and dataclasses.replace(idempotency, ttl_s=self._ttl_s)
