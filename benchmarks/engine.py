@@ -1,8 +1,10 @@
 """Benchmark 1: the engine against the stock pipeline, one after another and in static batches.
 
-16 mixed requests: 10 samplers, 10 to 50 steps, three kinds, other guidance, prompts and seeds, of
+Mixed requests differ in sampler (10 of them), steps, kind, guidance, prompt and seed, and are of
 one size or of two. Static batching joins requests that agree in sampler, steps, guidance, kind and
-size, which is all that a batched pipeline call can do. Run: `python -m benchmarks.engine --help`.
+size, which is all that a batched pipeline call can do. The three ways alternate, with the order
+turned each round. The engine has its default settings and measures its row caps first, as in
+service. Run: `python -m benchmarks.engine --help`.
 """
 
 import argparse
@@ -12,14 +14,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from serve_app.config import EngineConfig
+from serve_app.config import EngineConfig, LoggingConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
@@ -29,6 +31,7 @@ from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.randomweights import RandomUNet, write_random_text2img
 from serve_app.pipelines.specs import run_strength
 from serve_app.pipelines.work import Painting, Sample
+from serve_app.telemetry import logging
 from serve_app.types import GenerationSpec, Kind
 
 SCHEDULERS = (
@@ -44,35 +47,45 @@ SCHEDULERS = (
     "DDPMScheduler",
 )
 
+CONFIG = EngineConfig(device="cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A random UNet, the picture sides that are asked for, and the share of steps that is run."""
+    """Weights, the picture sides that are asked for, and how much is asked.
 
-    unet: RandomUNet
+    source: a shape for random weights, or the folder of a checkpoint.
+    requests: mixed unless `equal`.
+    """
+
+    source: RandomUNet | Path
     sides_px: tuple[int, ...]
     steps: tuple[int, int]
     requests: int = 16
+    equal: bool = False
 
 
 # Little arithmetic per call, as on a GPU that waits for its launches.
 _TINY = RandomUNet(4, (8, 16), (False, True), sample_size=4)
+_LARGE = RandomUNet(4, (128, 256, 384), (False, True, True), sample_size=32)
+_DEMO = Path(__file__).parents[1] / "checkpoints" / "demo"
 MODELS = {
     "overhead-bound": Model(_TINY, (32,), (10, 50)),
     "overhead-bound, two sizes": Model(_TINY, (32, 40), (10, 50)),
-    "compute-bound": Model(
-        RandomUNet(4, (128, 256, 384), (False, True, True), sample_size=32), (256,), (2, 5), 8
-    ),
+    "overhead-bound, equal requests": Model(_TINY, (32,), (10, 50), equal=True),
+    "demo checkpoint, half size": Model(_DEMO, (128,), (5, 25)),
+    "demo checkpoint": Model(_DEMO, (256,), (5, 25)),
+    "compute-bound": Model(_LARGE, (256,), (2, 4), requests=6),
 }
 
 
-def specs_of(model: Model, mixed: bool) -> list[GenerationSpec]:
-    """Draw the requests; without `mixed` all are equal but for prompt and seed."""
+def specs_of(model: Model) -> list[GenerationSpec]:
+    """Draw the requests; equal ones still differ in prompt and seed."""
     rng = random.Random(4)
     samplers = itertools.cycle(SCHEDULERS)
     drawn = [
         GenerationSpec(
-            model_id="random",
+            model_id="benchmark",
             kind=rng.choice(list(Kind)),
             prompt=f"picture {number}",
             height=(side := model.sides_px[number % len(model.sides_px)]),
@@ -85,7 +98,7 @@ def specs_of(model: Model, mixed: bool) -> list[GenerationSpec]:
         )
         for number in range(model.requests)
     ]
-    if mixed:
+    if not model.equal:
         return drawn
     same = {"kind": Kind.TEXT2IMG, "height": model.sides_px[0], "width": model.sides_px[0]}
     same |= {"guidance_scale": 7.5, "scheduler": SCHEDULERS[0], "steps": max(model.steps) // 2}
@@ -104,8 +117,10 @@ def canvas_of(spec: GenerationSpec) -> Canvas | None:
     return Canvas(Image.fromarray(init), mask if is_inpaint else None, (0, 0, side, side))
 
 
-def weave(checkpoint: Checkpoint, engine: Engine, specs: Iterable[GenerationSpec]) -> None:
-    """Run all requests through the engine."""
+def weave(
+    checkpoint: Checkpoint, engine: Engine, specs: Iterable[GenerationSpec], measures: bool = False
+) -> None:
+    """Run all requests through the engine; those that measure find the row cap of their size."""
     futures = []
     for spec in specs:
         body = Sample(
@@ -117,7 +132,7 @@ def weave(checkpoint: Checkpoint, engine: Engine, specs: Iterable[GenerationSpec
             variant=checkpoint.variants.of(spec),
             progress=Progress(),
         )
-        request = Request(body, key=body.size, variant=body.variant)
+        request = Request(body, key=body.size, variant=body.variant, measures=measures)
         futures.append(engine.submit(request))
     assert all(isinstance(future.result(), Painting) for future in futures)
 
@@ -158,15 +173,20 @@ def seconds(work: Callable[[], None]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def compare(name: str, model: Model, mixed: bool, rounds: int) -> str:
-    """Measure the three ways in turns and give a row of the table."""
+def load(model: Model) -> Checkpoint:
+    """Load the weights, or make some."""
     with tempfile.TemporaryDirectory() as folder:
-        write_random_text2img(Path(folder), unet=model.unet)
-        entry = ModelEntry(id="random", source=Path(folder), kinds=tuple(Kind))
-        config = EngineConfig(device="cpu", max_rows=64)
-        checkpoint = load_checkpoint(entry, config)
-    specs = specs_of(model, mixed)
-    engine = Engine(config, checkpoint.variants.activate)
+        source = model.source if isinstance(model.source, Path) else Path(folder)
+        if isinstance(model.source, RandomUNet):
+            write_random_text2img(source, unet=model.source)
+        entry = ModelEntry(id="benchmark", source=source, kinds=tuple(Kind))
+        return load_checkpoint(entry, CONFIG)
+
+
+def compare(name: str, model: Model, rounds: int) -> str:
+    """Measure the three ways in turns and give a row of the table."""
+    checkpoint, specs = load(model), specs_of(model)
+    engine = Engine(CONFIG, checkpoint.variants.activate)
     ways = {
         "sequential": lambda: [stock(checkpoint, [spec]) for spec in specs],
         "static": lambda: [stock(checkpoint, group) for group in grouped(specs)],
@@ -174,44 +194,38 @@ def compare(name: str, model: Model, mixed: bool, rounds: int) -> str:
     }
     times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     with torch.no_grad():
-        for work in ways.values():
-            work()  # warm up: caches, prototypes of the schedulers
+        for spec in specs[: len(model.sides_px)]:
+            weave(checkpoint, engine, [spec.model_copy(update={"steps": 2})], measures=True)
+        ways["weave"]()  # makes the prototypes of the schedulers
+        stock(checkpoint, grouped(specs)[0])
         before = engine.snapshot()
-        for _ in range(rounds):
-            for way, work in ways.items():
-                times[way].append(seconds(work))
+        for number in range(rounds):
+            for way in sorted(ways, key=lambda way: (list(ways).index(way) + number) % len(ways)):
+                times[way].append(seconds(ways[way]))
     after = engine.snapshot()
     engine.close()
-    rows = (after.rows - before.rows) / (after.forwards - before.forwards)
-    cells = [name, "mixed" if mixed else "equal", str(len(specs))]
-    cells.append(f"{statistics.median(wall for wall, _ in times['sequential']):.2f}")
+    cells = [name, str(len(specs)), f"{statistics.median(t for t, _ in times['sequential']):.2f}"]
     for way in ("static", "weave"):
         for clock in (0, 1):
-            ratios = [
-                one[clock] / other[clock]
-                for one, other in zip(times["sequential"], times[way], strict=True)
-            ]
-            cells.append(f"{statistics.median(ratios):.2f}")
-    return " | ".join(["", *cells, f"{rows:.1f}", ""]).strip()
+            pairs = zip(times["sequential"], times[way], strict=True)
+            cells.append(f"{statistics.median(one[clock] / it[clock] for one, it in pairs):.2f}")
+    rows = (after.rows - before.rows) / (after.forwards - before.forwards)
+    caps = ", ".join(str(cap) for cap in after.row_caps.values())
+    return " | ".join(["", *cells, f"{rows:.1f}", caps, ""]).strip()
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", choices=list(MODELS), action="append")
-    parser.add_argument("--steps", type=float, default=1.0, help="factor on the steps")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        "| model | requests | n | sequential, s | static: wall | CPU | weave: wall | CPU | rows |"
-    )
+    logging.configure(LoggingConfig(level="WARNING"))
+    print("| model | n | sequential, s | static: wall | CPU | weave: wall | CPU | rows | cap |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in options.model or MODELS:
-        low, high = MODELS[name].steps
-        steps = (max(1, int(low * options.steps)), max(1, int(high * options.steps)))
-        for mixed in (True, False):
-            print(compare(name, replace(MODELS[name], steps=steps), mixed, options.rounds))
+        print(compare(name, MODELS[name], options.rounds), flush=True)
 
 
 if __name__ == "__main__":

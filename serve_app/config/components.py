@@ -104,6 +104,12 @@ class EngineConfig(Section):
     text_cache: int = Field(
         default=64, ge=0, description="text embeddings kept; encoding stalls everybody's next step"
     )
+    encode_cache: int = Field(
+        default=32,
+        ge=0,
+        description="encoded input pictures kept, of half a byte per pixel; the samples of a job "
+        "and jobs sent again encode their picture once, a tenth of the demo model's work",
+    )
     tomesd_ratio: float = Field(
         default=0.5, ge=0, le=0.75, description="share of the tokens that `tomesd` merges"
     )

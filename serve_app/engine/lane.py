@@ -47,10 +47,10 @@ class Call:
     rows: int
     size: int
 
-    def group(self, key: Hashable) -> Hashable:
-        """Name the calls that this one can share a forward with; `key` is its request's."""
+    def group(self, key: Hashable, alone: Hashable) -> Hashable:
+        """Name the calls that this one can share a forward with; both are of its request."""
         shape = signature(self.arguments, self.lane.shared)
-        return (self.lane, self.size, shape, None if self.lane.urgent else key)
+        return (self.lane, self.size, shape, alone, None if self.lane.urgent else key)
 
 
 def forward(calls: Sequence[Call], limit: int) -> list[object]:

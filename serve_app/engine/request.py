@@ -42,9 +42,9 @@ class Request:
     seq: int = -1
 
     @property
-    def group_key(self) -> Hashable:
-        """The key, made unique for an exclusive request."""
-        return (self.key, self.seq if self.exclusive else None)
+    def alone(self) -> int | None:
+        """What keeps an exclusive request apart from all others; None: nothing does."""
+        return self.seq if self.exclusive else None
 
     def succeed(self, result: object) -> None:
         """Hand the result to the client, unless it has gone."""

@@ -95,7 +95,7 @@ def _candidate(request: Request, call: Call) -> Candidate:
     return Candidate(
         seq=request.seq,
         variant=request.variant,
-        group=call.group(request.group_key),
+        group=call.group(request.key, request.alone),
         rows=call.rows,
         urgent=call.lane.urgent,
     )

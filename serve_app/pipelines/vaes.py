@@ -12,6 +12,7 @@ from serve_app import errors
 from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
 from serve_app.pipelines.addons import Named
+from serve_app.pipelines.encodes import EncodeCache
 from serve_app.pipelines.families import by_name
 from serve_app.pipelines.soundness import settle
 
@@ -77,13 +78,11 @@ def _make(vae: AutoencoderKL, name: str, config: EngineConfig) -> Vae:
     """Give a VAE the lanes of its halves; `name` tells it from others in the metrics."""
     if config.channels_last:
         vae.to(memory_format=torch.channels_last)
+    encode, decode = (by_name(half, "sample") for half in (vae.encoder, vae.decoder))
+    if config.encode_cache:
+        encode = EncodeCache(encode, config.encode_cache)
     encoder, decoder = (
-        Lane(
-            f"vae {half} {name}".rstrip(),
-            by_name(getattr(vae, half), "sample"),
-            urgent=True,
-            max_rows=config.vae_rows,
-        )
-        for half in ("encoder", "decoder")
+        Lane(f"vae {half} {name}".rstrip(), run, urgent=True, max_rows=config.vae_rows)
+        for half, run in (("encoder", encode), ("decoder", decode))
     )
     return Vae(vae, encoder, decoder)

@@ -33,10 +33,13 @@ SHAPES = {
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Write a random checkpoint by the name of its shape; each once."""
+    """Write a random checkpoint by the name of its shape, each once; or find a trained one."""
+    trained = Path(__file__).parents[2] / "checkpoints"
     root = tmp_path_factory.mktemp("checkpoints")
 
     def write(name: str) -> Path:
+        if (trained / name).exists():
+            return trained / name
         if not (root / name).exists():
             write_random_inpaint(root / name, seed=len(name), unet=SHAPES[name])
         return root / name
@@ -46,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def checkpoint(folder: Callable[[str], Path]) -> Callable[[str], Checkpoint]:
-    """Load a random checkpoint by the name of its shape; each once."""
+    """Load a checkpoint by its name; each once."""
     loaded: dict[str, Checkpoint] = {}
 
     def load(name: str) -> Checkpoint:

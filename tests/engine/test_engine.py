@@ -48,6 +48,22 @@ def test_engine_exclusive_request_shares_no_forward(
     assert denoiser.rows.count(3) == 5
 
 
+def test_engine_exclusive_request_shares_no_urgent_forward_either(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine()
+    hold(denoiser, engine, lane)
+    urgent = Denoiser()
+    decoder = Lane("decoder", urgent, urgent=True)
+    requests = [Request(Body(decoder, steps=1, rows=3), exclusive=True)]
+    requests += [Request(Body(decoder, steps=1)) for _ in range(2)]
+    futures = [engine.submit(request) for request in requests]
+    denoiser.gate.set()
+    for future in futures:
+        future.result(30)
+    assert sorted(urgent.rows) == [3, 4]
+
+
 def test_engine_applies_variant_before_its_forwards(
     denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
 ) -> None:

@@ -100,6 +100,23 @@ async def test_paint_says_which_sampler_ran_instead(
     assert result.ran.get("scheduler") == ran
 
 
+async def test_paint_samples_and_a_second_try_encode_the_input_once(
+    make_painter: Callable[..., WeavePainter],
+    make_spec: Callable[..., GenerationSpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    painter = make_painter("plain")
+    encoder = painter._checkpoint.base.vae.encoder
+    forward, rows = encoder.forward, []
+    monkeypatch.setattr(encoder, "forward", lambda x: rows.append(len(x)) or forward(x))
+    spec = make_spec(kind=Kind.IMG2IMG, strength=0.5, samples=3)
+    inputs = images(64, (0, 0, 1, 1))
+    first, again = [await painter.paint(number, spec, inputs) for number in range(2)]
+    assert rows == [1]
+    assert (pixels(first, 0) != pixels(first, 1)).any()
+    assert np.abs(pixels(first, 1) - pixels(again, 1)).max() <= 1
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.01, 1.0])
 @pytest.mark.parametrize("kind", [Kind.IMG2IMG, Kind.INPAINT])
 async def test_paint_any_strength_runs_at_least_one_step(

@@ -53,6 +53,8 @@ def clip_text_model(monkeypatch: pytest.MonkeyPatch) -> None:
         *(pytest.param("plain", [kind], id=f"plain-{kind.value}") for kind in Kind),
         pytest.param("inpaint", [Kind.INPAINT], id="nine-channels"),
         pytest.param("velocity", list(Kind), id="v-prediction"),
+        pytest.param("demo", list(Kind), id="trained"),
+        pytest.param("demo-inpaint", [Kind.INPAINT], id="trained-nine-channels"),
     ],
 )
 def test_engine_every_sampler_and_kind_equals_stock(
@@ -125,7 +127,9 @@ class StockPainter:
     """diffusers alone."""
 
     def __init__(self, folder: Path) -> None:
-        self._base = diffusers.StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+        self._base = diffusers.StableDiffusionPipeline.from_pretrained(
+            folder, safety_checker=None, dtype=torch.float32
+        )
         self._schedulers: dict[tuple[str, str], SchedulerMixin] = {}
 
     def paint(self, spec: GenerationSpec, canvas: Canvas) -> torch.Tensor:
