@@ -68,6 +68,11 @@ class GenerationService:
         """The served models as last seen."""
         return self._view.now
 
+    @property
+    def can_translate(self) -> bool:
+        """Whether prompts of other languages can be translated."""
+        return self._config.engine.translator is not None
+
     async def catalogue_knowing(self, *ids: str) -> Catalogue:
         """The served models, looked at anew if one of these ids is not among them."""
         return await self._view.knowing(*ids)

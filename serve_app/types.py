@@ -108,6 +108,8 @@ class GenerationSpec(Frozen):
     loras: tuple[LoraUse, ...] = ()
     vae: str | None = None
     embeddings: tuple[str, ...] = ()
+    foreign: str = Field(default="", description="part of the prompt to be translated")
+    expand: bool = Field(default=False, description="an expander may append to the prompt")
     upscale: int = Field(default=1, ge=1, le=3, description="factor to enlarge what was painted")
     highres_fix: bool = Field(default=False, description="paint small first, then refine")
     self_attention: bool = Field(default=False, description="perturbed-attention guidance")

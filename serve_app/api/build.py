@@ -38,7 +38,7 @@ async def build(
     problems = (
         _missing(body, kind, call.api)
         | size.problems(body, call.api, entry, http)
-        | unserved.reasons(body, kind)
+        | unserved.reasons(body, kind, service.can_translate)
         | addon.problems(body, entry, catalogue)
         | style.problems(body, entry, style.table(http.styles))
     )
@@ -110,6 +110,8 @@ def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig)
         loras=addon.loras(body),
         vae=body.vae,
         embeddings=body.embeddings_model,
+        foreign=prompt if body.multi_lingual else "",
+        expand=body.enhance_prompt and entry.enhancement.styles,
         upscale=body.upscale,
         highres_fix=body.highres_fix,
         self_attention=body.self_attention,

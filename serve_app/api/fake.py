@@ -43,6 +43,7 @@ class FakeService:
         )
         self.refusal: Exception | None = None
         self.never_answers = False
+        self.can_translate = False
         self.held = asyncio.Event()  # set once somebody waits for a job
         self.ready = {entry.id: True for entry in self.catalogue}
         self.files: dict[str, StoredFile] = {}

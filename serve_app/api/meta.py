@@ -81,6 +81,7 @@ def _request_values(job: Job) -> dict[str, JsonValue]:
         "lora_strength": echo.get("lora_strength", 1),
         "embeddings": ",".join(spec.embeddings) or None,
         "clip_skip": spec.clip_skip,
+        "multi_lingual": _yes_no(spec.foreign),
         "highres_fix": _yes_no(spec.highres_fix),
         "panorama": _yes_no(spec.panorama),
         "self_attention": _yes_no(spec.self_attention),
@@ -97,7 +98,6 @@ def _request_values(job: Job) -> dict[str, JsonValue]:
 def _fixed_values() -> dict[str, JsonValue]:
     """Keys whose features are not served; asked for, they are refused, so these are true."""
     return {
-        "multi_lingual": "no",
         "full_url": "no",
         "watermark": "no",
         "outdir": "out",

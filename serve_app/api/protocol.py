@@ -34,6 +34,11 @@ class Service(Protocol):
         """The served models as last seen; they may change between two calls."""
         ...
 
+    @property
+    def can_translate(self) -> bool:
+        """Whether prompts of other languages can be translated."""
+        ...
+
     async def catalogue_knowing(self, *ids: str) -> Catalogue:
         """The served models, looked at anew if one of these ids is not among them."""
         ...

@@ -12,7 +12,6 @@ from serve_app.types import Kind
 __all__ = ["reasons"]
 
 _IS_ASKED: dict[str, tuple[Callable[[GenerationBody], bool], str]] = {
-    "multi_lingual": (lambda body: body.multi_lingual, "Translation is not served here."),
     "ip_adapter_id": (
         lambda body: body.ip_adapter_id is not None,
         "No IP adapter of this id is in the catalogue.",
@@ -28,9 +27,11 @@ _TEXT2IMG_ONLY: dict[str, Callable[[GenerationBody], bool]] = {
 }
 
 
-def reasons(body: GenerationBody, kind: Kind) -> dict[str, list[str]]:
+def reasons(body: GenerationBody, kind: Kind, can_translate: bool) -> dict[str, list[str]]:
     """Say which parameters ask for an effect that this call does not have, and why not."""
     found = {field: [reason] for field, (is_asked, reason) in _IS_ASKED.items() if is_asked(body)}
+    if body.multi_lingual and not can_translate:
+        found["multi_lingual"] = ["Translation is not served here."]
     if kind is not Kind.TEXT2IMG:
         for field, is_asked in _TEXT2IMG_ONLY.items():
             if is_asked(body):

@@ -83,7 +83,9 @@ class AppConfig(BaseSettings):
             "cache_dir": root / (self.catalogue.cache_dir or data_dir / "weights"),
         }
         catalogue = self.catalogue.model_copy(update=paths)
-        cache_dir = root / (self.engine.cache_dir or data_dir / "cache")
+        folders = {"translator": self.engine.translator, "expander": self.engine.expander}
+        engine = {name: root / folder for name, folder in folders.items() if folder is not None}
+        engine["cache_dir"] = root / (self.engine.cache_dir or data_dir / "cache")
         safety = self.safety
         if safety.checkpoint is not None:
             safety = safety.model_copy(update={"checkpoint": root / safety.checkpoint})
@@ -99,7 +101,7 @@ class AppConfig(BaseSettings):
             "data_dir": data_dir,
             "http": http,
             "catalogue": catalogue,
-            "engine": self.engine.model_copy(update={"cache_dir": cache_dir}),
+            "engine": self.engine.model_copy(update=engine),
             "safety": safety,
             "database": database,
         }

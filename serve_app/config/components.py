@@ -113,6 +113,19 @@ class EngineConfig(Section):
     tomesd_ratio: float = Field(
         default=0.5, ge=0, le=0.75, description="share of the tokens that `tomesd` merges"
     )
+    translator: Path | None = Field(
+        default=None,
+        description="folder of a transformers model, many languages to English, safetensors; each "
+        "process that paints loads it, on the CPU; none: `multi_lingual` is refused",
+    )
+    expander: Path | None = Field(
+        default=None,
+        description="folder of a transformers causal language model that goes on with prompts of "
+        "`enhance_prompt`, safetensors; each process that paints loads it, on the CPU; none: off",
+    )
+    expander_tokens: int = Field(
+        default=24, ge=1, le=256, description="tokens that the expander may append"
+    )
     highres_strength: float = Field(
         default=0.5,
         gt=0,

@@ -97,7 +97,9 @@ class Enhancement(Section):
     prompt_suffix: str = Field(default="", description="appended to the prompt")
     negative_suffix: str = Field(default="", description="appended to the negative prompt")
     styles: bool = Field(
-        default=True, description="false: the checkpoint does not know the words of enhance_style"
+        default=True,
+        description="false: the checkpoint does not know the words of enhance_style and of the "
+        "prompt expander",
     )
 
 

@@ -25,6 +25,7 @@ from serve_app.pipelines.addons import AddOns
 from serve_app.pipelines.capkey import cap_file
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, Pixels, encode, enlarge, open_canvas, paste
+from serve_app.pipelines.rewrite import rewriter_of
 from serve_app.pipelines.specs import check_kind, ran_effects, sample_specs
 from serve_app.pipelines.vaes import Vae
 from serve_app.pipelines.variants import Variant
@@ -52,6 +53,7 @@ class WeavePainter:
         self._checkpoint = checkpoint
         self._add_ons = add_ons or AddOns(entry.id)
         self._engine = Engine(config, checkpoint.variants.activate, cap_file(checkpoint, config))
+        self._rewriter = rewriter_of(config.translator, config.expander, config.expander_tokens)
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="pixels")
         # Nobody else waits for the add-on that somebody's request has to download.
         self._loads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="add-ons")
@@ -68,6 +70,7 @@ class WeavePainter:
         """Paint all samples of a job; see the protocol."""
         began = time.monotonic()
         check_kind(spec, self._entry.kinds)
+        asked, spec = spec, await self._rewrite(spec)
         added = await self._add(spec)
         canvas, requests = await self._off_loop(self._pool, self._prepare, added, images)
         self._progress[job_id] = [_progress(request) for request in requests]
@@ -85,7 +88,7 @@ class WeavePainter:
             pictures=tuple(pictures),
             nsfw=(False,) * len(pictures),
             generation_time_s=time.monotonic() - began,
-            ran=_ran(spec, paintings[0], canvas, self._checkpoint),
+            ran=_rewritten(asked, spec) | _ran(spec, paintings[0], canvas, self._checkpoint),
         )
 
     def progress(self) -> dict[int, float]:
@@ -132,6 +135,12 @@ class WeavePainter:
             assert isinstance(painting, Painting), "samples give paintings"
             if not painting.is_finite():
                 raise errors.NonFiniteLatents(self._entry.id)
+
+    async def _rewrite(self, spec: GenerationSpec) -> GenerationSpec:
+        """Put the prompt in other words where that is asked for; most wait for nobody."""
+        if spec.foreign or (spec.expand and self._config.expander is not None):
+            return await self._off_loop(self._loads, self._rewriter.apply, spec)
+        return spec
 
     async def _add(self, spec: GenerationSpec) -> "_Added":
         """Bring what the request adds to the checkpoint; most add nothing and wait for nobody."""
@@ -236,3 +245,7 @@ def _ran(
     if canvas is not None and canvas.size != (spec.height, spec.width):
         ran["crop"] = list(canvas.box)
     return ran | ran_effects(spec, checkpoint.native_px)
+
+
+def _rewritten(asked: GenerationSpec, spec: GenerationSpec) -> dict[str, JsonValue]:
+    return {} if spec.prompt == asked.prompt else {"prompt": spec.prompt}

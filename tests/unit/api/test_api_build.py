@@ -32,6 +32,8 @@ async def test_documented_inpaint_request_becomes_the_documented_job(api, inpain
         "loras": (),
         "vae": None,
         "embeddings": (),
+        "foreign": "",
+        "expand": True,
         "upscale": 1,
         "highres_fix": False,
         "self_attention": False,
@@ -264,3 +266,20 @@ async def test_effects_that_ran_are_in_the_reply(api, text_body):
     body = text_body | {"panorama": "yes", "self_attention": "yes", "highres_fix": "yes"}
     meta = (await api.reply(TEXT2IMG, body))["meta"]
     assert [meta[name] for name in ("panorama", "self_attention", "highres_fix")] == ["yes"] * 3
+
+
+async def test_prompt_to_translate_is_marked_inside_the_whole(api, text_body, service):
+    service.can_translate = True
+    reply = await api.reply(TEXT2IMG, text_body | {"multi_lingual": "yes", "prompt": "eine Katze"})
+    spec = service.jobs[reply["id"]].request.spec
+    assert (spec.foreign, spec.prompt) == ("eine Katze", "eine Katze")
+    assert reply["meta"]["multi_lingual"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_expanded"),
+    [({}, True), ({"enhance_prompt": "no"}, False), ({"model_id": "coarse"}, False)],
+    ids=["enhanced", "not", "model-without-words"],
+)
+async def test_expander_may_go_on_with_enhanced_prompts(api, text_body, fields, is_expanded):
+    assert (await api.last_request(TEXT2IMG, text_body | fields)).spec.expand is is_expanded
