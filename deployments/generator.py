@@ -1,10 +1,15 @@
 """Generator: one model on one device. A deployment per model of the catalogue."""
 
+import asyncio
+
 from deployments.metrics import Instruments
 from deployments.stage import stage
-from serve_app.config import CatalogueConfig, EngineConfig, LoggingConfig
-from serve_app.models import Catalogue, ModelEntry
+from serve_app.config import AppConfig
+from serve_app.jobs import open_job_store
+from serve_app.jobs.models import SqlModelStore
+from serve_app.models import Catalogue, CatalogueView, ModelEntry
 from serve_app.pipelines import load_painter
+from serve_app.pipelines.specs import named_add_ons
 from serve_app.telemetry import logging, metrics
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
 
@@ -14,16 +19,18 @@ __all__ = ["Generator"]
 class Generator:
     """Owns a painter: its weights, its engine thread, its health."""
 
-    def __init__(
-        self,
-        entry: ModelEntry,
-        served: Catalogue,
-        engine: EngineConfig,
-        catalogue: CatalogueConfig,
-        logs: LoggingConfig,
+    async def __init__(  # type: ignore[misc]  # Serve awaits it in the replica's loop
+        self, entry: ModelEntry, catalogue: Catalogue, config: AppConfig
     ) -> None:
-        logging.configure(logs, model_id=entry.id)
-        self._painter = load_painter(entry, engine, served.find_add_on, catalogue)
+        logging.configure(config.logging, model_id=entry.id)
+        self._jobs = await open_job_store(config.database)
+        store = SqlModelStore(self._jobs.database)
+        self._view = CatalogueView(catalogue, store, config.root_dir)
+        self._refresh = asyncio.create_task(self._view.run(config.catalogue.refresh_s))
+        find = self._view.find_add_on
+        self._painter = await asyncio.to_thread(
+            load_painter, entry, config.engine, find, config.catalogue
+        )
         self._instruments = Instruments(metrics.ENGINE)
         self._labels = {"model_id": entry.id}
 
@@ -32,13 +39,14 @@ class Generator:
         self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
     ) -> Pictures:
         """Paint the samples of a job; cancelling the call frees its rows within a step."""
+        await self._view.knowing(*named_add_ons(spec))
         return await self._painter.paint(job_id, spec, images)
 
     async def progress(self) -> dict[int, float]:
         """Share of steps done of each job at work on this replica."""
         return self._painter.progress()
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Raise when the engine is dead or stuck; Serve then replaces the replica.
 
         Called every few seconds, which is also how often the metrics are worth reporting.
@@ -46,6 +54,8 @@ class Generator:
         self._painter.check_health()
         self._instruments.report(self._painter.snapshot(), self._labels)
 
-    def __del__(self) -> None:
+    async def __del__(self) -> None:
+        self._refresh.cancel()
         if painter := getattr(self, "_painter", None):
-            painter.close()
+            await asyncio.to_thread(painter.close)
+        await self._jobs.close()

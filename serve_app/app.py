@@ -39,9 +39,7 @@ def build(args: AppConfig) -> Application:
             entry.serve,
             entry,
             catalogue,
-            config.engine,
-            config.catalogue,
-            config.logging,
+            config,
             name=f"Generator:{entry.id}",
         )
         for entry in catalogue

@@ -7,7 +7,14 @@ from pydantic import JsonValue
 from serve_app import errors
 from serve_app.types import GenerationSpec, Kind
 
-__all__ = ["check_kind", "first_size", "ran_effects", "run_strength", "sample_specs"]
+__all__ = [
+    "check_kind",
+    "first_size",
+    "named_add_ons",
+    "ran_effects",
+    "run_strength",
+    "sample_specs",
+]
 
 _FIRST_GRID_PX = 64  # so that first passes of different sizes have few different ones
 
@@ -20,6 +27,12 @@ def check_kind(spec: GenerationSpec, kinds: tuple[Kind, ...]) -> None:
     """
     if spec.kind not in kinds:
         raise errors.InvalidRequest("model_id", f"The model does not do {spec.kind.value}")
+
+
+def named_add_ons(spec: GenerationSpec) -> tuple[str, ...]:
+    """Ids of the LoRAs, the VAE and the embeddings that a request names."""
+    vaes = () if spec.vae is None else (spec.vae,)
+    return (*(use.id for use in spec.loras), *vaes, *spec.embeddings)
 
 
 def sample_specs(spec: GenerationSpec) -> list[GenerationSpec]:

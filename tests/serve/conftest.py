@@ -14,6 +14,7 @@ PLACED = {"tiny-2": ", accelerator_type: L4, resources: {slot: 1}, label_selecto
 NODE = {"resources": {"accelerator_type:L4": 1, "slot": 2}, "labels": {"role": "gpu"}}
 HOLD_S = 30.0
 LEASE_S = 2.0
+ADMIN_KEY = "an-operators-key-of-some-length"
 WEBHOOK_SECRET = "whsec_" + "c2VjcmV0" * 4
 
 
@@ -92,7 +93,7 @@ def service(tmp_path_factory):
         {
             "root_dir": root,
             "catalogue": {"path": "models"},
-            "auth": {"mode": "open"},
+            "auth": {"mode": "open", "admin_key": ADMIN_KEY},
             "safety": {"checkpoint": "checkpoints/tiny"},
             "images": {"allowed_hosts": ["localhost"], "download_timeout_s": 3},
             "jobs": {"hold_s": HOLD_S, "lease_s": LEASE_S, "poll_s": 0.2},
