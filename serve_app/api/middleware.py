@@ -68,7 +68,8 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
+        is_good = _GOOD_ID.fullmatch(given) is not None
+        request_id = given if is_good else uuid.uuid4().hex
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
         status = 0
 
@@ -76,7 +77,8 @@ class AccessLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                if not is_good:  # Serve's proxy hands in an id, and puts that on the answer itself
+                    MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
         begun = time.perf_counter()

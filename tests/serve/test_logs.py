@@ -37,6 +37,7 @@ async def test_every_stage_names_job_model_and_request(http):
     sent = {"x-request-id": "find-me-1"}
     answer = await http.post(INPAINT, json=body(safety_checker="yes"), headers=sent)
     assert answer.json()["status"] == "success"
+    assert answer.headers.get_list("x-request-id") == ["find-me-1"]
     found = await lines_of_request("find-me-1")
     done = [line for line in found if line["event"] == "stage_done"]
     assert {line["stage"] for line in done} == STAGES
