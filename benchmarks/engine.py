@@ -30,6 +30,7 @@ from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.randomweights import RandomUNet, write_random_text2img
 from serve_app.pipelines.specs import run_strength
+from serve_app.pipelines.variants import Variant
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.telemetry import logging
 from serve_app.types import GenerationSpec, Kind
@@ -129,7 +130,7 @@ def weave(
             canvas=canvas_of(spec),
             size=(spec.height, spec.width),
             scheduler=checkpoint.schedulers.make(spec),
-            variant=checkpoint.variants.of(spec),
+            variant=Variant(),
             progress=Progress(),
         )
         request = Request(body, key=body.size, variant=body.variant, measures=measures)
