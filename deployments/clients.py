@@ -4,16 +4,14 @@ What goes wrong leaves this module as one of our errors (see `deployments.stage`
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import structlog
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from deployments.readiness import is_ready
+from deployments.replicas import ask_all
 from deployments.stage import last_of
 from serve_app import errors
 from serve_app.telemetry import logging
@@ -21,8 +19,6 @@ from serve_app.types import ImageSource, Job, JobResult
 
 __all__ = ["GraphClient", "Stages"]
 
-_log = structlog.get_logger()
-_PROGRESS_TIMEOUT_S = 0.5  # the call waits for a free slot of the replica; stale progress will do
 _CHECKED_PX = 512  # side that a picture is brought to before its check, which looks at 224
 
 
@@ -32,6 +28,7 @@ class Stages:
 
     preprocess: DeploymentHandle
     generators: Mapping[str, DeploymentHandle]  # by model id
+    pool: DeploymentHandle | None  # for all other models
     safety: DeploymentHandle
     upload: DeploymentHandle
 
@@ -46,15 +43,23 @@ class GraphClient:
             model_id: handle.options(_by_reference=True)
             for model_id, handle in stages.generators.items()
         }
+        self._pool = stages.pool and stages.pool.options(_by_reference=True)
         self._safety = stages.safety.options(_by_reference=True)
         self._upload = stages.upload.options(_by_reference=True)
 
     async def run(self, job: Job) -> JobResult:
         """Chain the stages; each receives the reference of the one before."""
-        generator = self._generators.get(job.request.spec.model_id)
+        generator = self._generator(job.request.spec.model_id)
         if generator is None:
             raise errors.ModelNotFound(job.request.spec.model_id)
         return await last_of(self._chain(job, generator), JobResult)
+
+    def _generator(self, model_id: str) -> DeploymentHandle | None:
+        """The model's own deployment, or else the Pool, which knows what it serves."""
+        own = self._generators.get(model_id)
+        if own is not None or self._pool is None:
+            return own
+        return self._pool.options(multiplexed_model_id=model_id)  # its router goes by that
 
     def _chain(self, job: Job, generator: DeploymentHandle) -> Iterator[DeploymentResponse]:
         request = job.request
@@ -88,26 +93,25 @@ class GraphClient:
     async def progress(self, model_id: str) -> dict[int, float]:
         """Ask every replica of the model; those that do not answer in time are left out."""
         merged: dict[int, float] = {}
-        generator = self._generators.get(model_id)
-        if generator is None:
-            return merged
-        try:
-            answers = await generator.broadcast("progress").results_async(
-                timeout_s=_PROGRESS_TIMEOUT_S, return_exceptions=True
-            )
-        except (RayError, RayServeException, TimeoutError) as exc:
-            _log.debug("progress_unknown", model_id=model_id, reason=type(exc).__name__)
-            return merged
-        for answer in answers:
-            if isinstance(answer, dict):
-                merged.update(answer)
+        if (generator := self._generator(model_id)) is not None:
+            for answer in await ask_all(generator, "progress"):
+                if isinstance(answer, dict):
+                    merged.update(answer)
         return merged
 
-    async def readiness(self) -> dict[str, bool]:
+    async def load_s(self, model_id: str) -> float:
+        """Ask every replica of the Pool; the one that would be first counts."""
+        if model_id in self._generators or self._pool is None:
+            return 0.0
+        answers = await ask_all(self._pool, "load_s", model_id)
+        return min((answer for answer in answers if isinstance(answer, float)), default=0.0)
+
+    async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
         """Ask the controller, not the replicas: a busy one is ready, and would answer late."""
         status = await asyncio.to_thread(serve.status)
         deployments = status.applications[serve.get_replica_context().app_name].deployments
+        handles = {model_id: self._generator(model_id) for model_id in model_ids}
         return {
-            model_id: is_ready(deployments.get(handle.deployment_name))
-            for model_id, handle in self._generators.items()
+            model_id: handle is not None and is_ready(deployments.get(handle.deployment_name))
+            for model_id, handle in handles.items()
         }

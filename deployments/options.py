@@ -4,6 +4,7 @@ from typing import TypedDict
 
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
 
 from serve_app.config import DeploymentOptions
 
@@ -11,14 +12,20 @@ __all__ = ["ActorOptions", "ServeOptions", "deploy", "serve_options"]
 
 
 def deploy(
-    host: type, options: DeploymentOptions, *args: object, name: str | None = None
+    host: type,
+    options: DeploymentOptions,
+    *args: object,
+    name: str | None = None,
+    router: RequestRouterConfig | None = None,
 ) -> Application:
-    """Bind a deployment of the class with its constructor's arguments; named like the class."""
-    return (
-        serve.deployment(host)
-        .options(name=name or host.__name__, **serve_options(options))
-        .bind(*args)
-    )
+    """Bind a deployment of the class with its constructor's arguments; named like the class.
+
+    router: how callers choose among the replicas; none: the less busy of two random ones.
+    """
+    keywords = serve_options(options)
+    if router is not None:
+        keywords["request_router_config"] = router
+    return serve.deployment(host).options(name=name or host.__name__, **keywords).bind(*args)
 
 
 class ActorOptions(TypedDict, total=False):
@@ -44,6 +51,7 @@ class ServeOptions(TypedDict, total=False):
     graceful_shutdown_timeout_s: float
     health_check_period_s: float
     health_check_timeout_s: float
+    request_router_config: RequestRouterConfig
 
 
 def serve_options(options: DeploymentOptions) -> ServeOptions:

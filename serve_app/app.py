@@ -7,7 +7,9 @@ from deployments.generator import Generator
 from deployments.ingress import Ingress
 from deployments.janitor import Janitor
 from deployments.options import deploy
+from deployments.pool import Pool
 from deployments.preprocess import Preprocess
+from deployments.router import router_config
 from deployments.safety import Safety
 from deployments.upload import Upload
 from serve_app.config import AppConfig
@@ -43,10 +45,24 @@ def build(args: AppConfig) -> Application:
             name=f"Generator:{entry.id}",
         )
         for entry in catalogue
+        if entry.placement == "own"
     }
     safety = deploy(Safety, serving.safety, config.safety, config.logging)
     upload = deploy(Upload, serving.upload, config.storage, config.data_dir, config.logging)
     # Serve puts handles where the bound deployments stand, inside the value too.
-    stages = Stages(preprocess, generators, safety, upload)
+    stages = Stages(preprocess, generators, _pool(config, catalogue), safety, upload)
     janitor = deploy(Janitor, serving.janitor, config, stages)
     return deploy(Ingress, serving.ingress, config, catalogue, stages, janitor)
+
+
+def _pool(config: AppConfig, catalogue: Catalogue) -> Application | None:
+    """One for all models that have no deployment of their own; none where there are no such."""
+    if not config.pool.enabled and all(entry.placement == "own" for entry in catalogue):
+        return None
+    return deploy(
+        Pool,
+        config.serving.pool,
+        config,
+        catalogue,
+        router=router_config(config.pool),
+    )

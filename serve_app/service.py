@@ -194,9 +194,11 @@ class GenerationService:
         return Load(num_open, self._driver.eta.wait_s(num_open))
 
     async def eta_s(self, job: Job) -> float:
-        """Seconds until the job is done, from measured run times and the queue."""
+        """Seconds until the job is done, from measured load and run times and the queue."""
+        spec = job.request.spec
         num_open = sum((await self._jobs.count_open()).values())
-        return self._driver.eta.estimate_s(job.request.spec, max(0, num_open - 1), job.progress)
+        load_s = 0.0 if job.progress else await self._graph.load_s(spec.model_id)
+        return load_s + self._driver.eta.estimate_s(spec, max(0, num_open - 1), job.progress)
 
     async def identify(self, key: str | None) -> str:
         """Tell whose key this is.
@@ -213,7 +215,7 @@ class GenerationService:
 
     async def readiness(self) -> dict[str, bool]:
         """Per model: can it answer right now?"""
-        return await self._graph.readiness()
+        return await self._graph.readiness([entry.id for entry in self.catalogue])
 
     async def read_file(self, key: str) -> StoredFile | None:
         """Read a result file for `/files/`; None when there is none, or it is no result."""

@@ -159,6 +159,7 @@ class JobResult(Frozen):
     keys: tuple[str, ...]
     nsfw: tuple[bool, ...] = Field(description="per picture: flagged by the safety checker")
     generation_time_s: float
+    load_s: float = Field(default=0.0, description="waited until the model was in memory")
     ran: dict[str, JsonValue] = Field(
         default_factory=dict, description="where what ran differs from the request: scheduler, ..."
     )
@@ -209,9 +210,13 @@ class PreparedImages:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Generator -> Safety -> Upload: the samples of one job, in order."""
+    """Generator -> Safety -> Upload: the samples of one job, in order.
+
+    load_s: seconds that the job waited until its model was in memory; painting is not in it.
+    """
 
     pictures: tuple[Picture, ...]
     nsfw: tuple[bool, ...]
     generation_time_s: float
     ran: dict[str, JsonValue]
+    load_s: float = 0.0

@@ -18,6 +18,7 @@ from serve_app.config.components import (
     WebhooksConfig,
 )
 from serve_app.config.http import AuthConfig, HttpConfig
+from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
 from serve_app.config.serving import DeploymentOptions, ServingConfig
 
@@ -33,6 +34,7 @@ __all__ = [
     "JobsConfig",
     "LimitsConfig",
     "LoggingConfig",
+    "PoolConfig",
     "ReloadConfig",
     "SafetyConfig",
     "ServingConfig",

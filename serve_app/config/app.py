@@ -20,6 +20,7 @@ from serve_app.config.components import (
     WebhooksConfig,
 )
 from serve_app.config.http import AuthConfig, HttpConfig
+from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
 from serve_app.config.serving import ServingConfig
 
@@ -48,6 +49,7 @@ class AppConfig(BaseSettings):
     images: ImagesConfig = ImagesConfig()
     engine: EngineConfig = EngineConfig()
     reload: ReloadConfig = ReloadConfig()
+    pool: PoolConfig = PoolConfig()
     safety: SafetyConfig = SafetyConfig()
     storage: StorageConfig = StorageConfig()
     database: DatabaseConfig = DatabaseConfig()

@@ -62,6 +62,7 @@ class EngineConfig(Section):
         description="fake: plain pictures without weights or torch, for tests of all the rest",
     )
     fake_step_s: Seconds = Field(default=0.0, description="seconds of one step of the fake painter")
+    fake_load_s: Seconds = Field(default=0.0, description="seconds until the fake painter is there")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     max_live: int = Field(
         default=32, ge=1, description="requests (pictures) between admission and result"

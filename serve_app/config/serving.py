@@ -68,6 +68,9 @@ class ServingConfig(Section):
     )
     safety: DeploymentOptions = DeploymentOptions(max_ongoing_requests=8, target_ongoing_requests=4)
     upload: DeploymentOptions = DeploymentOptions()
+    pool: DeploymentOptions = DeploymentOptions(
+        num_cpus=0.5, max_ongoing_requests=256, target_ongoing_requests=32
+    )
     janitor: DeploymentOptions = DeploymentOptions(num_cpus=0)
 
     @model_validator(mode="after")

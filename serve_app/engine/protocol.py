@@ -32,6 +32,10 @@ class Painter(Protocol):
         """Count what is held and was done; cheap."""
         ...
 
+    def weight_bytes(self) -> int:
+        """Memory of the weights, on the device; 0: there are none."""
+        ...
+
     def check_health(self) -> None:
         """Raise RuntimeError when the engine thread is dead or stuck, or the device is lost."""
         ...

@@ -190,7 +190,7 @@ class Driver:
         if outcome is None:
             return
         if isinstance(outcome, JobResult):
-            self.eta.observe(job.request.spec, loop.time() - started)
+            self.eta.observe(job.request.spec, loop.time() - started - outcome.load_s)
         try:
             await self._settle(job, outcome)
         except Exception:

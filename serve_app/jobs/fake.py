@@ -19,6 +19,7 @@ class FakeGraph:
         self.stopped: list[int] = []
         self.at_work: dict[int, float] = {}
         self.flags = False
+        self.load_left_s = 0.0
 
     async def run(self, job: Job) -> JobResult:
         """Take the next failure or succeed."""
@@ -47,6 +48,10 @@ class FakeGraph:
         """Say what `flags` says."""
         return self.flags
 
-    async def readiness(self) -> dict[str, bool]:
+    async def load_s(self, model_id: str) -> float:  # noqa: ARG002  # one model only
+        """Say what `load_left_s` says."""
+        return self.load_left_s
+
+    async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
         """Nothing to wait for."""
-        return {"fake": True}
+        return dict.fromkeys(model_ids, True)

@@ -1,5 +1,6 @@
 """`Graph`: what a driver needs from the deployments. Implemented by `deployments/clients.py`."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from serve_app.types import ImageSource, Job, JobResult
@@ -32,6 +33,10 @@ class Graph(Protocol):
         """
         ...
 
-    async def readiness(self) -> dict[str, bool]:
-        """Per model: can it answer right now?"""
+    async def load_s(self, model_id: str) -> float:
+        """Seconds until a model is in memory, roughly; 0 for those that always are."""
+        ...
+
+    async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
+        """Per model: can it answer right now? One that would be loaded first can."""
         ...

@@ -17,11 +17,11 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from serve_app import errors
-from serve_app.config.pool import PoolConfig
+from serve_app.config import PoolConfig
 from serve_app.models.ledger import Ledger, LedgerRules
 from serve_app.models.loadtime import LoadTimes
 
-__all__ = ["CacheSnapshot", "ModelCache", "Shelf"]
+__all__ = ["CacheSnapshot", "ModelCache", "Occupancy", "Shelf"]
 
 _log = structlog.get_logger()
 K = TypeVar("K", bound=Hashable)
@@ -45,18 +45,40 @@ class Shelf(Protocol[K_contra, T]):
         ...
 
     async def unload(self, key: K_contra, item: T) -> None:
-        """Free the memory of a model that nobody uses."""
+        """Stop a model that nobody uses; the caller then drops its last reference."""
+        ...
+
+    async def tidy(self, key: K_contra) -> None:
+        """Free the memory that nothing refers to any more, after `unload`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
+class Occupancy(Generic[K]):
+    """What callers of the replica should know (`placement.ReplicaView`).
+
+    loading: or queued for it. calls: at work or waiting, by model. used: share of the budget.
+    """
+
+    held: list[K]
+    loading: list[K]
+    calls: dict[K, int]
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
 class CacheSnapshot:
-    """State and totals of one cache. hits: uses that found the model in memory and open."""
+    """State and totals of one cache.
+
+    hits: uses that found the model in memory and open; waits: the others. load_seconds: of all
+    loads that ended well. waiting: callers.
+    """
 
     hits: int
     waits: int
     loads: int
     load_failures: int
+    load_seconds: float
     evictions: int
     held: int
     used_bytes: int
@@ -82,6 +104,7 @@ class ModelCache(Generic[K, T]):
         self._alarm: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._counters: Counter[str] = Counter()
+        self._load_seconds = 0.0
 
     @asynccontextmanager
     async def use(self, key: K) -> AsyncIterator[T]:
@@ -100,7 +123,7 @@ class ModelCache(Generic[K, T]):
             self._settle()
 
     def retire(self, key: K) -> None:
-        """Let a model go as soon as nobody uses it, for instance because a newer one is here."""
+        """Have a model loaded anew when it is asked for next; those who use it finish."""
         self._ledger.retire(key)
         self._settle()
 
@@ -108,16 +131,32 @@ class ModelCache(Generic[K, T]):
         """Models in memory that can be used now."""
         return {key: self._items[key] for key in self._ledger.held}
 
-    def load_left_s(self) -> dict[K, float]:
-        """Seconds until the models that are loading or queued can be used; a rough estimate."""
-        left: dict[K, float] = {}
+    async def load_s(self, key: K) -> float:
+        """Seconds until a model could be used, the loads before it included; a rough estimate.
+
+        Raises:
+            errors.ModelLoadFailed: nothing is known of its files.
+        """
+        if key in self._ledger.held:
+            return 0.0
         total_s = 0.0
-        for key in (*self._ledger.loading, *self._ledger.queued):
-            elapsed_s = self._loop.time() - self._began_at.get(key, self._loop.time())
-            expected_s = self._load_times.expect_s(key, self._ledger.size(key))
+        for other in (*self._ledger.loading, *self._ledger.queued):
+            elapsed_s = self._loop.time() - self._began_at.get(other, self._loop.time())
+            expected_s = self._load_times.expect_s(other, self._ledger.size(other))
             total_s += max(0.0, expected_s - elapsed_s)
-            left[key] = total_s
-        return left
+            if other == key:
+                return total_s
+        size = self._ledger.size(key) or await self._estimate(key)
+        return total_s + self._load_times.expect_s(key, size)
+
+    def occupancy(self) -> Occupancy[K]:
+        """Tell what is here and who wants what."""
+        return Occupancy(
+            held=self._ledger.held,
+            loading=[*self._ledger.loading, *self._ledger.queued],
+            calls=self._ledger.calls(),
+            used=round(min(1.0, self._ledger.used_bytes / self._config.memory_bytes), 2),
+        )
 
     def snapshot(self) -> CacheSnapshot:
         """Count what is held and was done."""
@@ -126,6 +165,7 @@ class ModelCache(Generic[K, T]):
             waits=self._counters["waits"],
             loads=self._counters["loads"],
             load_failures=self._counters["load_failures"],
+            load_seconds=self._load_seconds,
             evictions=self._counters["evictions"],
             held=len(self._ledger.held),
             used_bytes=self._ledger.used_bytes,
@@ -140,9 +180,8 @@ class ModelCache(Generic[K, T]):
         for key in list(self._callers):
             self._refuse_all(key, lambda: errors.ReplicaLost("the cache is closed"))
         await asyncio.gather(*self._work)
-        held, self._items = self._items, {}
-        for key, item in held.items():
-            await self._shelf.unload(key, item)
+        for key in list(self._items):
+            await self._drop(key)
 
     async def _acquire(self, key: K) -> T:
         self._check(key)
@@ -198,7 +237,7 @@ class ModelCache(Generic[K, T]):
             self._begin(self._load(key))
         for key in step.unloads:
             self._counters["evictions"] += 1
-            self._begin(self._unload(key, self._items.pop(key)))
+            self._begin(self._unload(key))
         if self._alarm is not None:
             self._alarm.cancel()
         is_due = math.isfinite(step.wake_at)
@@ -224,7 +263,9 @@ class ModelCache(Generic[K, T]):
             item = await self._shelf.load(key)
             size = self._shelf.measure_bytes(item) or self._ledger.size(key)
             if not self._ledger.fits(size):
-                await self._shelf.unload(key, item)
+                self._items[key] = item
+                del item
+                await self._drop(key)
                 raise errors.ModelLoadFailed(f"{size} bytes are more than the whole budget")
         except Exception as exc:
             _log.exception("model_load_failed", model=str(key))
@@ -233,6 +274,7 @@ class ModelCache(Generic[K, T]):
             seconds = self._loop.time() - began_at
             _log.info("model_loaded", model=str(key), num_bytes=size, seconds=round(seconds, 3))
             self._counters["loads"] += 1
+            self._load_seconds += seconds
             self._load_times.observe(key, size, seconds)
             self._items[key] = item
             self._ledger.loaded(key, size, self._loop.time())
@@ -251,11 +293,15 @@ class ModelCache(Generic[K, T]):
             if not caller.done():
                 caller.set_exception(make_error())
 
-    async def _unload(self, key: K, item: T) -> None:
-        try:
-            await self._shelf.unload(key, item)
-        except Exception:
-            _log.exception("model_unload_failed", model=str(key))
+    async def _unload(self, key: K) -> None:
+        await self._drop(key)
         _log.info("model_unloaded", model=str(key))
         self._ledger.unloaded(key)
         self._settle()
+
+    async def _drop(self, key: K) -> None:
+        try:
+            await self._shelf.unload(key, self._items.pop(key))
+            await self._shelf.tidy(key)
+        except Exception:
+            _log.exception("model_unload_failed", model=str(key))

@@ -103,6 +103,17 @@ class Catalogue:
         """What requests to this model may name."""
         return tuple(add_on for add_on in self._add_ons.values() if add_on.fits(model_id))
 
+    def get(self, model_id: str) -> ModelEntry:
+        """Look up a model.
+
+        Raises:
+            errors.ModelNotFound: no such model.
+        """
+        entry = self._entries.get(model_id)
+        if entry is None:
+            raise errors.ModelNotFound(model_id[:96])
+        return entry
+
     def find(self, model_id: str, kind: Kind) -> ModelEntry:
         """Look up a model that answers this kind of call.
 
@@ -110,9 +121,7 @@ class Catalogue:
             errors.ModelNotFound: no such model.
             errors.NotServed: the model does not do this kind.
         """
-        entry = self._entries.get(model_id)
-        if entry is None:
-            raise errors.ModelNotFound(model_id[:96])
+        entry = self.get(model_id)
         if kind not in entry.kinds:
             raise errors.NotServed(f"The model {entry.id} does not serve {kind.value}")
         return entry

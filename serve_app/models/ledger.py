@@ -104,6 +104,11 @@ class Ledger(Generic[K]):
         place, queue = self._places.get(key), self._queues.get(key)
         return (place.users if place else 0) + (queue.callers if queue else 0)
 
+    def calls(self) -> dict[K, int]:
+        """Count the callers of each model that has any."""
+        keys = dict.fromkeys((*self._places, *self._queues))
+        return {key: count for key in keys if (count := self.callers(key))}
+
     def size(self, key: K) -> int:
         """Bytes of a model, as measured or as estimated by who asked first; 0: not known."""
         if key in self._measured:
@@ -139,7 +144,7 @@ class Ledger(Generic[K]):
         place.used_at = now
 
     def retire(self, key: K) -> None:
-        """Let a held model leave as soon as nobody uses it."""
+        """Give a held model no more callers; it leaves when the last one has finished."""
         if (place := self._places.get(key)) and place.phase is _Phase.HELD:
             place.is_retired = True
 
@@ -201,7 +206,9 @@ class Ledger(Generic[K]):
 
     def _is_open(self, key: K) -> bool:
         place = self._places.get(key)
-        return place is not None and place.phase is _Phase.HELD and not place.is_closing
+        if place is None or place.phase is not _Phase.HELD:
+            return False
+        return not (place.is_closing or place.is_retired)
 
     def _has_room(self, num_bytes: int) -> bool:
         return self.used_bytes + num_bytes <= self._rules.budget_bytes

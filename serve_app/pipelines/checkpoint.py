@@ -65,6 +65,14 @@ class Checkpoint:
         return max(1, min(layers, default=1))
 
     @property
+    def num_bytes(self) -> int:
+        """Memory of the model's own weights; what requests named is small beside them."""
+        parts = self.base.components.values()
+        modules = [part for part in parts if isinstance(part, nn.Module)]
+        tensors = (t for part in modules for t in (*part.parameters(), *part.buffers()))
+        return sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
+
+    @property
     def native_cells(self) -> int:
         """Side that it was trained at, latent cells."""
         return self.native_px // int(self.base.vae_scale_factor)

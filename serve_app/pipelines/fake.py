@@ -73,6 +73,10 @@ class FakePainter:
         """Count what was done; see the protocol."""
         return self._counters.snapshot(time.monotonic(), 0, len(self._progress), {})
 
+    def weight_bytes(self) -> int:
+        """There are no weights; see the protocol."""
+        return 0
+
     def check_health(self) -> None:
         """Raise RuntimeError when closed; see the protocol."""
         if self._is_closed:

@@ -98,6 +98,10 @@ class WeavePainter:
             for job_id, samples in self._progress.items()
         }
 
+    def weight_bytes(self) -> int:
+        """Memory of the weights; see the protocol."""
+        return self._checkpoint.num_bytes
+
     def check_health(self) -> None:
         """Raise RuntimeError when the engine is dead or stuck; see the protocol."""
         self._engine.check_health()

@@ -135,6 +135,10 @@ class Resident:
             reload_failures=self._failures,
         )
 
+    def weight_bytes(self) -> int:
+        """Memory of all generations that are held; see the protocol."""
+        return sum(served.painter.weight_bytes() for served in self._slot.held())
+
     def check_health(self) -> None:
         """Raise RuntimeError when nothing serves or is being loaded, or an engine is ill."""
         if self._slot.current is None and not self._one_at_a_time.locked():

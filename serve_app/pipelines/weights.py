@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -129,6 +130,7 @@ def make_painter(
         ValueError: an architecture that is not served, or the weights are not sound.
     """
     if config.painter == "fake":
+        time.sleep(config.fake_load_s)
         return FakePainter(config.fake_step_s, entry.native_size_px, entry.kinds, mark)
     # Here and not above: the painter needs torch, the fake does not.
     import torch  # noqa: PLC0415

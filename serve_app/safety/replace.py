@@ -4,6 +4,7 @@ Blurred and pixelated pictures keep a few average colours and nothing else: how 
 the size, so that neither a small nor a large picture gives its content away.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
@@ -58,7 +59,7 @@ def replace_flagged(
         encode(replace(image, action)) if flag else picture
         for picture, image, flag in zip(pictures.pictures, images, flags, strict=True)
     )
-    return Pictures(shown, tuple(flags), pictures.generation_time_s, pictures.ran)
+    return dataclasses.replace(pictures, pictures=shown, nsfw=tuple(flags))
 
 
 def _averages(image: Image.Image) -> Image.Image:

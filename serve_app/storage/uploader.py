@@ -37,6 +37,7 @@ class Uploader:
             keys=plan.keys,
             nsfw=pictures.nsfw,
             generation_time_s=pictures.generation_time_s,
+            load_s=pictures.load_s,
             ran=pictures.ran,
         )
 

@@ -91,6 +91,28 @@ ENGINE = (
     ),
 )
 
+POOL = (
+    Metric("dreamserve_pool_held", Kind.GAUGE, "models in memory", ()),
+    Metric(
+        "dreamserve_pool_used_bytes",
+        Kind.GAUGE,
+        "memory of models in bytes, those that come or leave included",
+        (),
+    ),
+    Metric("dreamserve_pool_waiting", Kind.GAUGE, "calls that wait for their model", ()),
+    Metric("dreamserve_pool_hits_total", Kind.COUNTER, "calls whose model was in memory", ()),
+    Metric("dreamserve_pool_waits_total", Kind.COUNTER, "calls that waited for their model", ()),
+    Metric("dreamserve_pool_loads_total", Kind.COUNTER, "models loaded", ()),
+    Metric("dreamserve_pool_load_failures_total", Kind.COUNTER, "loads that failed", ()),
+    Metric("dreamserve_pool_load_seconds_total", Kind.COUNTER, "time of the loads", ()),
+    Metric(
+        "dreamserve_pool_evictions_total",
+        Kind.COUNTER,
+        "models that left for others or because nobody asked for them",
+        (),
+    ),
+)
+
 JOBS = (
     Metric("dreamserve_jobs_open", Kind.GAUGE, "jobs queued or processing", ("model_id",)),
     Metric(
@@ -126,6 +148,6 @@ def markdown() -> str:
     rows = [
         f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or 'none'} "
         f"| {metric.meaning} |"
-        for metric in (*ENGINE, *JOBS)
+        for metric in (*ENGINE, *POOL, *JOBS)
     ]
     return _HEAD + "\n".join(rows) + "\n"

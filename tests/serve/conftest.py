@@ -12,7 +12,10 @@ MODELS = {"tiny": 0, "tiny-2": 1}  # id -> seed of the random weights
 # One of them only goes where a node of the right type is.
 PLACED = {"tiny-2": ", accelerator_type: L4, resources: {slot: 1}, label_selector: {role: gpu}"}
 NODE = {"resources": {"accelerator_type:L4": 1, "slot": 2}, "labels": {"role": "gpu"}}
+TAIL = {f"tail-{number}": number for number in range(6)}  # served by the Pool
+TAIL_ROOM = 2  # of them in memory
 HOLD_S = 30.0
+TINY_BYTES = 2_372_084  # weights of a random checkpoint
 LEASE_S = 2.0
 ADMIN_KEY = "an-operators-key-of-some-length"
 WEBHOOK_SECRET = "whsec_" + "c2VjcmV0" * 4
@@ -52,7 +55,7 @@ def write_models(folder: Path) -> None:
     from serve_app.pipelines.randomweights import write_random_inpaint
 
     (folder / "models").mkdir(parents=True)
-    for model_id, seed in MODELS.items():
+    for model_id, seed in (MODELS | TAIL).items():
         write_random_inpaint(folder / "checkpoints" / model_id, seed)
         (folder / "models" / f"{model_id}.yaml").write_text(
             f"id: {model_id}\nsource: checkpoints/{model_id}\n"
@@ -60,6 +63,7 @@ def write_models(folder: Path) -> None:
             "defaults: {steps: 4}\n"
             "enhancement: {prompt_suffix: sharp focus, negative_suffix: blurry}\n"
             f"serve: {{num_cpus: 0.1, health_check_period_s: 1{PLACED.get(model_id, '')}}}\n"
+            f"placement: {'pool' if model_id in TAIL else 'own'}\n"
         )
 
 
@@ -95,6 +99,8 @@ def service(tmp_path_factory):
             "catalogue": {"path": "models"},
             "auth": {"mode": "open", "admin_key": ADMIN_KEY},
             "safety": {"checkpoint": "checkpoints/tiny"},
+            "pool": {"memory_bytes": int((TAIL_ROOM + 0.5) * TINY_BYTES), "turn_s": 0},
+            "serving": {"pool": {"num_cpus": 0.1, "health_check_period_s": 1}},
             "images": {"allowed_hosts": ["localhost"], "download_timeout_s": 3},
             "jobs": {"hold_s": HOLD_S, "lease_s": LEASE_S, "poll_s": 0.2},
             "webhooks": {

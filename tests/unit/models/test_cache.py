@@ -19,7 +19,7 @@ class FakeShelf:
         self.gate = asyncio.Event()
         self.gate.set()
         self.sizes, self.real, self.loads, self.broken = {}, {}, Counter(), set()
-        self.in_memory, self.most_bytes = {}, 0
+        self.in_memory, self.most_bytes, self.num_tidied = {}, 0, 0
 
     async def estimate_bytes(self, key):
         return self.sizes.get(key, 1)
@@ -40,6 +40,9 @@ class FakeShelf:
     async def unload(self, key, item):
         assert key == item
         del self.in_memory[key]
+
+    async def tidy(self, key):
+        self.num_tidied += 1
 
 
 def make(shelf, budget=2, **config):
@@ -82,6 +85,7 @@ async def test_model_in_use_stays_although_another_waits():
     await asyncio.gather(first, second)
     assert shelf.most_bytes == 1
     assert cache.snapshot().evictions == 1
+    assert shelf.num_tidied == 1
 
 
 async def test_cancelled_caller_leaves_the_load_to_the_others():
@@ -162,21 +166,22 @@ async def test_unused_model_leaves_by_itself():
     assert cache.items() == {}
 
 
-async def test_retired_model_leaves_after_its_last_use():
+async def test_retired_model_finishes_and_is_loaded_anew():
     cache = make(shelf := FakeShelf())
     done = asyncio.Event()
     user = asyncio.create_task(use(cache, "a", done))
     await settled()
     cache.retire("a")
     await settled()
-    assert cache.items() == {"a": "a"}
-    done.set()
-    await user
+    again = asyncio.create_task(use(cache, "a"))
     await settled()
-    assert shelf.in_memory == {}
+    assert shelf.loads["a"] == 1
+    done.set()
+    await asyncio.gather(user, again)
+    assert shelf.loads["a"] == 2
 
 
-async def test_load_left_counts_the_loads_ahead():
+async def test_load_s_counts_the_loads_ahead():
     cache = make(shelf := FakeShelf(), budget=9)
     await use(cache, "a")
     cache._load_times.observe("b", 1, 4.0)
@@ -184,9 +189,10 @@ async def test_load_left_counts_the_loads_ahead():
     shelf.gate.clear()
     callers = [asyncio.create_task(use(cache, key)) for key in "bc"]
     await settled()
-    left = cache.load_left_s()
-    assert 3 < left["b"] <= 4
-    assert 8 < left["c"] <= 9
+    assert await cache.load_s("a") == 0
+    assert 3 < await cache.load_s("b") <= 4
+    assert 8 < await cache.load_s("c") <= 9
+    assert 8 < await cache.load_s("unknown") <= 15
     shelf.gate.set()
     await asyncio.gather(*callers)
 

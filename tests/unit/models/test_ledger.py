@@ -211,6 +211,11 @@ class Histories(RuleBasedStateMachine):
     def end_unload(self, data):
         self._end_unload(data.draw(st.sampled_from(sorted(self.leaving))))
 
+    @rule(key=st.sampled_from("abcdef"))
+    def retire(self, key):
+        self.books.retire(key)
+        self.settle()
+
     @rule(seconds=st.floats(0, 60))
     def wait(self, seconds):
         self.now += seconds

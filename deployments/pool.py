@@ -1,0 +1,83 @@
+"""Pool: replicas that share their memory among the models that have no deployment of their own."""
+
+import asyncio
+import dataclasses
+import time
+
+from ray import serve
+
+from deployments.metrics import Instruments
+from deployments.stage import stage
+from serve_app.config import AppConfig
+from serve_app.jobs import open_job_store
+from serve_app.jobs.models import SqlModelStore
+from serve_app.models import Catalogue, CatalogueView
+from serve_app.models.cache import ModelCache
+from serve_app.pipelines.shelf import ResidentShelf
+from serve_app.telemetry import logging, metrics
+from serve_app.types import GenerationSpec, Pictures, PreparedImages
+
+__all__ = ["Pool"]
+
+
+class Pool:
+    """Owns a cache of models; see `serve_app.models.cache`."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it in the replica's loop
+        self, config: AppConfig, catalogue: Catalogue
+    ) -> None:
+        logging.configure(config.logging)
+        self._jobs = await open_job_store(config.database)
+        store = SqlModelStore(self._jobs.database)
+        self._view = CatalogueView(catalogue, store, config.root_dir)
+        self._refresh = asyncio.create_task(self._view.run(config.catalogue.refresh_s))
+        replica_id = serve.get_replica_context().replica_id.unique_id
+        self._shelf = ResidentShelf(lambda: self._view.now, store, replica_id, config)
+        self._cache = ModelCache(self._shelf, config.pool)
+        self._pool_instruments = Instruments(metrics.POOL)
+        self._engine_instruments = Instruments(metrics.ENGINE)
+
+    @stage
+    async def paint(
+        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+    ) -> Pictures:
+        """Paint the samples of a job as soon as its model is in memory."""
+        (await self._view.knowing(spec.model_id)).find(spec.model_id, spec.kind)
+        began = time.monotonic()
+        async with self._cache.use(spec.model_id) as resident:
+            load_s = time.monotonic() - began
+            pictures = await resident.paint(job_id, spec, images)
+        return dataclasses.replace(pictures, load_s=load_s)
+
+    async def progress(self) -> dict[int, float]:
+        """Share of steps done of each job at work on this replica."""
+        jobs: dict[int, float] = {}
+        for resident in self._cache.items().values():
+            jobs |= resident.progress()
+        return jobs
+
+    async def load_s(self, model_id: str) -> float:
+        """Seconds until this replica has the model in memory, were it asked for now."""
+        return await self._cache.load_s(model_id)
+
+    def record_routing_stats(self) -> dict[str, object]:
+        """Tell routers what is here; asked by Serve every `pool.stats_period_s`."""
+        return dataclasses.asdict(self._cache.occupancy())
+
+    def check_health(self) -> None:
+        """Raise when an engine is dead or stuck; Serve then replaces the replica."""
+        if self._refresh.done():
+            raise RuntimeError("nobody follows the catalogue any more")
+        residents = self._cache.items()
+        for resident in residents.values():
+            resident.check_health()
+        for model_id in self._shelf.outdated():
+            self._cache.retire(model_id)
+        self._pool_instruments.report(self._cache.snapshot(), {})
+        for model_id, resident in residents.items():
+            self._engine_instruments.report(resident.snapshot(), {"model_id": model_id})
+
+    async def __del__(self) -> None:
+        self._refresh.cancel()
+        await self._cache.close()
+        await self._jobs.close()

@@ -1,0 +1,112 @@
+"""The Pool on a real cluster: many models, little memory."""
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+from ray import serve
+
+from deployments.options import deploy
+from deployments.pool import Pool
+from deployments.router import router_config
+from serve_app import errors
+from serve_app.config import AppConfig, DeploymentOptions
+from serve_app.models import Catalogue, ModelEntry
+from serve_app.types import Kind
+from tests.builders import spec
+from tests.serve.conftest import TAIL, TAIL_ROOM
+from tests.serve.test_inpaint import INPAINT, body, painted
+from tests.serve.test_metrics import scrape
+
+pytestmark = pytest.mark.ray
+LOAD_S = 0.3
+
+
+async def pool_metric(name: str) -> float:
+    """Sum over the series of a metric of the application's Pool; 0 while there is none."""
+    lines = [line for line in (await scrape()).splitlines() if line.startswith(f"ray_{name}{{")]
+    return sum(float(line.split()[-1]) for line in lines if 'application="dreamserve"' in line)
+
+
+async def test_twelve_requests_for_six_models_with_room_for_two(http, record_property):
+    """The show. A painter that is closed in use fails its jobs, so success says none was."""
+    begun = time.monotonic()
+    asked = [body(model_id=model_id, seed=seed) for seed in (1, 2) for model_id in TAIL]
+    replies = await asyncio.gather(*(http.post(INPAINT, json=one) for one in asked))
+    answers = [reply.json() for reply in replies]
+    assert [answer["status"] for answer in answers] == ["success"] * 12, answers
+    record_property("all_done_s", time.monotonic() - begun)
+    pictures = {np.asarray(await painted(http, answer)).tobytes() for answer in answers}
+    assert len(pictures) == 12, "each by its own model and seed"
+    async with asyncio.timeout(60):
+        while await pool_metric("dreamserve_pool_loads_total") < 6:
+            await asyncio.sleep(1)
+    assert await pool_metric("dreamserve_pool_loads_total") == 6
+    assert await pool_metric("dreamserve_pool_evictions_total") == 6 - TAIL_ROOM
+    assert await pool_metric("dreamserve_pool_held") == TAIL_ROOM
+
+
+async def test_model_of_the_pool_is_listed_as_ready(http):
+    rows = (await http.post("/api/v4/dreambooth/model_list", json={"key": ""})).json()
+    status = {row["model_id"]: row["status"] for row in rows}
+    assert {status[model_id] for model_id in TAIL} == {"model_ready"}
+
+
+@pytest.fixture(scope="module")
+def pool(service):
+    """Two replicas with fake painters and room for two models each, as an application."""
+    kinds = tuple(Kind)
+    catalogue = Catalogue(
+        ModelEntry(id=model_id, source="no", kinds=kinds, placement="pool") for model_id in "abcd"
+    )
+    config = AppConfig.model_validate(
+        {
+            "engine": {"painter": "fake", "fake_step_s": 0.1, "fake_load_s": LOAD_S},
+            "pool": {
+                "memory_bytes": 2,
+                "assumed_bytes": 1,
+                "spread_calls": 6,
+                "max_calls_per_model": 8,
+                "stats_period_s": 0.2,
+            },
+        }
+    )
+    options = DeploymentOptions(min_replicas=2, max_replicas=2, num_cpus=0.1)
+    bound = deploy(Pool, options, config, catalogue, router=router_config(config.pool))
+    yield serve.run(bound, name="pool", route_prefix=None).options(_by_reference=True)
+    serve.delete("pool")
+
+
+async def paint(pool, model_id, steps=1):
+    handle = pool.options(multiplexed_model_id=model_id)
+    return await handle.paint.remote(1, spec(model_id=model_id, steps=steps), None)
+
+
+async def holders(pool) -> dict[str, int]:
+    """On how many replicas each model is."""
+    told = await pool.broadcast("record_routing_stats").results_async(timeout_s=5)
+    held = [model_id for stats in told for model_id in stats["held"]]
+    return {model_id: held.count(model_id) for model_id in held}
+
+
+async def test_requests_go_to_the_replica_that_holds_the_model(pool):
+    """In a burst too, when the replicas have not told yet what they load."""
+    await asyncio.gather(*(paint(pool, model_id) for model_id in "aabbcc"))
+    for model_id in "cab" * 4:
+        assert (await paint(pool, model_id)).load_s < LOAD_S / 3
+    assert await holders(pool) == {"a": 1, "b": 1, "c": 1}
+
+
+async def test_busy_model_spreads_and_too_many_calls_are_refused(pool):
+    calls = [asyncio.ensure_future(paint(pool, "d", steps=10)) for _ in range(20)]
+    results = await asyncio.gather(*calls)
+    refused = [result.error for result in results if hasattr(result, "error")]
+    assert {type(error) for error in refused} == {errors.Overloaded}
+    assert len(refused) == 20 - 16
+    assert (await holders(pool))["d"] == 2
+
+
+async def test_unknown_model_is_told(pool):
+    result = await paint(pool, "nobody")
+    assert isinstance(result.error, errors.ModelNotFound)

@@ -1,0 +1,52 @@
+"""How much memory a model will take."""
+
+import json
+
+import pytest
+
+from serve_app.models import ModelEntry
+from serve_app.models.footprint import weight_bytes
+from serve_app.types import Kind
+
+
+def write(file, **tensors):
+    """A safetensors file of tensors named by dtype, with so many numbers each, all holes."""
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for dtype, count in tensors.items():
+        begin, end = end, end + count * {"F32": 4, "F16": 2, "I64": 8}[dtype]
+        header[dtype] = {"dtype": dtype, "shape": [count], "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(len(text).to_bytes(8, "little") + text)
+
+
+def entry(source, dtype="float32"):
+    return ModelEntry(id="m", source=source, kinds=tuple(Kind), dtype=dtype)
+
+
+@pytest.mark.parametrize(("dtype", "wanted"), [("float32", 48), ("bfloat16", 32)])
+def test_floats_count_in_the_dtype_that_they_are_loaded_in(tmp_path, dtype, wanted):
+    write(tmp_path / "unet" / "model.safetensors", F32=3, F16=5, I64=2)
+    assert weight_bytes(entry(tmp_path, dtype)) == wanted
+
+
+def test_variants_and_parts_that_are_not_loaded_do_not_count(tmp_path):
+    write(tmp_path / "unet" / "model.safetensors", F32=1)
+    write(tmp_path / "unet" / "model.fp16.safetensors", F16=1)
+    write(tmp_path / "safety_checker" / "model.safetensors", F32=100)
+    assert weight_bytes(entry(tmp_path)) == 4
+
+
+def test_single_file_counts(tmp_path):
+    write(tmp_path / "model.fp16.safetensors", F16=2)
+    assert weight_bytes(entry(tmp_path / "model.fp16.safetensors")) == 8
+
+
+def test_files_that_are_not_here_count_nothing(tmp_path):
+    assert weight_bytes(entry(tmp_path / "nothing")) == 0
+
+
+def test_file_of_another_format_is_told(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"PK" * 10)
+    with pytest.raises(ValueError, match="no safetensors file"):
+        weight_bytes(entry(tmp_path))

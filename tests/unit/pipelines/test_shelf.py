@@ -1,0 +1,86 @@
+"""Models of a Pool replica: loaded by the catalogue of now, following reloads while held."""
+
+import weakref
+from pathlib import Path
+
+import pytest
+
+from serve_app import errors
+from serve_app.config import AppConfig
+from serve_app.jobs.memory_models import MemoryModelStore
+from serve_app.models import Catalogue, ModelEntry
+from serve_app.models.cache import ModelCache
+from serve_app.pipelines.shelf import ResidentShelf
+from serve_app.types import Kind
+from tests.builders import spec
+
+
+def entry(model_id="m", **changes):
+    facts = {"source": Path(model_id), "kinds": tuple(Kind), "placement": "pool"} | changes
+    return ModelEntry(id=model_id, **facts)
+
+
+class Replica:
+    """A cache over a shelf with fake painters, whose catalogue and store tests change."""
+
+    def __init__(self, *entries, **pool):
+        self.catalogue = Catalogue(entries)
+        self.store = MemoryModelStore()
+        sections = {"engine": {"painter": "fake"}, "reload": {"poll_s": 60, "report_s": 60}}
+        config = AppConfig.model_validate(
+            sections | {"pool": {"retry_load_s": 0, "assumed_bytes": 1} | pool}
+        )
+        self.shelf = ResidentShelf(lambda: self.catalogue, self.store, "replica", config)
+        self.cache = ModelCache(self.shelf, config.pool)
+
+    async def paint(self, model_id="m"):
+        async with self.cache.use(model_id) as resident:
+            return await resident.paint(1, spec(model_id=model_id, steps=1), None)
+
+
+async def test_model_follows_a_reload_while_it_is_held():
+    replica = Replica(entry())
+    assert (await replica.paint()).ran == {}
+    await replica.store.reload("m")
+    async with replica.cache.use("m") as resident:
+        await resident.reconcile()
+    assert (await replica.paint()).ran == {"generation": 1}
+    assert replica.cache.snapshot().loads == 1
+    await replica.cache.close()
+
+
+async def test_model_that_comes_back_takes_up_what_is_wanted():
+    replica = Replica(entry(), idle_s=0)
+    await replica.paint()
+    await replica.store.reload("m")
+    await replica.cache.close()
+    replica.cache = ModelCache(replica.shelf, AppConfig().pool)
+    assert (await replica.paint()).ran == {"generation": 1}
+    await replica.cache.close()
+
+
+async def test_model_whose_entry_changed_or_went_is_outdated():
+    replica = Replica(entry("m"), entry("n"), entry("same"))
+    for model_id in ("m", "n", "same"):
+        await replica.paint(model_id)
+    assert replica.shelf.outdated() == []
+    replica.catalogue = Catalogue([entry("m", native_size_px=64), entry("same")])
+    assert replica.shelf.outdated() == ["m", "n"]
+    replica.cache.retire("n")
+    with pytest.raises(errors.ModelLoadFailed):
+        await replica.paint("n")
+    await replica.cache.close()
+
+
+async def test_evicted_model_is_freed():
+    replica = Replica(entry(), idle_s=0)
+    async with replica.cache.use("m") as resident:
+        gone = weakref.ref(resident)
+    del resident
+    await replica.cache.close()
+    assert gone() is None
+
+
+async def test_size_of_absent_files_is_assumed():
+    replica = Replica(entry(), assumed_bytes=7)
+    assert await replica.shelf.estimate_bytes("m") == 7
