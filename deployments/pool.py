@@ -14,6 +14,7 @@ from serve_app.jobs.models import SqlModelStore
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.cache import ModelCache
 from serve_app.pipelines.shelf import ResidentShelf
+from serve_app.pipelines.specs import named_add_ons
 from serve_app.telemetry import logging, metrics
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
 
@@ -42,7 +43,8 @@ class Pool:
         self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
     ) -> Pictures:
         """Paint the samples of a job as soon as its model is in memory."""
-        (await self._view.knowing(spec.model_id)).find(spec.model_id, spec.kind)
+        catalogue = await self._view.knowing(spec.model_id, *named_add_ons(spec))
+        catalogue.find(spec.model_id, spec.kind)
         began = time.monotonic()
         async with self._cache.use(spec.model_id) as resident:
             load_s = time.monotonic() - began

@@ -79,10 +79,30 @@ def make_checker_flag_everything(checkpoint: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory):
-    """Start Ray, Serve and the application; stop all of it at the end of the session."""
+def cluster():
+    """Start Ray and Serve on a free port; stop them at the end of the session."""
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1")
     import ray
+    from ray import serve
+
+    port = free_port()
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        object_store_memory=300 * 1024**2,
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+    yield port
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def service(cluster, tmp_path_factory):
+    """The application, for as long as the session lasts."""
     from ray import serve
 
     from serve_app.app import build
@@ -92,7 +112,6 @@ def service(tmp_path_factory):
     write_models(root)
     write_embedding(root)
     make_checker_flag_everything(root / "checkpoints" / "tiny")
-    port = free_port()
     config = AppConfig.model_validate(
         {
             "root_dir": root,
@@ -111,20 +130,8 @@ def service(tmp_path_factory):
             },
         }
     )
-    ray.init(
-        address="local",
-        num_cpus=8,
-        **NODE,
-        include_dashboard=False,
-        object_store_memory=300 * 1024**2,
-        logging_level="ERROR",
-        log_to_driver=False,
-    )
-    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     serve.run(build(config), name="dreamserve", route_prefix="/")
-    yield Service(f"http://127.0.0.1:{port}", config.data_dir, port)
-    serve.shutdown()
-    ray.shutdown()
+    return Service(f"http://127.0.0.1:{cluster}", config.data_dir, cluster)
 
 
 @pytest.fixture

@@ -23,38 +23,8 @@ pytestmark = pytest.mark.ray
 LOAD_S = 0.3
 
 
-async def pool_metric(name: str) -> float:
-    """Sum over the series of a metric of the application's Pool; 0 while there is none."""
-    lines = [line for line in (await scrape()).splitlines() if line.startswith(f"ray_{name}{{")]
-    return sum(float(line.split()[-1]) for line in lines if 'application="dreamserve"' in line)
-
-
-async def test_twelve_requests_for_six_models_with_room_for_two(http, record_property):
-    """The show. A painter that is closed in use fails its jobs, so success says none was."""
-    begun = time.monotonic()
-    asked = [body(model_id=model_id, seed=seed) for seed in (1, 2) for model_id in TAIL]
-    replies = await asyncio.gather(*(http.post(INPAINT, json=one) for one in asked))
-    answers = [reply.json() for reply in replies]
-    assert [answer["status"] for answer in answers] == ["success"] * 12, answers
-    record_property("all_done_s", time.monotonic() - begun)
-    pictures = {np.asarray(await painted(http, answer)).tobytes() for answer in answers}
-    assert len(pictures) == 12, "each by its own model and seed"
-    async with asyncio.timeout(60):
-        while await pool_metric("dreamserve_pool_loads_total") < 6:
-            await asyncio.sleep(1)
-    assert await pool_metric("dreamserve_pool_loads_total") == 6
-    assert await pool_metric("dreamserve_pool_evictions_total") == 6 - TAIL_ROOM
-    assert await pool_metric("dreamserve_pool_held") == TAIL_ROOM
-
-
-async def test_model_of_the_pool_is_listed_as_ready(http):
-    rows = (await http.post("/api/v4/dreambooth/model_list", json={"key": ""})).json()
-    status = {row["model_id"]: row["status"] for row in rows}
-    assert {status[model_id] for model_id in TAIL} == {"model_ready"}
-
-
 @pytest.fixture(scope="module")
-def pool(service):
+def pool(cluster, tmp_path_factory):
     """Two replicas with fake painters and room for two models each, as an application."""
     kinds = tuple(Kind)
     catalogue = Catalogue(
@@ -62,6 +32,7 @@ def pool(service):
     )
     config = AppConfig.model_validate(
         {
+            "root_dir": tmp_path_factory.mktemp("pool"),
             "engine": {"painter": "fake", "fake_step_s": 0.1, "fake_load_s": LOAD_S},
             "pool": {
                 "memory_bytes": 2,
@@ -110,3 +81,33 @@ async def test_busy_model_spreads_and_too_many_calls_are_refused(pool):
 async def test_unknown_model_is_told(pool):
     result = await paint(pool, "nobody")
     assert isinstance(result.error, errors.ModelNotFound)
+
+
+async def pool_metric(name: str) -> float:
+    """Sum over the series of a metric of the application's Pool; 0 while there is none."""
+    lines = [line for line in (await scrape()).splitlines() if line.startswith(f"ray_{name}{{")]
+    return sum(float(line.split()[-1]) for line in lines if 'application="dreamserve"' in line)
+
+
+async def test_twelve_requests_for_six_models_with_room_for_two(http, record_property):
+    """The show. A painter that is closed in use fails its jobs, so success says none was."""
+    begun = time.monotonic()
+    asked = [body(model_id=model_id, seed=seed) for seed in (1, 2) for model_id in TAIL]
+    replies = await asyncio.gather(*(http.post(INPAINT, json=one) for one in asked))
+    answers = [reply.json() for reply in replies]
+    assert [answer["status"] for answer in answers] == ["success"] * 12, answers
+    record_property("all_done_s", time.monotonic() - begun)
+    pictures = {np.asarray(await painted(http, answer)).tobytes() for answer in answers}
+    assert len(pictures) == 12, "each by its own model and seed"
+    async with asyncio.timeout(60):
+        while await pool_metric("dreamserve_pool_loads_total") < 6:
+            await asyncio.sleep(1)
+    assert await pool_metric("dreamserve_pool_loads_total") == 6
+    assert await pool_metric("dreamserve_pool_evictions_total") == 6 - TAIL_ROOM
+    assert await pool_metric("dreamserve_pool_held") == TAIL_ROOM
+
+
+async def test_model_of_the_pool_is_listed_as_ready(http):
+    rows = (await http.post("/api/v4/dreambooth/model_list", json={"key": ""})).json()
+    status = {row["model_id"]: row["status"] for row in rows}
+    assert {status[model_id] for model_id in TAIL} == {"model_ready"}

@@ -1,0 +1,70 @@
+"""The Pool's class by itself: no cluster, fake painters, a database of its own."""
+
+from types import SimpleNamespace
+
+import pytest
+from ray import serve
+
+from deployments.pool import Pool
+from deployments.stage import StageFailure
+from serve_app import errors
+from serve_app.config import AppConfig
+from serve_app.jobs import open_job_store
+from serve_app.jobs.models import SqlModelStore
+from serve_app.models import Catalogue, ModelEntry
+from serve_app.types import Kind
+from tests.builders import spec
+
+
+def entry(model_id):
+    return ModelEntry(id=model_id, source="no", kinds=(Kind.TEXT2IMG,), placement="pool")
+
+
+class Quiet(Pool):
+    """Closed by the fixture; Python would not await the destructor."""
+
+    def __del__(self):
+        pass
+
+
+@pytest.fixture
+async def pool(tmp_path, monkeypatch):
+    replica = SimpleNamespace(replica_id=SimpleNamespace(unique_id="replica"))
+    monkeypatch.setattr(serve, "get_replica_context", lambda: replica)
+    sections = {"engine": {"painter": "fake"}, "pool": {"assumed_bytes": 1, "memory_bytes": 1}}
+    config = AppConfig.model_validate({"root_dir": tmp_path, **sections})
+    (tmp_path / "var").mkdir()
+    pool = Quiet.__new__(Quiet)  # Serve awaits the constructor too
+    await pool.__init__(config, Catalogue([entry("a"), entry("b")]))
+    yield pool
+    await Pool.__del__(pool)
+
+
+@pytest.fixture
+async def store(pool, tmp_path):
+    jobs = await open_job_store(AppConfig.model_validate({"root_dir": tmp_path}).database)
+    yield SqlModelStore(jobs.database)
+    await jobs.close()
+
+
+async def test_models_take_turns_and_tell_where_they_are(pool):
+    for model_id in "aba":
+        pictures = await pool.paint(1, spec(model_id=model_id), None)
+        assert len(pictures.pictures) == 1
+    assert pool.record_routing_stats() == {"held": ["a"], "loading": [], "calls": {}, "used": 1.0}
+    assert await pool.load_s("a") == 0
+    assert await pool.load_s("b") > 0
+    pool.check_health()
+
+
+async def test_model_added_at_run_time_is_served(pool, store):
+    await store.put(entry("new"))
+    assert (await pool.paint(1, spec(model_id="new"), None)).load_s > 0
+
+
+async def test_unknown_model_and_other_kinds_are_told(pool):
+    unknown = await pool.paint(1, spec(model_id="nobody"), None)
+    other = await pool.paint(1, spec(model_id="a", kind=Kind.INPAINT), None)
+    assert [type(failure) for failure in (unknown, other)] == [StageFailure] * 2
+    assert isinstance(unknown.error, errors.ModelNotFound)
+    assert isinstance(other.error, errors.NotServed)
