@@ -22,6 +22,17 @@ _STATUS = (
 )
 _ENGINE = "ray_dreamserve_engine_"
 _SERVE = "ray_serve_"
+# The lines worth parsing: a tenth of a page, which has thousands.
+_READ = (
+    "ray_dreamserve_",
+    "ray_node_",
+    f"{_SERVE}application_status",
+    f"{_SERVE}autoscaling_target_replicas",
+    f"{_SERVE}deployment_queued_queries",
+    f"{_SERVE}deployment_replica_healthy",
+    f"{_SERVE}deployment_status",
+    f"{_SERVE}replica_processing_queries",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +104,8 @@ class _Series:
     def __init__(self, pages: Iterable[str]) -> None:
         self._samples: dict[str, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
         for page in pages:
-            for family in text_string_to_metric_families(page):
+            lines = (line for line in page.splitlines() if line.startswith(_READ))
+            for family in text_string_to_metric_families("\n".join(lines) + "\n"):
                 for sample in family.samples:
                     self._samples[sample.name].append((sample.labels, sample.value))
 
