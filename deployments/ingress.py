@@ -60,7 +60,9 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor; see `serve.ingress`."""
         config, key = self._config, self._config.auth.admin_key
-        operator = None if key is None else Admin(Registry(self._catalogue, self._models), key)
+        has_pool = self._catalogue.has_pool(config.pool)
+        registry = Registry(self._catalogue, self._models, has_pool=has_pool)
+        operator = None if key is None else Admin(registry, key)
         return create_api(self._service, config.http, config.jobs, operator)
 
     def check_health(self) -> None:

@@ -57,7 +57,7 @@ def build(args: AppConfig) -> Application:
 
 def _pool(config: AppConfig, catalogue: Catalogue) -> Application | None:
     """One for all models that have no deployment of their own; none where there are no such."""
-    if not config.pool.enabled and all(entry.placement == "own" for entry in catalogue):
+    if not catalogue.has_pool(config.pool):
         return None
     return deploy(
         Pool,

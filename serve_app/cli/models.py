@@ -85,7 +85,11 @@ def _entries(settings: AppConfig) -> list[tuple[Entry, bool]]:
 
 def _with_registry(settings: AppConfig, work: Callable[[Registry], Awaitable[T]]) -> T:
     fixed = Catalogue.load(settings.catalogue, settings.root_dir)
-    return with_database(settings, lambda database: work(Registry(fixed, SqlModelStore(database))))
+    has_pool = fixed.has_pool(settings.pool)
+    return with_database(
+        settings,
+        lambda database: work(Registry(fixed, SqlModelStore(database), has_pool=has_pool)),
+    )
 
 
 def _source(entry: Entry) -> str:

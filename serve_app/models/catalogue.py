@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from serve_app import errors
-from serve_app.config import CatalogueConfig
+from serve_app.config import CatalogueConfig, PoolConfig
 from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry, anchored, read_entry
 from serve_app.types import Kind
 
@@ -93,6 +93,10 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def has_pool(self, config: PoolConfig) -> bool:
+        """Whether a deployment of these models has replicas that models share."""
+        return config.enabled or any(entry.placement == "pool" for entry in self)
 
     @property
     def add_ons(self) -> tuple[AddOn, ...]:

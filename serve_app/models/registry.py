@@ -13,18 +13,20 @@ class Registry:
 
     Args:
         fixed: of the model files, which nobody changes at run time.
+        has_pool: whether the deployment has replicas that models can share.
     """
 
-    def __init__(self, fixed: Catalogue, store: ModelStore) -> None:
+    def __init__(self, fixed: Catalogue, store: ModelStore, *, has_pool: bool) -> None:
         self._fixed = fixed
         self._store = store
+        self._has_pool = has_pool
 
     async def add(self, entry: Entry) -> None:
         """Add an entry, or replace the run-time entry of the same id.
 
         Raises:
             errors.InvalidRequest: the id is a model file's, an add-on is for a model that does not
-                exist, or a model wants a deployment of its own.
+                exist, or a model wants a deployment of its own, or there is no Pool for it.
         """
         if entry.id in self._fixed:
             raise errors.InvalidRequest("id", f"The id {entry.id} is taken by a model file.")
@@ -36,6 +38,9 @@ class Registry:
                 raise errors.InvalidRequest("models", text)
         elif entry.placement != "pool":
             text = "A model that is added at run time needs placement: pool."
+            raise errors.InvalidRequest("placement", text)
+        elif not self._has_pool:
+            text = "This deployment has no Pool; set pool.enabled and deploy it again."
             raise errors.InvalidRequest("placement", text)
         await self._store.put(entry)
 

@@ -27,7 +27,7 @@ def store():
 @pytest.fixture
 async def http(store):
     hot = ModelEntry(id="hot", source="weights", kinds=tuple(Kind))
-    admin = Admin(Registry(Catalogue([hot]), store), SecretStr(KEY))
+    admin = Admin(Registry(Catalogue([hot]), store, has_pool=True), SecretStr(KEY))
     app = create_api(FakeService([hot]), HttpConfig(), JobsConfig(), admin)
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app=app),

@@ -56,7 +56,7 @@ def view(fixed, store):
 
 @pytest.fixture
 def registry(fixed, store):
-    return Registry(fixed, store)
+    return Registry(fixed, store, has_pool=True)
 
 
 async def test_view_takes_up_what_was_added_and_lets_go_of_it(view, registry):
@@ -150,6 +150,13 @@ async def test_registry_refuses(registry, store, entry, field):
         await registry.add(entry)
     assert refusal.value.field == field
     assert await store.version() == 0
+
+
+async def test_registry_without_a_pool_takes_add_ons_only(fixed, store):
+    registry = Registry(fixed, store, has_pool=False)
+    await registry.add(lora())
+    with pytest.raises(errors.InvalidRequest, match="no Pool"):
+        await registry.add(model())
 
 
 @pytest.mark.parametrize("entry_id", ["nope", "hot", *BAD_IDS], ids=lambda text: ascii(text)[:20])
