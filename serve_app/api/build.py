@@ -38,7 +38,7 @@ async def build(
     problems = (
         _missing(body, kind, call.api)
         | size.problems(body, call.api, entry, http)
-        | unserved.reasons(body, kind, service.can_translate)
+        | unserved.reasons(body, kind, entry, can_translate=service.can_translate)
         | addon.problems(body, entry, catalogue)
         | style.problems(body, entry, style.table(http.styles))
     )

@@ -96,7 +96,8 @@ class EngineConfig(Section):
     compile: Literal["off", "default", "reduce-overhead"] = Field(
         default="off",
         description="torch.compile mode of the denoiser, the last one with CUDA graphs; off: not "
-        "measured on a GPU yet, and each row count, size, LoRA set and token merging compiles anew",
+        "measured on a GPU yet, and each row count, size, LoRA set and token merging compiles "
+        "anew; with it `self_attention` is refused",
     )
     row_buckets: tuple[int, ...] = Field(
         default=(1, 2, 4, 8, 16, 32),

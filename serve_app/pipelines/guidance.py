@@ -50,10 +50,14 @@ class Perturbation:
     """The self-attention layers of a UNet's middle block, and which rows of a forward skip them.
 
     Only for the engine thread.
+
+    Args:
+        denoiser: of the checkpoint; a transformer has no such layers.
+        is_compiled: its graph would not see the hooks, so nothing is possible.
     """
 
-    def __init__(self, denoiser: nn.Module) -> None:
-        middle = getattr(denoiser, "mid_block", None)
+    def __init__(self, denoiser: nn.Module, *, is_compiled: bool = False) -> None:
+        middle = None if is_compiled else getattr(denoiser, "mid_block", None)
         modules = () if middle is None else middle.named_modules()
         self._layers = [
             module
@@ -65,7 +69,7 @@ class Perturbation:
 
     @property
     def is_possible(self) -> bool:
-        """Whether the denoiser has such layers."""
+        """Whether the denoiser has such layers, and heeds their hooks."""
         return bool(self._layers)
 
     def apply(self, is_wanted: bool) -> None:

@@ -43,7 +43,7 @@ def load_checkpoint(entry: ModelEntry, config: EngineConfig) -> Checkpoint:
     for name, component in base.components.items():
         if isinstance(component, torch.nn.Module):
             settle(name, component, device)
-    perturbation = Perturbation(getattr(base, family.denoiser))
+    perturbation = Perturbation(getattr(base, family.denoiser), is_compiled=config.compile != "off")
     return Checkpoint(
         base=base,
         family=family,

@@ -18,6 +18,7 @@ from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
+from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
 from serve_app.pipelines.panorama import starts
@@ -72,7 +73,7 @@ def weave(
         inputs = None if spec.kind is Kind.TEXT2IMG else canvas
         size = (spec.height, spec.width)
         scheduler = checkpoint.schedulers.make(spec)
-        variant = checkpoint.variants.of(spec)
+        variant = checkpoint.variants.of(spec, {})
         body = Sample(checkpoint, spec, inputs, size, scheduler, variant, Progress())
         futures.append(engine.submit(Request(body, variant=variant)))
     paintings = [future.result(60) for future in futures]
@@ -158,6 +159,15 @@ def test_panorama_equals_the_stock_pipeline(
     cls = diffusers.StableDiffusionPanoramaPipeline
     expected = stock(cls, folder("plain"), spec, height=512, width=704)
     assert worst(image[0], expected) <= TOLERANCE
+
+
+def test_self_attention_is_not_possible_in_a_compiled_graph(
+    load: Callable[..., Checkpoint],
+) -> None:
+    unet = load("attention").base.unet
+    assert Perturbation(unet).is_possible
+    assert not Perturbation(unet, is_compiled=True).is_possible
+    assert not Perturbation(torch.nn.Identity()).is_possible
 
 
 def test_panorama_differs_from_a_wide_picture_and_shares_forwards(

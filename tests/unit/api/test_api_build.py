@@ -3,7 +3,9 @@
 import pytest
 
 from serve_app.config import HttpConfig
+from serve_app.models import Catalogue
 from serve_app.types import Api, Kind, SafetyAction
+from tests.unit.api.conftest import entry
 
 INPAINT = "/api/v4/dreambooth/inpaint"
 TEXT2IMG = "/api/v4/dreambooth"
@@ -283,3 +285,11 @@ async def test_prompt_to_translate_is_marked_inside_the_whole(api, text_body, se
 )
 async def test_expander_may_go_on_with_enhanced_prompts(api, text_body, fields, is_expanded):
     assert (await api.last_request(TEXT2IMG, text_body | fields)).spec.expand is is_expanded
+
+
+@pytest.mark.parametrize("field", ["panorama", "self_attention"])
+async def test_effect_of_a_unet_is_refused_by_a_model_without_one(api, text_body, field):
+    api.service.catalogue = Catalogue([entry(id="flux", category="flux")])
+    reply = await api.reply(TEXT2IMG, text_body | {"model_id": "flux", field: "yes"})
+    reason = "The model flux has no UNet, which is needed for it."
+    assert reply["message"] == {field: [reason]}
