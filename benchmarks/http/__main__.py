@@ -28,6 +28,8 @@ def main() -> None:
     """Measure, print, and keep every figure in a JSON file."""
     options = _options()
     os.environ |= {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}  # the same for all servers
+    if options.haproxy:
+        os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)
     everyone = servers(options.bento, batches_pay=options.traffic == "identical")
     chosen = [s for s in everyone if any(part in s.name for part in options.servers)]
@@ -70,7 +72,8 @@ class _Bench:
     def round(self, server: Server, result: Measured, number: int, load_hz: float) -> None:
         """Measure saturation and the loads once; every server gets the same arrivals."""
         with self._started(server) as at:
-            self._saturate(server, at, result, seed=number)
+            if len(result.rates_hz) <= number:  # else that of `saturate_alone` counts
+                self._saturate(server, at, result, seed=number)
             for load in LOADS:
                 rng = random.Random(f"{number} {load}")  # for repeatability
                 times_s = arrivals_s(rng, load * load_hz, self._options.seconds)
@@ -110,6 +113,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, help="best peer's saturation, when it is known")
     parser.add_argument("--servers", nargs="+", default=[""], help="parts of their names")
     parser.add_argument("--bento", default=sys.executable, help="interpreter that has bentoml")
+    parser.add_argument("--haproxy", action="store_true", help="Ray Serve's servers behind HAProxy")
     parser.add_argument("--out", default="out/http.json", help="every figure; a log beside it")
     return parser.parse_args()
 

@@ -26,6 +26,7 @@ from tests.webhook_receiver import Receiver
 OUT = Path(__file__).parents[2] / "out"
 LEASE_S = 3.0
 STUCK_S = 30.0  # beyond the lease
+FREE_START_S = 25.0  # of the app on two free cores; where that takes longer, so does everything
 UP_AND_DOWN_S = 1.5  # the receiver is up that long, then down that long
 CALLERS = 12
 
@@ -57,12 +58,18 @@ class Customers:
                 await asyncio.sleep(1 / per_s)
 
     async def fetch_all(self):
-        for job_id in self.acknowledged:
+        places = asyncio.Semaphore(CALLERS)
+        async with asyncio.TaskGroup() as group:
+            for job_id in self.acknowledged:
+                group.create_task(self._fetch(places, job_id))
+
+    async def _fetch(self, places, job_id):
+        async with places:
             while True:
                 answer = await self._post("/api/v4/dreambooth/fetch", {"request_id": job_id})
                 if answer.get("status") in ("success", "failed"):
                     self.answers[job_id] = answer
-                    break
+                    return
                 await asyncio.sleep(0.2)
 
     async def _send(self, places, number):
@@ -115,8 +122,12 @@ def check_deliveries(receiver, secret, view):
     return max(len(arrivals) for arrivals in accepted.values())
 
 
-async def storm(app, view, secret, num_jobs, per_s, pause_s):
-    """Send jobs under havoc and check what became of them; return the figures."""
+async def storm(app, view, secret, pace, num_jobs, per_s, pause_s):
+    """Send jobs under havoc and check what became of them; return the figures.
+
+    pace: factor of all times, since to kill faster than replicas start would measure the machine.
+    """
+    per_s, pause_s = per_s / pace, tuple(pace * seconds for seconds in pause_s)
     begun = time.time()
     receiver = Receiver(is_down=lambda: int(time.monotonic() / UP_AND_DOWN_S) % 2 == 1)
     havoc = Havoc(app, view, pause_s, seed=num_jobs)
@@ -132,7 +143,7 @@ async def storm(app, view, secret, num_jobs, per_s, pause_s):
             harming.cancel()
             await asyncio.gather(harming, return_exceptions=True)
             calm = time.time()
-            async with asyncio.timeout(LEASE_S + STUCK_S + num_jobs / per_s):
+            async with asyncio.timeout(LEASE_S + pace * STUCK_S + num_jobs / per_s):
                 await customers.fetch_all()
                 recovery_s = time.time() - calm
                 await all_delivered(view, num_jobs)
@@ -151,11 +162,12 @@ async def storm(app, view, secret, num_jobs, per_s, pause_s):
     finally:
         receiver.close()
     assert sorted(customers.acknowledged.values()) == list(range(num_jobs))
-    assert havoc.worst_stuck_s < STUCK_S
+    assert havoc.worst_stuck_s < pace * STUCK_S
     rows = view.jobs()
     assert len(rows) == num_jobs, "a call that was repeated made a second job"
     return {
         "jobs": num_jobs,
+        "pace": round(pace, 1),
         "rows": len(rows),
         "harm": dict(havoc.done),
         "refusals": dict(customers.refusals),
@@ -190,8 +202,7 @@ def stage(request, tmp_path):
             "poll_s": 0.3,
             "max_driven": 32,
             "outage_delay_s": 0.5,
-            "max_attempts": 20,
-        },  # the runs that end here end by our hand
+        },
         webhooks={
             "allowed_hosts": ["localhost"],
             "secrets": [secret],
@@ -201,8 +212,8 @@ def stage(request, tmp_path):
             "schedule_s": [0] + [0.7] * 60,
         },
     )
-    app.start()
-    yield app, view, secret
+    pace = max(1.0, app.start() / FREE_START_S)
+    yield app, view, secret, pace
     app.kill()
 
 
@@ -220,6 +231,7 @@ async def test_500_jobs_in_a_storm_are_all_done_and_told_once(stage, request):
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(600)  # it takes so long to start on a loaded machine that all takes long
 @pytest.mark.parametrize("stage", ["sqlite"], indirect=True)
 async def test_40_jobs_in_a_storm_are_all_done_and_told_once(stage):
     figures = await storm(*stage, num_jobs=40, per_s=4, pause_s=(0.5, 1.5))
