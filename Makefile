@@ -35,6 +35,7 @@ chaos: $(INSTALLED)  ## kill things for minutes while jobs run; figures go to ou
 
 bench: $(INSTALLED)  ## all benchmarks; benchmarks/README.md says what each measures
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.row_growth
 	$(BIN)/python -m benchmarks.inpaint_crop
 	$(BIN)/python -m benchmarks.latency
 
