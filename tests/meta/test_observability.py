@@ -16,7 +16,13 @@ ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 RULES = yaml.safe_load((PROMETHEUS / "alerts.yaml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dreamserve.json").read_text())
-OURS = {f"ray_{metric.name}" for metric in (*metrics.ENGINE, *metrics.JOBS)}
+OURS = {
+    f"ray_{metric.name}"
+    for group in vars(metrics).values()
+    if isinstance(group, tuple)
+    for metric in group
+    if isinstance(metric, metrics.Metric)
+}
 # Ray's own, made in C++: no Python source has their names. tests/serve sees them exported.
 CORE = {"ray_object_store_used_memory", "ray_object_store_available_memory"}
 
