@@ -1,6 +1,7 @@
 """Generator: one model on one device. A deployment per model of the catalogue."""
 
 import asyncio
+import time
 
 from deployments.metrics import Instruments
 from deployments.stage import stage
@@ -8,6 +9,7 @@ from serve_app.config import AppConfig
 from serve_app.jobs import open_job_store
 from serve_app.jobs.models import SqlModelStore
 from serve_app.models import Catalogue, CatalogueView, ModelEntry
+from serve_app.models.workload import Pace, Workload
 from serve_app.pipelines import load_painter
 from serve_app.pipelines.specs import named_add_ons
 from serve_app.telemetry import logging, metrics
@@ -33,6 +35,7 @@ class Generator:
         )
         self._instruments = Instruments(metrics.ENGINE)
         self._labels = {"model_id": entry.id}
+        self._workload = Workload()
 
     @stage
     async def paint(
@@ -40,11 +43,18 @@ class Generator:
     ) -> Pictures:
         """Paint the samples of a job; cancelling the call frees its rows within a step."""
         await self._view.knowing(*named_add_ons(spec))
-        return await self._painter.paint(job_id, spec, images)
+        with self._workload.job(job_id, spec):
+            return await self._painter.paint(job_id, spec, images)
 
     async def progress(self) -> dict[int, float]:
         """Share of steps done of each job at work on this replica."""
         return self._painter.progress()
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell the scaling policy what there is to do; asked by Serve (`deployments.scaling`)."""
+        counted = self._painter.snapshot()
+        pace = Pace(counted.tick_s, counted.row_cap, counted.forward_s)
+        return self._workload.stats(self._painter.progress(), pace, time.monotonic())
 
     async def check_health(self) -> None:
         """Raise when the engine is dead or stuck; Serve then replaces the replica.

@@ -6,6 +6,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
+from deployments.scaling import work_policy
 from serve_app.config import DeploymentOptions
 
 __all__ = ["ActorOptions", "ServeOptions", "deploy", "serve_options"]
@@ -43,7 +44,7 @@ class ServeOptions(TypedDict, total=False):
     """The keywords of `Deployment.options` that this service sets."""
 
     num_replicas: int
-    autoscaling_config: dict[str, float]
+    autoscaling_config: dict[str, object]
     ray_actor_options: ActorOptions
     max_replicas_per_node: int
     max_ongoing_requests: int
@@ -76,6 +77,8 @@ def serve_options(options: DeploymentOptions) -> ServeOptions:
             "upscale_delay_s": options.upscale_delay_s,
             "downscale_delay_s": options.downscale_delay_s,
         }
+        if options.scaling == "work":
+            result["autoscaling_config"]["policy"] = work_policy(options)
     return result
 
 

@@ -6,7 +6,6 @@ remembered here, so that the requests of a burst follow the first one.
 """
 
 import time
-from collections import Counter
 
 from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import (
@@ -22,7 +21,10 @@ from serve_app.models.placement import PlacementRules, ReplicaView, rank
 
 __all__ = ["PoolRouter", "router_config"]
 
-_MEMORY_PERIODS = 2.5  # of statistics, until what was sent is surely in them
+# What was sent counts as a call until the statistics have it, about two periods, and as a load for
+# longer: on a busy machine they come late, and a second load costs more than a wrong guess.
+_CALL_PERIODS = 2.0
+_LOAD_PERIODS = 10.0
 
 
 def router_config(config: PoolConfig) -> RequestRouterConfig:
@@ -32,7 +34,7 @@ def router_config(config: PoolConfig) -> RequestRouterConfig:
         request_router_kwargs={
             "spread_calls": config.spread_calls,
             "max_calls": config.max_calls_per_model,
-            "memory_s": _MEMORY_PERIODS * config.stats_period_s,
+            "stats_period_s": config.stats_period_s,
         },
         request_routing_stats_period_s=config.stats_period_s,
     )
@@ -41,10 +43,10 @@ def router_config(config: PoolConfig) -> RequestRouterConfig:
 class PoolRouter(FIFOMixin, MultiplexMixin, RequestRouter):  # type: ignore[misc]  # no types
     """Routes by the model id that `GraphClient` gives each call."""
 
-    def initialize_state(self, spread_calls: int, max_calls: int, memory_s: float) -> None:
+    def initialize_state(self, spread_calls: int, max_calls: int, stats_period_s: float) -> None:
         """Take the settings; called by Serve with `request_router_kwargs`."""
         self._rules = PlacementRules(spread_calls, max_calls)
-        self._memory_s = memory_s
+        self._period_s = stats_period_s
         # By request, in order of time: a request that waits for a place is ranked again and again.
         self._sent: dict[str, tuple[float, str, str]] = {}
 
@@ -67,16 +69,18 @@ class PoolRouter(FIFOMixin, MultiplexMixin, RequestRouter):  # type: ignore[misc
     def _view(self, model_id: str, replica: RunningReplica) -> ReplicaView:
         stats = replica.routing_stats
         replica_id = replica.replica_id.unique_id
-        sent = Counter(model for _, model, to in self._sent.values() if to == replica_id)
         told = stats.get("calls", {}).get(model_id, 0)
         held = stats.get("held", ())
+        sent = [(at, model) for at, model, to in self._sent.values() if to == replica_id]
+        recent = time.monotonic() - _CALL_PERIODS * self._period_s
+        calls = sum(model == model_id and at >= recent for at, model in sent)
         return ReplicaView(
             replica_id=replica_id,
             ongoing=self.replica_queue_len_cache.get(replica.replica_id) or 0,
             max_ongoing=replica.max_ongoing_requests,
-            calls={model_id: max(told, sent[model_id])},
+            calls={model_id: max(told, calls)},
             held=held,
-            loading={*stats.get("loading", ()), *sent} - set(held),
+            loading={*stats.get("loading", ()), *(model for _, model in sent)} - set(held),
             used=stats.get("used", 0.0),
         )
 
@@ -85,6 +89,6 @@ class PoolRouter(FIFOMixin, MultiplexMixin, RequestRouter):  # type: ignore[misc
         self._sent.pop(request_id, None)
         self._sent[request_id] = (now, model_id, replica_id)
         for old in list(self._sent):
-            if self._sent[old][0] >= now - self._memory_s:
+            if self._sent[old][0] >= now - _LOAD_PERIODS * self._period_s:
                 break
             del self._sent[old]

@@ -1,6 +1,6 @@
 """Scale and queue bounds of each deployment; plain values that `deployments/` hands to Serve."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -41,6 +41,19 @@ class DeploymentOptions(Section):
     )
     max_queued_requests: int = Field(
         default=256, ge=1, description="calls that wait at each caller; more are refused"
+    )
+    scaling: Literal["calls", "work"] = Field(
+        default="calls",
+        description="what autoscaling goes by; work: denoising steps, by their measured time "
+        "(deployments of models only)",
+    )
+    target_utilisation: float = Field(
+        default=0.75, gt=0, le=1, description="share of the time at work that `work` aims at"
+    )
+    target_wait_s: Seconds = Field(
+        default=10.0,
+        gt=0,
+        description="seconds in which work that piled up should be done (`work`)",
     )
     upscale_delay_s: Seconds = Field(default=3.0, description="seconds of load before a replica")
     downscale_delay_s: Seconds = Field(default=300.0, description="seconds of calm before one goes")

@@ -39,6 +39,18 @@ class EngineSnapshot:
     stage_s: dict[str, float]
     row_caps: dict[str, int]
 
+    @property
+    def forward_s(self) -> float:
+        """Time of all forwards, those of the VAE too."""
+        return sum(
+            seconds for stage, seconds in self.stage_s.items() if stage.startswith("forward")
+        )
+
+    @property
+    def row_cap(self) -> int:
+        """Largest cap that was measured; 1 before that."""
+        return max(self.row_caps.values(), default=1)
+
 
 @dataclass(slots=True)
 class Counters:

@@ -51,6 +51,7 @@ class FakePainter:
             for step in range(spec.steps):
                 self._progress[job_id] = step / spec.steps
                 await asyncio.sleep(self._step_s)
+                self._counters.spend("forward", self._step_s)
                 self._counters.step(time.monotonic(), self._step_s, spec.samples, spec.samples)
                 if self._is_closed:
                     raise errors.ReplicaLost("the painter is closed")

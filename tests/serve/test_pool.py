@@ -39,7 +39,7 @@ def pool(cluster, tmp_path_factory):
                 "assumed_bytes": 1,
                 "spread_calls": 6,
                 "max_calls_per_model": 8,
-                "stats_period_s": 0.2,
+                "stats_period_s": 0.5,
             },
         }
     )
