@@ -65,7 +65,7 @@ class Reception:
         )
         if idempotency is not None:  # perhaps a repeated call, which no gate may refuse
             return await self._driver.accept(add, is_new=False)
-        self._gate.enter()
+        await self._gate.enter()
         try:
             return await self._driver.accept(add)
         except errors.Overloaded:

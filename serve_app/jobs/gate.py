@@ -6,6 +6,7 @@ accepted here are added, and only when it seems full is the store asked what is 
 every `_LOOK_S`. So a free place may stay free that long.
 """
 
+import asyncio
 import time
 
 from serve_app import errors
@@ -24,6 +25,7 @@ class Gate:
         self._max_open = max_open
         self._num_open = 0
         self._looked_at = -_LOOK_S
+        self._look: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
         """Refuse a call while there is no place.
@@ -32,25 +34,27 @@ class Gate:
             errors.Overloaded: too many jobs are open.
             errors.JobStoreUnavailable: it was asked.
         """
-        now = time.monotonic()
-        if self._num_open >= self._max_open and now - self._looked_at >= _LOOK_S:
-            self._looked_at = now  # before the answer: who comes meanwhile does not ask too
-            self._num_open = sum((await self._store.count_open()).values())
-        self._refuse_if_full()
+        if self._is_full() and time.monotonic() - self._looked_at >= _LOOK_S:
+            if self._look is None:  # else who comes meanwhile waits for the same answer
+                self._look = asyncio.create_task(self._ask())
+            await asyncio.shield(self._look)
+        if self._is_full():
+            raise errors.Overloaded()
 
-    def enter(self) -> None:
-        """Take a place, just before the store is asked for one.
-
-        Raises:
-            errors.Overloaded: others took the last one since `check`.
-        """
-        self._refuse_if_full()
+    async def enter(self) -> None:
+        """Take a place, just before the store is asked for one; raises as `check`."""
+        await self.check()
         self._num_open += 1
 
     def close(self) -> None:
         """Note that the store has refused: others, elsewhere, have taken the places."""
         self._num_open = max(self._num_open, self._max_open)
 
-    def _refuse_if_full(self) -> None:
-        if self._num_open >= self._max_open:
-            raise errors.Overloaded()
+    def _is_full(self) -> bool:
+        return self._num_open >= self._max_open
+
+    async def _ask(self) -> None:
+        try:
+            self._num_open = sum((await self._store.count_open()).values())
+        finally:
+            self._looked_at, self._look = time.monotonic(), None

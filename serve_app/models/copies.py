@@ -21,13 +21,15 @@ def local_copy(
     """Find or make the copy of a folder or file.
 
     Args:
-        files: those of the source by relative path. What changes them makes another copy.
+        files: those of the source by relative path. What changes them makes another copy; so does
+            another source, since fine-tunes may be equal in names, sizes and normalised times.
         check: judges a copy before others see it; what it raises leaves no copy.
 
     Raises:
         OSError: it cannot be read or written.
     """
-    folder = cache_dir / "copies" / fingerprint(files)
+    placed = {str(source.resolve() / name): file for name, file in files.items()}
+    folder = cache_dir / "copies" / fingerprint(placed)
     copy = folder / source.name
     with _locked(folder.with_suffix(".lock")):
         if not folder.exists():

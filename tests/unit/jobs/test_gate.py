@@ -1,5 +1,7 @@
 """The gate over the in-memory store."""
 
+import asyncio
+
 import pytest
 
 from serve_app import errors
@@ -16,6 +18,7 @@ class CountingStore(MemoryJobStore):
 
     async def count_open(self):
         self.num_asked += 1
+        await asyncio.sleep(0)
         return await super().count_open()
 
 
@@ -27,13 +30,13 @@ def store():
 async def full_gate(store):
     """One place, taken by a job."""
     gate = Gate(store, max_open=1)
-    gate.enter()
+    await gate.enter()
     return gate, await store.add(job_request(), max_open=1)
 
 
 async def test_gate_with_room_asks_nobody(store):
     gate = Gate(store, max_open=2)
-    gate.enter()
+    await gate.enter()
     await gate.check()
     assert store.num_asked == 0
 
@@ -44,7 +47,7 @@ async def test_full_gate_refuses_and_asks_once(store):
         with pytest.raises(errors.Overloaded):
             await gate.check()
     with pytest.raises(errors.Overloaded):
-        gate.enter()
+        await gate.enter()
     assert store.num_asked == 1
 
 
@@ -55,7 +58,7 @@ async def test_gate_opens_when_a_job_has_ended(store, monkeypatch):
         await gate.check()
     await store.cancel(job.id)
     await gate.check()
-    gate.enter()
+    await gate.enter()
 
 
 async def test_gate_that_the_store_contradicted_refuses(store):
@@ -65,3 +68,20 @@ async def test_gate_that_the_store_contradicted_refuses(store):
     gate.close()
     with pytest.raises(errors.Overloaded):
         await gate.check()
+
+
+async def test_gate_that_counted_ended_jobs_refuses_nobody(store):
+    gate = Gate(store, max_open=2)
+    for _ in range(2):
+        await gate.enter()
+    await asyncio.gather(*(gate.check() for _ in range(5)))
+    assert store.num_asked == 1
+
+
+async def test_gate_looks_again_for_who_wants_the_last_place(store):
+    gate = Gate(store, max_open=2)
+    await gate.enter()
+    await asyncio.gather(gate.check(), gate.check())
+    for _ in range(2):
+        await gate.enter()
+    assert store.num_asked == 1

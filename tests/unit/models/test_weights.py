@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -229,6 +230,16 @@ def test_changed_source_makes_another_copy(folder, copying):
     after = resolve(entry(folder), copying).path
     assert before != after
     assert digest(before) != digest(after) == digest(folder)
+
+
+def test_sources_that_differ_in_content_only_have_copies_of_their_own(folder, copying, tmp_path):
+    twin = tmp_path / "twin" / folder.name
+    shutil.copytree(folder, twin)
+    save_file({"w": np.full(8, 7, np.float32)}, twin / "vae" / "model.safetensors")
+    for file in (*folder.rglob("*.*"), *twin.rglob("*.*")):
+        os.utime(file, (0, 0))  # as in the layers of a container image
+    copies_of_both = [resolve(entry(source), copying).path for source in (folder, twin)]
+    assert [digest(copy) for copy in copies_of_both] == [digest(folder), digest(twin)]
 
 
 def test_bad_source_leaves_no_copy(folder, copying):
