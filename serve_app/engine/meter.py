@@ -8,7 +8,7 @@ Until then the cap of the nearest size is scaled.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from time import perf_counter
+from time import perf_counter, thread_time
 
 import structlog
 import torch
@@ -92,20 +92,23 @@ class Meter:
 def seconds_of_forward(call: Call, rows: int) -> float:
     """Time one forward with copies of a call, `rows` rows in all: the least of several times.
 
-    A busy machine must not leave a low cap behind, which would be kept.
+    A busy machine must not leave a low cap behind, which would be kept. So without a GPU the time
+    is that of this thread at work: by the wall clock a load of 20 has shown 2 rows for 16.
 
     Raises:
         MemoryError: the device has no memory for so many rows.
     """
+    has_gpu = torch.cuda.is_available()
+    clock = perf_counter if has_gpu else thread_time
     copies = [call] * max(1, rows // call.rows)
     times: list[float] = []
     try:
         while len(times) < 2 or (len(times) < 10 and sum(times) < _TIMING_S):
-            began = perf_counter()
+            began = clock()
             forward(copies, rows)
-            if torch.cuda.is_available():
+            if has_gpu:
                 torch.cuda.synchronize()
-            times.append(perf_counter() - began)
+            times.append(clock() - began)
             if times[0] > _TIMING_S:
                 break  # so slow that warming up does not show
     except torch.OutOfMemoryError as exc:
