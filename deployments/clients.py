@@ -93,18 +93,19 @@ class GraphClient:
     async def progress(self, model_id: str) -> dict[int, float]:
         """Ask every replica of the model; those that do not answer in time are left out."""
         merged: dict[int, float] = {}
-        if (generator := self._generator(model_id)) is not None:
-            for answer in await ask_all(generator, "progress"):
-                if isinstance(answer, dict):
-                    merged.update(answer)
+        for answer in await ask_all(self._generator(model_id), dict, "progress"):
+            merged.update(answer)
         return merged
 
     async def load_s(self, model_id: str) -> float:
         """Ask every replica of the Pool; the one that would be first counts."""
-        if model_id in self._generators or self._pool is None:
+        if model_id in self._generators:
             return 0.0
-        answers = await ask_all(self._pool, "load_s", model_id)
-        return min((answer for answer in answers if isinstance(answer, float)), default=0.0)
+        return min(await ask_all(self._pool, float, "load_s", model_id), default=0.0)
+
+    async def reconcile(self, model_id: str) -> frozenset[str]:
+        """Ask every replica of the model; those that do not answer in time look by themselves."""
+        return frozenset(await ask_all(self._generator(model_id), str, "reconcile", model_id))
 
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
         """Ask the controller, not the replicas: a busy one is ready, and would answer late."""

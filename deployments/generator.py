@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+from ray import serve
+
 from deployments.metrics import Instruments
 from deployments.stage import stage
 from serve_app.config import AppConfig
@@ -10,8 +12,10 @@ from serve_app.jobs import open_job_store
 from serve_app.jobs.models import SqlModelStore
 from serve_app.models import Catalogue, CatalogueView, ModelEntry
 from serve_app.models.workload import Pace, Workload
-from serve_app.pipelines import load_painter
+from serve_app.pipelines.reporter import Reporter
+from serve_app.pipelines.resident import Resident
 from serve_app.pipelines.specs import named_add_ons
+from serve_app.pipelines.weights import CatalogueWeights
 from serve_app.telemetry import logging, metrics
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
 
@@ -19,7 +23,7 @@ __all__ = ["Generator"]
 
 
 class Generator:
-    """Owns a painter: its weights, its engine thread, its health."""
+    """Hosts a resident: the weights that are wanted, their engine, their health."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it in the replica's loop
         self, entry: ModelEntry, catalogue: Catalogue, config: AppConfig
@@ -28,12 +32,16 @@ class Generator:
         self._jobs = await open_job_store(config.database)
         store = SqlModelStore(self._jobs.database)
         self._view = CatalogueView(catalogue, store, config.root_dir)
-        self._refresh = asyncio.create_task(self._view.run(config.catalogue.refresh_s))
         find = self._view.find_add_on
-        self._painter = await asyncio.to_thread(
-            load_painter, entry, config.engine, find, config.catalogue
-        )
-        self._instruments = Instruments(metrics.ENGINE)
+        self._replica_id: str = serve.get_replica_context().replica_id.unique_id
+        reporter = Reporter(entry.id, self._replica_id, store, config.reload)
+        weights = CatalogueWeights(entry, find, config.catalogue, config.engine)
+        self._resident = Resident(entry.id, reporter, weights, config.reload)
+        await self._resident.start()
+        rounds = (self._view.run(config.catalogue.refresh_s), self._resident.run())
+        self._rounds = [asyncio.create_task(part) for part in rounds]
+        self._engine_instruments = Instruments(metrics.ENGINE)
+        self._reload_instruments = Instruments(metrics.RELOAD)
         self._labels = {"model_id": entry.id}
         self._workload = Workload()
 
@@ -44,28 +52,41 @@ class Generator:
         """Paint the samples of a job; cancelling the call frees its rows within a step."""
         await self._view.knowing(*named_add_ons(spec))
         with self._workload.job(job_id, spec):
-            return await self._painter.paint(job_id, spec, images)
+            return await self._resident.paint(job_id, spec, images)
 
     async def progress(self) -> dict[int, float]:
         """Share of steps done of each job at work on this replica."""
-        return self._painter.progress()
+        return self._resident.progress()
+
+    async def reconcile(self, _model_id: str) -> str:
+        """Look which weights are wanted, in the background; gives the id of this replica."""
+        self._resident.nudge()
+        return self._replica_id
+
+    async def reconfigure(self, _user_config: object) -> None:
+        """Take a changed `user_config` as a hint; whatever it holds, the database says what is so.
+
+        Must not raise: Serve would stop the replica and its good weights.
+        """
+        self._resident.nudge()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell the scaling policy what there is to do; asked by Serve (`deployments.scaling`)."""
-        counted = self._painter.snapshot()
+        counted = self._resident.snapshot()
         pace = Pace(counted.tick_s, counted.row_cap, counted.forward_s)
-        return self._workload.stats(self._painter.progress(), pace, time.monotonic())
+        return self._workload.stats(self._resident.progress(), pace, time.monotonic())
 
     async def check_health(self) -> None:
         """Raise when the engine is dead or stuck; Serve then replaces the replica.
 
         Called every few seconds, which is also how often the metrics are worth reporting.
         """
-        self._painter.check_health()
-        self._instruments.report(self._painter.snapshot(), self._labels)
+        self._resident.check_health()
+        self._engine_instruments.report(self._resident.snapshot(), self._labels)
+        self._reload_instruments.report(self._resident.state(), self._labels)
 
     async def __del__(self) -> None:
-        self._refresh.cancel()
-        if painter := getattr(self, "_painter", None):
-            await asyncio.to_thread(painter.close)
+        for task in self._rounds:
+            task.cancel()
+        await asyncio.to_thread(self._resident.close)
         await self._jobs.close()

@@ -20,6 +20,7 @@ from serve_app.jobs.models import SqlModelStore
 from serve_app.jobs.outbox import SqlOutbox
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.registry import Registry
+from serve_app.models.reload import Reloads
 from serve_app.service import GenerationService, Stores
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks
@@ -52,17 +53,18 @@ class Ingress:
         database = self._jobs.database
         stores = Stores(self._jobs, files, SqlKeyStore(database), SqlOutbox(database))
         self._models = SqlModelStore(database)
+        self._reloads = Reloads(self._models, graph.reconcile, config.reload)
         self._catalogue = catalogue
         view = CatalogueView(catalogue, self._models, config.root_dir)
         self._refresh = asyncio.create_task(view.run(config.catalogue.refresh_s))
-        self._service = GenerationService(stores, view, self._driver, graph, config)
+        self._service = GenerationService(stores, view, self._driver, graph, self._reloads, config)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Called by Serve after the constructor; see `serve.ingress`."""
         config, key = self._config, self._config.auth.admin_key
         has_pool = self._catalogue.has_pool(config.pool)
         registry = Registry(self._catalogue, self._models, has_pool=has_pool)
-        operator = None if key is None else Admin(registry, key)
+        operator = None if key is None else Admin(registry, self._reloads, key)
         return create_api(self._service, config.http, config.jobs, operator)
 
     def check_health(self) -> None:

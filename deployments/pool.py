@@ -32,8 +32,8 @@ class Pool:
         store = SqlModelStore(self._jobs.database)
         self._view = CatalogueView(catalogue, store, config.root_dir)
         self._refresh = asyncio.create_task(self._view.run(config.catalogue.refresh_s))
-        replica_id = serve.get_replica_context().replica_id.unique_id
-        self._shelf = ResidentShelf(lambda: self._view.now, store, replica_id, config)
+        self._replica_id: str = serve.get_replica_context().replica_id.unique_id
+        self._shelf = ResidentShelf(lambda: self._view.now, store, self._replica_id, config)
         self._cache = ModelCache(self._shelf, config.pool)
         self._pool_instruments = Instruments(metrics.POOL)
         self._engine_instruments = Instruments(metrics.ENGINE)
@@ -57,6 +57,14 @@ class Pool:
         for resident in self._cache.items().values():
             jobs |= resident.progress()
         return jobs
+
+    async def reconcile(self, model_id: str) -> str | None:
+        """Look which weights are wanted, if the model is here; gives the id of this replica."""
+        resident = self._cache.items().get(model_id)
+        if resident is None:
+            return None
+        resident.nudge()
+        return self._replica_id
 
     async def load_s(self, model_id: str) -> float:
         """Seconds until this replica has the model in memory, were it asked for now."""

@@ -15,6 +15,7 @@ from serve_app.jobs.driver import Driver
 from serve_app.jobs.graph import Graph
 from serve_app.jobs.protocol import Idempotency, JobStore, KeyStore
 from serve_app.models import Catalogue, CatalogueView
+from serve_app.models.reload import Reloads, ReloadState
 from serve_app.reception import Reception
 from serve_app.storage import names
 from serve_app.storage.link import FileLinks
@@ -48,6 +49,7 @@ class GenerationService:
         view: CatalogueView,
         driver: Driver,
         graph: Graph,
+        reloads: Reloads,
         config: AppConfig,
     ) -> None:
         self._view = view
@@ -58,6 +60,7 @@ class GenerationService:
         self._links = FileLinks(stores.files, config.storage)
         self._driver = driver
         self._graph = graph
+        self._reloads = reloads
         self._config = config
         self._background: set[asyncio.Task[Any]] = set()
         self._reception = Reception(stores.jobs, driver, config)
@@ -187,6 +190,15 @@ class GenerationService:
         """
         await self._reception.count(key_id)
         return await self._graph.check(await self.keep_input(field, text))
+
+    async def reload(self, model_id: str, key_id: str) -> ReloadState:
+        """Have every replica of a model take up its weights anew; wait for a while.
+
+        Raises:
+            errors.RateLimited: this key sends too much.
+        """
+        await self._reception.count(key_id)
+        return await self._reloads.reload(model_id)
 
     async def load(self) -> Load:
         """Tell how much is to do."""

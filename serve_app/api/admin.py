@@ -20,6 +20,7 @@ from serve_app.api.body import Fields
 from serve_app.config import HttpConfig
 from serve_app.models.entry import AddOn, Entry, read_entry
 from serve_app.models.registry import Registry
+from serve_app.models.reload import Reloads, ReloadState, read_revision
 
 __all__ = ["Admin", "router"]
 
@@ -29,6 +30,7 @@ class Admin:
     """What operators may do, and the key that says who is one."""
 
     registry: Registry
+    reloads: Reloads
     key: SecretStr
 
     def check(self, request: Request) -> None:
@@ -67,6 +69,20 @@ def router(admin: Admin, http: HttpConfig) -> APIRouter:
         await admin.registry.remove(model_id)
         return Response(status_code=204)
 
+    @routes.get("/{model_id}/replicas", summary="Which weights the replicas of a model serve")
+    async def replicas(request: Request, model_id: str) -> Response:
+        admin.check(request)
+        await admin.registry.check_model(model_id)
+        return _json(_state(await admin.reloads.status(model_id)))
+
+    @routes.post("/{model_id}/reload", summary="Take up the weights of a model anew")
+    async def reload(request: Request, model_id: str) -> Response:
+        admin.check(request)
+        fields = await body.read(request, http.max_json_depth)
+        revision = read_revision(fields.get("revision"))
+        await admin.registry.check_model(model_id)
+        return _json(_state(await admin.reloads.reload(model_id, revision)))
+
     return routes
 
 
@@ -84,6 +100,16 @@ def _read(fields: Fields) -> Entry:
             field = ".".join(str(part) for part in problem["loc"])[:96] or "entry"
             messages.setdefault(field, []).append(problem["msg"])
         raise errors.InvalidFields(messages) from exc
+
+
+def _state(state: ReloadState) -> dict[str, object]:
+    return {
+        "model_id": state.wanted.model_id,
+        "generation": state.wanted.generation,
+        "revision": state.wanted.revision,
+        "status": state.phase,
+        "replicas": [report.model_dump(exclude={"model_id"}) for report in state.replicas],
+    }
 
 
 def _row(entry: Entry, is_added: bool) -> dict[str, object]:

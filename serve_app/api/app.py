@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from serve_app import __version__
-from serve_app.api import admin, errors, file, generation, health, helper, job, model
+from serve_app.api import admin, errors, file, generation, health, helper, job, model, reload
 from serve_app.api.admin import Admin
 from serve_app.api.middleware import middleware
 from serve_app.api.protocol import Service
@@ -33,6 +33,7 @@ def create_api(
         generation.router(service, http, jobs),
         job.router(service, http),
         model.router(service, http),
+        reload.router(service, http),
         helper.router(service, http),
         health.router(service),
         file.router(service),

@@ -122,7 +122,7 @@ SUMMARIES: dict[str, str] = {
     "fetch": "Result of a job",
     "cancel": "Cancel a job (an extension of the hosted API)",
     "model_list": "Served models",
-    "model_reload": "Whether a model is loaded",
+    "model_reload": "Take up the weights of a model anew",
     "schedulers_list": "Names of noise schedules",
     "unserved": "A category that is not served here",
     "delete_image": "Cancel a job and remove its files",

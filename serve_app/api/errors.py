@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from serve_app import errors
-from serve_app.api.replies import ErrorReply, FailedReply, Reply
+from serve_app.api.replies import ErrorReply, FailedReply, ReloadReply, Reply
 from serve_app.config import HttpConfig
 from serve_app.types import Api, JobFailure
 
@@ -112,7 +112,7 @@ def job_error(failure: JobFailure, api: Api) -> Reply:
 def response(reply: Reply, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Put a reply on the wire; keys that have no value in this reply are left out."""
     body = reply.model_dump()
-    if isinstance(reply, ErrorReply):
+    if isinstance(reply, ErrorReply | ReloadReply):
         body = {name: value for name, value in body.items() if value is not None}
     return Response(orjson.dumps(body), status, headers, "application/json")
 

@@ -7,6 +7,8 @@ from serve_app import errors
 from serve_app.api.protocol import Load, StoredFile
 from serve_app.jobs.protocol import Idempotency
 from serve_app.models import AddOn, Catalogue, ModelEntry
+from serve_app.models.protocol import Desired, ReplicaPhase, ReplicaReport
+from serve_app.models.reload import ReloadState
 from serve_app.types import (
     ImageSource,
     Job,
@@ -53,6 +55,8 @@ class FakeService:
         self.published: list[tuple[str, str, bool]] = []
         self.deleted: list[int] = []
         self.flags = False
+        self.reloads: list[str] = []
+        self.reloaded: tuple[ReplicaPhase, dict[str, ReplicaPhase]] = (ReplicaPhase.READY, {})
         self._named: dict[tuple[str, str], tuple[int, Idempotency]] = {}
 
     async def catalogue_knowing(self, *_ids: str) -> Catalogue:
@@ -153,6 +157,28 @@ class FakeService:
         """Say what `flags` says."""
         await self.keep_input(field, text)
         return self.flags
+
+    async def reload(self, model_id: str, key_id: str) -> ReloadState:  # noqa: ARG002
+        """Say what `reloaded` says; remember the id."""
+        self.reloads.append(model_id)
+        phase, replicas = self.reloaded
+        generation = len(self.reloads)
+        return ReloadState(
+            wanted=Desired(model_id=model_id, generation=generation),
+            phase=phase,
+            eta_s=80.4 if phase is ReplicaPhase.LOADING else 0.0,
+            replicas=tuple(
+                ReplicaReport(
+                    model_id=model_id,
+                    replica_id=replica_id,
+                    generation=generation,
+                    phase=said,
+                    serving=generation - 1,
+                    reason="/secret/path",
+                )
+                for replica_id, said in replicas.items()
+            ),
+        )
 
     async def load(self) -> Load:
         """Count the open jobs."""

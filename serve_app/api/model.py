@@ -1,4 +1,4 @@
-"""What the catalogue says: model_list, model_reload, schedulers_list, and categories not served."""
+"""What the catalogue says: model_list, schedulers_list, and categories not served."""
 
 from collections.abc import Awaitable, Callable
 from typing import Literal
@@ -11,19 +11,17 @@ from starlette.responses import Response
 
 from serve_app import errors
 from serve_app.api import body, document
-from serve_app.api import errors as wire
 from serve_app.api.body import Fields
 from serve_app.api.call import read_key
 from serve_app.api.protocol import Service
-from serve_app.api.replies import ModelRow, ReloadReply, SchedulersReply
-from serve_app.api.schemas import SCHEDULERS, KeyBody, ReloadBody, parse
+from serve_app.api.replies import ModelRow, SchedulersReply
+from serve_app.api.schemas import SCHEDULERS, KeyBody
 from serve_app.config import HttpConfig
 from serve_app.models import AddOn, ModelEntry
 
 __all__ = ["router"]
 
 _LIST_PATHS = ("/api/v3/dreambooth/model_list", "/api/v4/dreambooth/model_list")
-_RELOAD_PATHS = ("/api/v4/dreambooth/model_reload", "/api/v6/images/model_reload")
 _UNSERVED = {
     "/api/v4/dreambooth/text2video": "text2video",
     "/api/v5/controlnet": "controlnet",
@@ -52,22 +50,6 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
             rows.append(_add_on_row(add_on, is_ready))
         return _json([row.model_dump() for row in rows])
 
-    async def reload(request: Request) -> Response:
-        model_id = parse(ReloadBody, await read(request)).model_id
-        known = await service.catalogue_knowing(model_id or "")
-        if model_id is None or model_id not in {entry.id for entry in known}:
-            raise errors.ModelNotFound("model_reload")
-        is_ready = (await service.readiness()).get(model_id, False)
-        text = "The model is loaded." if is_ready else "The model is loading."
-        return wire.response(
-            ReloadReply(
-                status="success" if is_ready else "processing",
-                message=text,
-                messege=text,
-                model_id=model_id,
-            )
-        )
-
     async def list_schedulers(request: Request) -> Response:
         await read(request)
         return _json(SchedulersReply(schedulers=list(SCHEDULERS[:_NUM_LISTED])).model_dump())
@@ -75,8 +57,6 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
     routes = APIRouter(tags=["Models"])
     for path in _LIST_PATHS:
         _add(routes, path, list_models, "model_list")
-    for path in _RELOAD_PATHS:
-        _add(routes, path, reload, "model_reload")
     _add(routes, "/api/v1/enterprise/schedulers_list", list_schedulers, "schedulers_list")
     for path, category in _UNSERVED.items():
         _add(routes, path, _refuse(read, category), "unserved")
@@ -126,13 +106,12 @@ def _json(content: JsonValue) -> Response:
 
 
 def _add(routes: APIRouter, path: str, endpoint: Endpoint, action: str) -> None:
-    model = ReloadBody if action == "model_reload" else KeyBody
     routes.add_api_route(
         path,
         endpoint,
         methods=["POST"],
         name=path.removeprefix("/api/").replace("/", "_"),
         summary=document.SUMMARIES[action],
-        openapi_extra=document.request_body(model, document.EXAMPLES[action]),
+        openapi_extra=document.request_body(KeyBody, document.EXAMPLES[action]),
         responses=document.CALL_RESPONSES[action],
     )

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from serve_app.jobs.protocol import Idempotency
 from serve_app.models import Catalogue
+from serve_app.models.reload import ReloadState
 from serve_app.types import ImageSource, Job, JobRequest, OutputPlan
 
 __all__ = ["Load", "Service", "StoredFile"]
@@ -112,6 +113,14 @@ class Service(Protocol):
 
     async def is_nsfw(self, field: str, text: str, key_id: str) -> bool:
         """Have the safety checker look at a picture, a URL or inline; raises as `publish`."""
+        ...
+
+    async def reload(self, model_id: str, key_id: str) -> ReloadState:
+        """Have every replica of a model take up its weights anew; wait for up to `reload.hold_s`.
+
+        Raises:
+            errors.RateLimited: this key sends too much.
+        """
         ...
 
     async def load(self) -> Load:

@@ -19,6 +19,7 @@ __all__ = [
     "ModelRow",
     "ProcessingReply",
     "ReloadReply",
+    "ReplicaRow",
     "Reply",
     "RunningReply",
     "SchedulersReply",
@@ -155,13 +156,26 @@ class CheckReply(BaseModel):
     has_nsfw_concept: list[bool]
 
 
-class ReloadReply(Reply):
-    """Whether a model can answer."""
+class ReplicaRow(BaseModel):
+    """How one replica of a model stands."""
 
-    status: Literal["success", "processing"]
+    replica: str
+    status: Literal["ready", "loading", "failed"] = Field(description="as to `generation`")
+    generation: int = Field(description="of the weights that it was asked to take up")
+    serving: int | None = Field(description="generation that answers requests")
+
+
+class ReloadReply(Reply):
+    """Whether the weights of a model were taken up."""
+
+    status: Literal["success", "processing", "error"]
     message: str
     messege: str
     model_id: str
+    generation: int = Field(description="number of this reload; replicas below it are not done")
+    eta: int | None = Field(default=None, description="seconds until it is done, estimated")
+    reason: str | None = Field(default=None, description="stable code of the cause of an error")
+    replicas: list[ReplicaRow]
 
 
 class ModelRow(BaseModel):

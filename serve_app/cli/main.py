@@ -8,7 +8,7 @@ import typer
 
 from serve_app import errors
 from serve_app.cli import demo as demo_command
-from serve_app.cli import keys, models, serving
+from serve_app.cli import keys, models, reload, serving
 from serve_app.cli import top as top_command
 from serve_app.config import reference
 from serve_app.telemetry import metrics as metric_list
@@ -153,6 +153,24 @@ def models_verify(
 ) -> None:
     """Fetch, hash and judge weights; for one entry, print its manifest."""
     models.verify_models(config, entry_id)
+
+
+@models_app.command("reload")
+def models_reload(
+    model_id: str,
+    revision: Annotated[
+        str | None, typer.Option(help="of a hub source; left out: what is wanted already")
+    ] = None,
+    config: ConfigPath = Path("configs/dev.yaml"),
+) -> None:
+    """Have all replicas of a model take up its weights anew."""
+    reload.reload(config, model_id, revision)
+
+
+@models_app.command("status")
+def models_status(model_id: str, config: ConfigPath = Path("configs/dev.yaml")) -> None:
+    """Show which weights the replicas of a model serve, and why one refused others."""
+    reload.status(config, model_id)
 
 
 def main() -> None:

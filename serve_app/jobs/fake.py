@@ -20,6 +20,7 @@ class FakeGraph:
         self.at_work: dict[int, float] = {}
         self.flags = False
         self.load_left_s = 0.0
+        self.reconciled: list[str] = []
 
     async def run(self, job: Job) -> JobResult:
         """Take the next failure or succeed."""
@@ -43,6 +44,11 @@ class FakeGraph:
     async def progress(self, model_id: str) -> dict[int, float]:  # noqa: ARG002  # one model only
         """Half done, all of them."""
         return dict(self.at_work)
+
+    async def reconcile(self, model_id: str) -> frozenset[str]:
+        """Remember the model."""
+        self.reconciled.append(model_id)
+        return frozenset({"replica"})
 
     async def check(self, picture: ImageSource) -> bool:  # noqa: ARG002  # never looked at
         """Say what `flags` says."""

@@ -25,6 +25,13 @@ class Graph(Protocol):
         """Share of steps done, 0 to 1, of the jobs at work on any replica of a model."""
         ...
 
+    async def reconcile(self, model_id: str) -> frozenset[str]:
+        """Have the running replicas of a model look which weights are wanted.
+
+        Gives the ids of those that heard of it; they load in the background.
+        """
+        ...
+
     async def check(self, picture: ImageSource) -> bool:
         """Tell whether the safety checker flags a picture of a client.
 

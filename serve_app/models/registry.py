@@ -53,6 +53,13 @@ class Registry:
         if not await self._store.remove(entry_id):
             raise errors.ModelNotFound(entry_id[:96])
 
+    async def check_model(self, model_id: str) -> None:
+        """Raise `errors.ModelNotFound` unless a model has this id."""
+        if model_id not in {
+            model.id for model in self._fixed.extended(await self._store.entries())
+        }:
+            raise errors.ModelNotFound(model_id[:96])
+
     async def entries(self) -> list[tuple[Entry, bool]]:
         """List all entries in order of id, each with whether it was added at run time."""
         fixed: list[Entry] = [*self._fixed, *self._fixed.add_ons]

@@ -7,7 +7,7 @@ node beside its own and Serve's (queue lengths, replica counts, latencies of dep
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["ENGINE", "JOBS", "Kind", "Metric", "OpenJobs", "markdown"]
+__all__ = ["ENGINE", "JOBS", "RELOAD", "Kind", "Metric", "OpenJobs", "markdown"]
 
 
 class Kind(StrEnum):
@@ -113,6 +113,28 @@ POOL = (
     ),
 )
 
+RELOAD = (
+    Metric(
+        "dreamserve_model_generation",
+        Kind.GAUGE,
+        "reload whose weights a replica serves; 0: those of its start; -1: none",
+        _ENGINE_LABELS,
+    ),
+    Metric(
+        "dreamserve_model_load_seconds",
+        Kind.GAUGE,
+        "time that the weights which serve took to load",
+        _ENGINE_LABELS,
+        "load_s",
+    ),
+    Metric(
+        "dreamserve_model_reload_failures_total",
+        Kind.COUNTER,
+        "weights that a replica refused; the ones before went on serving",
+        _ENGINE_LABELS,
+    ),
+)
+
 JOBS = (
     Metric("dreamserve_jobs_open", Kind.GAUGE, "jobs queued or processing", ("model_id",)),
     Metric(
@@ -148,6 +170,6 @@ def markdown() -> str:
     rows = [
         f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or 'none'} "
         f"| {metric.meaning} |"
-        for metric in (*ENGINE, *POOL, *JOBS)
+        for metric in (*ENGINE, *RELOAD, *POOL, *JOBS)
     ]
     return _HEAD + "\n".join(rows) + "\n"

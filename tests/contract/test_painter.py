@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,16 @@ import torch
 from PIL import Image
 
 from serve_app import errors
-from serve_app.config import EngineConfig
+from serve_app.config import CatalogueConfig, EngineConfig, ReloadConfig
 from serve_app.engine.protocol import Painter
+from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.models import ModelEntry
 from serve_app.pipelines import FakePainter, load_painter
 from serve_app.pipelines.compose import encode
 from serve_app.pipelines.randomweights import write_random_inpaint
+from serve_app.pipelines.reporter import Reporter
+from serve_app.pipelines.resident import Resident
+from serve_app.pipelines.weights import CatalogueWeights
 from serve_app.types import GenerationSpec, Kind, Pictures, PreparedImages
 
 SIZE = 64
@@ -31,10 +36,29 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["fake", "weave"])
+def resident() -> Painter:
+    """A model whose weights could be exchanged, started in an event loop of its own."""
+
+    async def start() -> Painter:
+        entry = ModelEntry(id="random", source=Path("nowhere"), kinds=tuple(Kind))
+        engine = EngineConfig(painter="fake", fake_step_s=0.001)
+        weights = CatalogueWeights(entry, lambda _id, _type: None, CatalogueConfig(), engine)
+        config = ReloadConfig()
+        reporter = Reporter("random", "replica", MemoryModelStore(), config)
+        resident = Resident("random", reporter, weights, config)
+        await resident.start()
+        return resident
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(start())).result()
+
+
+@pytest.fixture(scope="module", params=["fake", "weave", "resident"])
 def make_painter(request: pytest.FixtureRequest) -> Callable[[], Painter]:
     if request.param == "fake":
         return lambda: FakePainter(step_s=0.001)
+    if request.param == "resident":
+        return resident
     folder = request.getfixturevalue("checkpoint")
     entry = ModelEntry(id="random", source=folder, kinds=tuple(Kind), native_size_px=512)
     return lambda: load_painter(entry, EngineConfig(device="cpu"))

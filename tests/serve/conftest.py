@@ -8,9 +8,12 @@ from pathlib import Path
 import httpx2
 import pytest
 
-MODELS = {"tiny": 0, "tiny-2": 1}  # id -> seed of the random weights
+MODELS = {"tiny": 0, "tiny-2": 1, "twins": 2}  # id -> seed of the random weights
 # One of them only goes where a node of the right type is.
-PLACED = {"tiny-2": ", accelerator_type: L4, resources: {slot: 1}, label_selector: {role: gpu}"}
+PLACED = {
+    "tiny-2": ", accelerator_type: L4, resources: {slot: 1}, label_selector: {role: gpu}",
+    "twins": ", min_replicas: 2, max_replicas: 2",
+}
 NODE = {"resources": {"accelerator_type:L4": 1, "slot": 2}, "labels": {"role": "gpu"}}
 TAIL = {f"tail-{number}": number for number in range(6)}  # served by the Pool
 TAIL_ROOM = 2  # of them in memory
@@ -89,6 +92,7 @@ def cluster():
     ray.init(
         address="local",
         num_cpus=8,
+        **NODE,
         include_dashboard=False,
         object_store_memory=300 * 1024**2,
         logging_level="ERROR",
@@ -122,6 +126,7 @@ def service(cluster, tmp_path_factory):
             "serving": {"pool": {"num_cpus": 0.1, "health_check_period_s": 1}},
             "images": {"allowed_hosts": ["localhost"], "download_timeout_s": 3},
             "jobs": {"hold_s": HOLD_S, "lease_s": LEASE_S, "poll_s": 0.2},
+            "reload": {"poll_s": 0.5, "report_s": 1, "hold_s": 60},
             "webhooks": {
                 "allowed_hosts": ["localhost"],
                 "secrets": [WEBHOOK_SECRET],

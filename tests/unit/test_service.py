@@ -13,6 +13,7 @@ from serve_app.jobs.fake import FakeGraph
 from serve_app.jobs.memory import MemoryJobStore, MemoryKeyStore
 from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.models import Catalogue, CatalogueView
+from serve_app.models.reload import Reloads
 from serve_app.service import GenerationService, Stores
 from serve_app.storage.memory import MemoryStore
 from serve_app.types import JobState
@@ -34,6 +35,7 @@ class Bench:
             CatalogueView(Catalogue([]), MemoryModelStore(), Path()),
             self.driver,
             self.graph,
+            Reloads(MemoryModelStore(), self.graph.reconcile, self.config.reload),
             self.config,
         )
 

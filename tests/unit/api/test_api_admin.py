@@ -9,10 +9,13 @@ from pydantic import SecretStr
 from serve_app.api import create_api
 from serve_app.api.admin import Admin
 from serve_app.api.fake import FakeService
-from serve_app.config import HttpConfig, JobsConfig
+from serve_app.config import HttpConfig, JobsConfig, ReloadConfig
+from serve_app.jobs.fake import FakeGraph
 from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.models import Catalogue, ModelEntry
+from serve_app.models.protocol import ReplicaPhase, ReplicaReport
 from serve_app.models.registry import Registry
+from serve_app.models.reload import Reloads
 from serve_app.types import Kind
 
 KEY = "an-operators-key-of-some-length"
@@ -27,7 +30,8 @@ def store():
 @pytest.fixture
 async def http(store):
     hot = ModelEntry(id="hot", source="weights", kinds=tuple(Kind))
-    admin = Admin(Registry(Catalogue([hot]), store, has_pool=True), SecretStr(KEY))
+    reloads = Reloads(store, FakeGraph().reconcile, ReloadConfig(hold_s=0))
+    admin = Admin(Registry(Catalogue([hot]), store, has_pool=True), reloads, SecretStr(KEY))
     app = create_api(FakeService([hot]), HttpConfig(), JobsConfig(), admin)
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app=app),
@@ -57,7 +61,13 @@ async def test_entry_is_added_listed_and_removed(http, store):
 )
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/admin/models"), ("POST", "/admin/models"), ("DELETE", "/admin/models/tail")],
+    [
+        ("GET", "/admin/models"),
+        ("POST", "/admin/models"),
+        ("DELETE", "/admin/models/tail"),
+        ("GET", "/admin/models/hot/replicas"),
+        ("POST", "/admin/models/hot/reload"),
+    ],
 )
 async def test_nobody_else_gets_in(http, store, method, path, header):
     answer = await http.request(method, path, headers={"authorization": header}, json=ENTRY)
@@ -110,3 +120,33 @@ async def test_body_that_is_no_entry_is_refused(http, content):
 async def test_remove_of_what_was_not_added_is_refused(http, entry_id):
     answer = await http.delete(f"/admin/models/{entry_id}")
     assert answer.status_code in (400, 404)
+
+
+async def test_operator_sees_why_a_replica_refused_the_weights(http, store):
+    answer = await http.post("/admin/models/hot/reload", json={"revision": "v2"})
+    assert answer.json()["status"] == "loading"
+    said = ReplicaReport(
+        model_id="hot",
+        replica_id="a",
+        generation=1,
+        phase=ReplicaPhase.FAILED,
+        serving=0,
+        reason="unet is truncated",
+    )
+    await store.report(said)
+    state = (await http.get("/admin/models/hot/replicas")).json()
+    assert (state["generation"], state["revision"], state["status"]) == (1, "v2", "failed")
+    assert state["replicas"][0]["reason"] == "unet is truncated"
+
+
+@pytest.mark.parametrize("revision", ["../x", "", 7, "a" * 200, "a\0b"])
+async def test_revision_that_is_none_is_refused(http, store, revision):
+    answer = await http.post("/admin/models/hot/reload", json={"revision": revision})
+    assert answer.status_code == 400
+    assert (await store.desired(["hot"]))["hot"].generation == 0
+
+
+@pytest.mark.parametrize(("method", "call"), [("GET", "replicas"), ("POST", "reload")])
+async def test_operators_calls_about_an_unknown_model_say_so(http, method, call):
+    answer = await http.request(method, f"/admin/models/nope/{call}", json={})
+    assert answer.status_code == 404

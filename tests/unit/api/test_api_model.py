@@ -2,6 +2,8 @@
 
 import pytest
 
+from serve_app.models.protocol import ReplicaPhase
+
 
 @pytest.mark.parametrize("version", ["v3", "v4"])
 async def test_model_list_is_a_bare_array_of_the_documented_rows(api, version):
@@ -34,13 +36,38 @@ async def test_model_list_shows_what_requests_may_add(api):
     assert rows[-1]["instance_prompt"] == "bad-hands"
 
 
-@pytest.mark.parametrize("path", ["/api/v4/dreambooth/model_reload", "/api/v6/images/model_reload"])
-@pytest.mark.parametrize(("is_ready", "status"), [(True, "success"), (False, "processing")])
-async def test_model_reload_tells_whether_the_model_is_loaded(api, path, is_ready, status):
-    api.service.ready = {"your_model_id": is_ready}
-    reply = await api.reply(path, {"key": "", "model_id": "your_model_id"})
-    assert (reply["status"], reply["model_id"]) == (status, "your_model_id")
-    assert reply["message"] == reply["messege"]
+RELOAD_PATHS = ["/api/v4/dreambooth/model_reload", "/api/v6/images/model_reload"]
+READY, LOADING, FAILED = ReplicaPhase.READY, ReplicaPhase.LOADING, ReplicaPhase.FAILED
+
+
+@pytest.mark.parametrize("path", RELOAD_PATHS)
+@pytest.mark.parametrize(
+    ("phase", "status", "more"),
+    [
+        (READY, "success", {}),
+        (LOADING, "processing", {"eta": 81}),
+        (FAILED, "error", {"reason": "reload_failed"}),
+    ],
+)
+async def test_model_reload_tells_how_it_went(api, path, phase, status, more):
+    api.service.reloaded = (phase, {"a": READY, "b": phase})
+    answer = await api.post(path, {"key": "", "model_id": "your_model_id"})
+    is_error_of_v6 = status == "error" and "v6" in path
+    assert answer.status_code == (500 if is_error_of_v6 else 200)
+    reply = answer.json()
+    text = reply.pop("message")
+    assert reply.pop("messege") == text
+    assert reply.pop("replicas") == [
+        {"replica": "a", "status": "ready", "generation": 1, "serving": 0},
+        {"replica": "b", "status": phase, "generation": 1, "serving": 0},
+    ]
+    assert reply == {"status": status, "model_id": "your_model_id", "generation": 1, **more}
+
+
+async def test_model_reload_does_not_say_why(api):
+    api.service.reloaded = (FAILED, {"a": FAILED})
+    answer = await api.post(RELOAD_PATHS[0], {"key": "", "model_id": "your_model_id"})
+    assert "secret" not in answer.text
 
 
 @pytest.mark.parametrize("model_id", [None, "nope", "../x"])
@@ -49,6 +76,7 @@ async def test_model_reload_of_an_unknown_model_is_the_documented_error(api, mod
     reply = await api.reply("/api/v4/dreambooth/model_reload", body)
     assert (reply["status"], reply["message"]) == ("error", "Model id not found")
     assert (await api.post("/api/v6/images/model_reload", body)).status_code == 404
+    assert api.service.reloads == []
 
 
 async def test_schedulers_list_is_the_documented_one(api, load_golden):

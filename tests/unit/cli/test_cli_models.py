@@ -88,3 +88,20 @@ def test_verify_prints_a_manifest_that_can_be_added(run, write):
 
 def test_verify_of_an_unknown_id_fails(run):
     assert run("verify", "nope").exit_code == 1
+
+
+def test_reload_is_wanted_and_told(run):
+    assert "generation 1 is wanted" in run("reload", "hot", "--revision", "v2").output
+    assert "generation 2 is wanted" in run("reload", "hot").output
+    told = run("status", "hot")
+    assert (told.exit_code, "revision v2 is wanted" in told.output) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["nope"], "no model has this id"), (["hot", "--revision", "../x"], "branch")],
+)
+def test_reload_of_what_does_not_exist_is_refused(run, arguments, message):
+    refused = run("reload", *arguments)
+    assert (refused.exit_code, message in refused.output) == (1, True)
+    assert "generation 0 is wanted" in run("status", "hot").output

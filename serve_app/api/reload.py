@@ -1,0 +1,82 @@
+"""model_reload: take up the weights of a model anew. Replies tell states, no paths or reasons."""
+
+import math
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serve_app import errors
+from serve_app.api import body, document
+from serve_app.api import errors as wire
+from serve_app.api.call import read_key
+from serve_app.api.protocol import Service
+from serve_app.api.replies import ReloadReply, ReplicaRow
+from serve_app.api.schemas import ReloadBody, parse
+from serve_app.config import HttpConfig
+from serve_app.models.protocol import ReplicaPhase, ReplicaReport
+from serve_app.models.reload import ReloadState
+
+__all__ = ["router"]
+
+_ACTION = "model_reload"
+_PATHS = ("/api/v4/dreambooth/model_reload", "/api/v6/images/model_reload")
+_TEXTS = {
+    ReplicaPhase.READY: ("success", "The model is loaded."),
+    ReplicaPhase.LOADING: ("processing", "The model is loading. Try again after eta seconds."),
+    ReplicaPhase.FAILED: ("error", errors.ReloadFailed.message),
+}
+
+
+def router(service: Service, http: HttpConfig) -> APIRouter:
+    """Make the routes."""
+
+    async def reload(request: Request) -> Response:
+        fields = await body.read(request, http.max_json_depth)
+        key_id = await service.identify(read_key(fields, request.headers))
+        model_id = parse(ReloadBody, fields).model_id
+        known = await service.catalogue_knowing(model_id or "")
+        if model_id is None or model_id not in {entry.id for entry in known}:
+            raise errors.ModelNotFound(_ACTION)
+        reply = _reply(await service.reload(model_id, key_id))
+        if reply.reason is None:
+            return wire.response(reply)
+        return wire.response(reply, wire.status_of(reply.reason, wire.family(request.scope), http))
+
+    routes = APIRouter(tags=["Models"])
+    for path in _PATHS:
+        routes.add_api_route(
+            path,
+            reload,
+            methods=["POST"],
+            name=path.removeprefix("/api/").replace("/", "_"),
+            summary=document.SUMMARIES[_ACTION],
+            openapi_extra=document.request_body(ReloadBody, document.EXAMPLES[_ACTION]),
+            responses=document.CALL_RESPONSES[_ACTION],
+        )
+    return routes
+
+
+def _reply(state: ReloadState) -> ReloadReply:
+    status, text = _TEXTS[state.phase]
+    return ReloadReply.model_validate(
+        {
+            "status": status,
+            "message": text,
+            "messege": text,
+            "model_id": state.wanted.model_id,
+            "generation": state.wanted.generation,
+            "eta": math.ceil(state.eta_s) if status == "processing" else None,
+            "reason": errors.ReloadFailed.code if status == "error" else None,
+            "replicas": [_row(report) for report in state.replicas],
+        }
+    )
+
+
+def _row(report: ReplicaReport) -> ReplicaRow:
+    return ReplicaRow(
+        replica=report.replica_id,
+        status=report.phase.value,
+        generation=report.generation,
+        serving=report.serving,
+    )

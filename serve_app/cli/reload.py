@@ -1,0 +1,76 @@
+"""`dreamserve models reload|status`: which weights the replicas of a model serve."""
+
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from serve_app import errors
+from serve_app.cli.database import read_config, with_database
+from serve_app.jobs.connection import Database
+from serve_app.jobs.models import SqlModelStore
+from serve_app.models import Catalogue
+from serve_app.models.protocol import Desired, ReplicaPhase, ReplicaReport
+from serve_app.models.registry import Registry
+from serve_app.models.reload import Reloads, ReloadState, read_revision
+
+__all__ = ["reload", "status"]
+
+
+def reload(config: Path, model_id: str, revision: str | None) -> None:
+    """Want the next generation of a model; its replicas follow within `reload.poll_s` seconds."""
+    settings = read_config(config)
+    fixed = Catalogue.load(settings.catalogue, settings.root_dir)
+
+    async def want(database: Database) -> Desired:
+        store = SqlModelStore(database)
+        registry = Registry(fixed, store, has_pool=fixed.has_pool(settings.pool))
+        await registry.check_model(model_id)
+        return await store.reload(model_id, read_revision(revision))
+
+    try:
+        wanted = with_database(settings, want)
+    except errors.ModelNotFound:
+        _fail("no model has this id")
+    except errors.InvalidRequest as exc:
+        _fail(f"{exc.field}: {exc.detail}")
+    typer.echo(f"{model_id}: generation {wanted.generation} is wanted")
+
+
+def status(config: Path, model_id: str) -> None:
+    """Print what is wanted and what each replica serves; exit code 1 when one refused."""
+    settings = read_config(config)
+
+    async def ask(database: Database) -> ReloadState:
+        return await Reloads(SqlModelStore(database), _tell_nobody, settings.reload).status(
+            model_id
+        )
+
+    state = with_database(settings, ask)
+    of = f", revision {state.wanted.revision}" if state.wanted.revision else ""
+    typer.echo(f"{model_id}: generation {state.wanted.generation}{of} is wanted")
+    table = Table("replica", "state", "of", "serves", "loaded in", "digest", "reason")
+    for report in state.replicas:
+        table.add_row(*_row(report))
+    Console().print(table)
+    if state.phase is ReplicaPhase.FAILED:
+        raise typer.Exit(1)
+
+
+def _row(report: ReplicaReport) -> tuple[str, ...]:
+    serves = "nothing" if report.serving is None else str(report.serving)
+    load, digest = f"{report.load_s:.1f} s", report.digest[:12]
+    about = str(report.generation)
+    return report.replica_id, report.phase, about, serves, load, digest, report.reason
+
+
+async def _tell_nobody(_model_id: str) -> frozenset[str]:
+    """Have replicas look by themselves: they cannot be reached from here."""
+    return frozenset()
+
+
+def _fail(reason: str) -> NoReturn:
+    typer.echo(reason, err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,118 @@
+"""`Reloads`: asks all replicas of a model to take up its weights anew, and tells how that goes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter, ValidationError
+
+from serve_app import errors
+from serve_app.config import ReloadConfig
+from serve_app.models.entry import Revision
+from serve_app.models.protocol import Desired, ModelStore, ReplicaPhase, ReplicaReport
+
+__all__ = ["ReloadState", "Reloads", "read_revision"]
+
+_WATCH_S = 0.2  # between looks at the reports
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadState:
+    """How the replicas of a model stand to a generation.
+
+    phase: FAILED when any refused it, LOADING while any has not said, or none runs.
+    eta_s: seconds that the load takes, from the last one that was measured; 0 unless LOADING.
+    replicas: what those said that were heard of lately.
+    """
+
+    wanted: Desired
+    phase: ReplicaPhase
+    eta_s: float
+    replicas: tuple[ReplicaReport, ...]
+
+
+_REVISION: TypeAdapter[str] = TypeAdapter(Revision)
+
+
+def read_revision(value: object) -> str | None:
+    """Read the revision that an operator asks for; None is none.
+
+    Raises:
+        errors.InvalidRequest: no branch, tag or commit.
+    """
+    if value is None:
+        return None
+    try:
+        return _REVISION.validate_python(value)
+    except ValidationError:
+        text = "The revision must be a branch, a tag or a commit."
+        raise errors.InvalidRequest("revision", text) from None
+
+
+class Reloads:
+    """The operator's and the clients' side of a reload.
+
+    Args:
+        store: keeps what is wanted.
+        tell: has the running replicas of a model look at once; gives the ids of those that heard.
+            The others look by themselves, a little later.
+        config: how long to wait.
+    """
+
+    def __init__(
+        self,
+        store: ModelStore,
+        tell: Callable[[str], Awaitable[frozenset[str]]],
+        config: ReloadConfig,
+    ) -> None:
+        self._store = store
+        self._tell = tell
+        self._config = config
+
+    async def reload(self, model_id: str, revision: str | None = None) -> ReloadState:
+        """Want the next generation; wait for the replicas for up to `reload.hold_s`.
+
+        Raises:
+            errors.JobStoreUnavailable: the store does not answer.
+        """
+        wanted = await self._store.reload(model_id, revision)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._config.hold_s
+        told = await self._tell(model_id)
+        while True:
+            state = self._judge(wanted, told, await self._reports(model_id))
+            left_s = deadline - loop.time()
+            if state.phase is not ReplicaPhase.LOADING or left_s <= 0:
+                return state
+            await asyncio.sleep(min(_WATCH_S, left_s))
+
+    async def status(self, model_id: str) -> ReloadState:
+        """Tell how the replicas stand to what is wanted; raises as `reload`."""
+        wanted = (await self._store.desired([model_id]))[model_id]
+        reports = await self._reports(model_id)
+        return self._judge(wanted, frozenset(), reports)
+
+    async def _reports(self, model_id: str) -> list[ReplicaReport]:
+        return await self._store.reports(model_id, self._config.max_report_age_s)
+
+    def _judge(
+        self, wanted: Desired, told: frozenset[str], reports: list[ReplicaReport]
+    ) -> ReloadState:
+        """Look at those that were told, or at all that report where nobody answered in time.
+
+        A replica that speaks of a newer generation than this one has done with this one.
+        """
+        asked = told or frozenset(report.replica_id for report in reports)
+        about = [report for report in reports if report.generation >= wanted.generation]
+        settled = {one.replica_id for one in about if one.phase is not ReplicaPhase.LOADING}
+        if not asked or not asked <= settled:
+            phase = ReplicaPhase.LOADING
+        elif any(one.phase is ReplicaPhase.FAILED for one in about if one.replica_id in asked):
+            phase = ReplicaPhase.FAILED
+        else:
+            phase = ReplicaPhase.READY
+        measured_s = max((report.load_s for report in reports), default=0.0)
+        eta_s = measured_s or self._config.first_eta_s
+        return ReloadState(
+            wanted, phase, eta_s if phase is ReplicaPhase.LOADING else 0.0, tuple(reports)
+        )

@@ -1,0 +1,118 @@
+"""A reload as those see it who ask for one."""
+
+import asyncio
+
+import pytest
+
+from serve_app.config import ReloadConfig
+from serve_app.jobs.memory_models import MemoryModelStore
+from serve_app.models.protocol import ReplicaPhase, ReplicaReport
+from serve_app.models.reload import Reloads
+
+MODEL = "tiny"
+READY, LOADING, FAILED = ReplicaPhase.READY, ReplicaPhase.LOADING, ReplicaPhase.FAILED
+
+
+class Replicas:
+    """Hear of each reload and answer with what `says` holds, by replica."""
+
+    def __init__(self, store, says):
+        self.store = store
+        self.says = says
+
+    async def tell(self, model_id):
+        wanted = (await self.store.desired([model_id]))[model_id]
+        for replica, phase in self.says.items():
+            if phase is not None:
+                await self.say(replica, phase, wanted.generation)
+        return frozenset(self.says)
+
+    async def say(self, replica, phase, generation):
+        serving = generation if phase is READY else 0
+        await self.store.report(
+            ReplicaReport(
+                model_id=MODEL,
+                replica_id=replica,
+                generation=generation,
+                phase=phase,
+                serving=serving,
+                load_s=7.5,
+            )
+        )
+
+
+@pytest.fixture
+def make():
+    def make(hold_s=0.0, **says):
+        store = MemoryModelStore()
+        replicas = Replicas(store, says)
+        return Reloads(store, replicas.tell, ReloadConfig(hold_s=hold_s)), replicas
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("says", "phase"),
+    [
+        pytest.param({"a": READY}, READY, id="one"),
+        pytest.param({"a": READY, "b": READY}, READY, id="both"),
+        pytest.param({"a": READY, "b": FAILED}, FAILED, id="one-refused"),
+        pytest.param({"a": READY, "b": LOADING}, LOADING, id="one-loads"),
+        pytest.param({"a": FAILED, "b": LOADING}, LOADING, id="refused-and-loads"),
+        pytest.param({"a": READY, "b": None}, LOADING, id="one-silent"),
+        pytest.param({}, LOADING, id="no-replica"),
+    ],
+)
+async def test_reload_is_what_all_replicas_that_heard_of_it_say(make, says, phase):
+    reloads, _ = make(**says)
+    state = await reloads.reload(MODEL)
+    assert state.phase is phase
+    assert state.wanted.generation == 1
+    assert (state.eta_s > 0) == (phase is LOADING)
+
+
+async def test_eta_is_what_the_last_load_took(make):
+    assert (await make(a=LOADING)[0].reload(MODEL)).eta_s == 7.5
+    assert (await make()[0].reload(MODEL)).eta_s == ReloadConfig().first_eta_s
+
+
+async def test_hold_ends_when_the_last_replica_is_ready(make):
+    reloads, replicas = make(hold_s=20, a=READY, b=LOADING)
+    waiting = asyncio.create_task(reloads.reload(MODEL))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await replicas.say("b", READY, 1)
+    assert (await waiting).phase is READY
+
+
+async def test_two_reloads_at_once_wait_for_the_newest(make):
+    reloads, replicas = make(hold_s=20, a=LOADING)
+    both = asyncio.gather(reloads.reload(MODEL), reloads.reload(MODEL))
+    await asyncio.sleep(0.05)
+    await replicas.say("a", READY, 2)
+    assert {state.wanted.generation for state in await both} == {1, 2}
+    assert {state.phase for state in await both} == {READY}
+
+
+async def test_busy_replicas_that_were_not_told_are_waited_for_too(make):
+    reloads, replicas = make(hold_s=20)
+    await replicas.say("a", READY, 0)
+    waiting = asyncio.create_task(reloads.reload(MODEL))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await replicas.say("a", READY, 1)
+    assert (await waiting).phase is READY
+
+
+async def test_refusal_of_an_older_generation_does_not_count(make):
+    reloads, replicas = make(a=None)
+    await replicas.say("a", FAILED, 0)
+    assert (await reloads.reload(MODEL)).phase is LOADING
+
+
+async def test_status_tells_of_the_replicas_that_were_heard_of(make):
+    reloads, _ = make(a=READY, b=FAILED)
+    await reloads.reload(MODEL, "r2")
+    state = await reloads.status(MODEL)
+    assert (state.phase, state.wanted.revision) == (FAILED, "r2")
+    assert [report.replica_id for report in state.replicas] == ["a", "b"]
