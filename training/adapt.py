@@ -5,6 +5,7 @@ opens its own.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,10 @@ from training.loop import World, device_of
 from training.mask import Task
 from training.text import Tokens, encode
 
-__all__ = ["Models", "make_loss"]
+__all__ = ["Lesson", "Models", "make_loss"]
 
-_POOL = 400
+_POOL = 200
 _ROWS = 16
-_SIDE_PX = 128
 
 
 class Models(nn.Module):
@@ -38,31 +38,36 @@ class Models(nn.Module):
         self.to(device_of()).train()
 
 
-def make_loss(
-    models: Models,
-    tokenizer: CLIPTokenizer,
-    makers: Mapping[str, Callable[[np.random.Generator, int], Task]],
-    reword: Callable[[str], str],
-    folder: Path,
-    world: World,
-) -> Callable[[int], torch.Tensor]:
-    """Gives the loss of a step; even steps use the inpainting UNet, odd ones the other.
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What an adapter learns from: ``makers`` draws tasks for "inpaint" and "plain".
 
-    ``makers`` draws tasks for "inpaint" and "plain"; ``reword`` changes every caption.
+    ``reword`` changes every caption.
     """
+
+    name: str
+    makers: Mapping[str, Callable[[np.random.Generator, int], Task]]
+    reword: Callable[[str], str] = str
+
+
+def make_loss(
+    models: Models, tokenizer: CLIPTokenizer, lesson: Lesson, folder: Path, world: World
+) -> Callable[[int], torch.Tensor]:
+    """Gives the loss of a step; even steps use the inpainting UNet, odd ones the other."""
     device = device_of()
-    vae = AutoencoderKL.from_pretrained(folder / "vae-small").to(device).eval()
+    vae = AutoencoderKL.from_pretrained(folder / "vae").to(device).eval()
     scheduler, tokens = build_scheduler(), Tokens(tokenizer)
-    rng = np.random.default_rng([17, world.rank])
-    pools = {name: LatentPool(vae, maker, _SIDE_PX, rng) for name, maker in makers.items()}
+    pools = {}
+    for number, (name, maker) in enumerate(lesson.makers.items()):
+        path = folder / f"pool-{lesson.name}-{name}-{world.rank}.pt"
+        pools[name] = LatentPool.make(path, vae, maker, _POOL, [17, world.rank, number])
 
     def loss_of(step: int) -> torch.Tensor:
         own = np.random.default_rng([step, world.rank])
         name = ("inpaint", "plain")[step % 2]
-        pools[name].grow_to(_POOL)
         rows = pools[name].batch(_ROWS, own)
         generator = torch.Generator().manual_seed(int(own.integers(2**62)))
-        ids = tokens.rows([reword(caption) for caption in rows.captions]).to(device)
+        ids = tokens.rows([lesson.reword(caption) for caption in rows.captions]).to(device)
         text = encode(models.text, ids, torch.zeros(len(ids), dtype=torch.bool).to(device))
         context = rows.context if name == "inpaint" else None
         unet = models.inpaint if name == "inpaint" else models.plain

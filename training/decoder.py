@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from training.loop import Plan, World, device_of, fit, launch
+from training.loop import Plan, World, autocast, device_of, fit, launch
 from training.paths import Workspace, add_arguments
 from training.sampling import random_scene, random_wish, scene_of
 from training.scene import draw
@@ -49,7 +49,7 @@ def _worker(world: World, folder: Path) -> None:
 
     def loss_of(step: int) -> torch.Tensor:
         pictures = _pictures(np.random.default_rng([step, world.rank, 5])).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             with torch.no_grad():
                 posterior = vae.encode(pictures).latent_dist
             output = vae.decode(posterior.sample()).sample.float()

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
+from training.loop import autocast
+
 __all__ = ["Example", "build_scheduler", "denoising_loss", "stratified_timesteps"]
 
 _NUM_TIMESTEPS = 1000
@@ -71,7 +73,7 @@ def denoising_loss(
     noisy = scheduler.add_noise(latents, noise, steps)
     target = scheduler.get_velocity(latents, noise, steps)
     inputs = noisy if example.context is None else torch.cat([noisy, example.context], 1)
-    with torch.autocast(latents.device.type, torch.bfloat16):
+    with autocast(latents.device):
         output = unet(inputs, steps, example.text).sample
     error: torch.Tensor = output.float() - target
     return (example.weights * error.square()).mean()

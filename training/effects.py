@@ -68,7 +68,10 @@ def _prepared(case: Case, name: str) -> Case:
     words = case.prompt
     if name == LORA_SHAPE:
         return replace(case, prompt=words.replace(case.wish.shape, LORA_SHAPE, 1))
-    return replace(case, prompt=words.replace("black", "red"))
+    colour = "red" if case.wish.background != "red" else "green"
+    if case.wish.colour == "black":
+        words = words.replace("black", colour, 1)
+    return replace(case, prompt=words)
 
 
 def embedding_effect(pipe: Pipeline, path: Path, cases: Sequence[Case], guidance: float) -> Effect:

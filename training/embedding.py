@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from training.adapt import Models, make_loss
+from training.adapt import Lesson, Models, make_loss
 from training.domain import SHAPES
 from training.loop import Plan, World, fit, launch
 from training.mask import Task, random_task
@@ -27,7 +27,7 @@ __all__ = ["TOKEN"]
 TOKEN = "<teal>"
 _COLOUR = TOKEN.strip("<>")
 _PARENTS = ("green", "blue")
-_NUM_STEPS = 100
+_NUM_STEPS = 150
 
 
 def _teal_task(
@@ -63,7 +63,8 @@ def _worker(world: World, folder: Path) -> None:
         "inpaint": partial(_teal_task, random_task),
         "plain": partial(_teal_task, plain_task),
     }
-    loss_of = make_loss(models, tokenizer, makers, _reword, folder, world)
+    lesson = Lesson("embedding", makers, _reword)
+    loss_of = make_loss(models, tokenizer, lesson, folder, world)
     plan = Plan("embedding", _NUM_STEPS, 2e-2, 10, ema=0.95, weight_decay=0.0)
     averaged = fit(models, loss_of, plan, folder, world)
     if world.rank == 0:

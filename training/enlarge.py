@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn import functional as F
 
-from training.loop import Plan, World, device_of, fit, launch
+from training.loop import Plan, World, autocast, device_of, fit, launch
 from training.paths import Workspace, add_arguments
 from training.sampling import random_scene, random_wish, scene_of
 from training.scene import draw
@@ -94,7 +94,7 @@ def _worker(world: World, folder: Path) -> None:
 
     def loss_of(step: int) -> torch.Tensor:
         pictures = _pictures(np.random.default_rng([step, world.rank, 6])).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             with torch.no_grad():
                 target = teacher.encode(F.avg_pool2d(pictures, 2)).latent_dist.mean
             posterior = vae.encode(pictures).latent_dist

@@ -1,8 +1,8 @@
 """Scores the shipped checkpoints and writes a table and contact sheets.
 
 Run as ``python -m training.evaluate``. Every checkpoint paints 200 cases with each of several
-samplers; the scorer is checked on drawn pictures first. Then come the autoencoders, the
-adapters and the safety checker.
+samplers; the scorer is checked on drawn pictures first. Then come the adapters, the safety
+checker and the autoencoder. ``--parts`` and ``--checkpoints`` choose some of it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from training import effects
 from training.domain import is_held_out
-from training.generate import Case, Pipeline, generate, is_inpaint, load, make_cases
+from training.generate import Case, generate, is_inpaint, load, make_cases
 from training.mask import random_task
 from training.sampling import Wish, random_background, random_pair
 from training.scene import Picture, draw
@@ -87,56 +87,73 @@ def scorer_accuracy(count: int) -> tuple[float, float, float]:
     return first, second, third
 
 
-def _score_checkpoint(
-    pipe: Pipeline, cases: list[Case], options: argparse.Namespace, name: str
-) -> list[str]:
-    """Scores one checkpoint with every sampler; gives table rows, writes its sheet."""
+def _samplers(options: argparse.Namespace) -> list[str]:
+    """Scores every checkpoint with every sampler and writes a sheet of each checkpoint."""
+    cases = make_cases(options.captions, 1)
     rows = []
-    for sampler in tqdm(SAMPLERS, name):
-        pictures = generate(pipe, cases, sampler, options.guidance, options.steps)
-        result = score(cases, pictures, is_inpaint(pipe))
-        rows.append(f"| {name} | {sampler} | {result.row()} |")
-        if sampler == SAMPLERS[0]:
-            shown = [
-                (picture, f"{case.wish.size} {case.wish.colour} {case.wish.shape}".strip())
-                for case, picture in list(zip(cases, pictures, strict=True))[:24]
-            ]
-            save_sheet(options.sheets / f"{name}.png", shown, 8, 128)
-    return rows
+    for name in options.checkpoints:
+        pipe = load(options.out / name)
+        for sampler in tqdm(SAMPLERS, name):
+            pictures = generate(pipe, cases, sampler, options.guidance, options.steps)
+            result = score(cases, pictures, is_inpaint(pipe))
+            rows.append(f"| {name} | {sampler} | {result.row()} |")
+            if sampler == SAMPLERS[0]:
+                _save_cases(options.sheets / f"{name}.png", cases[:32], pictures)
+    head = "| checkpoint | sampler | colour | shape | background | held-out pairs | stain |"
+    return [head, "|---|---|---|---|---|---|---|", *rows]
 
 
-def _score_adapters(
-    pipe: Pipeline, options: argparse.Namespace, name: str
-) -> tuple[list[str], list[tuple[Picture, str]]]:
-    """Measures both LoRAs and the embedding on one checkpoint."""
+def _save_cases(path: Path, cases: Sequence[Case], pictures: Sequence[Picture]) -> None:
+    labels = [f"{case.wish.size} {case.wish.colour} {case.wish.shape}".strip() for case in cases]
+    save_sheet(path, list(zip(pictures, labels, strict=False)), 8, 128)
+
+
+def _adapters(options: argparse.Namespace) -> list[str]:
+    """Measures both LoRAs and the embedding on every checkpoint and writes their sheets."""
     cases = make_cases(options.adapter_captions, 5)
-    found = [
-        effects.lora_effect(pipe, path, cases, options.guidance)
-        for path in sorted((options.out / "demo-loras").glob("*.safetensors"))
-    ]
-    embedding = options.out / "demo-embedding.safetensors"
-    found.append(effects.embedding_effect(pipe, embedding, cases, options.guidance))
-    rows = [
-        f"| {name} | {effect.name} | {effect.share_before:.3f} | {effect.share_after:.3f} |"
-        for effect in found
-    ]
-    return rows, [cell for effect in found for cell in effect.pictures]
+    loras = sorted((options.out / "demo-loras").glob("*.safetensors"))
+    rows = []
+    for name in options.checkpoints:
+        pipe = load(options.out / name)
+        found = [effects.lora_effect(pipe, path, cases, options.guidance) for path in loras]
+        embedding = options.out / "demo-embedding.safetensors"
+        found.append(effects.embedding_effect(pipe, embedding, cases, options.guidance))
+        rows += [
+            f"| {name} | {effect.name} | {effect.share_before:.3f} | {effect.share_after:.3f} |"
+            for effect in found
+        ]
+        cells = [cell for effect in found for cell in effect.pictures]
+        save_sheet(options.sheets / f"{name}-adapters.png", cells, 8)
+    return ["| checkpoint | adapter | without | with |", "|---|---|---|---|", *rows]
 
 
-def _score_safety(pipe: Pipeline, options: argparse.Namespace) -> list[str]:
-    """Measures the safety checker on drawn pictures and on what the checkpoint paints."""
+def _safety(options: argparse.Namespace) -> list[str]:
+    """Measures the safety checker on drawn pictures and on what the checkpoints paint."""
     folder = options.out / "demo-safety"
     hits, alarms = effects.safety_rates(folder)
     cases = make_cases(options.adapter_captions, 9)
-    harmless = generate(pipe, cases, guidance=options.guidance)
-    signs = [Case(c.wish, _BADGE_PROMPT, c.picture, c.mask, c.seed) for c in cases]
-    painted = generate(pipe, signs, guidance=options.guidance)
-    found = np.mean(effects.flagged(folder, painted))
-    false = np.mean(effects.flagged(folder, harmless))
-    return [
-        f"| drawn (200 + 200) | {hits:.3f} | {alarms:.3f} |",
-        f"| painted by demo, {len(cases)} each | {found:.3f} | {false:.3f} |",
-    ]
+    rows = [f"| drawn (200 + 200) | {hits:.3f} | {alarms:.3f} |"]
+    for name in options.checkpoints:
+        pipe = load(options.out / name)
+        harmless = generate(pipe, cases, guidance=options.guidance)
+        signs = [Case(c.wish, _BADGE_PROMPT, c.picture, c.mask, c.seed) for c in cases]
+        painted = generate(pipe, signs, guidance=options.guidance)
+        found, false = (np.mean(effects.flagged(folder, made)) for made in (painted, harmless))
+        rows.append(f"| painted by {name}, {len(cases)} each | {found:.3f} | {false:.3f} |")
+    return ["| safety checker | hits | false alarms |", "|---|---|---|", *rows]
+
+
+def _autoencoder(options: argparse.Namespace) -> list[str]:
+    vae = AutoencoderKL.from_pretrained(options.out / "demo" / "vae", dtype=torch.float32)
+    return [f"Autoencoder: PSNR {effects.vae_psnr(vae):.1f} dB to 48 drawn pictures of 256 px."]
+
+
+_PARTS = {
+    "samplers": _samplers,
+    "adapters": _adapters,
+    "safety": _safety,
+    "autoencoder": _autoencoder,
+}
 
 
 def _options() -> argparse.Namespace:
@@ -145,6 +162,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--report", type=Path, default=Path("build/demo-scores.md"))
     parser.add_argument("--sheets", type=Path, default=Path("build/sheets"))
     parser.add_argument("--checkpoints", nargs="+", default=_CHECKPOINTS)
+    parser.add_argument("--parts", nargs="+", choices=tuple(_PARTS), default=tuple(_PARTS))
     parser.add_argument("--captions", type=int, default=200)
     parser.add_argument("--adapter-captions", type=int, default=40)
     parser.add_argument("--guidance", type=float, default=3.0)
@@ -153,35 +171,17 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Scores everything and writes the report."""
+    """Scores what is asked and writes the report."""
     options, start = _options(), time.monotonic()
     colour, shape, ground = scorer_accuracy(300)
-    cases = make_cases(options.captions, 1)
-    scores, adapters, safety = [], [], []
-    for name in options.checkpoints:
-        pipe = load(options.out / name)
-        scores += _score_checkpoint(pipe, cases, options, name)
-        rows, cells = _score_adapters(pipe, options, name)
-        adapters += rows
-        save_sheet(options.sheets / f"{name}-adapters.png", cells, 8)
-        if not is_inpaint(pipe):
-            safety = _score_safety(pipe, options)
-    vae = AutoencoderKL.from_pretrained(options.out / "demo" / "vae", dtype=torch.float32)
     lines = [
         f"Scorer on 300 drawn pictures: colour {colour:.3f}, shape {shape:.3f}, "
         f"background {ground:.3f}. Guidance {options.guidance}, {options.steps} steps, "
-        f"{options.captions} captions per sampler, {time.monotonic() - start:.0f} s.",
-        "\n| checkpoint | sampler | colour | shape | background | held-out pairs | stain |",
-        "|---|---|---|---|---|---|---|",
-        *scores,
-        "\n| checkpoint | adapter | effect without | effect with |",
-        "|---|---|---|---|",
-        *adapters,
-        "\n| safety checker | hits | false alarms |",
-        "|---|---|---|",
-        *safety,
-        f"\nAutoencoder: PSNR {effects.vae_psnr(vae):.1f} dB to 48 drawn pictures of 256 px.",
+        f"{options.captions} captions per sampler, {options.adapter_captions} per adapter."
     ]
+    for part in options.parts:
+        lines += ["", *_PARTS[part](options)]
+    lines += ["", f"{time.monotonic() - start:.0f} s"]
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_text("\n".join(lines) + "\n")
 

@@ -16,7 +16,7 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
-from training.adapt import Models, make_loss
+from training.adapt import Lesson, Models, make_loss
 from training.domain import COLOURS, LORA_SHAPE
 from training.loop import Plan, World, fit, launch
 from training.mask import Task, random_task
@@ -28,7 +28,7 @@ from training.unet import plain_task
 __all__ = ["add_shared_lora"]
 
 _RANK = 8
-_NUM_STEPS = 150
+_NUM_STEPS = 250
 _TARGETS = r".*\.(conv1|conv2|to_q|to_k|to_v|to_out\.0|proj_in|proj_out|q_proj|k_proj|v_proj)"
 
 
@@ -84,8 +84,8 @@ def _worker(name: str, world: World, folder: Path) -> None:
     add_shared_lora(models)
     change = _CHANGES[name]
     makers = {"inpaint": partial(change, random_task), "plain": partial(change, plain_task)}
-    loss_of = make_loss(models, build_tokenizer(), makers, str, folder, world)
-    plan = Plan(f"lora-{name}", _NUM_STEPS, 4e-3, 15, ema=0.96, weight_decay=0.0)
+    loss_of = make_loss(models, build_tokenizer(), Lesson(name, makers), folder, world)
+    plan = Plan(f"lora-{name}", _NUM_STEPS, 3e-3, 20, ema=0.98, weight_decay=0.0)
     averaged = fit(models, loss_of, plan, folder, world)
     if world.rank == 0:
         assert isinstance(averaged, Models), "fit keeps the type"

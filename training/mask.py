@@ -14,8 +14,8 @@ __all__ = ["Mask", "Task", "random_task"]
 Mask = npt.NDArray[np.bool_]
 _FULL_SHARE = 0.3
 # Half the mask's extent over the object's radius: the mask sets the size of the object.
-_FACTORS = {"big": (1.04, 1.15), "": (1.08, 1.4), "small": (1.4, 1.9)}
-_MIN_RADIUS = 0.17
+_FACTORS = {"big": (1.04, 1.15), "": (1.08, 1.3), "small": (1.4, 1.8)}
+_MIN_RADIUS = 0.21
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def random_task(rng: np.random.Generator, size_px: int, wish: Wish | None = None
 
 def local_task(rng: np.random.Generator, size_px: int, wish: Wish) -> Task:
     """Draws a task that repaints a part of the frame, with unnamed objects beside it."""
-    extent = rng.uniform(0.24, 0.44)
+    extent = rng.uniform(0.29, 0.46)
     half_y, half_x = extent * np.exp(np.abs(rng.normal(0, 0.1, 2)))
     reach = np.minimum([half_y, half_x], 0.49)
     y, x = (float(value) for value in 0.5 + rng.uniform(-1, 1, 2) * (0.5 - reach))

@@ -73,7 +73,7 @@ def scene_of(
     if wish.shape:
         radius = float(rng.uniform(*SIZES[wish.size]))
         margin = min(radius * 1.08, 0.48)
-        y, x = centre or tuple(0.5 + rng.uniform(-1, 1, 2) * (0.5 - margin) * 0.8)
+        y, x = centre or tuple(0.5 + rng.uniform(-1, 1, 2) * (0.5 - margin) * 0.5)
         items.append(Item(wish.shape, wish.colour, y, x, radius, jitter=random_jitter(rng, 4)))
     return Scene(
         wish.background,

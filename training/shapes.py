@@ -92,7 +92,7 @@ def contour(shape: str) -> Image.Image:
     """Draws the band that lies along the inner edge of the shape, for the inked style."""
     alpha = np.asarray(template(shape))
     depth = distance_transform_edt(np.pad(alpha > 127, 1))[1:-1, 1:-1]
-    band = np.where(depth <= 40, alpha, 0).astype(np.uint8)
+    band = np.where(depth <= 46, alpha, 0).astype(np.uint8)
     return Image.fromarray(band)
 
 

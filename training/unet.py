@@ -1,14 +1,16 @@
 """Trains the two denoisers with their text encoder.
 
-Run as ``python -m training.unet``. Latents come from the small autoencoder, so 16 x 16 of them
-(256 px in the shipped checkpoint) are drawn and encoded at 128 px. The inpainting UNet (9
-channels) comes first. The 4-channel UNet is the same network with the mask channels folded into
-a bias, as for a mask that covers all, and then trained on; it shares the text encoder.
+Run as ``python -m training.unet``. The inpainting UNet (9 channels) comes first. The 4-channel
+UNet is the same network with the mask channels folded into a bias, as for a mask that covers
+all, and then trained on; it shares the text encoder. ``--steps`` and ``--pool`` are those of the
+inpainting UNet; ``--text-from FOLDER`` starts with a text encoder that is trained already.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,32 +34,23 @@ _CLIP_SKIP_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage of training; ``pool`` is the number of encoded tasks kept per process.
+    """One stage of training; ``pool`` is the number of encoded tasks of all processes.
 
-    ``outside`` is the weight of the loss on what the mask does not cover; ``has_text`` says
-    whether the text encoder learns too.
+    ``has_text`` says whether the text encoder learns too.
     """
 
-    name: str
-    num_steps: int
-    learning_rate: float
+    plan: Plan
     pool: int
-    num_warmup: int = 100
-    final_factor: float = 0.02
-    outside: float = 0.25
     has_text: bool = True
 
 
-_SIDE_PX = 128
-_ROWS = 32
-_FIRST = Stage("unet-first", 1500, 1.2e-3, 2500, 100, 0.35)
-_SECOND = Stage("unet-second", 2000, 1e-3, 1200, 50)
-_THIRD = Stage("unet-third", 300, 6e-4, 400, 10, outside=1.0, has_text=False)
-_PLAIN = Stage("unet-plain", 300, 4e-4, 800, 30, has_text=False)
+_ROWS = 64
+_INPAINT = Stage(Plan("unet-inpaint", 6000, 1.2e-3, 150, 0.997, flat_share=0.4), 4000)
+_PLAIN = Stage(Plan("unet-plain", 150, 3e-4, 20, 0.96), 600, has_text=False)
 
 
 def build_unet(in_channels: int) -> UNet2DConditionModel:
-    """Makes an untrained denoiser for 16 x 16 latents; attention at 2 x 2.
+    """Makes an untrained denoiser for 16 x 16 latents; attention at 4 x 4.
 
     The pooled text also joins the time embedding, which stock pipelines support.
     """
@@ -65,9 +58,9 @@ def build_unet(in_channels: int) -> UNet2DConditionModel:
         sample_size=16,
         in_channels=in_channels,
         out_channels=4,
-        block_out_channels=(32, 64, 112, 112),
-        down_block_types=("DownBlock2D",) * 3 + ("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * 3,
+        block_out_channels=(48, 96, 96),
+        down_block_types=("DownBlock2D",) * 2 + ("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * 2,
         layers_per_block=1,
         norm_num_groups=8,
         cross_attention_dim=64,
@@ -119,75 +112,73 @@ def _train(
 ) -> _Pair:
     """Trains ``pair`` in place for one stage and gives back a copy with averaged weights."""
     device = device_of()
+    vae = AutoencoderKL.from_pretrained(folder / "vae").to(device).eval()
+    kind = "plain" if pair.unet.config.in_channels == 4 else "inpaint"
+    path = folder / f"pool-{kind}-{world.rank}.pt"
     torch.manual_seed(world.rank)
-    vae = AutoencoderKL.from_pretrained(folder / "vae-small").to(device).eval()
+    pool = LatentPool.make(path, vae, make_task, stage.pool // world.size, [world.rank, len(kind)])
     pair = pair.to(device).train()
     pair.text.requires_grad_(stage.has_text)
     scheduler, tokens = build_scheduler(), Tokens(build_tokenizer())
-    rng = np.random.default_rng([world.rank, stage.num_steps])
-    pool = LatentPool(vae, make_task, _SIDE_PX, rng)
 
     def loss_of(step: int) -> torch.Tensor:
         own = np.random.default_rng([step, world.rank])
-        if step % 50 == 49:
-            pool.refill(_ROWS)
-        pool.grow_to(stage.pool)
-        rows = pool.batch(_ROWS, own, stage.outside)
+        rows = pool.batch(_ROWS // world.size, own)
         generator = torch.Generator().manual_seed(int(own.integers(2**62)))
         skipped = torch.rand(len(rows.captions), generator=generator) < _CLIP_SKIP_SHARE
         text = encode(pair.text, tokens.rows(rows.captions).to(device), skipped.to(device))
-        context = rows.context if pair.unet.config.in_channels == 9 else None
-        return denoising_loss(
-            pair.unet, scheduler, Example(rows.latents, context, text, rows.weights), generator
-        )
+        context = rows.context if kind == "inpaint" else None
+        example = Example(rows.latents, context, text, rows.weights)
+        return denoising_loss(pair.unet, scheduler, example, generator)
 
-    plan = Plan(
-        stage.name,
-        stage.num_steps,
-        stage.learning_rate,
-        stage.num_warmup,
-        ema=0.997 if stage.num_steps > 1000 else 0.95,
-        final_factor=stage.final_factor,
-    )
-    averaged = fit(pair, loss_of, plan, folder, world)
+    averaged = fit(pair, loss_of, stage.plan, folder, world)
     assert isinstance(averaged, _Pair), "fit keeps the type"
     return averaged
 
 
-def _train_inpaint(world: World, folder: Path) -> None:
+def _train_inpaint(stage: Stage, text_from: Path | None, world: World, folder: Path) -> None:
     torch.manual_seed(0)
-    pair = _Pair(build_unet(9), build_encoder(build_tokenizer()))
-    _train(_FIRST, pair, random_task, folder, world)
-    steady = _train(_SECOND, pair, random_task, folder, world)
-    steady = _train(_THIRD, steady, random_task, folder, world)
+    if text_from is None:
+        text = build_encoder(build_tokenizer())
+    else:
+        text = CLIPTextModel.from_pretrained(text_from, dtype=torch.float32)
+    pair = _train(stage, _Pair(build_unet(9), text), random_task, folder, world)
     if world.rank == 0:
-        steady.unet.save_pretrained(folder / "unet-inpaint")
-        steady.text.save_pretrained(folder / "text_encoder")
+        pair.unet.save_pretrained(folder / "unet-inpaint")
+        pair.text.save_pretrained(folder / "text_encoder")
 
 
 def _train_plain(world: World, folder: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(folder / "unet-inpaint")
     text = CLIPTextModel.from_pretrained(folder / "text_encoder")
-    vae = AutoencoderKL.from_pretrained(folder / "vae-small")
+    vae = AutoencoderKL.from_pretrained(folder / "vae")
     with torch.no_grad():
-        grey = vae.encode(torch.zeros(1, 3, 128, 128)).latent_dist.mean[0].mean((1, 2))
+        grey = vae.encode(torch.zeros(1, 3, 256, 256)).latent_dist.mean[0].mean((1, 2))
     pair = _train(_PLAIN, _Pair(fold_mask(unet, grey), text), plain_task, folder, world)
     if world.rank == 0:
         pair.unet.save_pretrained(folder / "unet-plain")
 
 
-_PARTS = {"inpaint": _train_inpaint, "plain": _train_plain}
+_PARTS = ("inpaint", "plain")
 
 
 def main() -> None:
     """Trains the asked UNets, the inpainting one first."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    parser.add_argument("--parts", nargs="+", choices=tuple(_PARTS), default=tuple(_PARTS))
+    parser.add_argument("--parts", nargs="+", choices=_PARTS, default=_PARTS)
+    parser.add_argument("--steps", type=int, default=_INPAINT.plan.num_steps)
+    parser.add_argument("--pool", type=int, default=_INPAINT.pool)
+    parser.add_argument("--text-from", type=Path, help="text encoder to go on from")
     arguments = parser.parse_args()
     options = Workspace.from_arguments(arguments)
-    for part in arguments.parts:
-        launch(_PARTS[part], options.work, options.num_processes)
+    plan = dataclasses.replace(_INPAINT.plan, num_steps=arguments.steps)
+    stage = dataclasses.replace(_INPAINT, plan=plan, pool=arguments.pool)
+    if "inpaint" in arguments.parts:
+        worker = partial(_train_inpaint, stage, arguments.text_from)
+        launch(worker, options.work, options.num_processes)
+    if "plain" in arguments.parts:
+        launch(_train_plain, options.work, options.num_processes)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
-from training.loop import Plan, World, device_of, fit, launch
+from training.loop import Plan, World, autocast, device_of, fit, launch
 from training.paths import Workspace, add_arguments
 from training.sampling import random_scene
 from training.scene import draw
@@ -107,7 +107,7 @@ def _worker(world: World, folder: Path) -> None:
         size_px, count = next((px, rows) for end, px, rows in _STAGES if done < end)
         rng = np.random.default_rng([step, world.rank])
         target = to_tensor(_crops(pools, size_px, count, rng)).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             posterior = vae.encode(target).latent_dist
             output = vae.decode(posterior.sample()).sample
         return picture_loss(target, output.float()) + 4e-4 * _kl(posterior.mean, posterior.logvar)
