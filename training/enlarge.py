@@ -2,8 +2,9 @@
 
 Run as ``python -m training.enlarge``. One more level goes around the network: it starts as a
 2 x 2 mean before the encoder and as a doubling of pixels after the decoder, and is then trained
-on pictures of 256 px, with the small encoder as teacher of the latents. So 256 px have
-16 x 16 latents, and the denoisers stay as fast as at 128 px.
+on pictures of 256 px, with the small encoder as teacher of the latents. Then the decoder alone
+learns sharp edges, which leaves the latents as they are. So 256 px have 16 x 16 latents, and the
+denoisers stay as fast as at 128 px.
 """
 
 import argparse
@@ -21,9 +22,10 @@ from training.sampling import random_scene, random_wish, scene_of
 from training.scene import draw
 from training.vae import build, picture_loss, to_tensor
 
-__all__ = ["enlarged"]
+__all__ = ["enlarged", "sharpen"]
 
 _PLAN = Plan("enlarge", 240, 1.5e-3, 30, ema=0.98, num_between_saves=50)
+_SHARPEN = Plan("enlarge-decoder", 2000, 1.5e-3, 50, ema=0.995, num_between_saves=50)
 _SIDE_PX = 256
 _CROP_PX = 128
 _ROWS = 2
@@ -103,6 +105,23 @@ def _worker(world: World, folder: Path) -> None:
         return picture_loss(pictures, output.float()) + 0.5 * apart
 
     averaged = fit(vae, loss_of, _PLAN, folder, world)
+    assert isinstance(averaged, AutoencoderKL), "fit keeps the type"
+    sharpen(averaged, folder, world)
+
+
+def sharpen(vae: AutoencoderKL, folder: Path, world: World) -> None:
+    """Trains the decoder on fixed latents and writes the autoencoder into the workspace."""
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+
+    def loss_of(step: int) -> torch.Tensor:
+        pictures = _pictures(np.random.default_rng([step, world.rank, 8])).to(vae.device)
+        with autocast(vae.device):
+            latents = vae.encode(pictures).latent_dist.sample()
+            output = vae.decode(latents).sample
+        return picture_loss(pictures, output.float())
+
+    averaged = fit(vae, loss_of, _SHARPEN, folder, world)
     if world.rank == 0:
         assert isinstance(averaged, AutoencoderKL), "fit keeps the type"
         averaged.save_pretrained(folder / "vae")
