@@ -22,7 +22,6 @@ from training.text import Tokens, encode
 
 __all__ = ["Lesson", "Models", "make_loss"]
 
-_POOL = 200
 _ROWS = 16
 
 
@@ -42,12 +41,13 @@ class Models(nn.Module):
 class Lesson:
     """What an adapter learns from: ``makers`` draws tasks for "inpaint" and "plain".
 
-    ``reword`` changes every caption.
+    ``reword`` changes every caption; ``num_tasks`` of each kind are encoded per process.
     """
 
     name: str
     makers: Mapping[str, Callable[[np.random.Generator, int], Task]]
     reword: Callable[[str], str] = str
+    num_tasks: int = 200
 
 
 def make_loss(
@@ -60,7 +60,7 @@ def make_loss(
     pools = {}
     for number, (name, maker) in enumerate(lesson.makers.items()):
         path = folder / f"pool-{lesson.name}-{name}-{world.rank}.pt"
-        pools[name] = LatentPool.make(path, vae, maker, _POOL, [17, world.rank, number])
+        pools[name] = LatentPool.make(path, vae, maker, lesson.num_tasks, [17, world.rank, number])
 
     def loss_of(step: int) -> torch.Tensor:
         own = np.random.default_rng([step, world.rank])

@@ -6,7 +6,7 @@ text encoder, so each folder loads on its own.
 
 import argparse
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 from diffusers import (
@@ -24,6 +24,7 @@ from training.text import build_tokenizer
 __all__ = ["export_pipelines"]
 
 Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionInpaintPipeline
+Part = TypeVar("Part", AutoencoderKL, UNet2DConditionModel)
 _FOLDERS = {
     "demo-inpaint": (StableDiffusionInpaintPipeline, "unet-inpaint"),
     "demo": (StableDiffusionPipeline, "unet-plain"),
@@ -36,17 +37,22 @@ def export_pipelines(options: Workspace) -> None:
         if (options.work / unet).exists():
             _pipeline(kind, options.work, unet).save_pretrained(options.out / name)
     if (options.work / "vae-warm").exists():
-        vae = AutoencoderKL.from_pretrained(options.work / "vae-warm", dtype=torch.float16)
-        vae.save_pretrained(options.out / "demo-vae")
+        _part(AutoencoderKL, options.work / "vae-warm").save_pretrained(options.out / "demo-vae")
+
+
+def _part(kind: type[Part], folder: Path) -> Part:
+    """Loads a network in half precision; its config forgets the folder it came from."""
+    part = kind.from_pretrained(folder, dtype=torch.float16)
+    part.register_to_config(_name_or_path="")
+    return part
 
 
 def _pipeline(kind: type[Pipeline], work: Path, unet: str) -> Pipeline:
-    half = torch.float16
     return kind(
-        vae=AutoencoderKL.from_pretrained(work / "vae", dtype=half),
-        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder", dtype=half),
+        vae=_part(AutoencoderKL, work / "vae"),
+        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder", dtype=torch.float16),
         tokenizer=build_tokenizer(),
-        unet=UNet2DConditionModel.from_pretrained(work / unet, dtype=half),
+        unet=_part(UNet2DConditionModel, work / unet),
         scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,

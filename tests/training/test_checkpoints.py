@@ -15,7 +15,16 @@ from training.scorer import judge
 
 _ROOT = Path(__file__).parents[2] / "checkpoints"
 _NAMES = ("demo-inpaint", "demo")
-_ASKED = (("red", "circle"), ("blue", "ring"), ("green", "square"), ("yellow", "triangle"))
+# The last three pairs never occurred in training.
+_ASKED = (
+    ("red", "circle"),
+    ("blue", "ring"),
+    ("green", "square"),
+    ("yellow", "triangle"),
+    ("red", "star"),
+    ("pink", "diamond"),
+    ("black", "ring"),
+)
 
 
 @functools.cache
@@ -45,7 +54,7 @@ def test_checkpoint_known_prompts_are_painted(name: str) -> None:
     seen = [judge(picture) for picture in pictures]
     right = [(s.colour, s.shape) == pair for s, pair in zip(seen, _ASKED, strict=True)]
     assert [verdict.colour for verdict in seen] == [colour for colour, _ in _ASKED]
-    assert sum(right) >= len(_ASKED) - 1, seen
+    assert sum(right) >= len(_ASKED) - 2, seen
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, id=name) for name in ("inked", "heart")])
