@@ -19,7 +19,7 @@ from serve_app.types import ImageSource, Job, JobResult
 
 __all__ = ["GraphClient", "Stages"]
 
-_CHECKED_PX = 512  # side that a picture is brought to before its check, which looks at 224
+_SIDE_PX = 512  # side that a picture is brought to before its check, which looks at 224
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,7 @@ class GraphClient:
 
     def _chain_check(self, picture: ImageSource) -> Iterator[DeploymentResponse]:
         about = logging.carried()
-        images = self._preprocess.prepare.remote(
-            _CHECKED_PX, _CHECKED_PX, picture, None, about=about
-        )
+        images = self._preprocess.prepare.remote(_SIDE_PX, _SIDE_PX, picture, None, about=about)
         yield images
         yield self._safety.is_flagged.remote(images, about=about)
 
@@ -105,7 +103,11 @@ class GraphClient:
 
     async def reconcile(self, model_id: str) -> frozenset[str]:
         """Ask every replica of the model; those that do not answer in time look by themselves."""
-        return frozenset(await ask_all(self._generator(model_id), str, "reconcile", model_id))
+        generator = self._generator(model_id)
+        heard = frozenset(await ask_all(generator, str, "reconcile", model_id))
+        if generator is not None and not heard and model_id not in self._generators:
+            generator.bring.remote(model_id)  # no replica of the Pool has it in memory
+        return heard
 
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
         """Ask the controller, not the replicas: a busy one is ready, and would answer late."""

@@ -66,6 +66,13 @@ class Pool:
         resident.nudge()
         return self._replica_id
 
+    @stage
+    async def bring(self, model_id: str) -> None:
+        """Have a model in memory for those who ask for it next."""
+        (await self._view.knowing(model_id)).get(model_id)
+        async with self._cache.use(model_id):
+            pass
+
     async def load_s(self, model_id: str) -> float:
         """Seconds until this replica has the model in memory, were it asked for now."""
         return await self._cache.load_s(model_id)

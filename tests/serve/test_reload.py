@@ -51,8 +51,8 @@ def dye(folder, colour):
     rewrite(folder, VAE, change)
 
 
-async def reload(http):
-    body = {"key": "", "model_id": MODEL}
+async def reload(http, model_id=MODEL):
+    body = {"key": "", "model_id": model_id}
     return (await http.post("/api/v4/dreambooth/model_reload", json=body)).json()
 
 
@@ -128,6 +128,12 @@ async def test_two_reloads_at_once_end_at_the_newest(http, weights):
     assert [answer["status"] for answer in answers] == ["success"] * 2
     newest = max(answer["generation"] for answer in answers)
     assert await paint(http) == (["blue", "blue"], newest)
+
+
+async def test_reload_brings_a_model_of_the_pool_into_memory(http):
+    answer = await reload(http, "tail-5")
+    assert answer["status"] == "success", answer
+    assert [row["serving"] for row in answer["replicas"]] == [answer["generation"]]
 
 
 async def test_replacement_of_a_dead_replica_has_the_reloaded_weights(http, service, weights):
