@@ -8,7 +8,6 @@ seen every change up to it.
 from collections.abc import Sequence
 
 import structlog
-from pydantic import ValidationError
 from sqlalchemy import delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -49,7 +48,7 @@ class SqlModelStore:
         for row in rows:
             try:
                 found.append(codec.load_entry(row.entry))
-            except ValidationError:  # another version wrote it; the others still serve
+            except ValueError:  # another version wrote it; the others still serve
                 _log.exception("entry_unreadable", entry_id=row.id)
         return found
 

@@ -185,7 +185,10 @@ class ModelCache(Generic[K, T]):
 
     async def _acquire(self, key: K) -> T:
         self._check(key)
-        size = self._ledger.size(key) or await self._estimate(key)
+        size = self._ledger.size(key)
+        if not size:
+            size = await self._estimate(key)
+            self._check(key)  # others came, or the end, while files were read
         if not self._ledger.fits(size):
             raise errors.ModelLoadFailed(f"{size} bytes do not fit {self._config.memory_bytes}")
         if self._ledger.ask(key, size, self._loop.time()):

@@ -1,11 +1,12 @@
 """Embeddings (textual inversion): loaded into a pipeline when a request names them.
 
 They change the tokenizer and the text encoder, which all requests share. So each embedding gets a
-token of its own that no prompt contains, and only a request that names it has its trigger word
+token of its own that no client can guess, and only a request that names it has its trigger word
 replaced by that token.
 """
 
 import re
+import secrets
 from collections.abc import Mapping
 from threading import Lock
 
@@ -27,6 +28,7 @@ class Embeddings:
     def __init__(self, pipeline: DiffusionPipeline) -> None:
         self._pipeline = pipeline
         self._lock = Lock()
+        self._mark = secrets.token_hex(8)
         self._tokens: dict[str, str] = {}  # by key
         self._read: dict[str, dict[str, torch.Tensor]] = {}  # by token, until it is loaded
         self._bad: dict[str, str] = {}  # why not, by token
@@ -73,7 +75,7 @@ class Embeddings:
     def _token(self, named: Named) -> str:
         with self._lock:
             if named.key not in self._tokens:
-                token = f"<embedding-{len(self._tokens)}>"
+                token = f"<{self._mark}n{len(self._tokens)}>"  # one word: no trigger is inside
                 try:
                     self._read[token] = load_file(named.entry.path)
                 except (OSError, safetensors.SafetensorError) as exc:

@@ -188,12 +188,14 @@ async def test_embedding_acts_only_where_it_is_named(
 def test_embedding_without_its_trigger_goes_to_the_end(
     painter: WeavePainter, make_spec: Callable[..., GenerationSpec]
 ) -> None:
-    def apply(**changes: object) -> GenerationSpec:
-        return painter._chosen(make_spec(embeddings=("style",), **changes)).spec
+    def apply(**changes: object) -> tuple[GenerationSpec, str]:
+        added = painter._chosen(make_spec(embeddings=("style",), **changes))
+        return added.spec, added.tokens[0]
 
-    assert apply(prompt="a cat").prompt == "a cat <embedding-0>"
-    spec = apply(prompt="sks, tasks", negative_prompt="SKS")
-    assert (spec.prompt, spec.negative_prompt) == ("<embedding-0>, tasks", "<embedding-0>")
+    spec, token = apply(prompt="a cat")
+    assert spec.prompt == f"a cat {token}"
+    spec, _ = apply(prompt="sks, tasks", negative_prompt="SKS")
+    assert (spec.prompt, spec.negative_prompt) == (f"{token}, tasks", token)
 
 
 @pytest.mark.parametrize(

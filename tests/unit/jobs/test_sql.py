@@ -3,13 +3,15 @@
 import asyncio
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
 from serve_app.jobs import open_job_store
-from serve_app.jobs.schema import jobs
+from serve_app.jobs.models import SqlModelStore
+from serve_app.jobs.schema import catalogue_entries, jobs
+from serve_app.models import AddOn
 from serve_app.types import JobState
 from tests.builders import job_request
 
@@ -34,6 +36,15 @@ async def test_claim_of_a_row_nobody_can_read_fails_that_job_only(store):
         row = (await connection.execute(jobs.select().where(jobs.c.id == broken.id))).one()
     assert (row.state, row.lease_owner) == (JobState.FAILED, None)
     assert "generation_failed" in row.failure
+
+
+async def test_entries_that_nobody_can_read_are_left_out(store):
+    models = SqlModelStore(store.database)
+    await models.put(AddOn(id="ink", type="lora", source="ink.safetensors"))
+    rows = [{"id": text, "entry": text, "changed_at": 0} for text in ("{", '{"type": "other"}')]
+    async with store.database.write() as connection:
+        await connection.execute(insert(catalogue_entries), rows)
+    assert [entry.id for entry in await models.entries()] == ["ink"]
 
 
 async def test_questions_asked_each_second_use_the_indexes(store, monkeypatch):

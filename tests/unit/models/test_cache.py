@@ -16,12 +16,14 @@ class FakeShelf:
     """Models of one byte, unless said otherwise; loads end when they are let go."""
 
     def __init__(self):
-        self.gate = asyncio.Event()
+        self.gate, self.reading = asyncio.Event(), asyncio.Event()
         self.gate.set()
+        self.reading.set()
         self.sizes, self.real, self.loads, self.broken = {}, {}, Counter(), set()
         self.in_memory, self.most_bytes, self.num_tidied = {}, 0, 0
 
     async def estimate_bytes(self, key):
+        await self.reading.wait()
         return self.sizes.get(key, 1)
 
     async def load(self, key):
@@ -155,6 +157,21 @@ async def test_too_many_calls_of_one_model_are_refused():
         await use(cache, "a")
     shelf.gate.set()
     await asyncio.gather(*held, use(cache, "b"))
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+async def test_calls_that_come_while_files_are_read_are_counted_too(is_closed):
+    cache = make(shelf := FakeShelf(), max_calls_per_model=1)
+    shelf.reading.clear()
+    calls = [asyncio.create_task(use(cache, "a")) for _ in range(2)]
+    await settled()
+    if is_closed:
+        await cache.close()
+    shelf.reading.set()
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    lost, full = errors.ReplicaLost, errors.Overloaded
+    assert list(map(type, results)) == ([lost, lost] if is_closed else [type(None), full])
 
 
 async def test_unused_model_leaves_by_itself():
