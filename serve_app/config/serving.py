@@ -91,3 +91,10 @@ class ServingConfig(Section):
         if self.janitor.max_replicas != 1 or self.janitor.min_replicas != 1:
             raise ValueError("the janitor has exactly one replica")
         return self
+
+    @model_validator(mode="after")
+    def _no_work_without_steps(self) -> Self:
+        options = (getattr(self, name) for name in type(self).model_fields)
+        if any(one.scaling == "work" for one in options):
+            raise ValueError("scaling: work is for deployments of models")
+        return self

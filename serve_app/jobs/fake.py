@@ -39,6 +39,7 @@ class FakeGraph:
             keys=job.request.output.keys,
             nsfw=(False,) * len(job.request.output.keys),
             generation_time_s=self.duration_s,
+            load_s=self.load_left_s,
         )
 
     async def progress(self, model_id: str) -> dict[int, float]:  # noqa: ARG002  # one model only

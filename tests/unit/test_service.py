@@ -168,6 +168,16 @@ async def test_webhook_status_without_a_webhook_is_empty(bench):
     assert await bench.service.webhook_status(job) == ""
 
 
+async def test_eta_holds_the_load_until_the_job_has_begun(bench):
+    bench.graph.duration_s = 30
+    job = await bench.service.submit(job_request())
+    loaded = await bench.service.eta_s(job)
+    bench.graph.load_left_s = 100
+    assert await bench.service.eta_s(job) == pytest.approx(loaded + 100)
+    begun = job.model_copy(update={"progress": 0.5})
+    assert await bench.service.eta_s(begun) < loaded
+
+
 async def test_eta_grows_with_the_queue(bench):
     bench.graph.duration_s = 30
     job = await bench.service.submit(job_request())

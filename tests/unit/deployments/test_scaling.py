@@ -3,9 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
 
 from deployments.options import deploy
-from serve_app.config import DeploymentOptions
+from serve_app.config import DeploymentOptions, ServingConfig
 
 
 class Host:
@@ -49,6 +50,11 @@ def context(queued, total, **told):
 def test_policy_adds_what_replicas_tell(ctx, wanted):
     decided, state = policy_of(target_wait_s=10, target_utilisation=0.75)(ctx)
     assert (decided, state) == (wanted, {})
+
+
+def test_only_deployments_of_models_scale_by_work():
+    with pytest.raises(ValidationError, match="deployments of models"):
+        ServingConfig(pool=DeploymentOptions(max_replicas=2, scaling="work"))
 
 
 def test_calls_are_counted_unless_work_is_asked_for():

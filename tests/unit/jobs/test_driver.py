@@ -59,6 +59,15 @@ async def test_driver_finds_a_job_nobody_took():
         assert (await settled(store, job.id)).state is JobState.SUCCESS
 
 
+async def test_driver_does_not_learn_the_load_of_a_model():
+    graph = FakeGraph(duration_s=0.2)
+    graph.load_left_s = 0.2
+    async with driving(graph) as (driver, store):
+        job = await accept(driver, store)
+        await settled(store, job.id)
+        assert driver.eta.estimate_s(job.request.spec, 0) < graph.duration_s
+
+
 async def test_driver_runs_no_more_than_max_driven():
     graph = FakeGraph(duration_s=0.05)
     async with driving(graph, max_driven=2) as (driver, store):
