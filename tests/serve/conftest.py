@@ -84,7 +84,14 @@ def make_checker_flag_everything(checkpoint: Path) -> None:
 @pytest.fixture(scope="session")
 def cluster():
     """Start Ray and Serve on a free port; stop them at the end of the session."""
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled", OMP_NUM_THREADS="1")
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_AUTH_MODE="disabled",
+        OMP_NUM_THREADS="1",
+        # 10 s each; the autoscaler should not be that slow in tests
+        RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
+        RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
+    )
     import ray
     from ray import serve
 
