@@ -74,6 +74,7 @@ def serve_options(options: DeploymentOptions) -> ServeOptions:
             "min_replicas": options.min_replicas,
             "max_replicas": options.max_replicas,
             "target_ongoing_requests": options.target_ongoing_requests,
+            "look_back_period_s": options.look_back_s,
             "upscale_delay_s": options.upscale_delay_s,
             "downscale_delay_s": options.downscale_delay_s,
         }

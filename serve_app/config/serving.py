@@ -55,6 +55,11 @@ class DeploymentOptions(Section):
         gt=0,
         description="seconds in which work that piled up should be done (`work`)",
     )
+    look_back_s: Seconds = Field(
+        default=15.0,
+        gt=10,
+        description="seconds that autoscaling averages over; Ray looks five times in them",
+    )
     upscale_delay_s: Seconds = Field(default=3.0, description="seconds of load before a replica")
     downscale_delay_s: Seconds = Field(default=300.0, description="seconds of calm before one goes")
     graceful_shutdown_timeout_s: Seconds = Field(
