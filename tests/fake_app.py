@@ -34,6 +34,8 @@ class FakeApp:
         sections: of the configuration.
     """
 
+    program = "tests.fake_app"
+
     def __init__(self, folder: Path, port: int, replicas: int = 1, **sections):
         self.folder = folder
         self.base_url = f"http://127.0.0.1:{port}"
@@ -78,7 +80,7 @@ class FakeApp:
     def start(self) -> float:
         """Start and wait until every model answers; return the seconds that it took."""
         begun = time.monotonic()
-        command = [sys.executable, "-m", "tests.fake_app"]
+        command = [sys.executable, "-m", self.program]
         command += [str(self.folder / "config.json"), str(self.port)]
         environment = os.environ | {
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -100,6 +102,10 @@ class FakeApp:
             self.kill()
             raise
         return time.monotonic() - begun
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process that started the cluster."""
+        self._process.send_signal(number)
 
     def stop(self) -> None:
         """Stop as an operator does."""
