@@ -1,5 +1,6 @@
 """The Pool's class by itself: no cluster, fake painters, a database of its own."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -28,14 +29,15 @@ class Quiet(Pool):
 
 
 @pytest.fixture
-async def pool(tmp_path, monkeypatch):
+async def pool(request, tmp_path, monkeypatch):
     replica = SimpleNamespace(replica_id=SimpleNamespace(unique_id="replica"))
     monkeypatch.setattr(serve, "get_replica_context", lambda: replica)
-    sections = {"engine": {"painter": "fake"}, "pool": {"assumed_bytes": 1, "memory_bytes": 1}}
+    room = {"assumed_bytes": 1, "memory_bytes": 1} | getattr(request, "param", {})
+    sections = {"engine": {"painter": "fake"}, "pool": room}
     config = AppConfig.model_validate({"root_dir": tmp_path, **sections})
     (tmp_path / "var").mkdir()
     pool = Quiet.__new__(Quiet)  # Serve awaits the constructor too
-    await pool.__init__(config, Catalogue([entry("a"), entry("b")]))
+    await pool.__init__(config, Catalogue(map(entry, "abcdef")))
     yield pool
     await Pool.__del__(pool)
 
@@ -55,6 +57,16 @@ async def test_models_take_turns_and_tell_where_they_are(pool):
     assert await pool.load_s("a") == 0
     assert await pool.load_s("b") > 0
     pool.check_health()
+
+
+@pytest.mark.parametrize("pool", [{"memory_bytes": 2, "turn_s": 0}], indirect=True)
+async def test_twelve_calls_for_six_models_with_room_for_two(pool):
+    """A fake painter that is closed in use fails its job, so pictures say that none was."""
+    asked = [spec(model_id=model_id, seed=seed) for seed in (1, 2) for model_id in "abcdef"]
+    made = await asyncio.gather(*(pool.paint(n, one, None) for n, one in enumerate(asked)))
+    assert len({pictures.pictures[0].data for pictures in made}) == 12
+    counted = pool._cache.snapshot()
+    assert (counted.loads, counted.evictions, counted.held) == (6, 4, 2)
 
 
 async def test_model_added_at_run_time_is_served(pool, store):
