@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.serve.conftest import MODELS, TAIL
+
 pytestmark = pytest.mark.ray
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "inpaint"
@@ -211,4 +213,4 @@ async def test_health_answers(http):
     assert (await http.get("/health/live")).status_code == 200
     ready = await http.get("/health/ready")
     assert ready.status_code == 200
-    assert set(ready.json()["models"]) == {"tiny", "tiny-2"}
+    assert set(ready.json()["models"]) == {*MODELS, *TAIL}
