@@ -83,7 +83,7 @@ def single(
     checkpoint: Callable[[str], Checkpoint], folder: Callable[[str], Path], tmp_path: Path
 ) -> Checkpoint:
     file = tmp_path / "model.safetensors"
-    weights = {name: weight.clone() for name, weight in original(checkpoint("deep"))}
+    weights = {name: weight.contiguous() for name, weight in original(checkpoint("deep"))}
     save_file(weights, file)
     entry = ModelEntry(id="one", source=file, base_config=folder("deep"), kinds=(Kind.TEXT2IMG,))
     return load_checkpoint(entry, EngineConfig(device="cpu"))
