@@ -8,13 +8,7 @@ remembered here, so that the requests of a burst follow the first one.
 import time
 
 from ray.serve.config import RequestRouterConfig
-from ray.serve.request_router import (
-    FIFOMixin,
-    MultiplexMixin,
-    PendingRequest,
-    RequestRouter,
-    RunningReplica,
-)
+from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
 from serve_app.config import PoolConfig
 from serve_app.models.placement import PlacementRules, ReplicaView, rank
@@ -40,8 +34,12 @@ def router_config(config: PoolConfig) -> RequestRouterConfig:
     )
 
 
-class PoolRouter(FIFOMixin, MultiplexMixin, RequestRouter):  # type: ignore[misc]  # no types
-    """Routes by the model id that `GraphClient` gives each call."""
+class PoolRouter(RequestRouter):  # type: ignore[misc]  # Ray Serve has no types
+    """Routes by the model id that `GraphClient` gives each call.
+
+    Without Serve's `FIFOMixin`, which may hand the replica that was chosen for one request to
+    another one that waits longer, for another model.
+    """
 
     def initialize_state(self, spread_calls: int, max_calls: int, stats_period_s: float) -> None:
         """Take the settings; called by Serve with `request_router_kwargs`."""
