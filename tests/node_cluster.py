@@ -51,7 +51,7 @@ def _main(config_path: str, port: str) -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, wish)
     config = AppConfig.model_validate(json.loads(Path(config_path).read_text()))
-    shared = {"object_store_memory": 100 * 1024**2, "node_ip_address": "127.0.0.1"}
+    shared = {"object_store_memory": 100 * 1024**2}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, **shared})
 
     def add() -> object:
