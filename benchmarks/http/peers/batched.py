@@ -44,7 +44,7 @@ class Painter:
 
 def main() -> None:
     """Serve until the process is asked to stop."""
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     options = {"host": "127.0.0.1", "port": int(os.environ["BENCH_PORT"])}
     serve.start(http_options=options, logging_config={"enable_access_log": False})
     serve.run(serve.deployment(Painter).options(**_OPTIONS).bind(), route_prefix="/")
