@@ -3,14 +3,12 @@
 What goes wrong leaves this module as one of our errors (see `deployments.stage`).
 """
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ray import serve
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
-from deployments.readiness import is_ready
+from deployments.directory import Directory
 from deployments.replicas import ask_all
 from deployments.stage import last_of
 from serve_app import errors
@@ -39,27 +37,26 @@ class GraphClient:
     def __init__(self, stages: Stages) -> None:
         # By reference: pixels stay in the object store, and gRPC's 4 MiB limit does not apply.
         self._preprocess = stages.preprocess.options(_by_reference=True)
-        self._generators = {
+        generators = {
             model_id: handle.options(_by_reference=True)
             for model_id, handle in stages.generators.items()
         }
-        self._pool = stages.pool and stages.pool.options(_by_reference=True)
+        pool = stages.pool and stages.pool.options(_by_reference=True)
+        self.models = Directory(generators, pool)
         self._safety = stages.safety.options(_by_reference=True)
         self._upload = stages.upload.options(_by_reference=True)
 
     async def run(self, job: Job) -> JobResult:
         """Chain the stages; each receives the reference of the one before."""
-        generator = self._generator(job.request.spec.model_id)
-        if generator is None:
-            raise errors.ModelNotFound(job.request.spec.model_id)
-        return await last_of(self._chain(job, generator), JobResult)
+        generator = self._find(job.request.spec.model_id)
+        async with self.models.calling(generator):
+            return await last_of(self._chain(job, generator), JobResult)
 
-    def _generator(self, model_id: str) -> DeploymentHandle | None:
-        """The model's own deployment, or else the Pool, which knows what it serves."""
-        own = self._generators.get(model_id)
-        if own is not None or self._pool is None:
-            return own
-        return self._pool.options(multiplexed_model_id=model_id)  # its router goes by that
+    def _find(self, model_id: str) -> DeploymentHandle:
+        generator = self.models.find(model_id)
+        if generator is None:
+            raise errors.ModelNotRunning(model_id)
+        return generator
 
     def _chain(self, job: Job, generator: DeploymentHandle) -> Iterator[DeploymentResponse]:
         request = job.request
@@ -91,30 +88,25 @@ class GraphClient:
     async def progress(self, model_id: str) -> dict[int, float]:
         """Ask every replica of the model; those that do not answer in time are left out."""
         merged: dict[int, float] = {}
-        for answer in await ask_all(self._generator(model_id), dict, "progress"):
+        for answer in await ask_all(self.models.find(model_id), dict, "progress"):
             merged.update(answer)
         return merged
 
     async def load_s(self, model_id: str) -> float:
         """Ask every replica of the Pool; the one that would be first counts."""
-        if model_id in self._generators:
+        generator = self.models.find(model_id)
+        if generator is None or not self.models.is_pool(generator):
             return 0.0
-        return min(await ask_all(self._pool, float, "load_s", model_id), default=0.0)
+        return min(await ask_all(generator, float, "load_s", model_id), default=0.0)
 
     async def reconcile(self, model_id: str) -> frozenset[str]:
         """Ask every replica of the model; those that do not answer in time look by themselves."""
-        generator = self._generator(model_id)
+        generator = self._find(model_id)
         heard = frozenset(await ask_all(generator, str, "reconcile", model_id))
-        if generator is not None and not heard and model_id not in self._generators:
+        if not heard and self.models.is_pool(generator):
             generator.bring.remote(model_id)  # no replica of the Pool has it in memory
         return heard
 
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
-        """Ask the controller, not the replicas: a busy one is ready, and would answer late."""
-        status = await asyncio.to_thread(serve.status)
-        deployments = status.applications[serve.get_replica_context().app_name].deployments
-        handles = {model_id: self._generator(model_id) for model_id in model_ids}
-        return {
-            model_id: handle is not None and is_ready(deployments.get(handle.deployment_name))
-            for model_id, handle in handles.items()
-        }
+        """Ask the controller."""
+        return await self.models.readiness(model_ids)

@@ -46,6 +46,7 @@ class Ingress:
         self._config = config
         self._jobs = await open_job_store(config.database)
         graph = GraphClient(stages)
+        await graph.models.look()
         files = open_store(config.storage, config.data_dir)
         writer = WebhookWriter(FileLinks(files, config.storage).make)
         self._driver = Driver(self._jobs, graph, config.jobs, writer.write)
@@ -56,7 +57,8 @@ class Ingress:
         self._reloads = Reloads(self._models, graph.reconcile, config.reload)
         self._catalogue = catalogue
         view = CatalogueView(catalogue, self._models, config.root_dir)
-        self._refresh = asyncio.create_task(view.run(config.catalogue.refresh_s))
+        rounds = (view.run, graph.models.run)
+        self._rounds = [asyncio.create_task(run(config.catalogue.refresh_s)) for run in rounds]
         self._service = GenerationService(stores, view, self._driver, graph, self._reloads, config)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -72,6 +74,7 @@ class Ingress:
         self._driver.check_health()
 
     async def __del__(self) -> None:
-        self._refresh.cancel()
+        for task in self._rounds:
+            task.cancel()
         await self._driver.close()
         await self._jobs.close()

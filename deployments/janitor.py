@@ -29,6 +29,7 @@ class Janitor:
         logging.configure(config.logging)
         self._jobs = await open_job_store(config.database)
         graph = GraphClient(stages)
+        await graph.models.look()
         files = open_store(config.storage, config.data_dir)
         writer = WebhookWriter(FileLinks(files, config.storage).make)
         self._driver = Driver(self._jobs, graph, config.jobs, writer.write)
@@ -38,7 +39,8 @@ class Janitor:
         sender = open_sender(outbox, config.webhooks)
         self._instruments = Instruments(metrics.JOBS)
         self._open: dict[str, int] = {}
-        self._rounds = [asyncio.create_task(part.run()) for part in (sweeper, sender)]
+        rounds = (sweeper.run(), sender.run(), graph.models.run(config.catalogue.refresh_s))
+        self._rounds = [asyncio.create_task(part) for part in rounds]
 
     async def check_health(self) -> None:
         """Raise when a part has died; report the open jobs while at it."""

@@ -1,8 +1,18 @@
-"""What the controller knows of a deployment, as an answer to: can it serve right now?"""
+"""What the controller knows of deployments, as an answer to: can they serve right now?"""
 
-from ray.serve.schema import DeploymentStatus, DeploymentStatusOverview, ReplicaState
+import asyncio
+from dataclasses import dataclass, field
 
-__all__ = ["is_ready"]
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    DeploymentStatus,
+    DeploymentStatusOverview,
+    ReplicaState,
+)
+
+__all__ = ["ModelApplication", "is_ready"]
 
 
 def is_ready(deployment: DeploymentStatusOverview | None) -> bool:
@@ -12,3 +22,30 @@ def is_ready(deployment: DeploymentStatusOverview | None) -> bool:
     if deployment.replica_states.get(ReplicaState.RUNNING, 0) > 0:
         return True
     return deployment.status == DeploymentStatus.HEALTHY and not deployment.replica_states
+
+
+@dataclass(slots=True)
+class ModelApplication:
+    """One that exists.
+
+    is_ready: it can answer now. is_expected: it will, unless something is wrong with it.
+    calls: at work, or waiting for a replica.
+    """
+
+    handle: DeploymentHandle
+    is_ready: bool = False
+    is_expected: bool = False
+    calls: set[asyncio.Timeout] = field(default_factory=set)
+
+    def learn(self, seen: ApplicationStatusOverview) -> None:
+        """Take up what the controller says."""
+        is_leaving = seen.status == ApplicationStatus.DELETING
+        self.is_ready = not is_leaving and is_ready(
+            seen.deployments.get(self.handle.deployment_name)
+        )
+        self.is_expected = not is_leaving and seen.status != ApplicationStatus.DEPLOY_FAILED
+
+    def end(self) -> None:
+        """Have the calls that are left fail: no replica is, so they wait for one in vain."""
+        for call in self.calls:
+            call.reschedule(asyncio.get_running_loop().time())

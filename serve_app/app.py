@@ -13,9 +13,11 @@ from deployments.router import router_config
 from deployments.safety import Safety
 from deployments.upload import Upload
 from serve_app.config import AppConfig
-from serve_app.models import Catalogue
+from serve_app.models import Catalogue, ModelEntry
+from serve_app.models.application import ModelArgs, deployment_name
+from serve_app.models.entry import anchored
 
-__all__ = ["build"]
+__all__ = ["build", "build_model"]
 
 
 def build(args: AppConfig) -> Application:
@@ -36,14 +38,7 @@ def build(args: AppConfig) -> Application:
         config.logging,
     )
     generators = {
-        entry.id: deploy(
-            Generator,
-            entry.serve,
-            entry,
-            catalogue,
-            config,
-            name=f"Generator:{entry.id}",
-        )
+        entry.id: _generator(entry, catalogue, config)
         for entry in catalogue
         if entry.placement == "own"
     }
@@ -53,6 +48,22 @@ def build(args: AppConfig) -> Application:
     stages = Stages(preprocess, generators, _pool(config, catalogue), safety, upload)
     janitor = deploy(Janitor, serving.janitor, config, stages)
     return deploy(Ingress, serving.ingress, config, catalogue, stages, janitor)
+
+
+def build_model(args: ModelArgs) -> Application:
+    """Build the application of one model that was added at run time; `dreamserve config` writes it.
+
+    Raises:
+        CatalogueError: the model files are wrong.
+    """
+    config = args.config
+    catalogue = Catalogue.load(config.catalogue, config.root_dir)
+    return _generator(anchored(args.model, config.root_dir), catalogue, config)
+
+
+def _generator(entry: ModelEntry, catalogue: Catalogue, config: AppConfig) -> Application:
+    name = deployment_name(entry.id)
+    return deploy(Generator, entry.serve, entry, catalogue, config, name=name)
 
 
 def _pool(config: AppConfig, catalogue: Catalogue) -> Application | None:

@@ -17,6 +17,7 @@
     |   +-- NonFiniteLatents   500
     |   +-- OutOfMemory        503  retryable
     +-- ModelLoadFailed        503  retryable: the weights could not be had, or do not fit
+    +-- ModelNotRunning        503  no deployment serves the model
     +-- ReloadFailed           500  the weights of a model could not be taken up
     +-- SafetyCheckFailed      500  nothing unchecked leaves
     +-- StorageUnavailable     503  retryable
@@ -48,6 +49,7 @@ __all__ = [
     "JobStoreUnavailable",
     "ModelLoadFailed",
     "ModelNotFound",
+    "ModelNotRunning",
     "NonFiniteLatents",
     "NotServed",
     "OutOfMemory",
@@ -257,6 +259,14 @@ class ModelLoadFailed(DreamserveError):
     code = "model_load_failed"
     message = "Failed: the model could not be loaded. Please try again later."
     retryable = True
+
+
+class ModelNotRunning(DreamserveError):
+    """No deployment serves the model: its application was not deployed yet, or not any more."""
+
+    status = 503
+    code = "model_not_running"
+    message = "Failed: the model is not running. Please try again later."
 
 
 class ReloadFailed(DreamserveError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from serve_app import errors
-from serve_app.api.protocol import Load, StoredFile
+from serve_app.api.protocol import Load, Readiness, StoredFile
 from serve_app.config import AppConfig
 from serve_app.config.http import AuthMode
 from serve_app.intake import Intake
@@ -225,9 +225,19 @@ class GenerationService:
             raise errors.InvalidKey()
         return key_id
 
-    async def readiness(self) -> dict[str, bool]:
-        """Per model: can it answer right now?"""
-        return await self._graph.readiness([entry.id for entry in self.catalogue])
+    async def readiness(self) -> Readiness:
+        """Tell who can answer right now.
+
+        A model that was added at run time and waits for its application, or loads there, must not
+        take the others out of their load balancer.
+        """
+        models = await self._graph.readiness([entry.id for entry in self.catalogue])
+        needed = [
+            entry.id
+            for entry in self.catalogue
+            if entry.id in self._view.fixed or entry.placement == "pool"
+        ]
+        return Readiness(all(models.get(model_id) for model_id in needed), models)
 
     async def read_file(self, key: str) -> StoredFile | None:
         """Read a result file for `/files/`; None when there is none, or it is no result."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 
 from serve_app import errors
-from serve_app.api.protocol import Load, StoredFile
+from serve_app.api.protocol import Load, Readiness, StoredFile
 from serve_app.jobs.protocol import Idempotency
 from serve_app.models import AddOn, Catalogue, ModelEntry
 from serve_app.models.protocol import Desired, ReplicaPhase, ReplicaReport
@@ -189,9 +189,9 @@ class FakeService:
         """Say always the same."""
         return 12.3 * (1 - job.progress)
 
-    async def readiness(self) -> dict[str, bool]:
-        """Return `ready`."""
-        return self.ready
+    async def readiness(self) -> Readiness:
+        """Tell `ready`; all models are needed."""
+        return Readiness(bool(self.ready) and all(self.ready.values()), self.ready)
 
     async def read_file(self, key: str) -> StoredFile | None:
         """Read from `files`."""

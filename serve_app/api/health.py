@@ -17,12 +17,14 @@ def router(service: Service) -> APIRouter:
     async def live() -> Response:
         return _json({"status": "ok"}, 200)
 
-    @routes.get("/ready", summary="Every model can answer; 503 while one cannot")
+    @routes.get(
+        "/ready",
+        summary="Every model of the deployment can answer; 503 while one cannot",
+    )
     async def ready() -> Response:
-        models = await service.readiness()
-        is_ready = bool(models) and all(models.values())
-        status = "ready" if is_ready else "not_ready"
-        return _json({"status": status, "models": models}, 200 if is_ready else 503)
+        found = await service.readiness()
+        status = "ready" if found.is_ready else "not_ready"
+        return _json({"status": status, "models": found.models}, 200 if found.is_ready else 503)
 
     return routes
 

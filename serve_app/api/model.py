@@ -43,7 +43,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
 
     async def list_models(request: Request) -> Response:
         await read(request)
-        ready = await service.readiness()
+        ready = (await service.readiness()).models
         rows = [_row(entry, ready.get(entry.id, False)) for entry in service.catalogue]
         for add_on in service.catalogue.add_ons:
             is_ready = any(is_up and add_on.fits(model_id) for model_id, is_up in ready.items())

@@ -8,7 +8,7 @@ from serve_app.models import Catalogue
 from serve_app.models.reload import ReloadState
 from serve_app.types import ImageSource, Job, JobRequest, OutputPlan
 
-__all__ = ["Load", "Service", "StoredFile"]
+__all__ = ["Load", "Readiness", "Service", "StoredFile"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,14 @@ class Load:
 
     num_open: int
     wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Which models can answer right now, and whether the service as a whole can."""
+
+    is_ready: bool
+    models: dict[str, bool]
 
 
 class Service(Protocol):
@@ -131,8 +139,8 @@ class Service(Protocol):
         """Seconds until the job is done."""
         ...
 
-    async def readiness(self) -> dict[str, bool]:
-        """Per model: can it answer right now?"""
+    async def readiness(self) -> Readiness:
+        """Tell who can answer right now."""
         ...
 
     async def read_file(self, key: str) -> StoredFile | None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from serve_app import errors
+from serve_app.cli import config as config_command
 from serve_app.cli import demo as demo_command
 from serve_app.cli import keys, models, reload, serving
 from serve_app.cli import top as top_command
@@ -92,6 +93,12 @@ def top(
         typer.echo(f"dreamserve: no Ray cluster runs at {address!r}", err=True)
         raise typer.Exit(1) from exc
     top_command.show(nodes.metrics_pages, interval, once=once)
+
+
+@app.command("config")
+def serve_config(config: ConfigPath = Path("configs/dev.yaml")) -> None:
+    """Print the Serve config file with an application for each model added at run time."""
+    config_command.show(config)
 
 
 keys_app = typer.Typer(name="keys", no_args_is_help=True, help="API keys of a deployment.")

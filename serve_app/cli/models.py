@@ -37,6 +37,8 @@ def add(config: Path, file: Path, *, is_checked: bool) -> None:
     except errors.InvalidRequest as exc:
         _fail(exc.detail)
     typer.echo(entry.id)
+    if isinstance(entry, ModelEntry) and entry.placement == "own":
+        typer.echo("deploy what `dreamserve config` prints to have it served", err=True)
 
 
 def remove(config: Path, entry_id: str) -> None:

@@ -21,6 +21,7 @@ class FakeGraph:
         self.flags = False
         self.load_left_s = 0.0
         self.reconciled: list[str] = []
+        self.away: set[str] = set()
 
     async def run(self, job: Job) -> JobResult:
         """Take the next failure or succeed."""
@@ -60,5 +61,5 @@ class FakeGraph:
         return self.load_left_s
 
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
-        """Nothing to wait for."""
-        return dict.fromkeys(model_ids, True)
+        """All but those that are `away`."""
+        return {model_id: model_id not in self.away for model_id in model_ids}

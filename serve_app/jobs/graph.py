@@ -29,6 +29,9 @@ class Graph(Protocol):
         """Have the running replicas of a model look which weights are wanted.
 
         Gives the ids of those that heard of it; they load in the background.
+
+        Raises:
+            errors.ModelNotRunning: there are no replicas, and there will be none.
         """
         ...
 

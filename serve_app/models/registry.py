@@ -26,7 +26,7 @@ class Registry:
 
         Raises:
             errors.InvalidRequest: the id is a model file's, an add-on is for a model that does not
-                exist, or a model wants a deployment of its own, or there is no Pool for it.
+                exist, or there is no Pool for a model that wants one.
         """
         if entry.id in self._fixed:
             raise errors.InvalidRequest("id", f"The id {entry.id} is taken by a model file.")
@@ -36,10 +36,7 @@ class Registry:
             if unknown := ", ".join(sorted(set(entry.models) - models)):
                 text = f"{entry.id} is for models that do not exist: {unknown}"
                 raise errors.InvalidRequest("models", text)
-        elif entry.placement != "pool":
-            text = "A model that is added at run time needs placement: pool."
-            raise errors.InvalidRequest("placement", text)
-        elif not self._has_pool:
+        elif entry.placement == "pool" and not self._has_pool:
             text = "This deployment has no Pool; set pool.enabled and deploy it again."
             raise errors.InvalidRequest("placement", text)
         await self._store.put(entry)

@@ -39,6 +39,11 @@ class CatalogueView:
         """The catalogue as last seen."""
         return self._now
 
+    @property
+    def fixed(self) -> Catalogue:
+        """What the model files say."""
+        return self._fixed
+
     def find_add_on(self, add_on_id: str, add_on_type: AddOnType) -> AddOn | None:
         """Look up an add-on as last seen; see `Catalogue.find_add_on`. From any thread."""
         return self._now.find_add_on(add_on_id, add_on_type)

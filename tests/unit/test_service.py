@@ -12,17 +12,17 @@ from serve_app.jobs.driver import Driver
 from serve_app.jobs.fake import FakeGraph
 from serve_app.jobs.memory import MemoryJobStore, MemoryKeyStore
 from serve_app.jobs.memory_models import MemoryModelStore
-from serve_app.models import Catalogue, CatalogueView
+from serve_app.models import Catalogue, CatalogueView, ModelEntry
 from serve_app.models.reload import Reloads
 from serve_app.service import GenerationService, Stores
 from serve_app.storage.memory import MemoryStore
-from serve_app.types import JobState
+from serve_app.types import JobState, Kind
 from serve_app.webhooks.protocol import DeliveryState
 from tests.builders import job_request, webhook_body
 
 
 class Bench:
-    def __init__(self, graph=None, **settings):
+    def __init__(self, graph=None, models=(), **settings):
         self.config = AppConfig.model_validate(
             {"auth": {"mode": "keys"}, "jobs": {"poll_s": 0.05, **settings}}
         )
@@ -30,12 +30,14 @@ class Bench:
         self.jobs, self.files = MemoryJobStore(), MemoryStore()
         self.keys = MemoryKeyStore()
         self.driver = Driver(self.jobs, self.graph, self.config.jobs, webhook_body)
+        self.models = MemoryModelStore()
+        self.view = CatalogueView(Catalogue(models), self.models, Path())
         self.service = GenerationService(
             Stores(self.jobs, self.files, self.keys, self.jobs.outbox),
-            CatalogueView(Catalogue([]), MemoryModelStore(), Path()),
+            self.view,
             self.driver,
             self.graph,
-            Reloads(MemoryModelStore(), self.graph.reconcile, self.config.reload),
+            Reloads(self.models, self.graph.reconcile, self.config.reload),
             self.config,
         )
 
@@ -204,3 +206,19 @@ async def test_client_that_leaves_while_its_job_is_accepted_frees_it(bench):
         while not (job := await bench.jobs.get(1)) or not job.state.is_final:
             await asyncio.sleep(0.01)
     assert job.state is JobState.CANCELLED
+
+
+def model(model_id, placement="own"):
+    return ModelEntry(id=model_id, source="w", kinds=(Kind.TEXT2IMG,), placement=placement)
+
+
+@pytest.mark.parametrize(("away", "is_ready"), [("own", True), ("tail", False), ("filed", False)])
+async def test_ready_needs_all_models_but_those_in_applications_of_their_own(away, is_ready):
+    bench = Bench(models=[model("filed")])
+    for added in (model("own"), model("tail", "pool")):
+        await bench.models.put(added)
+    await bench.view.refresh()
+    bench.graph.away.add(away)
+    found = await bench.service.readiness()
+    assert found.is_ready is is_ready
+    assert found.models == {model_id: model_id != away for model_id in ("filed", "own", "tail")}

@@ -95,7 +95,7 @@ async def test_without_a_key_there_are_no_such_paths(api):
         ({"sha256": "nonsense"}, "sha256"),
         ({"sha256": {"../x.safetensors": "0" * 64}}, "sha256"),
         ({"base_config": "weights"}, "entry"),
-        ({"placement": "own"}, "placement"),
+        ({"placement": "elsewhere"}, "placement"),
         ({"surprise": 1}, "surprise"),
         ({"type": "lora"}, "kinds"),
         ({"type": "checkpoint"}, "type"),

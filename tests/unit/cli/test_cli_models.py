@@ -105,3 +105,20 @@ def test_reload_of_what_does_not_exist_is_refused(run, arguments, message):
     refused = run("reload", *arguments)
     assert (refused.exit_code, message in refused.output) == (1, True)
     assert "generation 0 is wanted" in run("status", "hot").output
+
+
+def printed_applications(deployment):
+    """What `dreamserve config` prints, which becomes the next one's base."""
+    done = CliRunner().invoke(app, ["config", "--config", str(deployment)])
+    deployment.write_text(done.stdout)
+    return [one.get("name") for one in yaml.safe_load(done.stdout)["applications"]]
+
+
+def test_model_of_its_own_is_in_the_configuration_until_it_is_removed(run, deployment, tmp_path):
+    file = tmp_path / "late.yaml"
+    file.write_text("id: late\nsource: .\nkinds: [text2img]\n")
+    assert "dreamserve config" in run("add", str(file)).stderr
+    assert printed_applications(deployment) == [None, "model-late"]
+    assert printed_applications(deployment) == [None, "model-late"]
+    assert run("remove", "late").exit_code == 0
+    assert printed_applications(deployment) == [None]

@@ -141,9 +141,8 @@ async def test_registry_replaces_its_own_entries(registry):
         (lora(models=("nope",)), "models"),
         (lora(models=("fixed-lora",)), "models"),
         (lora("ink", models=("ink",)), "models"),
-        (model(placement="own"), "placement"),
     ],
-    ids=["model", "add-on", "other", "unknown", "not-a-model", "itself", "own"],
+    ids=["model", "add-on", "other", "unknown", "not-a-model", "itself"],
 )
 async def test_registry_refuses(registry, store, entry, field):
     with pytest.raises(errors.InvalidRequest) as refusal:
@@ -152,9 +151,10 @@ async def test_registry_refuses(registry, store, entry, field):
     assert await store.version() == 0
 
 
-async def test_registry_without_a_pool_takes_add_ons_only(fixed, store):
+async def test_registry_without_a_pool_takes_no_model_for_it(fixed, store):
     registry = Registry(fixed, store, has_pool=False)
     await registry.add(lora())
+    await registry.add(model("own", placement="own"))
     with pytest.raises(errors.InvalidRequest, match="no Pool"):
         await registry.add(model())
 

@@ -1,0 +1,117 @@
+"""`Directory`: which deployment paints a model, and whether it can right now.
+
+That is the model's deployment in this application, or the one in an application of its own
+(`serve_app.models.application`), or the Pool. Applications come and go while the service runs: the
+controller is asked every few seconds, and handles are made when one is first seen.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import structlog
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ServeStatus
+
+from deployments.readiness import ModelApplication, is_ready
+from serve_app import errors
+from serve_app.models.application import application_name, deployment_name, model_of
+
+__all__ = ["Directory"]
+
+_log = structlog.get_logger()
+
+
+class Directory:
+    """One per process that calls models.
+
+    Args:
+        generators: deployments of this application by model id.
+        pool: for all models that have neither deployment nor application; none: there is no Pool.
+    """
+
+    def __init__(
+        self, generators: Mapping[str, DeploymentHandle], pool: DeploymentHandle | None
+    ) -> None:
+        self._generators = generators
+        self._pool = pool
+        self._applications: dict[str, ModelApplication] = {}  # by model id
+
+    def find(self, model_id: str) -> DeploymentHandle | None:
+        """Give who paints a model; the Pool does while the model's application is not ready."""
+        if (generator := self._generators.get(model_id)) is not None:
+            return generator
+        own = self._applications.get(model_id)
+        if own is not None and (own.is_ready or (own.is_expected and self._pool is None)):
+            return own.handle
+        return self._pool and self._pool.options(multiplexed_model_id=model_id)  # its router's key
+
+    def is_pool(self, handle: DeploymentHandle) -> bool:
+        """Whether a handle that `find` gave is the Pool's."""
+        return self._pool is not None and handle.deployment_name == self._pool.deployment_name
+
+    @contextlib.asynccontextmanager
+    async def calling(self, handle: DeploymentHandle) -> AsyncIterator[None]:
+        """Surround a call: one that waits for a replica of an application that goes would not end.
+
+        Raises:
+            errors.ReplicaLost: the application is gone, and with it its last replica.
+        """
+        own = self._applications.get(model_of(handle.app_name) or "")
+        if own is None:
+            yield
+            return
+        call = asyncio.timeout(None)
+        own.calls.add(call)
+        try:
+            async with call:
+                yield
+        except TimeoutError as exc:
+            raise errors.ReplicaLost("the application of the model is gone") from exc
+        finally:
+            own.calls.discard(call)
+
+    async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
+        """Ask the controller, not the replicas: a busy one is ready, and would answer late."""
+        status = await self.look()
+        here = status.applications[serve.get_replica_context().app_name].deployments
+        found: dict[str, bool] = {}
+        for model_id in model_ids:
+            handle = self.find(model_id)
+            if handle is not None and model_of(handle.app_name) == model_id:
+                found[model_id] = self._applications[model_id].is_ready
+            else:
+                found[model_id] = handle is not None and is_ready(here.get(handle.deployment_name))
+        return found
+
+    async def run(self, period_s: float) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(period_s)
+            try:
+                await self.look()
+            except (RayError, RayServeException) as exc:
+                _log.warning("applications_unknown", reason=type(exc).__name__)
+
+    async def look(self) -> ServeStatus:
+        """Learn which applications there are."""
+        status = await asyncio.to_thread(serve.status)
+        seen = {model_of(name): one for name, one in status.applications.items()}
+        for model_id, one in seen.items():
+            if model_id is not None:
+                if model_id not in self._applications:
+                    self._applications[model_id] = ModelApplication(_handle(model_id))
+                self._applications[model_id].learn(one)
+        for model_id in self._applications.keys() - seen.keys():
+            self._applications.pop(model_id).end()
+        return status
+
+
+def _handle(model_id: str) -> DeploymentHandle:
+    """Make a handle without asking whether the deployment is there yet: calls wait for it."""
+    name, application = deployment_name(model_id), application_name(model_id)
+    handle = serve.get_deployment_handle(name, application, _check_exists=False)
+    return handle.options(_by_reference=True)

@@ -1,0 +1,158 @@
+"""Who paints a model, by what the controller tells; no cluster."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from ray import serve
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    DeploymentStatus,
+    DeploymentStatusOverview,
+    DeploymentStatusTrigger,
+    ReplicaState,
+    ServeStatus,
+)
+
+from deployments.directory import Directory
+from serve_app import errors
+
+
+class Handle(SimpleNamespace):
+    def options(self, **chosen):
+        return Handle(**vars(self) | chosen)
+
+
+POOL = Handle(deployment_name="Pool", app_name="dreamserve")
+FILED = Handle(deployment_name="Generator:filed", app_name="dreamserve")
+
+
+class Controller:
+    """`serve`, as far as the directory asks it."""
+
+    def __init__(self):
+        self.applications = {}
+
+    def say(self, name, status, **running):
+        """An application with the replicas that run, by deployment."""
+        deployments = {
+            deployment.replace("_", ":"): DeploymentStatusOverview(
+                status=DeploymentStatus.HEALTHY,
+                status_trigger=DeploymentStatusTrigger.CONFIG_UPDATE_COMPLETED,
+                replica_states={ReplicaState.RUNNING: count}
+                if count
+                else {ReplicaState.STARTING: 1},
+                message="",
+            )
+            for deployment, count in running.items()
+        }
+        self.applications[name] = ApplicationStatusOverview(status, "", 0.0, deployments)
+
+    def status(self):
+        return ServeStatus(applications=self.applications)
+
+
+@pytest.fixture
+def controller(monkeypatch):
+    controller = Controller()
+    controller.say("dreamserve", ApplicationStatus.RUNNING, Generator_filed=1, Pool=1)
+    monkeypatch.setattr(serve, "status", controller.status)
+    context = SimpleNamespace(app_name="dreamserve")
+    monkeypatch.setattr(serve, "get_replica_context", lambda: context)
+
+    def handle(name, application, **_):
+        return Handle(deployment_name=name, app_name=application)
+
+    monkeypatch.setattr(serve, "get_deployment_handle", handle)
+    return controller
+
+
+def directory(pool=None):
+    return Directory({"filed": FILED}, pool)
+
+
+RUNNING, DEPLOYING = ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING
+FAILED, DELETING = ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.DELETING
+
+
+@pytest.mark.parametrize(
+    ("status", "running", "alone", "with_pool"),
+    [
+        pytest.param(None, 0, None, "Pool", id="not-deployed"),
+        pytest.param(DEPLOYING, 0, "Generator:hot", "Pool", id="starting"),
+        pytest.param(RUNNING, 1, "Generator:hot", "Generator:hot", id="running"),
+        pytest.param(DEPLOYING, 1, "Generator:hot", "Generator:hot", id="updated"),
+        pytest.param(FAILED, 0, None, "Pool", id="failed"),
+        pytest.param(FAILED, 1, "Generator:hot", "Generator:hot", id="update-failed"),
+        pytest.param(DELETING, 1, None, "Pool", id="leaving"),
+    ],
+)
+async def test_model_is_painted_by(controller, status, running, alone, with_pool):
+    if status is not None:
+        controller.say("model-hot", status, Generator_hot=running)
+    for pool, wanted in ((None, alone), (POOL, with_pool)):
+        models = directory(pool)
+        await models.look()
+        found = models.find("hot")
+        assert (found and found.deployment_name) == wanted
+        assert found is None or models.is_pool(found) == (wanted == "Pool")
+
+
+async def test_model_of_a_file_stays_in_its_application(controller):
+    controller.say("model-filed", RUNNING, Generator_filed=1)
+    models = directory()
+    await models.look()
+    assert models.find("filed") is FILED
+
+
+async def test_readiness_is_that_of_who_paints(controller):
+    controller.say("model-hot", RUNNING, Generator_hot=1)
+    controller.say("model-new", DEPLOYING, Generator_new=0)
+    asked = ["filed", "hot", "new", "none"]
+    assert list((await directory().readiness(asked)).values()) == [True, True, False, False]
+    assert all((await directory(POOL).readiness(asked)).values())
+
+
+async def test_call_that_waits_for_an_application_that_goes_is_lost(controller):
+    controller.say("model-hot", RUNNING, Generator_hot=1)
+    models = directory()
+    await models.look()
+
+    async def call():
+        async with models.calling(models.find("hot")):
+            await asyncio.Event().wait()
+
+    waiting = asyncio.create_task(call())
+    controller.say("model-hot", DELETING)
+    await models.look()
+    assert not waiting.done()
+    del controller.applications["model-hot"]
+    await models.look()
+    with pytest.raises(errors.ReplicaLost):
+        await waiting
+
+
+async def test_rounds_outlast_a_controller_that_is_away(controller, monkeypatch):
+    looks = []
+
+    def fail():
+        looks.append(1)
+        raise errors_of_ray()
+
+    monkeypatch.setattr(serve, "status", fail)
+    models = directory()
+    rounds = asyncio.create_task(models.run(0.001))
+    while len(looks) < 2:
+        await asyncio.sleep(0.001)
+    monkeypatch.setattr(serve, "status", controller.status)
+    controller.say("model-hot", RUNNING, Generator_hot=1)
+    while models.find("hot") is None:
+        await asyncio.sleep(0.001)
+    rounds.cancel()
+
+
+def errors_of_ray():
+    from ray.exceptions import ActorDiedError
+
+    return ActorDiedError()
