@@ -34,16 +34,17 @@ class Janitor:
         writer = WebhookWriter(FileLinks(files, config.storage).make)
         self._driver = Driver(self._jobs, graph, config.jobs, writer.write)
         self._driver.start()
-        outbox = SqlOutbox(self._jobs.database)
-        sweeper = Sweeper(self._jobs, outbox, files, config.jobs, config.storage)
-        sender = open_sender(outbox, config.webhooks)
-        self._instruments = Instruments(metrics.JOBS)
+        self._outbox = SqlOutbox(self._jobs.database)
+        sweeper = Sweeper(self._jobs, self._outbox, files, config.jobs, config.storage)
+        sender = open_sender(self._outbox, config.webhooks)
+        self._jobs_instruments = Instruments(metrics.JOBS)
+        self._webhook_instruments = Instruments(metrics.WEBHOOKS)
         self._open: dict[str, int] = {}
         rounds = (sweeper.run(), sender.run(), graph.models.run(config.catalogue.refresh_s))
         self._rounds = [asyncio.create_task(part) for part in rounds]
 
     async def check_health(self) -> None:
-        """Raise when a part has died; report the open jobs while at it."""
+        """Raise when a part has died; report what is to be done while at it."""
         self._driver.check_health()
         for task in self._rounds:
             if task.done():
@@ -52,7 +53,8 @@ class Janitor:
             counts = await self._jobs.count_open()
             self._open = dict.fromkeys(self._open, 0) | counts
             oldest_s = await self._jobs.oldest_open_s()
-            self._instruments.report(OpenJobs(self._open, oldest_s), {})
+            self._jobs_instruments.report(OpenJobs(self._open, oldest_s), {})
+            self._webhook_instruments.report(await self._outbox.backlog(), {})
 
     async def __del__(self) -> None:
         for task in self._rounds:

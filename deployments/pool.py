@@ -37,6 +37,7 @@ class Pool:
         self._cache = ModelCache(self._shelf, config.pool)
         self._pool_instruments = Instruments(metrics.POOL)
         self._engine_instruments = Instruments(metrics.ENGINE)
+        self._refused = Instruments((metrics.RELOAD_FAILURES,))  # levels would outlast the models
 
     @stage
     async def paint(
@@ -93,6 +94,7 @@ class Pool:
         self._pool_instruments.report(self._cache.snapshot(), {})
         for model_id, resident in residents.items():
             self._engine_instruments.report(resident.snapshot(), {"model_id": model_id})
+            self._refused.report(resident.state(), {"model_id": model_id})
 
     async def __del__(self) -> None:
         self._refresh.cancel()

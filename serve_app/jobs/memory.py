@@ -17,7 +17,7 @@ from serve_app.jobs.memory_keys import MemoryKeyStore
 from serve_app.jobs.outbox import new_message_id
 from serve_app.jobs.protocol import Idempotency, Lease
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
-from serve_app.webhooks.protocol import DeliveryState, Message
+from serve_app.webhooks.protocol import Backlog, DeliveryState, Message
 
 __all__ = ["Clock", "MemoryJobStore", "MemoryKeyStore", "MemoryOutbox"]
 
@@ -274,6 +274,13 @@ class MemoryOutbox:
         """Tell how the webhook of a job stands; see the protocol."""
         states = [row.state for row in self._letters.values() if row.message.job_id == job_id]
         return states[0] if states else None
+
+    async def backlog(self) -> Backlog:
+        """Count messages; see the protocol."""
+        now = self._clock()
+        leases = [row.lease for row in self._letters.values() if row.finished_at is None]
+        oldest = min((lease.due for lease in leases if lease.is_free(now)), default=now)
+        return Backlog(len(leases), now - oldest)
 
     async def expire(self, older_than_s: float, limit: int = 1000) -> int:
         """Remove old final messages; see the protocol."""

@@ -7,17 +7,18 @@
 import secrets
 from collections.abc import Mapping
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.jobs import codec
 from serve_app.jobs.connection import Database, Now, uncancelled
 from serve_app.jobs.schema import outbox
-from serve_app.webhooks.protocol import DeliveryState, Message
+from serve_app.webhooks.protocol import Backlog, DeliveryState, Message
 
 __all__ = ["SqlOutbox", "insert_message", "new_message_id"]
 
 _OPEN = outbox.c.finished_at.is_(None)
+_FREE = or_(outbox.c.lease_until.is_(None), outbox.c.lease_until <= Now())
 
 
 def new_message_id() -> str:
@@ -52,10 +53,9 @@ class SqlOutbox:
 
     async def claim(self, owner: str, lease_s: float, limit: int) -> list[Message]:
         """Take leases on due messages; see the protocol."""
-        is_free = or_(outbox.c.lease_until.is_(None), outbox.c.lease_until <= Now())
         due = (
             select(outbox.c.id)
-            .where(_OPEN, outbox.c.next_at <= Now(), is_free)
+            .where(_OPEN, outbox.c.next_at <= Now(), _FREE)
             .order_by(outbox.c.next_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -98,6 +98,15 @@ class SqlOutbox:
         async with self._database.read() as connection:
             found = await connection.scalar(state)
         return None if found is None else DeliveryState(found)
+
+    async def backlog(self) -> Backlog:
+        """Count messages; see the protocol."""
+        waiting = outbox.c.next_at <= Now(), _FREE
+        age_s = select(Now() - func.min(outbox.c.next_at)).where(_OPEN, *waiting)
+        async with self._database.read() as connection:
+            pending = await connection.scalar(select(func.count()).where(_OPEN))
+            overdue_s = await connection.scalar(age_s)
+        return Backlog(pending or 0, float(overdue_s or 0.0))
 
     async def expire(self, older_than_s: float, limit: int = 1000) -> int:
         """Remove old final messages; see the protocol."""

@@ -7,7 +7,18 @@ node beside its own and Serve's (queue lengths, replica counts, latencies of dep
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["ENGINE", "JOBS", "RELOAD", "Kind", "Metric", "OpenJobs", "markdown"]
+__all__ = [
+    "ENGINE",
+    "JOBS",
+    "POOL",
+    "RELOAD",
+    "RELOAD_FAILURES",
+    "WEBHOOKS",
+    "Kind",
+    "Metric",
+    "OpenJobs",
+    "markdown",
+]
 
 
 class Kind(StrEnum):
@@ -113,6 +124,13 @@ POOL = (
     ),
 )
 
+RELOAD_FAILURES = Metric(
+    "dreamserve_model_reload_failures_total",
+    Kind.COUNTER,
+    "weights that a replica refused; the ones before went on serving",
+    _ENGINE_LABELS,
+)
+
 RELOAD = (
     Metric(
         "dreamserve_model_generation",
@@ -127,12 +145,7 @@ RELOAD = (
         _ENGINE_LABELS,
         "load_s",
     ),
-    Metric(
-        "dreamserve_model_reload_failures_total",
-        Kind.COUNTER,
-        "weights that a replica refused; the ones before went on serving",
-        _ENGINE_LABELS,
-    ),
+    RELOAD_FAILURES,
 )
 
 JOBS = (
@@ -143,6 +156,22 @@ JOBS = (
         "time since the oldest job that is still open was accepted; 0: none is open",
         (),
         "oldest_s",
+    ),
+)
+
+WEBHOOKS = (
+    Metric(
+        "dreamserve_webhooks_pending",
+        Kind.GAUGE,
+        "messages to be sent, those that wait for their next attempt too",
+        (),
+    ),
+    Metric(
+        "dreamserve_webhooks_overdue_seconds",
+        Kind.GAUGE,
+        "time since the message that has been due longest became due; 0: none is",
+        (),
+        "overdue_s",
     ),
 )
 
@@ -170,6 +199,6 @@ def markdown() -> str:
     rows = [
         f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or 'none'} "
         f"| {metric.meaning} |"
-        for metric in (*ENGINE, *RELOAD, *POOL, *JOBS)
+        for metric in (*ENGINE, *RELOAD, *POOL, *JOBS, *WEBHOOKS)
     ]
     return _HEAD + "\n".join(rows) + "\n"

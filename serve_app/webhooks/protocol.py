@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["DeliveryState", "Message", "Outbox", "Poster", "Reply"]
+__all__ = ["Backlog", "DeliveryState", "Message", "Outbox", "Poster", "Reply"]
 
 
 class DeliveryState(StrEnum):
@@ -30,6 +30,18 @@ class Message:
     url: str
     body: str
     attempts: int  # that have failed so far
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Messages that are to be sent.
+
+    pending: all of them, those that wait for their next attempt too. overdue_s: seconds since the
+    longest due of those that nobody holds became due; 0 when none is.
+    """
+
+    pending: int
+    overdue_s: float
 
 
 class Outbox(Protocol):
@@ -53,6 +65,10 @@ class Outbox(Protocol):
 
     async def state_of(self, job_id: int) -> DeliveryState | None:
         """Tell how the webhook of a job stands; None when it has none."""
+        ...
+
+    async def backlog(self) -> Backlog:
+        """Tell how much is to be sent, and whether senders keep up."""
         ...
 
     async def expire(self, older_than_s: float, limit: int = 1000) -> int:

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from serve_app.types import JobFailure, JobResult
-from serve_app.webhooks.protocol import DeliveryState
+from serve_app.webhooks.protocol import Backlog, DeliveryState
 
 RESULT = JobResult(keys=("generations/a.png",), nsfw=(False,), generation_time_s=1.5)
 HOOK = "https://example.com/hook?token=1"
@@ -106,6 +106,22 @@ async def test_settle_makes_the_message_final(bench, state):
     assert await bench.outbox.claim("s", 60, 5) == []
     assert not await bench.outbox.settle("s", message.id, state)
     assert not await bench.outbox.reschedule("s", message.id, 5)
+
+
+async def test_backlog_counts_what_is_to_be_sent_and_how_late_it_is(bench):
+    assert await bench.outbox.backlog() == Backlog(0, 0)
+    await finished(bench)
+    await bench.advance(30)
+    await finished(bench)
+    backlog = await bench.outbox.backlog()
+    assert (backlog.pending, backlog.overdue_s) == (2, pytest.approx(30, abs=5))
+    first, second = await bench.outbox.claim("s", 60, 5)
+    assert await bench.outbox.backlog() == Backlog(2, 0)  # at work
+    await bench.outbox.reschedule("s", first.id, 300)
+    await bench.outbox.settle("s", second.id, DeliveryState.DELIVERED)
+    await bench.advance(310)
+    backlog = await bench.outbox.backlog()
+    assert (backlog.pending, backlog.overdue_s) == (1, pytest.approx(10, abs=5))
 
 
 async def test_message_outlives_its_job(bench):

@@ -66,7 +66,7 @@ def test_every_metric_exists(place, known):
 
 def test_dashboard_shows_what_engines_pool_and_jobs_count():
     shown = names(json.dumps(DASHBOARD))
-    groups = (*metrics.ENGINE, *metrics.POOL, *metrics.JOBS)
+    groups = (*metrics.ENGINE, *metrics.POOL, *metrics.JOBS, *metrics.WEBHOOKS)
     rates_of = {"ray_dreamserve_engine_forwards_total", "ray_dreamserve_engine_rows_total"}
     hidden = {f"ray_{metric.name}" for metric in groups} - shown
     assert hidden <= rates_of  # shown as rows per forward

@@ -23,7 +23,10 @@ async def scrape() -> str:
 @pytest.mark.timeout(180)
 async def test_engine_metrics_are_exported_under_their_names(http):
     assert (await http.post(INPAINT, json=body())).json()["status"] == "success"
-    wanted = {f"ray_{m.name}" for m in (*metrics.ENGINE, *metrics.RELOAD, *metrics.JOBS)}
+    wanted = {
+        f"ray_{m.name}"
+        for m in (*metrics.ENGINE, *metrics.RELOAD, *metrics.JOBS, *metrics.WEBHOOKS)
+    }
     wanted = set().union(wanted, *map(names, expressions().values()))
     wanted = {name for name in wanted if not name.startswith("ray_dreamserve_pool_")}
     wanted -= {  # counters appear with their first event, the last three with a GPU
