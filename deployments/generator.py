@@ -63,12 +63,12 @@ class Generator:
         self._resident.nudge()
         return self._replica_id
 
-    async def reconfigure(self, _user_config: object) -> None:
-        """Take a changed `user_config` as a hint; whatever it holds, the database says what is so.
+    async def reconfigure(self, user_config: object) -> None:
+        """Reload as `model_reload` does when a deploy says something else than the one before.
 
         Must not raise: Serve would stop the replica and its good weights.
         """
-        self._resident.nudge()
+        self._resident.follow(user_config)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell the scaling policy what there is to do; asked by Serve (`deployments.scaling`)."""

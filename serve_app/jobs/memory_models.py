@@ -18,6 +18,7 @@ class MemoryModelStore:
         self._entries: dict[str, Entry] = {}
         self._version = 0
         self._desired: dict[str, Desired] = {}
+        self._marks: dict[str, str] = {}
         self._reports: dict[tuple[str, str], ReplicaReport] = {}
         self._turns: dict[str, tuple[str, float]] = {}  # owner and end by model
 
@@ -47,9 +48,15 @@ class MemoryModelStore:
             model_id: self._desired.get(model_id, Desired(model_id=model_id)) for model_id in ids
         }
 
-    async def reload(self, model_id: str, revision: str | None = None) -> Desired:
+    async def reload(
+        self, model_id: str, revision: str | None = None, mark: str | None = None
+    ) -> Desired:
         """Want the next generation; see the protocol."""
         before = (await self.desired([model_id]))[model_id]
+        if mark is not None:
+            if self._marks.get(model_id) == mark:
+                return before
+            self._marks[model_id] = mark
         if revision is not None:
             codec.check_text("revision", revision)
         self._desired[model_id] = Desired(

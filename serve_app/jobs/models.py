@@ -27,6 +27,7 @@ __all__ = ["SqlModelStore"]
 
 _log = structlog.get_logger()
 _ONLY = 1  # the key of the one row of `catalogue_version`
+_WANTED = [model_generations.c[name] for name in Desired.model_fields]
 _KEPT_S = 86_400.0  # replicas that said nothing for a day are gone
 
 
@@ -78,27 +79,35 @@ class SqlModelStore:
     async def desired(self, model_ids: Sequence[str]) -> dict[str, Desired]:
         """Tell what models should serve; see the protocol."""
         ids = [codec.check_text("model_id", model_id) for model_id in model_ids]
-        wanted = select(model_generations).where(model_generations.c.model_id.in_(ids))
+        wanted = select(*_WANTED).where(model_generations.c.model_id.in_(ids))
         async with self._database.read() as connection:
             rows = (await connection.execute(wanted)).all()
         known = {row.model_id: Desired.model_validate(dict(row._mapping)) for row in rows}
         return {model_id: known.get(model_id, Desired(model_id=model_id)) for model_id in ids}
 
-    async def reload(self, model_id: str, revision: str | None = None) -> Desired:
+    async def reload(
+        self, model_id: str, revision: str | None = None, mark: str | None = None
+    ) -> Desired:
         """Want the next generation; see the protocol."""
         row = {
             "model_id": codec.check_text("model_id", model_id),
             "generation": 1,
             "revision": None if revision is None else codec.check_text("revision", revision),
+            "mark": mark,
         }
         table = model_generations.c
         change = {
             "generation": table.generation + 1,
             "revision": table.revision if revision is None else revision,
+            "mark": table.mark if mark is None else mark,
         }
-        want = self._database.upsert(model_generations, row, change).returning(model_generations)
+        is_new = None if mark is None else table.mark.is_distinct_from(mark)
+        want = self._database.upsert(model_generations, row, change, is_new).returning(*_WANTED)
         async with self._database.write() as connection:
-            wanted = (await connection.execute(want)).one()
+            wanted = (await connection.execute(want)).one_or_none()
+            if wanted is None:
+                here = select(*_WANTED).where(table.model_id == model_id)
+                wanted = (await connection.execute(here)).one()
         return Desired.model_validate(dict(wanted._mapping))
 
     async def report(self, report: ReplicaReport) -> None:

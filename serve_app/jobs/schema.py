@@ -108,8 +108,12 @@ model_generations = Table(
     Column("model_id", Text, primary_key=True),
     Column("generation", Integer, nullable=False),
     Column("revision", Text),
+    Column("mark", Text),
 )
-"""One row per model that was ever reloaded; it stays when the model goes, so numbers only grow."""
+"""One row per model that was ever reloaded; it stays when the model goes, so numbers only grow.
+
+mark: of the deploy that asked last, so that its replicas ask once.
+"""
 
 model_reports = Table(
     "model_reports",

@@ -73,8 +73,13 @@ class ModelStore(Protocol):
         """Tell what these models should serve; generation 0 for those never reloaded."""
         ...
 
-    async def reload(self, model_id: str, revision: str | None = None) -> Desired:
-        """Want the next generation of a model; without a revision the one wanted before stays."""
+    async def reload(
+        self, model_id: str, revision: str | None = None, mark: str | None = None
+    ) -> Desired:
+        """Want the next generation of a model; without a revision the one wanted before stays.
+
+        mark: of what asks, where several say the same: nothing changes if the last mark was this.
+        """
         ...
 
     async def report(self, report: ReplicaReport) -> None:

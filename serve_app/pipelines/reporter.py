@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import time
 from collections.abc import AsyncIterator
 
@@ -10,6 +12,7 @@ import structlog
 from serve_app import errors
 from serve_app.config import ReloadConfig
 from serve_app.models.protocol import Desired, ModelStore, ReplicaPhase, ReplicaReport
+from serve_app.models.reload import read_revision
 from serve_app.pipelines.slot import Served
 from serve_app.pipelines.weights import Held
 
@@ -36,6 +39,18 @@ class Reporter:
     async def desired(self) -> Desired:
         """Ask what should serve; raises `errors.JobStoreUnavailable`."""
         return (await self._store.desired([self._model_id]))[self._model_id]
+
+    async def want(self, user_config: object) -> None:
+        """Want what a deploy says, once for all replicas that hear of it.
+
+        Raises:
+            errors.InvalidRequest: its `revision` is none.
+            errors.JobStoreUnavailable: the store does not answer.
+        """
+        asked = user_config.get("revision") if isinstance(user_config, dict) else None
+        text = json.dumps(user_config, sort_keys=True, default=str)
+        mark = hashlib.sha256(text.encode()).hexdigest()
+        await self._store.reload(self._model_id, read_revision(asked), mark)
 
     async def say(
         self, wanted: Desired, phase: ReplicaPhase, served: Served | None, reason: str = ""

@@ -38,6 +38,13 @@ class ResidentState:
 
 
 @dataclass(frozen=True, slots=True)
+class _Wish:
+    """What a deploy said that the store does not know yet."""
+
+    user_config: object
+
+
+@dataclass(frozen=True, slots=True)
 class _Refusal:
     """Weights that could not be taken up; tried again after `until`, by the monotonic clock."""
 
@@ -70,6 +77,7 @@ class Resident:
         self._slot = Slot(weights.tidy)
         self._failures = 0
         self._refusal: _Refusal | None = None
+        self._wish: _Wish | None = None
         self._one_at_a_time = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,6 +102,11 @@ class Resident:
 
     def nudge(self) -> None:
         """Have `reconcile` run soon; returns at once."""
+        self._begin()
+
+    def follow(self, user_config: object) -> None:
+        """Have the store want what a deploy says, and look; returns at once, never raises."""
+        self._wish = _Wish(user_config)
         self._begin()
 
     async def reconcile(self) -> None:
@@ -159,6 +172,8 @@ class Resident:
     async def _reconcile(self) -> None:
         try:
             async with self._one_at_a_time:
+                if self._wish is not None:
+                    await self._fulfil(self._wish)
                 while not self._is_settled(desired := await self._reporter.desired()):
                     await self._take_up(desired)
                 await self._reporter.repeat()
@@ -166,6 +181,19 @@ class Resident:
             _log.warning("wanted_weights_unknown", model_id=self._model_id, reason=str(exc))
         except Exception:  # a bug here must not cost a replica that serves
             _log.exception("reconcile_broke", model_id=self._model_id)
+
+    async def _fulfil(self, wish: _Wish) -> None:
+        """Tell the store; a wish that makes no sense is refused as bad weights are.
+
+        Raises:
+            errors.JobStoreUnavailable: the store does not answer; the next round tells it again.
+        """
+        try:
+            await self._reporter.want(wish.user_config)
+        except errors.InvalidRequest as exc:
+            await self._refuse(await self._reporter.desired(), f"user_config: {exc.detail}")
+        if self._wish is wish:
+            self._wish = None
 
     def _is_settled(self, desired: Desired) -> bool:
         current, refusal = self._slot.current, self._refusal

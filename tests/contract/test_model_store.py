@@ -52,6 +52,16 @@ async def test_version_grows_with_each_change_and_only_then(bench):
     assert await bench.models.entries() == []
 
 
+async def test_reload_with_a_mark_counts_once_however_many_say_it(bench):
+    wanted = await asyncio.gather(*(bench.models.reload("sd", "v2", "deploy 1") for _ in range(4)))
+    assert {one.generation for one in wanted} == {1}
+    assert (await bench.models.reload("sd")).generation == 2  # by a client
+    assert (await bench.models.reload("sd", "v2", "deploy 1")).generation == 2
+    third = await bench.models.reload("sd", "v3", "deploy 2")
+    assert third == Desired(model_id="sd", generation=3, revision="v3")
+    assert (await bench.models.reload("sd", "v2", "deploy 1")).generation == 4  # rolled back
+
+
 async def test_version_counts_changes_at_the_same_time(bench):
     await asyncio.gather(*(bench.models.put(lora(id=f"l{number}")) for number in range(8)))
     assert await bench.models.version() == 8

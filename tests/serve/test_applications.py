@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from serve_app.cli.main import app as command_line
 from tests.serve.conftest import ADMIN_KEY
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(560)]
 
 SERVICE = "second"
 OPERATOR = {"authorization": f"Bearer {ADMIN_KEY}"}
@@ -75,6 +75,14 @@ class Installation:
         self.file.write_text(done.stdout)
         self.deploy()
 
+    def say(self, model_id, user_config):
+        """Deploy with another `user_config` of a model of the service."""
+        file = yaml.safe_load(self.file.read_text())
+        options = [{"name": f"Generator:{model_id}", "user_config": user_config}]
+        file["applications"][0]["deployments"] = options
+        self.file.write_text(yaml.safe_dump(file))
+        self.deploy()
+
     def deploy(self):
         """As `serve deploy` does: what the REST API does with the file."""
         file = yaml.safe_load(self.file.read_text())
@@ -93,13 +101,13 @@ def installed(cluster, tmp_path_factory):
 async def http(installed):
     async with httpx2.AsyncClient(base_url=installed.base_url, timeout=90, trust_env=False) as http:
         try:
-            await until(lambda: ready(http), timeout_s=150)
+            await until(lambda: ready(http))
         except TimeoutError:
             pytest.fail(str(serve.status().applications[SERVICE]))
         yield http
 
 
-async def until(is_so, timeout_s=90):
+async def until(is_so, timeout_s=200):
     async with asyncio.timeout(timeout_s):
         while not await is_so():
             await asyncio.sleep(0.1)
@@ -132,14 +140,12 @@ async def painted(http, model_id):
     return (await http.get(answer["output"][0])).content, answer["meta"].get("generation", 0)
 
 
-async def test_model_in_an_application_of_its_own(installed, http):
-    """It comes, is reloaded and goes, while the replicas of the others stay."""
+async def test_model_comes_is_reloaded_and_goes_while_the_others_stay(installed, http):
     others = actors(SERVICE)
     assert len(others) == 6
     write_weights(installed.folder / "hot", 1)
     added = await http.post("/admin/models", json=entry("hot"), headers=OPERATOR)
     assert added.status_code == 201
-
     refused = await ask(http, "hot")
     assert (refused["status"], refused["reason"]) == ("failed", "model_not_running")
     assert await ready(http)
@@ -155,8 +161,8 @@ async def test_model_in_an_application_of_its_own(installed, http):
     answer = (await http.post("/api/v4/dreambooth/model_reload", json=body)).json()
     assert (answer["status"], answer["generation"]) == ("success", 1), answer
     second = await painted(http, "hot")
-    assert second[1] == 1
     assert second[0] != first[0]
+    assert second[1] == 1
     assert (actors("model-hot"), actors(SERVICE)) == (own, others)
 
     begun = [asyncio.create_task(ask(http, "hot", steps="30", seed=seed)) for seed in range(4)]
@@ -167,6 +173,31 @@ async def test_model_in_an_application_of_its_own(installed, http):
     await until(lambda: is_gone("model-hot"))
     assert "not found" in (await ask(http, "hot"))["message"]
     assert actors(SERVICE) == others
+
+
+async def test_changed_user_config_reloads_without_a_new_replica(installed, http):
+    before, replicas = await painted(http, "first"), actors(SERVICE)
+    write_weights(installed.folder / "first", 1)
+    installed.say("first", {"note": "the weights of Tuesday"})
+    await until(lambda: is_painted_by(http, "first", before[1] + 1))
+    after = await painted(http, "first")
+    assert after[0] != before[0]
+
+    installed.say("first", {"revision": "../elsewhere"})
+    await until(lambda: is_refused(http, "first"))
+    assert await painted(http, "first") == after
+    assert actors(SERVICE) == replicas
+    assert serve.status().applications[SERVICE].status == "RUNNING"
+
+
+async def is_painted_by(http, model_id, generation):
+    return (await painted(http, model_id))[1] == generation
+
+
+async def is_refused(http, model_id):
+    """The operator sees it."""
+    seen = (await http.get(f"/admin/models/{model_id}/replicas", headers=OPERATOR)).json()
+    return seen["status"] == "failed" and "user_config" in seen["replicas"][0]["reason"]
 
 
 async def is_up(http, model_id):

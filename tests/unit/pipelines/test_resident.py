@@ -246,3 +246,57 @@ async def test_weights_that_come_after_the_end_are_closed(make, store, files):
     files.go.set()
     await reloading
     await until(lambda: files.num_open == 0)
+
+
+async def test_deploy_reloads_once_for_all_replicas(make, store, files):
+    one, two = await make("a"), await make("b")
+    files.files["r2"] = "second"
+    for resident in (one, two):
+        resident.follow({"revision": "r2"})
+    for resident in (one, two):
+        await resident.reconcile()
+        assert await colour(resident) == (await colour_of("second"), 1)
+
+
+async def test_deploy_that_says_nothing_new_changes_nothing(make, store, files):
+    """As when a replica starts, and Serve tells it the configuration of long ago."""
+    resident = await make()
+    resident.follow({"note": 1})
+    await resident.reconcile()
+    await store.reload(MODEL)
+    resident.follow({"note": 1})
+    await resident.reconcile()
+    assert (await store.desired([MODEL]))[MODEL].generation == 2
+
+
+@pytest.mark.parametrize("user_config", [{"revision": "../x"}, {"revision": 7}], ids=str)
+async def test_deploy_with_a_bad_revision_is_refused_and_seen(make, store, user_config):
+    resident = await make()
+    resident.follow(user_config)
+    await resident.reconcile()
+    assert await colour(resident) == (await colour_of("first"), 0)
+    report = await report_of(store)
+    assert (report.phase, report.serving) == (ReplicaPhase.FAILED, 0)
+    assert "user_config" in report.reason
+    assert resident.state().reload_failures == 1
+
+
+@pytest.mark.parametrize("user_config", [[1, 2], "now", 7, {"a": {"b": None}}], ids=str)
+async def test_deploy_may_say_anything(make, store, user_config):
+    resident = await make()
+    resident.follow(user_config)
+    await resident.reconcile()
+    assert (await colour(resident))[1] == 1
+
+
+async def test_deploy_is_heard_when_the_store_is_back(make, store, monkeypatch):
+    async def down(*_):
+        raise errors.JobStoreUnavailable("down")
+
+    resident = await make()
+    monkeypatch.setattr(store, "reload", down)
+    resident.follow({"note": 1})
+    await resident.reconcile()
+    monkeypatch.undo()
+    await resident.reconcile()
+    assert (await colour(resident))[1] == 1
