@@ -195,10 +195,10 @@ class GenerationService:
         """Have every replica of a model take up its weights anew; wait for a while.
 
         Raises:
-            errors.RateLimited: this key sends too much.
+            errors.RateLimited: this key sends too much, or the model was reloaded just now.
         """
         await self._reception.count(key_id)
-        return await self._reloads.reload(model_id)
+        return await self._reloads.request(model_id)
 
     async def load(self) -> Load:
         """Tell how much is to do."""

@@ -127,7 +127,7 @@ class Service(Protocol):
         """Have every replica of a model take up its weights anew; wait for up to `reload.hold_s`.
 
         Raises:
-            errors.RateLimited: this key sends too much.
+            errors.RateLimited: this key sends too much, or the model was reloaded just now.
         """
         ...
 

@@ -32,6 +32,11 @@ class ReloadConfig(Section):
     hold_s: Seconds = Field(
         default=20.0, le=300, description="seconds that model_reload waits before `processing`"
     )
+    min_interval_s: Seconds = Field(
+        default=30.0,
+        description="seconds between two reloads of a model that clients may ask for, per ingress; "
+        "a call before joins the one at work, and is refused once it was told how that went",
+    )
     first_eta_s: Seconds = Field(
         default=120.0, description="seconds told as `eta` before a load of the model was measured"
     )

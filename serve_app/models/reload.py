@@ -31,6 +31,16 @@ class ReloadState:
     replicas: tuple[ReplicaReport, ...]
 
 
+@dataclass(slots=True)
+class _Asked:
+    """A reload. at: by the loop's clock. told: replicas that heard. is_answered: how it went."""
+
+    wanted: Desired
+    told: frozenset[str]
+    at: float
+    is_answered: bool = False
+
+
 _REVISION: TypeAdapter[str] = TypeAdapter(Revision)
 
 
@@ -68,6 +78,27 @@ class Reloads:
         self._store = store
         self._tell = tell
         self._config = config
+        self._last: dict[str, _Asked] = {}  # by clients, by model
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def request(self, model_id: str) -> ReloadState:
+        """Reload for a client, as often as `reload.min_interval_s` allows; else join the last one.
+
+        Raises:
+            errors.RateLimited: how the last one went was told, and the next one is not due yet.
+            errors.JobStoreUnavailable: the store does not answer.
+        """
+        async with self._locks.setdefault(model_id, asyncio.Lock()):
+            last = self._last.get(model_id)
+            due_at = last.at + self._config.min_interval_s if last is not None else 0.0
+            left_s = due_at - asyncio.get_running_loop().time()
+            if last is None or left_s <= 0:
+                last = self._last[model_id] = await self._begin(model_id)
+            elif last.is_answered:
+                raise errors.RateLimited(left_s)
+        state = await self._wait(last)
+        last.is_answered = state.phase is not ReplicaPhase.LOADING
+        return state
 
     async def reload(self, model_id: str, revision: str | None = None) -> ReloadState:
         """Want the next generation; wait for the replicas for up to `reload.hold_s`.
@@ -75,22 +106,29 @@ class Reloads:
         Raises:
             errors.JobStoreUnavailable: the store does not answer.
         """
-        wanted = await self._store.reload(model_id, revision)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._config.hold_s
-        told = await self._tell(model_id)
-        while True:
-            state = self._judge(wanted, told, await self._reports(model_id))
-            left_s = deadline - loop.time()
-            if state.phase is not ReplicaPhase.LOADING or left_s <= 0:
-                return state
-            await asyncio.sleep(min(_WATCH_S, left_s))
+        return await self._wait(await self._begin(model_id, revision))
 
     async def status(self, model_id: str) -> ReloadState:
         """Tell how the replicas stand to what is wanted; raises as `reload`."""
         wanted = (await self._store.desired([model_id]))[model_id]
         reports = await self._reports(model_id)
         return self._judge(wanted, frozenset(), reports)
+
+    async def _begin(self, model_id: str, revision: str | None = None) -> _Asked:
+        at = asyncio.get_running_loop().time()
+        wanted = await self._store.reload(model_id, revision)
+        return _Asked(wanted, await self._tell(model_id), at)
+
+    async def _wait(self, asked: _Asked) -> ReloadState:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._config.hold_s
+        while True:
+            reports = await self._reports(asked.wanted.model_id)
+            state = self._judge(asked.wanted, asked.told, reports)
+            left_s = deadline - loop.time()
+            if state.phase is not ReplicaPhase.LOADING or left_s <= 0:
+                return state
+            await asyncio.sleep(min(_WATCH_S, left_s))
 
     async def _reports(self, model_id: str) -> list[ReplicaReport]:
         return await self._store.reports(model_id, self._config.max_report_age_s)

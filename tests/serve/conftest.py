@@ -133,7 +133,7 @@ def service(cluster, tmp_path_factory):
             "serving": {"pool": {"num_cpus": 0.1, "health_check_period_s": 1}},
             "images": {"allowed_hosts": ["localhost"], "download_timeout_s": 3},
             "jobs": {"hold_s": HOLD_S, "lease_s": LEASE_S, "poll_s": 0.2},
-            "reload": {"poll_s": 0.5, "report_s": 1, "hold_s": 60},
+            "reload": {"poll_s": 0.5, "report_s": 1, "hold_s": 60, "min_interval_s": 0},
             "webhooks": {
                 "allowed_hosts": ["localhost"],
                 "secrets": [WEBHOOK_SECRET],

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from serve_app import errors
 from serve_app.config import ReloadConfig
 from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
@@ -43,10 +44,11 @@ class Replicas:
 
 @pytest.fixture
 def make():
-    def make(hold_s=0.0, **says):
+    def make(hold_s=0.0, min_interval_s=30, **says):
         store = MemoryModelStore()
         replicas = Replicas(store, says)
-        return Reloads(store, replicas.tell, ReloadConfig(hold_s=hold_s)), replicas
+        config = ReloadConfig(hold_s=hold_s, min_interval_s=min_interval_s)
+        return Reloads(store, replicas.tell, config), replicas
 
     return make
 
@@ -116,3 +118,41 @@ async def test_status_tells_of_the_replicas_that_were_heard_of(make):
     state = await reloads.status(MODEL)
     assert (state.phase, state.wanted.revision) == (FAILED, "r2")
     assert [report.replica_id for report in state.replicas] == ["a", "b"]
+
+
+async def test_request_joins_the_reload_that_is_at_work(make):
+    reloads, replicas = make(a=LOADING)
+    first = await asyncio.gather(*(reloads.request(MODEL) for _ in range(5)))
+    assert {(state.wanted.generation, state.phase) for state in first} == {(1, LOADING)}
+    await replicas.say("a", READY, 1)
+    assert (await reloads.request(MODEL)).phase is READY  # who was told to come again
+
+
+@pytest.mark.parametrize("phase", [READY, FAILED])
+async def test_request_after_the_outcome_was_told_has_to_wait(make, phase):
+    """Or whoever holds a key has bad weights tried without an end."""
+    reloads, replicas = make(a=phase)
+    assert (await reloads.request(MODEL)).phase is phase
+    with pytest.raises(errors.RateLimited) as refusal:
+        await reloads.request(MODEL)
+    assert 0 < refusal.value.retry_after_s <= 30
+    assert (await replicas.store.desired([MODEL]))[MODEL].generation == 1
+    assert (await reloads.reload(MODEL)).wanted.generation == 2  # the operator may
+
+
+async def test_request_is_a_new_reload_when_the_interval_is_over(make):
+    reloads, _ = make(a=READY, min_interval_s=0)
+    states = [await reloads.request(MODEL) for _ in range(3)]
+    assert [state.wanted.generation for state in states] == [1, 2, 3]
+
+
+async def test_request_that_did_not_reach_the_store_does_not_count(make, monkeypatch):
+    async def down(*_):
+        raise errors.JobStoreUnavailable("down")
+
+    reloads, replicas = make(a=READY)
+    monkeypatch.setattr(replicas.store, "reload", down)
+    with pytest.raises(errors.JobStoreUnavailable):
+        await reloads.request(MODEL)
+    monkeypatch.undo()
+    assert (await reloads.request(MODEL)).phase is READY
