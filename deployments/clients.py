@@ -63,9 +63,9 @@ class GraphClient:
         spec = request.spec
         about = logging.carried()
         images: DeploymentResponse | None = None
-        if request.init_image is not None:
+        if any(request.pictures):
             images = self._preprocess.prepare.remote(
-                spec.height, spec.width, request.init_image, request.mask_image, about=about
+                spec.height, spec.width, *request.pictures, about=about
             )
             yield images
         pictures = generator.paint.remote(job.id, spec, images, about=about)

@@ -1,20 +1,25 @@
 """Preprocess: input pictures, wherever they are, become PNGs of the asked size."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from deployments.stage import stage
 from serve_app import errors
 from serve_app.config import ImagesConfig, LoggingConfig, StorageConfig
 from serve_app.images.download import Downloader
-from serve_app.images.prepare import prepare
+from serve_app.images.prepare import prepare, prepare_ip_picture
 from serve_app.storage import open_store
 from serve_app.telemetry import logging
 from serve_app.types import ImageSource, PreparedImages
 
 __all__ = ["Preprocess"]
+
+Result = TypeVar("Result")
 
 
 class Preprocess:
@@ -32,15 +37,32 @@ class Preprocess:
 
     @stage
     async def prepare(
-        self, height: int, width: int, init: ImageSource, mask: ImageSource | None
+        self,
+        height: int,
+        width: int,
+        init: ImageSource | None,
+        mask: ImageSource | None,
+        ip_adapter: ImageSource | None = None,
     ) -> PreparedImages:
         """Fetch, decode and resize; raises `errors.InvalidImage` naming the field."""
-        init_bytes = await self._read(init)
-        mask_bytes = None if mask is None else await self._read(mask)
-        work = partial(prepare, init_bytes, mask_bytes, height, width, self._config)
+        init_file, mask_file, ip_file = [
+            await self._read(source) for source in (init, mask, ip_adapter)
+        ]
+        images = PreparedImages()
+        if init_file is not None:
+            work = partial(prepare, init_file, mask_file, height, width, self._config)
+            images = await self._in_thread(work)
+        if ip_file is not None:
+            picture = await self._in_thread(partial(prepare_ip_picture, ip_file, self._config))
+            images = replace(images, ip_adapter=picture)
+        return images
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
 
-    async def _read(self, source: ImageSource) -> bytes:
+    async def _read(self, source: ImageSource | None) -> bytes | None:
+        if source is None:
+            return None
         if source.url is not None:
             return await self._downloader.fetch(source.field, source.url)
         assert source.stored_key is not None, "an image source has a URL or a stored key"

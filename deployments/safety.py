@@ -27,6 +27,7 @@ class Safety:
     @stage
     async def is_flagged(self, images: PreparedImages) -> bool:
         """Look at a picture of a client; raises as `check`."""
+        assert images.init is not None, "Preprocess was given a picture to check"
         pictures = Pictures((images.init,), nsfw=(False,), generation_time_s=0.0, ran={})
         checked = await asyncio.to_thread(self._checker.check, pictures, SafetyAction.BLACK)
         return any(checked.nsfw)

@@ -165,7 +165,7 @@ class GenerationService:
         """
         request = (await self._owned(job_id, key_id)).request
         await self._cancel(job_id)
-        stored = [image.stored_key for image in (request.init_image, request.mask_image) if image]
+        stored = [image.stored_key for image in request.pictures if image]
         for key in (*request.output.keys, *stored):
             if key is not None:
                 await self._files.delete(key)

@@ -14,6 +14,7 @@ __all__ = [
     "Frozen",
     "GenerationSpec",
     "ImageSource",
+    "IpAdapterUse",
     "Job",
     "JobFailure",
     "JobRequest",
@@ -83,6 +84,13 @@ class LoraUse(Frozen):
     strength: float
 
 
+class IpAdapterUse(Frozen):
+    """One IP adapter of the catalogue and how strongly its picture acts."""
+
+    id: str
+    scale: float
+
+
 class GenerationSpec(Frozen):
     """All that decides the pixels; equal specs and images give equal pictures.
 
@@ -108,6 +116,7 @@ class GenerationSpec(Frozen):
     loras: tuple[LoraUse, ...] = ()
     vae: str | None = None
     embeddings: tuple[str, ...] = ()
+    ip_adapter: IpAdapterUse | None = None
     foreign: str = Field(default="", description="part of the prompt to be translated")
     expand: bool = Field(default=False, description="an expander may append to the prompt")
     upscale: int = Field(default=1, ge=1, le=3, description="factor to enlarge what was painted")
@@ -121,7 +130,7 @@ class GenerationSpec(Frozen):
 class ImageSource(Frozen):
     """Where an input picture comes from: exactly one of a URL and a key of the object store."""
 
-    field: str = Field(description="request field, named in errors: init_image or mask_image")
+    field: str = Field(description="request field, named in errors: init_image, ...")
     url: str | None = None
     stored_key: str | None = None
 
@@ -140,6 +149,7 @@ class JobRequest(Frozen):
     spec: GenerationSpec
     init_image: ImageSource | None = None
     mask_image: ImageSource | None = None
+    ip_adapter_image: ImageSource | None = None
     safety: SafetyAction | None = Field(default=None, description="None = not checked")
     output: OutputPlan
     api: Api = Api.V4
@@ -151,6 +161,11 @@ class JobRequest(Frozen):
     echo: dict[str, JsonValue] = Field(
         default_factory=dict, description="request values that `meta` repeats as they were sent"
     )
+
+    @property
+    def pictures(self) -> tuple[ImageSource | None, ImageSource | None, ImageSource | None]:
+        """Init, mask and picture for an IP adapter, as Preprocess takes them."""
+        return self.init_image, self.mask_image, self.ip_adapter_image
 
 
 class JobResult(Frozen):
@@ -199,13 +214,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PreparedImages:
-    """Preprocess -> Generator: both of the asked size.
+    """Preprocess -> Generator; init and mask are of the asked size.
 
-    init: RGB. mask: 8-bit grey with only 0 (keep) and 255 (repaint).
+    init: RGB; none: there is only a picture for an IP adapter. mask: 8-bit grey with only 0 (keep)
+    and 255 (repaint). ip_adapter: RGB, of any size.
     """
 
-    init: Picture
+    init: Picture | None = None
     mask: Picture | None = None
+    ip_adapter: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True)

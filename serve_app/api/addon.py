@@ -1,4 +1,4 @@
-"""LoRAs, VAE and embeddings of a request: looked up in the catalogue, never used as a path.
+"""Add-ons that a request names: looked up in the catalogue, never used as a path.
 
 Source: api-reference 5.1 and 5.6. A comma list of ids, strengths in the same order; one strength
 counts for all LoRAs, a shorter list is filled up with 1.
@@ -6,19 +6,25 @@ counts for all LoRAs, a shorter list is filled up with 1.
 
 from serve_app.api.schemas import GenerationBody, field_message
 from serve_app.models import AddOnType, Catalogue, ModelEntry
-from serve_app.types import LoraUse
+from serve_app.types import IpAdapterUse, LoraUse
 
-__all__ = ["ids", "loras", "problems"]
+__all__ = ["ids", "ip_adapter", "loras", "problems"]
 
-_NOUNS: dict[AddOnType, str] = {"lora": "LoRA", "vae": "VAE", "embedding": "embedding"}
+_NOUNS: dict[AddOnType, str] = {
+    "lora": "LoRA",
+    "vae": "VAE",
+    "embedding": "embedding",
+    "ip_adapter": "IP adapter",
+}
+_IP_ADAPTER_SCALE = 0.6  # what documented replies show
 _MAX_NAMED = 16  # of one type in one request; each LoRA costs memory and time at every switch
 _MAX_SHOWN = 96  # characters of an id that a message repeats; no id of a catalogue is longer
 
 
 def ids(body: GenerationBody) -> tuple[str, ...]:
     """All ids that a request names, as they came."""
-    vaes = () if body.vae is None else (body.vae,)
-    return (*body.lora_model, *vaes, *body.embeddings_model)
+    single = tuple(id_ for id_ in (body.vae, body.ip_adapter_id) if id_ is not None)
+    return (*body.lora_model, *body.embeddings_model, *single)
 
 
 def problems(body: GenerationBody, entry: ModelEntry, catalogue: Catalogue) -> dict[str, list[str]]:
@@ -27,6 +33,10 @@ def problems(body: GenerationBody, entry: ModelEntry, catalogue: Catalogue) -> d
         "lora_model": ("lora", body.lora_model),
         "vae": ("vae", () if body.vae is None else (body.vae,)),
         "embeddings_model": ("embedding", body.embeddings_model),
+        "ip_adapter_id": (
+            "ip_adapter",
+            () if body.ip_adapter_id is None else (body.ip_adapter_id,),
+        ),
     }
     found = {
         field: _id_problems(field, add_on_type, ids, entry, catalogue)
@@ -35,7 +45,25 @@ def problems(body: GenerationBody, entry: ModelEntry, catalogue: Catalogue) -> d
     if body.lora_model and len(body.lora_strength) > len(body.lora_model):
         text = "has more values than lora_model has ids"
         found["lora_strength"] = [field_message("lora_strength", text)]
+    if not found["ip_adapter_id"]:
+        found |= _picture_problems(body)
     return {field: texts for field, texts in found.items() if texts}
+
+
+def _picture_problems(body: GenerationBody) -> dict[str, list[str]]:
+    """An IP adapter needs a picture, and a picture needs an IP adapter."""
+    if (body.ip_adapter_id is None) == (not body.ip_adapter_image):
+        return {}
+    missing = "ip_adapter_image" if body.ip_adapter_id else "ip_adapter_id"
+    return {missing: [field_message(missing, "field is required")]}
+
+
+def ip_adapter(body: GenerationBody) -> IpAdapterUse | None:
+    """Pair the IP adapter with its scale."""
+    if body.ip_adapter_id is None:
+        return None
+    scale = body.ip_adapter_scale
+    return IpAdapterUse(id=body.ip_adapter_id, scale=_IP_ADAPTER_SCALE if scale is None else scale)
 
 
 def loras(body: GenerationBody) -> tuple[LoraUse, ...]:

@@ -45,13 +45,15 @@ async def build(
     if problems:
         raise errors.InvalidFields(problems)
     spec = _spec(body, kind, entry, http)
-    given = {field: text for field, text in _pictures(body, kind).items() if text is not None}
+    pictures = _pictures(body, kind) | {"ip_adapter_image": body.ip_adapter_image}
+    given = {field: text for field, text in pictures.items() if text}
     kept = await asyncio.gather(*(service.keep_input(*item) for item in given.items()))
     sources = dict(zip(given, kept, strict=True))
     return JobRequest(
         spec=spec,
         init_image=sources.get("init_image"),
         mask_image=sources.get("mask_image"),
+        ip_adapter_image=sources.get("ip_adapter_image"),
         safety=body.safety_checker_type if body.safety_checker else None,
         output=service.reserve_output(spec.samples, body.base64, body.temp),
         api=call.api,
@@ -110,6 +112,7 @@ def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig)
         loras=addon.loras(body),
         vae=body.vae,
         embeddings=body.embeddings_model,
+        ip_adapter=addon.ip_adapter(body),
         foreign=prompt if body.multi_lingual else "",
         expand=body.enhance_prompt and entry.enhancement.styles,
         upscale=body.upscale,
@@ -154,7 +157,10 @@ def _echo(body: GenerationBody, kind: Kind) -> dict[str, JsonValue]:
         "instant_response": body.instant_response,
         "lora_strength": ",".join(f"{value:g}" for value in body.lora_strength) or 1,
     }
-    for field, text in _pictures(body, kind).items():
+    pictures = _pictures(body, kind)
+    if body.ip_adapter_image:
+        pictures |= {"ip_adapter_image": body.ip_adapter_image}
+    for field, text in pictures.items():
         is_link = text is not None and len(text) <= _MAX_ECHO and "://" in text
         echo[field] = text if is_link else ""
     return echo

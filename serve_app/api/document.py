@@ -63,6 +63,9 @@ _TEXT2IMG: Schema = {
     "seed": None,
     "guidance_scale": 7.5,
     "scheduler": "UniPCMultistepScheduler",
+    "ip_adapter_id": None,
+    "ip_adapter_scale": 0.6,
+    "ip_adapter_image": None,
     "webhook": None,
     "track_id": None,
 }

@@ -80,6 +80,9 @@ def _request_values(job: Job) -> dict[str, JsonValue]:
         "lora": ",".join(lora.id for lora in spec.loras) or None,
         "lora_strength": echo.get("lora_strength", 1),
         "embeddings": ",".join(spec.embeddings) or None,
+        "ip_adapter_id": spec.ip_adapter.id if spec.ip_adapter else None,
+        "ip_adapter_scale": spec.ip_adapter.scale if spec.ip_adapter else _IP_ADAPTER_SCALE,
+        "ip_adapter_image": echo.get("ip_adapter_image"),
         "clip_skip": spec.clip_skip,
         "multi_lingual": _yes_no(spec.foreign),
         "highres_fix": _yes_no(spec.highres_fix),
@@ -101,9 +104,6 @@ def _fixed_values() -> dict[str, JsonValue]:
         "full_url": "no",
         "watermark": "no",
         "outdir": "out",
-        "ip_adapter_id": None,
-        "ip_adapter_scale": _IP_ADAPTER_SCALE,
-        "ip_adapter_image": None,
     }
 
 

@@ -27,7 +27,12 @@ _UNSERVED = {
     "/api/v5/controlnet": "controlnet",
     "/api/v6/images/controlnet": "controlnet",
 }
-_CATEGORIES = {"lora": "lora", "vae": "vae", "embedding": "embeddings"}  # spelt as clients know
+_CATEGORIES = {  # spelt as clients know
+    "lora": "lora",
+    "vae": "vae",
+    "embedding": "embeddings",
+    "ip_adapter": "ip_adapter",
+}
 _NUM_LISTED = 17  # the documented reply leaves out the last one, LCMScheduler
 
 Endpoint = Callable[[Request], Awaitable[Response]]

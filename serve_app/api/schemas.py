@@ -198,8 +198,10 @@ class GenerationBody(WireModel):
         Field(None, description="Given back to the webhook.")
     )
     ip_adapter_id: Id = Field(None, description="IP adapter of the catalogue.")
-    ip_adapter_scale: Annotated[Number, _between(0, 1)] = Field(None, description="0 to 1.")
-    ip_adapter_image: Image = Field(None, description="Picture for the IP adapter.")
+    ip_adapter_scale: Annotated[Number, _between(0, 1)] = Field(
+        None, description="How strongly its picture acts, 0 to 1; 0.6 when absent."
+    )
+    ip_adapter_image: Image = Field(None, description="Picture that it shows the model; needed.")
     instant_response: Flag = Field(False, description="yes: answer at once, fetch later.")
     exclusive: Flag = Field(
         False, description="yes: share no computation with other requests. An extension."

@@ -22,14 +22,6 @@ def reasons(
             body.multi_lingual and not can_translate,
             "Translation is not served here.",
         ),
-        "ip_adapter_id": (
-            body.ip_adapter_id is not None,
-            "No IP adapter of this id is in the catalogue.",
-        ),
-        "ip_adapter_image": (
-            body.ip_adapter_image is not None,
-            "IP adapters are not served here.",
-        ),
         **_of_unets(body, entry),
     }
     if kind is not Kind.TEXT2IMG:
@@ -47,4 +39,5 @@ def _of_unets(body: GenerationBody, entry: ModelEntry) -> dict[str, tuple[bool, 
     return {
         "panorama": (body.panorama, reason),
         "self_attention": (body.self_attention, reason),
+        "ip_adapter_id": (body.ip_adapter_id is not None, reason),
     }

@@ -37,6 +37,12 @@ class ImagesConfig(Section):
     max_bytes: int = Field(default=20 * 1024**2, ge=1024, description="bytes of one encoded file")
     max_pixels: int = Field(default=32_000_000, ge=4096, description="width x height of one file")
     max_side_px: int = Field(default=8192, ge=64, description="pixels of the longer side")
+    ip_adapter_side_px: int = Field(
+        default=1024,
+        ge=64,
+        description="pixels; the picture for an IP adapter is made smaller where its longer side "
+        "is above it; image encoders look at 224 to 336",
+    )
     decode_threads: int = Field(
         default=2, ge=1, le=64, description="files decoded at a time per Preprocess replica"
     )

@@ -1,4 +1,4 @@
-"""Makes the init picture and the mask that a Generator wants from the files of a client."""
+"""Makes the pictures that a Generator wants from the files of a client."""
 
 from PIL import Image
 
@@ -6,9 +6,9 @@ from serve_app import errors
 from serve_app.config import ImagesConfig
 from serve_app.images.codec import encode
 from serve_app.images.decode import decode, to_mask, to_rgb
-from serve_app.types import PreparedImages
+from serve_app.types import Picture, PreparedImages
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "prepare_ip_picture"]
 
 _THRESHOLD = 128  # of 255; at and above it a pixel is repainted
 # Pillow shrinks large pictures in two steps, the first one cheap; 3 leaves no visible trace.
@@ -45,6 +45,18 @@ def prepare(
         message = "The mask_image repaints nothing: the part to repaint must be white."
         raise errors.InvalidImage("mask_image", message)
     return PreparedImages(init=encode(picture), mask=encode(binary))
+
+
+def prepare_ip_picture(data: bytes, config: ImagesConfig) -> Picture:
+    """Decode the picture for an IP adapter; only a large one is made smaller. Blocks.
+
+    Raises:
+        errors.InvalidImage: the file cannot be read or is too large.
+    """
+    side = config.ip_adapter_side_px
+    picture = to_rgb(decode("ip_adapter_image", data, config, side))
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+    return encode(picture)
 
 
 def _resize(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:

@@ -25,7 +25,7 @@ class CatalogueError(ValueError):
 class Catalogue:
     """Immutable mapping of model id to entry, with the add-ons that fit them.
 
-    An id names one thing only, be it a model, a LoRA, a VAE or an embedding.
+    An id names one thing only, be it a model or an add-on.
     """
 
     def __init__(self, entries: Iterable[ModelEntry], add_ons: Iterable[AddOn] = ()) -> None:
@@ -100,7 +100,7 @@ class Catalogue:
 
     @property
     def add_ons(self) -> tuple[AddOn, ...]:
-        """All LoRAs, VAEs and embeddings."""
+        """All LoRAs, VAEs, embeddings and IP adapters."""
         return tuple(self._add_ons.values())
 
     def add_ons_of(self, model_id: str) -> tuple[AddOn, ...]:

@@ -157,17 +157,18 @@ class ModelEntry(_Files):
         return self
 
 
-AddOnType = Literal["lora", "vae", "embedding"]
+AddOnType = Literal["lora", "vae", "embedding", "ip_adapter"]
 
 
 class AddOn(_Files):
-    """One LoRA, VAE or embedding that requests may name; a file with a `type` is one."""
+    """One LoRA, VAE, embedding or IP adapter for requests; a file with a `type` is one."""
 
     type: AddOnType
     name: str = Field(default="", description="for people")
     description: str = Field(default="", description="for people")
     source: Source = Field(
-        description="safetensors file, for a VAE also a diffusers folder; or where on a hub it is"
+        description="safetensors file, for a VAE also a diffusers folder, for an IP adapter a "
+        "folder with its image encoder; or where on a hub it is"
     )
     models: tuple[ModelId, ...] = Field(default=(), description="models that it fits; none: all")
     trigger: str | None = Field(

@@ -1,4 +1,4 @@
-"""`AddOns`: the LoRAs, VAEs and embeddings that requests to one model may name.
+"""`AddOns`: the LoRAs, VAEs, embeddings and IP adapters that requests to one model may name.
 
 Each is looked up, brought onto this node and judged when a request names it. So one that is added
 at run time works at once, a bad one fails the requests that name it and nobody else, and a local
@@ -24,6 +24,7 @@ _NOUNS: dict[AddOnType, tuple[str, str]] = {  # with the field of requests
     "lora": ("LoRA", "lora_model"),
     "vae": ("VAE", "vae"),
     "embedding": ("embedding", "embeddings_model"),
+    "ip_adapter": ("IP adapter", "ip_adapter_id"),
 }
 
 
@@ -42,6 +43,7 @@ class NamedAll:
     loras: dict[str, Named] = field(default_factory=dict)
     vae: Named | None = None
     embeddings: dict[str, Named] = field(default_factory=dict)
+    ip_adapter: Named | None = None
 
 
 class AddOns:
@@ -72,10 +74,12 @@ class AddOns:
             errors.InvalidRequest: an add-on that the catalogue does not have for this model.
             errors.WeightsRefused: its files cannot be had or may not be loaded.
         """
+        adapter = spec.ip_adapter
         return NamedAll(
             loras={use.id: self._get(use.id, "lora") for use in spec.loras},
             vae=None if spec.vae is None else self._get(spec.vae, "vae"),
             embeddings={name: self._get(name, "embedding") for name in spec.embeddings},
+            ip_adapter=None if adapter is None else self._get(adapter.id, "ip_adapter"),
         )
 
     def _get(self, add_on_id: str, add_on_type: AddOnType) -> Named:

@@ -12,7 +12,6 @@ from serve_app.engine.lane import Lane
 from serve_app.pipelines.embeddings import Embeddings
 from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import Family, accepted, by_name
-from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.schedulers import Schedulers
 from serve_app.pipelines.standin import Run, denoiser_stand_in, stand_in, vae_stand_in
 from serve_app.pipelines.vaes import Vae, Vaes
@@ -128,20 +127,25 @@ def _text_encoder_stand_in(encoder: nn.Module) -> nn.Module:
 
 
 def denoiser_lane(
-    base: DiffusionPipeline, family: Family, config: EngineConfig, perturbation: Perturbation
+    base: DiffusionPipeline,
+    family: Family,
+    config: EngineConfig,
+    reading: Callable[[Run], Run],
 ) -> Lane:
     """Make the lane of a pipeline's denoiser, compiled if the settings say so.
 
     Only the lane calls what was compiled; stand-ins are copies of the module as it is.
+
+    reading: takes arguments out that are not the module's own.
     """
     module = getattr(base, family.denoiser)
     if config.channels_last and family.denoiser == "unet":
         module.to(memory_format=torch.channels_last)
     if config.compile == "off":
-        run = perturbation.reading(by_name(module, family.names[0]))
+        run = reading(by_name(module, family.names[0]))
         return Lane("denoiser", run, family.shared)
     compiled = torch.compile(module, mode=config.compile, dynamic=False)
-    run = perturbation.reading(by_name(compiled, family.names[0]))
+    run = reading(by_name(compiled, family.names[0]))
     if config.compile == "reduce-overhead":
         run = _copied(run)
     return Lane("denoiser", run, family.shared, buckets=config.row_buckets)

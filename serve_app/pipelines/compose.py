@@ -13,7 +13,17 @@ from PIL import Image, ImageFilter
 from serve_app import errors
 from serve_app.types import GenerationSpec, Kind, Picture, PreparedImages
 
-__all__ = ["Box", "Canvas", "Pixels", "crop_box", "encode", "enlarge", "open_canvas", "paste"]
+__all__ = [
+    "Box",
+    "Canvas",
+    "Pixels",
+    "crop_box",
+    "encode",
+    "enlarge",
+    "open_canvas",
+    "open_ip_picture",
+    "paste",
+]
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # left, top, right, bottom; the latter two exclusive, pixels
@@ -44,7 +54,7 @@ def open_canvas(
     """
     if spec.kind is Kind.TEXT2IMG:
         return None
-    if images is None:
+    if images is None or images.init is None:
         raise errors.InvalidRequest("init_image", "The init_image field is required.")
     init = _decode(images.init, spec, "init_image").convert("RGB")
     frame = (0, 0, spec.width, spec.height)
@@ -58,14 +68,33 @@ def open_canvas(
     return Canvas(init, mask, box)
 
 
+def open_ip_picture(spec: GenerationSpec, images: PreparedImages | None) -> Image.Image | None:
+    """Decode the picture for a job's IP adapter; None where it names none.
+
+    Raises:
+        errors.InvalidRequest: there is no picture.
+    """
+    if spec.ip_adapter is None:
+        return None
+    if images is None or images.ip_adapter is None:
+        text = "The ip_adapter_image field is required."
+        raise errors.InvalidRequest("ip_adapter_image", text)
+    return _read(images.ip_adapter, "ip_adapter_image").convert("RGB")
+
+
 def _decode(picture: Picture, spec: GenerationSpec, field: str) -> Image.Image:
+    image = _read(picture, field)
+    if image.size != (spec.width, spec.height):
+        raise errors.InvalidImage(field, "The picture does not have the size asked for.")
+    return image
+
+
+def _read(picture: Picture, field: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(picture.data))
         image.load()
     except (OSError, ValueError) as exc:
         raise errors.InvalidImage(field, "The picture could not be read.") from exc
-    if image.size != (spec.width, spec.height):
-        raise errors.InvalidImage(field, "The picture does not have the size asked for.")
     return image
 
 

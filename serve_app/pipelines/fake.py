@@ -8,7 +8,7 @@ import numpy as np
 
 from serve_app import errors
 from serve_app.engine.metrics import Counters, EngineSnapshot
-from serve_app.pipelines.compose import Canvas, encode, enlarge, open_canvas, paste
+from serve_app.pipelines.compose import Canvas, encode, enlarge, open_canvas, open_ip_picture, paste
 from serve_app.pipelines.specs import check_kind, ran_effects, sample_specs
 from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
 
@@ -47,6 +47,10 @@ class FakePainter:
         began = time.monotonic()
         check_kind(spec, self._kinds)
         canvas = open_canvas(spec, images, self._native_px, padding_px=32)
+        example = open_ip_picture(spec, images)
+        mark = self._mark
+        if example is not None:
+            mark += hashlib.sha256(example.tobytes()).hexdigest()
         try:
             for step in range(spec.steps):
                 self._progress[job_id] = step / spec.steps
@@ -57,7 +61,7 @@ class FakePainter:
                     raise errors.ReplicaLost("the painter is closed")
         finally:
             self._progress.pop(job_id, None)
-        pictures = tuple(_picture(one, canvas, self._mark) for one in sample_specs(spec))
+        pictures = tuple(_picture(one, canvas, mark) for one in sample_specs(spec))
         self._counters.succeed(time.monotonic(), len(pictures))
         return Pictures(
             pictures=pictures,

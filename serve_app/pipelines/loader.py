@@ -16,6 +16,7 @@ from serve_app.pipelines.embeddings import Embeddings
 from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import family_of
 from serve_app.pipelines.guidance import Perturbation
+from serve_app.pipelines.ipadapters import IpAdapters
 from serve_app.pipelines.schedulers import Schedulers
 from serve_app.pipelines.soundness import check_complete, settle
 from serve_app.pipelines.vaes import Vaes
@@ -43,15 +44,19 @@ def load_checkpoint(entry: ModelEntry, config: EngineConfig) -> Checkpoint:
     for name, component in base.components.items():
         if isinstance(component, torch.nn.Module):
             settle(name, component, device)
-    perturbation = Perturbation(getattr(base, family.denoiser), is_compiled=config.compile != "off")
+    denoiser, is_compiled = getattr(base, family.denoiser), config.compile != "off"
+    perturbation = Perturbation(denoiser, is_compiled=is_compiled)
+    ip_adapters = IpAdapters(denoiser, is_compiled=is_compiled)
     return Checkpoint(
         base=base,
         family=family,
         pipelines={kind: on_device(cls, device) for kind, cls in family.pipelines.items()},
-        denoiser=denoiser_lane(base, family, config, perturbation),
+        denoiser=denoiser_lane(
+            base, family, config, lambda run: ip_adapters.reading(perturbation.reading(run))
+        ),
         schedulers=Schedulers(base.scheduler),
         vaes=Vaes(base.vae, config),
-        variants=Variants(base, family, config.tomesd_ratio, perturbation),
+        variants=Variants(base, family, config.tomesd_ratio, perturbation, ip_adapters),
         embeddings=Embeddings(base),
         texts=TextCache(config.text_cache),
         native_px=entry.native_size_px,

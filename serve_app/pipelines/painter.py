@@ -24,9 +24,18 @@ from serve_app.models import ModelEntry
 from serve_app.pipelines.addons import AddOns
 from serve_app.pipelines.capkey import cap_file
 from serve_app.pipelines.checkpoint import Checkpoint
-from serve_app.pipelines.compose import Canvas, Pixels, encode, enlarge, open_canvas, paste
+from serve_app.pipelines.compose import (
+    Canvas,
+    Pixels,
+    encode,
+    enlarge,
+    open_canvas,
+    open_ip_picture,
+    paste,
+)
+from serve_app.pipelines.ipadapters import PicturePrompt
 from serve_app.pipelines.rewrite import rewriter_of
-from serve_app.pipelines.specs import check_kind, ran_effects, sample_specs
+from serve_app.pipelines.specs import check_kind, named_add_ons, ran_effects, sample_specs
 from serve_app.pipelines.vaes import Vae
 from serve_app.pipelines.variants import Variant
 from serve_app.pipelines.work import Painting, Sample
@@ -148,7 +157,7 @@ class WeavePainter:
 
     async def _add(self, spec: GenerationSpec) -> "_Added":
         """Bring what the request adds to the checkpoint; most add nothing and wait for nobody."""
-        if spec.loras or spec.vae or spec.embeddings:
+        if named_add_ons(spec):
             return await self._off_loop(self._loads, self._chosen, spec)
         return self._chosen(spec)
 
@@ -156,7 +165,7 @@ class WeavePainter:
         checkpoint = self._checkpoint
         named = self._add_ons.of(spec)
         spec, tokens = checkpoint.embeddings.apply(spec, named.embeddings)
-        variant = checkpoint.variants.of(spec, named.loras)
+        variant = checkpoint.variants.of(spec, named)
         return _Added(spec, tokens, variant, checkpoint.vaes.get(named.vae))
 
     def _prepare(
@@ -167,11 +176,18 @@ class WeavePainter:
         canvas = open_canvas(spec, images, native_px, self._config.crop_padding_px)
         if spec.panorama and self._checkpoint.family.denoiser != "unet":
             raise errors.InvalidRequest("panorama", "The model cannot paint through windows")
+        prompt = _picture_prompt(added, images)
         clip_skip = min(spec.clip_skip, self._checkpoint.max_clip_skip)
         spec = spec.model_copy(update={"clip_skip": clip_skip})
-        return canvas, [self._request(added, one, canvas) for one in sample_specs(spec)]
+        return canvas, [self._request(added, one, canvas, prompt) for one in sample_specs(spec)]
 
-    def _request(self, added: "_Added", spec: GenerationSpec, canvas: Canvas | None) -> Request:
+    def _request(
+        self,
+        added: "_Added",
+        spec: GenerationSpec,
+        canvas: Canvas | None,
+        prompt: PicturePrompt | None = None,
+    ) -> Request:
         size = canvas.size if canvas else (spec.height, spec.width)
         body = Sample(
             checkpoint=self._checkpoint,
@@ -183,6 +199,7 @@ class WeavePainter:
             progress=Progress(),
             vae=added.vae,
             tokens=added.tokens,
+            prompt=prompt,
         )
         # The shape of a UNet's sample says its size; packed samples of transformers do not.
         key = None if self._checkpoint.family.denoiser == "unet" else size
@@ -230,6 +247,15 @@ class _Added:
     tokens: tuple[str, ...]
     variant: Variant
     vae: Vae
+
+
+def _picture_prompt(added: _Added, images: PreparedImages | None) -> PicturePrompt | None:
+    """Encode the picture for the job's IP adapter: once for all samples, off the engine thread."""
+    adapter, use = added.variant.ip_adapter, added.spec.ip_adapter
+    picture = open_ip_picture(added.spec, images)
+    if adapter is None or use is None or picture is None:
+        return None
+    return adapter.prompt(picture, use.scale)
 
 
 def _progress(request: Request) -> Progress:

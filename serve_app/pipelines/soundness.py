@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 from transformers import PreTrainedModel
 
-__all__ = ["check_complete", "check_files", "settle"]
+__all__ = ["check_complete", "check_files", "check_module", "settle"]
 
 
 def check_files(source: Path) -> None:
@@ -36,22 +36,26 @@ def check_finite(part: str, module: nn.Module) -> None:
 
 
 def check_complete(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """Raise ValueError when a model of transformers has weights that are in no file.
+    """Raise ValueError when a model of transformers has weights that are in no file."""
+    for part, module in pipeline.components.items():
+        if isinstance(module, PreTrainedModel):
+            check_module(part, module, folder / part)
+
+
+def check_module(part: str, module: PreTrainedModel, folder: Path) -> None:
+    """Raise ValueError when weights of this model are in no file of its folder.
 
     transformers draws what is missing at random, and says so in its log only; diffusers refuses.
     Names in files differ from those in memory, between versions too, so shapes are compared.
     """
-    for part, module in pipeline.components.items():
-        if not isinstance(module, PreTrainedModel):
-            continue
-        whole = folder / part / "model.safetensors"
-        files = [whole] if whole.exists() else sorted((folder / part).glob("model-*.safetensors"))
-        if not files:
-            continue  # pickles, where they are allowed
-        missing = Counter(tuple(weight.shape) for weight in module.parameters())
-        missing.subtract(shape for file in files for shape in _shapes(file))
-        if absent := [shape for shape, count in missing.items() if count > 0]:
-            raise ValueError(f"{part}: no tensor for weights of shape {absent[0]}")
+    whole = folder / "model.safetensors"
+    files = [whole] if whole.exists() else sorted(folder.glob("model-*.safetensors"))
+    if not files:
+        return  # pickles, where they are allowed
+    missing = Counter(tuple(weight.shape) for weight in module.parameters())
+    missing.subtract(shape for file in files for shape in _shapes(file))
+    if absent := [shape for shape, count in missing.items() if count > 0]:
+        raise ValueError(f"{part}: no tensor for weights of shape {absent[0]}")
 
 
 def detach_from_files(module: nn.Module) -> None:

@@ -30,9 +30,10 @@ def check_kind(spec: GenerationSpec, kinds: tuple[Kind, ...]) -> None:
 
 
 def named_add_ons(spec: GenerationSpec) -> tuple[str, ...]:
-    """Ids of the LoRAs, the VAE and the embeddings that a request names."""
+    """Ids of the LoRAs, the VAE, the embeddings and the IP adapter that a request names."""
     vaes = () if spec.vae is None else (spec.vae,)
-    return (*(use.id for use in spec.loras), *vaes, *spec.embeddings)
+    adapters = () if spec.ip_adapter is None else (spec.ip_adapter.id,)
+    return (*(use.id for use in spec.loras), *vaes, *spec.embeddings, *adapters)
 
 
 def sample_specs(spec: GenerationSpec) -> list[GenerationSpec]:

@@ -1,10 +1,10 @@
-"""The state that requests share: LoRAs, token merging, self-attention guidance of the modules.
+"""The state that requests share: LoRAs, IP adapter, token merging, self-attention guidance.
 
 A variant names such a state. The engine applies it, on its own thread, before it starts a request
 that needs it or runs its forwards; the planner serves variants in turns, since switching is dear.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
@@ -16,9 +16,10 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 from serve_app import errors
-from serve_app.pipelines.addons import Named
+from serve_app.pipelines.addons import Named, NamedAll
 from serve_app.pipelines.families import Family
 from serve_app.pipelines.guidance import Perturbation
+from serve_app.pipelines.ipadapters import IpAdapter, IpAdapters
 from serve_app.types import GenerationSpec
 
 __all__ = ["Variant", "Variants"]
@@ -31,6 +32,7 @@ class Variant:
     loras: tuple[tuple[str, float], ...] = ()
     merges_tokens: bool = False
     perturbs: bool = False
+    ip_adapter: IpAdapter | None = None
 
 
 class Variants:
@@ -41,6 +43,7 @@ class Variants:
         family: of the pipeline; only UNets can merge tokens.
         tomesd_ratio: share of the tokens that is merged.
         perturbation: of the denoiser's self-attention.
+        ip_adapters: of the denoiser.
     """
 
     def __init__(
@@ -49,24 +52,27 @@ class Variants:
         family: Family,
         tomesd_ratio: float,
         perturbation: Perturbation,
+        ip_adapters: IpAdapters,
     ) -> None:
         self._base = base
         self._denoiser = getattr(base, family.denoiser)
         self._can_merge = family.denoiser == "unet"
         self._ratio = tomesd_ratio
         self._perturbation = perturbation
+        self._ip_adapters = ip_adapters
         self._lock = Lock()
         self._adapters: dict[str, str] = {}  # by key
         self._read: dict[str, dict[str, torch.Tensor]] = {}  # by adapter, until it is loaded
         self._loaded: set[str] = set()
         self._bad: dict[str, str] = {}  # why not, by adapter
 
-    def of(self, spec: GenerationSpec, loras: Mapping[str, Named]) -> Variant:
-        """Name the variant that a request needs, and read its LoRA files. Off the engine thread.
+    def of(self, spec: GenerationSpec, named: NamedAll) -> Variant:
+        """Name the variant that a request needs, and read its files. Off the engine thread.
 
         Raises:
-            errors.InvalidRequest: self-attention guidance of a denoiser without layers for it.
-            errors.GenerationFailed: a file cannot be read.
+            errors.InvalidRequest: the denoiser has no layers for what it asks.
+            errors.GenerationFailed: a file cannot be read, or an IP adapter does not fit;
+                `errors.OutOfMemory` where there is no room for it.
         """
         if spec.self_attention and not self._perturbation.is_possible:
             text = "The model has no layers that self-attention guidance acts on"
@@ -76,10 +82,11 @@ class Variants:
             strengths[use.id] = strengths.get(use.id, 0.0) + use.strength
         return Variant(
             loras=tuple(
-                (self._adapter(loras[name]), strengths[name]) for name in sorted(strengths)
+                (self._adapter(named.loras[name]), strengths[name]) for name in sorted(strengths)
             ),
             merges_tokens=spec.tomesd and self._can_merge,
             perturbs=spec.self_attention,
+            ip_adapter=self._ip_adapters.get(named.ip_adapter),
         )
 
     def activate(self, variant: Hashable) -> None:
@@ -100,6 +107,7 @@ class Variants:
             self._base.disable_lora()
         self._merge(variant.merges_tokens)
         self._perturbation.apply(variant.perturbs)
+        self._ip_adapters.apply(variant.ip_adapter)
 
     def _adapter(self, named: Named) -> str:
         with self._lock:

@@ -14,6 +14,7 @@ from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.embeds import remember_encoding, text_arguments
 from serve_app.pipelines.families import accepted
 from serve_app.pipelines.guidance import guided
+from serve_app.pipelines.ipadapters import PicturePrompt
 from serve_app.pipelines.panorama import windowed
 from serve_app.pipelines.specs import first_size, run_strength
 from serve_app.pipelines.standin import Run
@@ -47,6 +48,7 @@ class Sample:
     spec: with the seed of this sample. size: height and width that the model works at, pixels.
     scheduler: of this sample alone. variant: applied by the engine while it runs.
     vae: none: the checkpoint's own. tokens: of the embeddings that the spec's texts hold.
+    prompt: the picture for the variant's IP adapter.
     """
 
     checkpoint: Checkpoint
@@ -58,6 +60,7 @@ class Sample:
     progress: Progress
     vae: Vae | None = None
     tokens: tuple[str, ...] = ()
+    prompt: PicturePrompt | None = None
 
     def __call__(self) -> Painting:
         """Run the stock pipeline; twice for the highres fix, the second time on the first's."""
@@ -115,6 +118,8 @@ class Sample:
             )
         if self.spec.self_attention:
             run = guided(run, sample, shared, config.self_attention_scale)
+        if self.prompt is not None:
+            run = self.prompt.beside(run, sample)
         return run
 
     def _arguments(

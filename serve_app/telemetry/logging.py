@@ -20,7 +20,16 @@ __all__ = ["SECRET_FIELDS", "Carried", "carried", "carrying", "configure", "reda
 Carried = Mapping[str, str | int]
 
 SECRET_FIELDS = frozenset(
-    {"key", "authorization", "init_image", "mask_image", "webhook", "image", "base64_string"}
+    {
+        "key",
+        "authorization",
+        "init_image",
+        "mask_image",
+        "ip_adapter_image",
+        "webhook",
+        "image",
+        "base64_string",
+    }
 )
 _MASK = "***"
 _MAX_TEXT = 2000  # characters; a longer value is an input that slipped in, not a message

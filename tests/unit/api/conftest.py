@@ -72,6 +72,7 @@ ADD_ONS = [
     AddOn(id="only-inpaint", type="lora", source=Path("nowhere"), models=("inpaint-only",)),
     AddOn(id="kl-f8", type="vae", source=Path("nowhere")),
     AddOn(id="badhands", type="embedding", source=Path("nowhere"), trigger="bad-hands"),
+    AddOn(id="ip-adapter-plus_sd15", type="ip_adapter", source=Path("nowhere")),
 ]
 
 

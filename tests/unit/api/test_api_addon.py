@@ -65,6 +65,13 @@ async def test_meta_repeats_what_was_added(api, text_body):
             "lora_strength",
             "has more values than lora_model has ids",
         ),
+        ({"ip_adapter_id": "nope"}, "ip_adapter_id", "No IP adapter of the id nope is"),
+        ({"ip_adapter_image": "aGk="}, "ip_adapter_id", "ip adapter id field is required"),
+        (
+            {"ip_adapter_id": "ip-adapter-plus_sd15"},
+            "ip_adapter_image",
+            "ip adapter image field is required",
+        ),
         ({"lora_strength": "0.1,2.5"}, "lora_strength", "must be between -2 and 2"),
     ],
     ids=lambda value: None,
@@ -77,6 +84,22 @@ async def test_add_on_that_cannot_be_used_is_refused_by_its_field(
     assert list(reply["message"]) == [field]
     assert text in reply["message"][field][0]
     assert not service.jobs
+
+
+async def test_picture_and_scale_reach_the_ip_adapter_and_meta(api, text_body):
+    picture = "https://a.example/i.png"
+    body = text_body | {"ip_adapter_id": "ip-adapter-plus_sd15", "ip_adapter_image": picture}
+    assert (await api.last_request(TEXT2IMG, body)).spec.ip_adapter.scale == 0.6
+    meta = (await api.reply(TEXT2IMG, body | {"ip_adapter_scale": "0.25"}))["meta"]
+    assert meta["ip_adapter_id"] == "ip-adapter-plus_sd15"
+    assert (meta["ip_adapter_scale"], meta["ip_adapter_image"]) == (0.25, picture)
+
+
+async def test_inline_picture_for_an_ip_adapter_is_kept_and_not_repeated(api, text_body):
+    body = text_body | {"ip_adapter_id": "ip-adapter-plus_sd15", "ip_adapter_image": "aGk="}
+    request = await api.last_request(TEXT2IMG, body)
+    assert request.ip_adapter_image.stored_key
+    assert (await api.reply(TEXT2IMG, body))["meta"]["ip_adapter_image"] == ""
 
 
 async def test_every_unknown_id_is_named(api, text_body):

@@ -34,6 +34,7 @@ async def test_documented_inpaint_request_becomes_the_documented_job(api, inpain
         "loras": (),
         "vae": None,
         "embeddings": (),
+        "ip_adapter": None,
         "foreign": "",
         "expand": True,
         "upscale": 1,
@@ -189,7 +190,6 @@ async def test_webhook_and_track_id_reach_the_job(api, text_body):
     [
         ("multi_lingual", "yes"),
         ("ip_adapter_id", "ip-adapter_sd15"),
-        ("ip_adapter_image", "https://a.example/i.png"),
     ],
 )
 async def test_parameter_that_is_not_honoured_is_answered_with_a_reason(

@@ -31,9 +31,10 @@ async def test_model_list_shows_what_requests_may_add(api):
         ("only-inpaint", "lora", "model_loading"),
         ("kl-f8", "vae", "model_ready"),
         ("badhands", "embeddings", "model_ready"),
+        ("ip-adapter-plus_sd15", "ip_adapter", "model_ready"),
     ]
     assert (rows[5]["model_name"], rows[5]["description"]) == ("Yae", "pink")
-    assert rows[-1]["instance_prompt"] == "bad-hands"
+    assert rows[-2]["instance_prompt"] == "bad-hands"
 
 
 RELOAD_PATHS = ["/api/v4/dreambooth/model_reload", "/api/v6/images/model_reload"]

@@ -22,6 +22,10 @@ BASE = {
 }
 
 # Row of the table: kinds that have it, as the vendor sends it, and what becomes of it.
+ADAPTER = {
+    "ip_adapter_id": "ip-adapter-plus_sd15",
+    "ip_adapter_image": "https://a.b/c.png",
+}
 HONOURED = {
     "key": ("TIP", {"key": "k"}, lambda job: job.key_id == "open"),
     "model_id": ("TIP", {}, lambda job: job.spec.model_id == "your_model_id"),
@@ -98,9 +102,17 @@ HONOURED = {
     "temp": ("TIP", {"temp": "yes"}, lambda job: job.output.temp),
     "webhook": ("TIP", {"webhook": "https://a.b/c"}, lambda job: job.webhook == "https://a.b/c"),
     "track_id": ("TIP", {"track_id": 7}, lambda job: job.track_id == 7),
-    "ip_adapter_id": ("TIP", {"ip_adapter_id": None}, lambda job: True),
-    "ip_adapter_scale": ("TIP", {"ip_adapter_scale": 0.6}, lambda job: True),
-    "ip_adapter_image": ("TIP", {"ip_adapter_image": None}, lambda job: True),
+    "ip_adapter_id": ("TIP", ADAPTER, lambda job: job.spec.ip_adapter.id == "ip-adapter-plus_sd15"),
+    "ip_adapter_scale": (
+        "TIP",
+        ADAPTER | {"ip_adapter_scale": "0.4"},
+        lambda job: job.spec.ip_adapter.scale == 0.4,
+    ),
+    "ip_adapter_image": (
+        "TIP",
+        ADAPTER,
+        lambda job: job.ip_adapter_image.url == ADAPTER["ip_adapter_image"],
+    ),
     "instant_response": (
         "TIP",
         {"instant_response": "yes"},
@@ -138,7 +150,7 @@ REFUSED = {
     "track_id": ({"track_id": "x" * 5000}, "track_id"),
     "ip_adapter_id": ({"ip_adapter_id": "ip-adapter_sd15"}, "ip_adapter_id"),
     "ip_adapter_scale": ({"ip_adapter_scale": 2}, "ip_adapter_scale"),
-    "ip_adapter_image": ({"ip_adapter_image": "https://a.b/c.png"}, "ip_adapter_image"),
+    "ip_adapter_image": ({"ip_adapter_id": ADAPTER["ip_adapter_id"]}, "ip_adapter_image"),
 }
 DEFAULTS = {
     "negative_prompt": lambda job: job.spec.negative_prompt == "",
@@ -169,6 +181,8 @@ DEFAULTS = {
     "temp": lambda job: not job.output.temp,
     "webhook": lambda job: job.webhook is None,
     "track_id": lambda job: job.track_id is None,
+    "ip_adapter_id": lambda job: job.spec.ip_adapter is None,
+    "ip_adapter_image": lambda job: job.ip_adapter_image is None,
     "instant_response": lambda job: job.echo["instant_response"] is False,
 }
 COERCED = {

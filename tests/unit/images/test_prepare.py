@@ -9,7 +9,7 @@ from PIL import Image
 from serve_app import errors
 from serve_app.config import ImagesConfig
 from serve_app.images.codec import to_image
-from serve_app.images.prepare import prepare
+from serve_app.images.prepare import prepare, prepare_ip_picture
 
 CONFIG = ImagesConfig()
 
@@ -101,3 +101,17 @@ def test_one_pixel_pictures_are_stretched():
     images = prepare(file(Image.new("RGB", (1, 1), "red")), left_half(2, 1), 64, 64, CONFIG)
     assert to_image(images.init).getcolors() == [(4096, (255, 0, 0))]
     assert 0.3 < (np.asarray(to_image(images.mask)) == 255).mean() < 0.7
+
+
+def test_picture_for_an_ip_adapter_keeps_its_aspect():
+    config = ImagesConfig(ip_adapter_side_px=64)
+    small = prepare_ip_picture(photo(48, 32), config)
+    large = prepare_ip_picture(photo(96, 24), config)
+    assert (small.width, small.height) == (48, 32)
+    assert (large.width, large.height) == (64, 16)
+
+
+def test_bad_picture_for_an_ip_adapter_is_named():
+    with pytest.raises(errors.InvalidImage) as caught:
+        prepare_ip_picture(b"no picture", CONFIG)
+    assert caught.value.field == "ip_adapter_image"

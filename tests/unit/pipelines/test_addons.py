@@ -8,10 +8,15 @@ from serve_app import errors
 from serve_app.config import CatalogueConfig
 from serve_app.models import AddOn
 from serve_app.pipelines.addons import AddOns
-from serve_app.types import LoraUse
+from serve_app.types import IpAdapterUse, LoraUse
 from tests.builders import spec
 
-FIELDS = {"lora": "lora_model", "vae": "vae", "embedding": "embeddings_model"}
+FIELDS = {
+    "lora": "lora_model",
+    "vae": "vae",
+    "embedding": "embeddings_model",
+    "ip_adapter": "ip_adapter_id",
+}
 
 
 @pytest.fixture
@@ -35,6 +40,7 @@ def naming(add_on_id, add_on_type):
         "lora": {"loras": (LoraUse(id=add_on_id, strength=1),)},
         "vae": {"vae": add_on_id},
         "embedding": {"embeddings": (add_on_id,)},
+        "ip_adapter": {"ip_adapter": IpAdapterUse(id=add_on_id, scale=1)},
     }
     return spec(**use[add_on_type])
 
@@ -47,7 +53,8 @@ def test_add_on_is_known_as_soon_as_the_catalogue_has_it(add_ons, known, file, a
     assert refusal.value.field == FIELDS[add_on_type]
     known["ink", add_on_type] = AddOn(id="ink", type=add_on_type, source=file)
     named = add_ons.of(request)
-    (found,) = filter(None, [named.vae, *named.loras.values(), *named.embeddings.values()])
+    single = (named.vae, named.ip_adapter)
+    (found,) = filter(None, [*single, *named.loras.values(), *named.embeddings.values()])
     assert found.entry.path == file
 
 
