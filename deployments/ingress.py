@@ -1,6 +1,7 @@
 """Ingress: the HTTP side. Builds the FastAPI app over the service and drives accepted jobs."""
 
 import asyncio
+from functools import partial
 
 import structlog
 from ray import serve
@@ -12,7 +13,7 @@ from deployments.clients import GraphClient, Stages
 from serve_app.api import create_api
 from serve_app.api.admin import Admin
 from serve_app.api.webhook import WebhookWriter
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, EngineConfig
 from serve_app.config.bind import check_bind
 from serve_app.jobs import Driver, open_job_store
 from serve_app.jobs.keys import SqlKeyStore
@@ -21,10 +22,12 @@ from serve_app.jobs.outbox import SqlOutbox
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.registry import Registry
 from serve_app.models.reload import Reloads
+from serve_app.pipelines.cost import denoiser_work
 from serve_app.service import GenerationService, Stores
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks
 from serve_app.telemetry import logging
+from serve_app.types import GenerationSpec
 
 __all__ = ["Ingress"]
 
@@ -49,14 +52,15 @@ class Ingress:
         await graph.models.look()
         files = open_store(config.storage, config.data_dir)
         writer = WebhookWriter(FileLinks(files, config.storage).make)
-        self._driver = Driver(self._jobs, graph, config.jobs, writer.write)
-        self._driver.start()
         database = self._jobs.database
-        stores = Stores(self._jobs, files, SqlKeyStore(database), SqlOutbox(database))
         self._models = SqlModelStore(database)
+        view = CatalogueView(catalogue, self._models, config.root_dir)
+        work = partial(_work, view, config.engine)
+        self._driver = Driver(self._jobs, graph, config.jobs, writer.write, work)
+        self._driver.start()
+        stores = Stores(self._jobs, files, SqlKeyStore(database), SqlOutbox(database))
         self._reloads = Reloads(self._models, graph.reconcile, config.reload)
         self._catalogue = catalogue
-        view = CatalogueView(catalogue, self._models, config.root_dir)
         rounds = (view.run, graph.models.run)
         self._rounds = [asyncio.create_task(run(config.catalogue.refresh_s)) for run in rounds]
         self._service = GenerationService(stores, view, self._driver, graph, self._reloads, config)
@@ -78,3 +82,10 @@ class Ingress:
             task.cancel()
         await self._driver.close()
         await self._jobs.close()
+
+
+def _work(view: CatalogueView, config: EngineConfig, spec: GenerationSpec) -> float:
+    """Count what a job asks of the denoiser; its model may be gone by now."""
+    is_known = spec.model_id in view.now
+    native_px = view.now.get(spec.model_id).native_size_px if is_known else spec.height
+    return denoiser_work(spec, native_px, config)

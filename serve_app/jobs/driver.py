@@ -20,7 +20,7 @@ import structlog
 
 from serve_app import errors
 from serve_app.config import JobsConfig
-from serve_app.jobs.eta import EtaModel
+from serve_app.jobs.eta import EtaModel, Work, plain_work
 from serve_app.jobs.graph import Graph
 from serve_app.jobs.protocol import JobStore, Lease
 from serve_app.jobs.watch import Watch
@@ -43,10 +43,15 @@ class Driver:
     """Drives up to `jobs.max_driven` jobs at a time on the running event loop."""
 
     def __init__(
-        self, store: JobStore, graph: Graph, config: JobsConfig, webhook_body: WebhookBody
+        self,
+        store: JobStore,
+        graph: Graph,
+        config: JobsConfig,
+        webhook_body: WebhookBody,
+        work: Work = plain_work,
     ) -> None:
         self.owner = f"driver-{uuid.uuid4()}"
-        self.eta = EtaModel(config.first_eta_s, config.max_driven)
+        self.eta = EtaModel(config.first_eta_s, config.max_driven, work)
         self._store = store
         self._graph = graph
         self._config = config

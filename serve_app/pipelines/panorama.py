@@ -15,20 +15,10 @@ from collections.abc import Iterator
 import torch
 
 from serve_app.engine.stacking import stack
+from serve_app.pipelines.specs import window_starts
 from serve_app.pipelines.standin import Run
 
-__all__ = ["starts", "windowed"]
-
-
-def starts(length: int, window: int, overlap: float) -> list[int]:
-    """Place windows along a side; all in latent cells.
-
-    overlap: share of a window that the next one covers too; the last one ends at the edge.
-    """
-    if length <= window:
-        return [0]
-    stride = max(1, round(window * (1 - overlap)))
-    return [*range(0, length - window, stride), length - window]
+__all__ = ["windowed"]
 
 
 def windowed(
@@ -44,7 +34,8 @@ def windowed(
         wide = arguments[sample]
         assert isinstance(wide, torch.Tensor), "the sample is a tensor"
         rows, _, height, width = wide.shape
-        boxes = itertools.product(starts(height, window, overlap), starts(width, window, overlap))
+        tops, lefts = (window_starts(side, window, overlap) for side in (height, width))
+        boxes = itertools.product(tops, lefts)
         total: torch.Tensor | None = None
         times = torch.zeros_like(wide[:1, :1])
         for batch in _batched(boxes, at_once):

@@ -3,6 +3,7 @@
 They load as real ones do and need no download: for tests and for a first try.
 """
 
+import math
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ def write_random_ip_adapter(
 
 
 def _draw(shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.randn(shape) * shape[-1] ** -0.5
+    return torch.randn(shape) / math.sqrt(shape[-1])
 
 
 def _encoder() -> CLIPVisionModelWithProjection:

@@ -14,6 +14,7 @@ __all__ = [
     "ran_effects",
     "run_strength",
     "sample_specs",
+    "window_starts",
 ]
 
 _FIRST_GRID_PX = 64  # so that first passes of different sizes have few different ones
@@ -68,6 +69,17 @@ def first_size(spec: GenerationSpec, native_px: int) -> tuple[int, int] | None:
         for side in (spec.height, spec.width)
     )
     return (height, width) if height * width < spec.height * spec.width else None
+
+
+def window_starts(length: int, window: int, overlap: float) -> list[int]:
+    """Place the windows of a panorama along a side; all in latent cells, or all in pixels.
+
+    overlap: share of a window that the next one covers too; the last one ends at the edge.
+    """
+    if length <= window:
+        return [0]
+    stride = max(1, round(window * (1 - overlap)))
+    return [*range(0, length - window, stride), length - window]
 
 
 def ran_effects(spec: GenerationSpec, native_px: int) -> dict[str, JsonValue]:

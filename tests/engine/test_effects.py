@@ -22,8 +22,7 @@ from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
-from serve_app.pipelines.panorama import starts
-from serve_app.pipelines.specs import first_size
+from serve_app.pipelines.specs import first_size, window_starts
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind, Pictures
 
@@ -205,7 +204,7 @@ def test_panorama_differs_from_a_wide_picture_and_shares_forwards(
 def test_windows_cover_a_side(
     length: int, window: int, overlap: float, expected: list[int]
 ) -> None:
-    assert starts(length, window, overlap) == expected
+    assert window_starts(length, window, overlap) == expected
 
 
 @pytest.mark.parametrize(

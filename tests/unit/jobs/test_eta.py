@@ -2,22 +2,26 @@
 
 import pytest
 
-from serve_app.jobs.eta import EtaModel
+from serve_app.jobs.eta import EtaModel, plain_work
 from tests.builders import spec
 
 
+def model(work=plain_work):
+    return EtaModel(first_eta_s=10, slots=4, work=work)
+
+
 def test_eta_before_any_measure_is_the_setting():
-    assert EtaModel(first_eta_s=10, slots=4).estimate_s(spec(), num_ahead=0) == 10
+    assert model().estimate_s(spec(), num_ahead=0) == 10
 
 
 def test_eta_scales_with_the_work():
-    eta = EtaModel(first_eta_s=10, slots=4)
+    eta = model()
     eta.observe(spec(steps=10), 2.0)
     assert eta.estimate_s(spec(steps=30, samples=2), num_ahead=0) == pytest.approx(12.0)
 
 
 def test_eta_follows_a_change():
-    eta = EtaModel(first_eta_s=10, slots=4)
+    eta = model()
     eta.observe(spec(), 1.0)
     for _ in range(30):
         eta.observe(spec(), 3.0)
@@ -25,24 +29,42 @@ def test_eta_follows_a_change():
 
 
 def test_eta_of_a_running_job_shrinks():
-    eta = EtaModel(first_eta_s=10, slots=4)
+    eta = model()
     assert eta.estimate_s(spec(), num_ahead=0, progress=0.75) == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize(("num_ahead", "expected_s"), [(3, 10), (7, 20), (11, 30)])
 def test_eta_counts_only_jobs_that_wait_for_a_place(num_ahead, expected_s):
-    assert EtaModel(first_eta_s=10, slots=4).estimate_s(spec(), num_ahead) == expected_s
+    assert model().estimate_s(spec(), num_ahead) == expected_s
 
 
 def test_eta_of_models_is_separate():
-    eta = EtaModel(first_eta_s=10, slots=4)
+    eta = model()
     eta.observe(spec(model_id="a"), 1.0)
     assert eta.estimate_s(spec(model_id="b"), num_ahead=0) == 10
 
 
 def test_wait_grows_with_the_open_jobs_and_the_average_run():
-    eta = EtaModel(first_eta_s=10, slots=4)
+    eta = model()
     assert [eta.wait_s(num_open) for num_open in (0, 3, 4, 7)] == [0, 0, 2.5, 10]
     for _ in range(60):
         eta.observe(spec(), 2.0)
     assert eta.wait_s(7) == pytest.approx(2.0, rel=0.01)
+
+
+def test_eta_goes_by_the_work_that_is_counted():
+    eta = model(work=lambda job: 7.0 if job.panorama else 1.0)
+    eta.observe(spec(), 2.0)
+    assert eta.estimate_s(spec(panorama=True), num_ahead=0) == pytest.approx(14.0)
+    eta.observe(spec(panorama=True), 14.0)
+    assert eta.estimate_s(spec(), num_ahead=0) == pytest.approx(2.0)
+
+
+def test_eta_learns_what_enlarging_takes_beside_the_painting():
+    eta = model()
+    eta.observe(spec(), 2.0)
+    for upscale, seconds in ((2, 5.0), (3, 10.0)):  # a second for each added picture's worth
+        eta.observe(spec(upscale=upscale), seconds)
+        assert eta.estimate_s(spec(upscale=upscale), num_ahead=0) == pytest.approx(seconds)
+    assert eta.estimate_s(spec(), num_ahead=0) == pytest.approx(2.0)
+    assert eta.estimate_s(spec(upscale=2, samples=2), num_ahead=0) == pytest.approx(10.0)
