@@ -124,7 +124,8 @@ class EngineConfig(Section):
     translator: Path | None = Field(
         default=None,
         description="folder of a transformers model, many languages to English, safetensors; each "
-        "process that paints loads it, on the CPU; none: `multi_lingual` is refused",
+        "process that paints loads it, on the CPU; one of the Marian family needs the extra "
+        "`dreamserve[translation]`; none: `multi_lingual` is refused",
     )
     expander: Path | None = Field(
         default=None,

@@ -42,9 +42,7 @@ class _Model:
     def __init__(
         self, cls: type[AutoModelForCausalLM | AutoModelForSeq2SeqLM], folder: Path
     ) -> None:
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True
-        )
+        self.tokenizer = _tokenizer(folder)
         self._model: PreTrainedModel = cls.from_pretrained(
             folder, local_files_only=True, use_safetensors=True
         ).eval()
@@ -77,6 +75,20 @@ class _Model:
                 pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
             )
             return str(self.tokenizer.decode(written[0, skip:], skip_special_tokens=True))
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load a tokenizer.
+
+    Raises:
+        ImportError: it is of a kind, such as Marian's, that needs a package which is not here.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except ImportError as exc:
+        reason = " ".join(str(exc).split(".")[0].split())
+        text = f"{reason}. For engine.translator: pip install 'dreamserve[translation]'"
+        raise ImportError(text) from exc
 
 
 class Rewriter:

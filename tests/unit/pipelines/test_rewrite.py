@@ -1,5 +1,7 @@
 """Translation and expansion of prompts, by tiny models with random weights."""
 
+import io
+import json
 from pathlib import Path
 
 import pytest
@@ -8,10 +10,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
+    AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
     GPT2Config,
     GPT2LMHeadModel,
+    MarianConfig,
+    MarianMTModel,
     PreTrainedTokenizerFast,
 )
 
@@ -51,6 +56,32 @@ def translator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     BartForConditionalGeneration(config).save_pretrained(folder)
     save_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def marian(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A translator of the kind that is published most, with the pieces of one sentence."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = tmp_path_factory.mktemp("marian")
+    pieces = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["eine Katze", "a cat"]), model_writer=pieces, vocab_size=13,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, pad_piece="<pad>", minloglevel=9,
+    )  # fmt: skip
+    for name in ("source.spm", "target.spm"):
+        (folder / name).write_bytes(pieces.getvalue())
+    read = sentencepiece.SentencePieceProcessor(model_proto=pieces.getvalue())
+    vocabulary = {read.id_to_piece(number): number for number in range(read.vocab_size())}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "MarianTokenizer"}')
+    config = MarianConfig(
+        vocab_size=len(vocabulary), d_model=16, encoder_layers=1, decoder_layers=1,
+        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16,
+        decoder_ffn_dim=16, max_position_embeddings=32, pad_token_id=0, eos_token_id=1,
+        decoder_start_token_id=0, forced_eos_token_id=1,
+    )  # fmt: skip
+    MarianMTModel(config).save_pretrained(folder)
     return folder
 
 
@@ -129,3 +160,23 @@ async def test_painter_tells_the_prompt_that_ran(tmp_path: Path, expander: Path)
     painter.close()
     assert str(result.ran["prompt"]).startswith("a red cat, 8K ")
     assert "prompt" not in plain.ran
+
+
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
+def test_translator_of_the_marian_family_translates(marian):
+    rewriter = rewriter_of(marian, None, 8)
+    written = rewriter.apply(spec(prompt="eine Katze, red", foreign="eine Katze"))
+    assert written.prompt.endswith(", red")
+    assert "Katze" not in written.prompt
+
+
+def test_start_names_the_package_that_a_translator_lacks(tmp_path, monkeypatch):
+    def refuse(*_args, **_options):
+        raise ImportError("\nMarianTokenizer requires the SentencePiece library. Check out")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", refuse)
+    rewriter_of.cache_clear()
+    with pytest.raises(
+        ImportError, match=r"SentencePiece.*pip install 'dreamserve\[translation\]'"
+    ):
+        rewriter_of(tmp_path, None, 8)
