@@ -1,0 +1,52 @@
+"""Preprocess by itself: which pictures it makes of which sources."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from deployments.preprocess import Preprocess
+from deployments.stage import StageFailure
+from serve_app.config import ImagesConfig, LoggingConfig, StorageConfig
+from serve_app.images.codec import to_image
+from serve_app.storage import open_store
+from serve_app.types import ImageSource
+
+
+@pytest.fixture
+async def sources(tmp_path):
+    """Three stored pictures, by the field that brought them; the last is no picture."""
+    files = open_store(StorageConfig(), tmp_path)
+    kept = {}
+    for field, colour in (("init_image", "red"), ("mask_image", "white"), ("ip_adapter_image", "")):
+        buffer = io.BytesIO()
+        if colour:
+            Image.new("RGB", (60, 40), colour).save(buffer, "PNG")
+        await files.put(f"inputs/{field}", buffer.getvalue(), "image/png")
+        kept[field] = ImageSource(field=field, stored_key=f"inputs/{field}")
+    return kept
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    images = ImagesConfig(ip_adapter_side_px=64)
+    return Preprocess(images, StorageConfig(), tmp_path, LoggingConfig()).prepare
+
+
+async def test_each_source_has_its_place(prepare, sources):
+    init, mask, _ = sources.values()
+    images = await prepare(16, 24, init, mask, init)
+    assert to_image(images.init).size == to_image(images.mask).size == (24, 16)
+    assert to_image(images.ip_adapter).size == (60, 40)
+
+
+async def test_picture_for_an_ip_adapter_can_come_alone(prepare, sources):
+    images = await prepare(16, 24, None, None, sources["init_image"])
+    assert (images.init, images.mask) == (None, None)
+    assert to_image(images.ip_adapter).getpixel((0, 0)) == (255, 0, 0)
+
+
+async def test_bad_picture_is_named_by_its_field(prepare, sources):
+    failure = await prepare(16, 24, None, None, sources["ip_adapter_image"])
+    assert isinstance(failure, StageFailure)
+    assert failure.error.field == "ip_adapter_image"
