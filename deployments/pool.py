@@ -36,6 +36,7 @@ class Pool:
         self._shelf = ResidentShelf(lambda: self._view.now, store, self._replica_id, config)
         self._cache = ModelCache(self._shelf, config.pool)
         self._pool_instruments = Instruments(metrics.POOL)
+        self._host_instruments = Instruments(metrics.HOST)
         self._engine_instruments = Instruments(metrics.ENGINE)
         self._refused = Instruments((metrics.RELOAD_FAILURES,))  # levels would outlast the models
 
@@ -92,6 +93,7 @@ class Pool:
         for model_id in self._shelf.outdated():
             self._cache.retire(model_id)
         self._pool_instruments.report(self._cache.snapshot(), {})
+        self._host_instruments.report(self._shelf.host_snapshot(), {})
         for model_id, resident in residents.items():
             self._engine_instruments.report(resident.snapshot(), {"model_id": model_id})
             self._refused.report(resident.state(), {"model_id": model_id})

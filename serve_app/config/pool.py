@@ -20,6 +20,12 @@ class PoolConfig(Section):
         description="bytes of weights in memory at a time; leave room on the device for the "
         "activations of the models that paint",
     )
+    host_memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="bytes of CPU memory per replica for copies of weights, from which a model "
+        "that left the device comes back without its files being read; 0: none",
+    )
     max_loads: int = Field(default=1, ge=1, description="models loaded at a time per replica")
     max_calls_per_model: int = Field(
         default=64,

@@ -1,5 +1,9 @@
-"""Loads weights from disk into a stock pipeline. Blocks; needs no network."""
+"""Loads weights from disk, or a copy in CPU memory, into a stock pipeline.
 
+Blocks; needs no network.
+"""
+
+import copy
 import json
 from pathlib import Path
 
@@ -11,11 +15,13 @@ from transformers.utils import logging as transformers_logging
 
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
+from serve_app.models.footprint import weight_bytes
 from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, on_device
 from serve_app.pipelines.embeddings import Embeddings
 from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import family_of
 from serve_app.pipelines.guidance import Perturbation
+from serve_app.pipelines.host import HostCopies
 from serve_app.pipelines.ipadapters import IpAdapters
 from serve_app.pipelines.schedulers import Schedulers
 from serve_app.pipelines.soundness import check_complete, settle
@@ -25,8 +31,14 @@ from serve_app.pipelines.variants import Variants
 __all__ = ["load_checkpoint"]
 
 
-def load_checkpoint(entry: ModelEntry, config: EngineConfig) -> Checkpoint:
+def load_checkpoint(
+    entry: ModelEntry, config: EngineConfig, host: HostCopies | None = None, key: str = ""
+) -> Checkpoint:
     """Load a model of the catalogue onto the device.
+
+    Args:
+        host: where copies are kept.
+        key: of the weights there.
 
     Raises:
         OSError: no such file, or it is no checkpoint.
@@ -35,15 +47,11 @@ def load_checkpoint(entry: ModelEntry, config: EngineConfig) -> Checkpoint:
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # warnings quote prompts, which must not reach a log
-    base = _load(entry)
+    device = _device(config.device)
+    base = _on_device(entry, device, host, key)
     family = family_of(base)
     if family.upcasts_vae and base.dtype is torch.float16 and base.vae.config.force_upcast:
         base.vae.to(torch.float32)  # its activations overflow in float16
-    device = _device(config.device)
-    base.to(device)
-    for name, component in base.components.items():
-        if isinstance(component, torch.nn.Module):
-            settle(name, component, device)
     denoiser, is_compiled = getattr(base, family.denoiser), config.compile != "off"
     perturbation = Perturbation(denoiser, is_compiled=is_compiled)
     ip_adapters = IpAdapters(denoiser, is_compiled=is_compiled)
@@ -70,7 +78,38 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _load(entry: ModelEntry) -> DiffusionPipeline:
+def _on_device(
+    entry: ModelEntry, device: torch.device, host: HostCopies | None, key: str
+) -> DiffusionPipeline:
+    """Duplicate the copy in CPU memory, made now if there is room, or else read the files."""
+    if host is None or not host.fits(weight_bytes(entry)):
+        return _settled(_read(entry).to(device))
+    return _duplicate(host.get(key, lambda: _settled(_read(entry))), device)
+
+
+def _settled(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+    for name, module in _modules(pipeline).items():
+        settle(name, module, pipeline.device)
+    return pipeline
+
+
+def _duplicate(pipeline: DiffusionPipeline, device: torch.device) -> DiffusionPipeline:
+    """Copy a pipeline with its weights on another device; no second copy is made on the CPU."""
+    moved: dict[int, object] = {}  # what `deepcopy` takes as copied already
+    for part in _modules(pipeline).values():
+        for weight in part.parameters():
+            copied = weight.detach().to(device, copy=True)
+            moved[id(weight)] = torch.nn.Parameter(copied, requires_grad=False)
+        moved |= {id(buffer): buffer.to(device, copy=True) for buffer in part.buffers()}
+    return copy.deepcopy(pipeline, moved)
+
+
+def _modules(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
+    parts = pipeline.components.items()
+    return {name: part for name, part in parts if isinstance(part, torch.nn.Module)}
+
+
+def _read(entry: ModelEntry) -> DiffusionPipeline:
     """Load the pipeline class that the folder, or the folder beside a single file, names."""
     is_folder = entry.path.is_dir()
     folder = entry.path if is_folder else entry.base_config

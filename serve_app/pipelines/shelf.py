@@ -7,6 +7,7 @@ from serve_app.config import AppConfig
 from serve_app.models import AddOn, AddOnType, Catalogue, ModelEntry
 from serve_app.models.footprint import weight_bytes
 from serve_app.models.protocol import ModelStore
+from serve_app.pipelines.host import HostCopies, HostSnapshot
 from serve_app.pipelines.reporter import Reporter
 from serve_app.pipelines.resident import Resident
 from serve_app.pipelines.weights import CatalogueWeights
@@ -35,6 +36,7 @@ class ResidentShelf:
         self._store = store
         self._replica_id = replica_id
         self._config = config
+        self._host = HostCopies(config.pool.host_memory_bytes)
         self._rounds: dict[str, asyncio.Task[None]] = {}
         self._weights: dict[str, CatalogueWeights] = {}
         self._entries: dict[str, ModelEntry] = {}  # as they were when the models were loaded
@@ -47,7 +49,9 @@ class ResidentShelf:
     async def load(self, key: str) -> Resident:
         """Load the weights that are wanted and start the engine; see the protocol."""
         entry, config = self._catalogue().get(key), self._config
-        weights = CatalogueWeights(entry, self._find_add_on, config.catalogue, config.engine)
+        weights = CatalogueWeights(
+            entry, self._find_add_on, config.catalogue, config.engine, self._host
+        )
         reporter = Reporter(key, self._replica_id, self._store, config.reload)
         resident = Resident(key, reporter, weights, config.reload)
         await resident.start()
@@ -59,6 +63,10 @@ class ResidentShelf:
         """Models here whose entries have changed or gone since they were loaded."""
         now = {entry.id: entry for entry in self._catalogue()}
         return [key for key, entry in self._entries.items() if now.get(key) != entry]
+
+    def host_snapshot(self) -> HostSnapshot:
+        """Count the copies in CPU memory."""
+        return self._host.snapshot()
 
     def _find_add_on(self, add_on_id: str, add_on_type: AddOnType) -> AddOn | None:
         return self._catalogue().find_add_on(add_on_id, add_on_type)

@@ -17,6 +17,7 @@ from serve_app.models.protocol import Desired
 from serve_app.models.weights import digest, resolve
 from serve_app.pipelines.addons import AddOns, FindAddOn
 from serve_app.pipelines.fake import FakePainter
+from serve_app.pipelines.host import HostCopies
 
 __all__ = ["CatalogueWeights", "Found", "Held", "Weights", "make_painter"]
 
@@ -61,6 +62,7 @@ class CatalogueWeights:
         find: looks up what requests name as `loras`, `vae` and `embeddings`.
         catalogue: how weights are had.
         engine: what paints.
+        host: keeps copies in CPU memory; none: every load reads the files.
     """
 
     def __init__(
@@ -69,11 +71,13 @@ class CatalogueWeights:
         find: FindAddOn,
         catalogue: CatalogueConfig,
         engine: EngineConfig,
+        host: HostCopies | None = None,
     ) -> None:
         self._entry = entry
         self._add_ons = AddOns(entry.id, find, catalogue)
         self._catalogue = catalogue
         self._engine = engine
+        self._host = host
 
     def find(self, desired: Desired) -> Found:
         """Get the files onto this node and hash them; see the protocol.
@@ -109,19 +113,29 @@ class CatalogueWeights:
 
     def _load(self, entry: ModelEntry) -> Painter:
         before = _digest(entry)
-        painter = make_painter(entry, self._engine, self._add_ons, before)
-        if _digest(entry) != before:
-            painter.close()
-            raise errors.WeightsRefused(entry.id, "the files changed while they were loaded")
+        try:
+            painter = make_painter(entry, self._engine, self._add_ons, before, self._host)
+            if _digest(entry) != before:
+                painter.close()
+                raise errors.WeightsRefused(entry.id, "the files changed while they were loaded")
+        except Exception:
+            if self._host is not None:
+                self._host.forget(_copy_key(before, entry))
+            raise
         return painter
 
 
 def make_painter(
-    entry: ModelEntry, config: EngineConfig, add_ons: AddOns | None = None, mark: str = ""
+    entry: ModelEntry,
+    config: EngineConfig,
+    add_ons: AddOns | None = None,
+    mark: str = "",
+    host: HostCopies | None = None,
 ) -> Painter:
     """Load a resolved entry and start an engine. Blocks, perhaps for minutes.
 
     mark: of the weights; shows in the pictures of the fake painter.
+    host: keeps copies of marked weights in CPU memory.
 
     Raises:
         errors.GenerationFailed: the weights do not paint; `errors.OutOfMemory` where they do not
@@ -139,9 +153,15 @@ def make_painter(
     from serve_app.pipelines.painter import WeavePainter  # noqa: PLC0415
 
     try:
-        return WeavePainter(entry, config, load_checkpoint(entry, config), add_ons)
+        checkpoint = load_checkpoint(entry, config, host, _copy_key(mark, entry))
+        return WeavePainter(entry, config, checkpoint, add_ons)
     except (torch.OutOfMemoryError, MemoryError) as exc:
         raise errors.OutOfMemory(str(exc)) from exc
+
+
+def _copy_key(digest: str, entry: ModelEntry) -> str:
+    """Name what a copy in CPU memory depends on: the files, and the dtype they are read in."""
+    return f"{digest} {entry.dtype}"
 
 
 def _may_exist(entry: ModelEntry) -> bool:

@@ -124,6 +124,12 @@ POOL = (
     ),
 )
 
+HOST = (
+    Metric("dreamserve_host_held", Kind.GAUGE, "models copied in CPU memory", ()),
+    Metric("dreamserve_host_used_bytes", Kind.GAUGE, "CPU memory of these copies in bytes", ()),
+    Metric("dreamserve_host_hits_total", Kind.COUNTER, "loads that read no files", ()),
+)
+
 RELOAD_FAILURES = Metric(
     "dreamserve_model_reload_failures_total",
     Kind.COUNTER,
@@ -199,6 +205,6 @@ def markdown() -> str:
     rows = [
         f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or 'none'} "
         f"| {metric.meaning} |"
-        for metric in (*ENGINE, *RELOAD, *POOL, *JOBS, *WEBHOOKS)
+        for metric in (*ENGINE, *RELOAD, *POOL, *HOST, *JOBS, *WEBHOOKS)
     ]
     return _HEAD + "\n".join(rows) + "\n"
