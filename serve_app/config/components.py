@@ -118,6 +118,16 @@ class EngineConfig(Section):
         description="encoded input pictures kept, of half a byte per pixel; the samples of a job "
         "and jobs sent again encode their picture once, a tenth of the demo model's work",
     )
+    # Of all add-ons of a kind; the latest used stay, those of jobs at work whatever they take.
+    lora_bytes: int = Field(
+        default=2 * 1024**3, ge=0, description="bytes of LoRAs kept per model, as in their files"
+    )
+    vae_bytes: int = Field(
+        default=1024**3, ge=0, description="bytes of VAEs of requests kept per model"
+    )
+    ip_adapter_bytes: int = Field(
+        default=4 * 1024**3, ge=0, description="bytes of IP adapters with image encoders per model"
+    )
     tomesd_ratio: float = Field(
         default=0.5, ge=0, le=0.75, description="share of the tokens that `tomesd` merges"
     )

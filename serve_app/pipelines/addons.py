@@ -45,6 +45,12 @@ class NamedAll:
     embeddings: dict[str, Named] = field(default_factory=dict)
     ip_adapter: Named | None = None
 
+    @property
+    def large(self) -> tuple[str, ...]:
+        """Keys of what takes memory worth counting; an embedding takes kilobytes."""
+        named = (*self.loras.values(), self.vae, self.ip_adapter)
+        return tuple(one.key for one in named if one is not None)
+
 
 class AddOns:
     """Safe to call from several threads.

@@ -12,6 +12,7 @@ from serve_app.engine.lane import Lane
 from serve_app.pipelines.embeddings import Embeddings
 from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import Family, accepted, by_name
+from serve_app.pipelines.kept import Uses, num_bytes
 from serve_app.pipelines.schedulers import Schedulers
 from serve_app.pipelines.standin import Run, denoiser_stand_in, stand_in, vae_stand_in
 from serve_app.pipelines.vaes import Vae, Vaes
@@ -30,7 +31,8 @@ class Checkpoint:
     base: the stock pipeline that was loaded; never called, it holds the components.
     pipelines: the family's classes, for the device of the weights.
     vaes, embeddings: its own and those that requests named.
-    variants: what changes its modules. texts: text embeddings made lately.
+    variants: what changes its modules. uses: LoRAs and VAEs of the jobs at work.
+    texts: text embeddings made lately.
     native_px: side that it was trained at, pixels.
     """
 
@@ -42,6 +44,7 @@ class Checkpoint:
     vaes: Vaes
     variants: Variants
     embeddings: Embeddings
+    uses: Uses
     texts: TextCache
     native_px: int
     config: EngineConfig
@@ -67,9 +70,7 @@ class Checkpoint:
     def num_bytes(self) -> int:
         """Memory of the model's own weights; what requests named is small beside them."""
         parts = self.base.components.values()
-        modules = [part for part in parts if isinstance(part, nn.Module)]
-        tensors = (t for part in modules for t in (*part.parameters(), *part.buffers()))
-        return sum({id(tensor): tensor.nbytes for tensor in tensors}.values())
+        return num_bytes(*(part for part in parts if isinstance(part, nn.Module)))
 
     @property
     def native_cells(self) -> int:

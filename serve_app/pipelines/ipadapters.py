@@ -31,6 +31,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from serve_app import errors
 from serve_app.pipelines.addons import Named
+from serve_app.pipelines.kept import Kept, num_bytes
 from serve_app.pipelines.soundness import check_module, settle
 from serve_app.pipelines.standin import Run
 
@@ -70,6 +71,11 @@ class IpAdapter:
     keys: nn.ParameterList
     values: nn.ParameterList
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of all its weights."""
+        return num_bytes(self.encoder, self.projection, self.keys, self.values)
+
     @torch.no_grad()
     def prompt(self, picture: Image.Image, scale: float) -> PicturePrompt:
         """Make the tokens of a picture. Blocks; from any thread."""
@@ -91,14 +97,17 @@ class IpAdapters:
 
     Args:
         denoiser: of the checkpoint; only a UNet has layers that IP adapters are made for.
+        kept: adapters by key.
         is_compiled: its graph would not see the hooks, so nothing is possible.
     """
 
-    def __init__(self, denoiser: nn.Module, *, is_compiled: bool = False) -> None:
+    def __init__(
+        self, denoiser: nn.Module, kept: Kept[IpAdapter], *, is_compiled: bool = False
+    ) -> None:
         self._unet = denoiser if isinstance(denoiser, UNet2DConditionModel) else None
         self._layers = [] if self._unet is None or is_compiled else _text_layers(self._unet)
         self._lock = Lock()
-        self._loaded: dict[str, IpAdapter] = {}  # by key
+        self._loaded = kept
         self._hooks: list[RemovableHandle] = []
         self._prompts = _NO_PROMPTS
 
@@ -115,9 +124,11 @@ class IpAdapters:
             text = "The model has no layers that IP adapters act on"
             raise errors.InvalidRequest("ip_adapter_id", text)
         with self._lock:
-            if named.key not in self._loaded:
-                self._loaded[named.key] = self._load(named, self._unet)
-            return self._loaded[named.key]
+            adapter = self._loaded.get(named.key)
+            if adapter is None:
+                adapter = self._load(named, self._unet)
+                self._loaded.put(named.key, adapter, adapter.num_bytes)
+            return adapter
 
     def apply(self, adapter: IpAdapter | None) -> None:
         """Let the layers heed an adapter, or leave them as they were made."""

@@ -22,7 +22,8 @@ from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import family_of
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.host import HostCopies
-from serve_app.pipelines.ipadapters import IpAdapters
+from serve_app.pipelines.ipadapters import IpAdapter, IpAdapters
+from serve_app.pipelines.kept import Kept, Uses
 from serve_app.pipelines.schedulers import Schedulers
 from serve_app.pipelines.soundness import check_complete, settle
 from serve_app.pipelines.vaes import Vaes
@@ -54,7 +55,10 @@ def load_checkpoint(
         base.vae.to(torch.float32)  # its activations overflow in float16
     denoiser, is_compiled = getattr(base, family.denoiser), config.compile != "off"
     perturbation = Perturbation(denoiser, is_compiled=is_compiled)
-    ip_adapters = IpAdapters(denoiser, is_compiled=is_compiled)
+    uses = Uses()
+    loras: Kept[str] = Kept(config.lora_bytes, uses)
+    adapters: Kept[IpAdapter] = Kept(config.ip_adapter_bytes, uses)
+    ip_adapters = IpAdapters(denoiser, adapters, is_compiled=is_compiled)
     return Checkpoint(
         base=base,
         family=family,
@@ -63,8 +67,9 @@ def load_checkpoint(
             base, family, config, lambda run: ip_adapters.reading(perturbation.reading(run))
         ),
         schedulers=Schedulers(base.scheduler),
-        vaes=Vaes(base.vae, config),
-        variants=Variants(base, family, config.tomesd_ratio, perturbation, ip_adapters),
+        vaes=Vaes(base.vae, config, uses),
+        variants=Variants(base, family, config.tomesd_ratio, perturbation, ip_adapters, loras),
+        uses=uses,
         embeddings=Embeddings(base),
         texts=TextCache(config.text_cache),
         native_px=entry.native_size_px,

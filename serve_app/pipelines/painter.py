@@ -21,7 +21,7 @@ from serve_app.engine.engine import Engine
 from serve_app.engine.metrics import EngineSnapshot
 from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
-from serve_app.pipelines.addons import AddOns
+from serve_app.pipelines.addons import AddOns, NamedAll
 from serve_app.pipelines.capkey import cap_file
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import (
@@ -80,19 +80,21 @@ class WeavePainter:
         began = time.monotonic()
         check_kind(spec, self._entry.kinds)
         asked, spec = spec, await self._rewrite(spec)
-        added = await self._add(spec)
-        canvas, requests = await self._off_loop(self._pool, self._prepare, added, images)
-        self._progress[job_id] = [_progress(request) for request in requests]
-        try:
-            paintings = await self._run(requests)
-            pictures = await asyncio.gather(
-                *(
-                    self._off_loop(self._pool, self._finish, painting, canvas, spec)
-                    for painting in paintings
+        named = await self._bring(spec)
+        with self._checkpoint.uses.holding(named.large):
+            added = await self._add(spec, named)
+            canvas, requests = await self._off_loop(self._pool, self._prepare, added, images)
+            self._progress[job_id] = [_progress(request) for request in requests]
+            try:
+                paintings = await self._run(requests)
+                pictures = await asyncio.gather(
+                    *(
+                        self._off_loop(self._pool, self._finish, painting, canvas, spec)
+                        for painting in paintings
+                    )
                 )
-            )
-        finally:
-            self._progress.pop(job_id, None)
+            finally:
+                self._progress.pop(job_id, None)
         return Pictures(
             pictures=tuple(pictures),
             nsfw=(False,) * len(pictures),
@@ -142,7 +144,7 @@ class WeavePainter:
                 scheduler="DDIMScheduler",
                 seed=0,
             )
-            request = self._request(self._chosen(spec), spec, None)
+            request = self._request(self._chosen(spec, NamedAll()), spec, None)
             request.measures = True
             painting = self._engine.submit(request).result()
             assert isinstance(painting, Painting), "samples give paintings"
@@ -155,15 +157,20 @@ class WeavePainter:
             return await self._off_loop(self._loads, self._rewriter.apply, spec)
         return spec
 
-    async def _add(self, spec: GenerationSpec) -> "_Added":
-        """Bring what the request adds to the checkpoint; most add nothing and wait for nobody."""
+    async def _bring(self, spec: GenerationSpec) -> NamedAll:
+        """Have the files here that a request names; most name none and wait for nobody."""
         if named_add_ons(spec):
-            return await self._off_loop(self._loads, self._chosen, spec)
-        return self._chosen(spec)
+            return await self._off_loop(self._loads, self._add_ons.of, spec)
+        return NamedAll()
 
-    def _chosen(self, spec: GenerationSpec) -> "_Added":
+    async def _add(self, spec: GenerationSpec, named: NamedAll) -> "_Added":
+        """Load what a request names, unless it is loaded."""
+        if named == NamedAll():
+            return self._chosen(spec, named)
+        return await self._off_loop(self._loads, self._chosen, spec, named)
+
+    def _chosen(self, spec: GenerationSpec, named: NamedAll) -> "_Added":
         checkpoint = self._checkpoint
-        named = self._add_ons.of(spec)
         spec, tokens = checkpoint.embeddings.apply(spec, named.embeddings)
         variant = checkpoint.variants.of(spec, named)
         return _Added(spec, tokens, variant, checkpoint.vaes.get(named.vae))

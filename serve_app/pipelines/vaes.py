@@ -14,6 +14,7 @@ from serve_app.engine.lane import Lane
 from serve_app.pipelines.addons import Named
 from serve_app.pipelines.encodes import EncodeCache
 from serve_app.pipelines.families import by_name
+from serve_app.pipelines.kept import Kept, Uses, num_bytes
 from serve_app.pipelines.soundness import settle
 
 __all__ = ["Vae", "Vaes"]
@@ -29,13 +30,16 @@ class Vae:
 
 
 class Vaes:
-    """Loads a VAE when a request first names it. Safe to call from several threads."""
+    """Loads a VAE when a request names it and it is not there. Safe to call from several threads.
 
-    def __init__(self, own: AutoencoderKL, config: EngineConfig) -> None:
+    uses: VAEs of jobs at work, by key; others leave when `engine.vae_bytes` are taken.
+    """
+
+    def __init__(self, own: AutoencoderKL, config: EngineConfig, uses: Uses) -> None:
         self.own = _make(own, "", config)
         self._config = config
         self._lock = Lock()
-        self._loaded: dict[str, Vae] = {}  # by key
+        self._loaded: Kept[Vae] = Kept(config.vae_bytes, uses)
 
     def get(self, named: Named | None) -> Vae:
         """Give the VAE of a request; None: the checkpoint's own. Blocks while one is loaded.
@@ -46,11 +50,12 @@ class Vaes:
         if named is None:
             return self.own
         with self._lock:
-            if named.key not in self._loaded:
+            loaded = self._loaded.get(named.key)
+            if loaded is None:
                 module = self._load(named)
-                name = f"{named.entry.id} {len(self._loaded)}"  # a replaced file has the same id
-                self._loaded[named.key] = _make(module, name, self._config)
-            return self._loaded[named.key]
+                loaded = _make(module, named.entry.id, self._config)
+                self._loaded.put(named.key, loaded, num_bytes(module))
+            return loaded
 
     def _load(self, named: Named) -> AutoencoderKL:
         own = self.own.module

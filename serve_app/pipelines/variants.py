@@ -7,6 +7,7 @@ that needs it or runs its forwards; the planner serves variants in turns, since 
 from collections.abc import Hashable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from threading import Lock
 
 import safetensors
@@ -20,6 +21,7 @@ from serve_app.pipelines.addons import Named, NamedAll
 from serve_app.pipelines.families import Family
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.ipadapters import IpAdapter, IpAdapters
+from serve_app.pipelines.kept import Kept
 from serve_app.types import GenerationSpec
 
 __all__ = ["Variant", "Variants"]
@@ -44,6 +46,7 @@ class Variants:
         tomesd_ratio: share of the tokens that is merged.
         perturbation: of the denoiser's self-attention.
         ip_adapters: of the denoiser.
+        kept: LoRAs by key.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Variants:
         tomesd_ratio: float,
         perturbation: Perturbation,
         ip_adapters: IpAdapters,
+        kept: Kept[str],
     ) -> None:
         self._base = base
         self._denoiser = getattr(base, family.denoiser)
@@ -61,7 +65,9 @@ class Variants:
         self._perturbation = perturbation
         self._ip_adapters = ip_adapters
         self._lock = Lock()
-        self._adapters: dict[str, str] = {}  # by key
+        self._adapters = kept
+        self._numbers = count()  # a name is used once, so that no variant means another LoRA
+        self._leaving: list[str] = []
         self._read: dict[str, dict[str, torch.Tensor]] = {}  # by adapter, until it is loaded
         self._loaded: set[str] = set()
         self._bad: dict[str, str] = {}  # why not, by adapter
@@ -96,6 +102,8 @@ class Variants:
             errors.GenerationFailed: a LoRA that does not fit the checkpoint.
         """
         assert isinstance(variant, Variant), "requests carry what `of` gave them"
+        while self._leaving:
+            self._unload(self._leaving.pop())
         for adapter, _ in variant.loras:
             if adapter not in self._loaded:
                 self._load(adapter)
@@ -111,18 +119,23 @@ class Variants:
 
     def _adapter(self, named: Named) -> str:
         with self._lock:
-            if named.key not in self._adapters:
-                adapter = f"lora_{len(self._adapters)}"
+            adapter = self._adapters.get(named.key)
+            if adapter is None:
                 try:
-                    self._read[adapter] = load_file(named.entry.path)
+                    state = load_file(named.entry.path)
                 except (OSError, safetensors.SafetensorError) as exc:
                     raise errors.GenerationFailed(f"LoRA {named.entry.id}: {exc}") from exc
-                self._adapters[named.key] = adapter
-            return self._adapters[named.key]
+                adapter = f"lora_{next(self._numbers)}"
+                self._read[adapter] = state
+                size = sum(tensor.nbytes for tensor in state.values())
+                self._leaving.extend(self._adapters.put(named.key, adapter, size))
+            return adapter
 
     def _load(self, adapter: str) -> None:
         if adapter in self._bad:
             raise errors.GenerationFailed(self._bad[adapter])
+        if adapter not in self._read:
+            raise errors.GenerationFailed("its job was cancelled, and the LoRA has left since")
         try:
             self._base.load_lora_weights(self._read.pop(adapter), adapter_name=adapter)
         except Exception as exc:  # whatever diffusers and peft find wrong with the file
@@ -134,6 +147,13 @@ class Variants:
         for component in self._base.components.values():
             if isinstance(component, torch.nn.Module):
                 component.eval().requires_grad_(False)
+
+    def _unload(self, adapter: str) -> None:
+        if adapter in self._loaded:
+            self._base.delete_adapters(adapter)
+            self._loaded.discard(adapter)
+        self._read.pop(adapter, None)
+        self._bad.pop(adapter, None)
 
     def _merge(self, is_wanted: bool) -> None:
         """Patch or unpatch the UNet. Never at random: a neighbour would change the picture."""

@@ -189,7 +189,8 @@ def test_embedding_without_its_trigger_goes_to_the_end(
     painter: WeavePainter, make_spec: Callable[..., GenerationSpec]
 ) -> None:
     def apply(**changes: object) -> tuple[GenerationSpec, str]:
-        added = painter._chosen(make_spec(embeddings=("style",), **changes))
+        spec = make_spec(embeddings=("style",), **changes)
+        added = painter._chosen(spec, painter._add_ons.of(spec))
         return added.spec, added.tokens[0]
 
     spec, token = apply(prompt="a cat")
@@ -315,3 +316,55 @@ async def test_file_that_was_replaced_is_another_add_on_from_the_next_request_on
     add_ons.pop()
     assert np.abs(found[0] - found[1]).max() <= 1
     assert np.abs(found[0] - found[2]).max() > 8
+
+
+@pytest.fixture
+def stingy(folder: Callable[[str], Path], add_ons: Sequence[AddOn]) -> Iterator[WeavePainter]:
+    """A painter that keeps nothing but what is in use."""
+    entry = ModelEntry(
+        id="random", source=folder("attention"), kinds=tuple(Kind), native_size_px=64
+    )
+    config = EngineConfig(device="cpu", measure_rows=False, lora_bytes=0, vae_bytes=0)
+    known = AddOns(entry.id, finder(add_ons))
+    painter = WeavePainter(entry, config, load_checkpoint(entry, config), known)
+    yield painter
+    painter.close()
+
+
+def adapters(painter: WeavePainter) -> int:
+    return len(getattr(painter._checkpoint.base.unet, "peft_config", {}))
+
+
+async def test_loras_leave_for_others_and_come_back_the_same(
+    painter: WeavePainter, stingy: WeavePainter, make_spec: Callable[..., GenerationSpec]
+) -> None:
+    ink, gold = (
+        make_spec(loras=(LoraUse(id=name, strength=0.8),), seed=3) for name in ("ink", "v1.5-gold")
+    )
+    plain = make_spec(seed=3)
+    for spec in (ink, gold, plain, ink, gold):
+        made = await stingy.paint(1, spec, None)
+        assert np.abs(pixels(made) - pixels(await painter.paint(1, spec, None))).max() <= 1
+        assert adapters(stingy) <= 1
+
+
+async def test_loras_of_jobs_at_work_stay(
+    painter: WeavePainter, stingy: WeavePainter, make_spec: Callable[..., GenerationSpec]
+) -> None:
+    names = ("ink", "v1.5-gold") * 2
+    specs = [
+        make_spec(loras=(LoraUse(id=name, strength=0.8),), steps=6, seed=n)
+        for n, name in enumerate(names)
+    ]
+    woven = await asyncio.gather(*(stingy.paint(n, spec, None) for n, spec in enumerate(specs)))
+    for spec, made in zip(specs, woven, strict=True):
+        assert np.abs(pixels(made) - pixels(await painter.paint(1, spec, None))).max() <= 1
+
+
+async def test_vaes_leave_for_others(
+    stingy: WeavePainter, make_spec: Callable[..., GenerationSpec]
+) -> None:
+    loaded = stingy._checkpoint.vaes._loaded._things
+    for name in ("soft", "file", "soft"):
+        await stingy.paint(1, make_spec(vae=name), None)
+        assert len(loaded) == 1

@@ -24,6 +24,7 @@ from serve_app.pipelines.addons import AddOns, Named
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, encode
 from serve_app.pipelines.ipadapters import IpAdapters
+from serve_app.pipelines.kept import Kept, Uses
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
 from serve_app.pipelines.randomadapter import write_random_ip_adapter
@@ -309,7 +310,23 @@ async def test_adapter_that_does_not_fit_fails_its_job_alone(
 def test_denoiser_without_layers_for_it_refuses(
     known: dict[str, AddOn], make: Callable[[], torch.nn.Module]
 ) -> None:
-    adapters = IpAdapters(make(), is_compiled=True)
+    adapters = IpAdapters(make(), Kept(0, Uses()), is_compiled=True)
     with pytest.raises(errors.InvalidRequest) as caught:
         adapters.get(Named(known["face"], "key"))
     assert caught.value.field == "ip_adapter_id"
+
+
+async def test_adapters_leave_for_others_unless_they_are_at_work(
+    painter: WeavePainter, entry: ModelEntry, add_ons: AddOns, make_spec: MakeSpec
+) -> None:
+    config = CPU.model_copy(update={"ip_adapter_bytes": 0})
+    stingy = WeavePainter(entry, config, load_checkpoint(entry, config), add_ons)
+    specs = [make_spec(ip_adapter=use(name, 1.0), seed=3) for name in ("face", "style", "face")]
+    alone = [await stingy.paint(1, spec, inputs(3)) for spec in specs]
+    held = len(stingy._checkpoint.variants._ip_adapters._loaded._things)
+    woven = await asyncio.gather(*(stingy.paint(1, spec, inputs(3)) for spec in specs))
+    stingy.close()
+    assert held == 1
+    for spec, *made in zip(specs, woven, alone, strict=True):
+        expected = pixels(await painter.paint(1, spec, inputs(3)))
+        assert all(np.abs(pixels(one) - expected).max() <= 1 for one in made)
