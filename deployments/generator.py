@@ -6,6 +6,7 @@ import time
 from ray import serve
 
 from deployments.metrics import Instruments
+from deployments.rounds import check_rounds
 from deployments.stage import stage
 from serve_app.config import AppConfig
 from serve_app.jobs import open_job_store
@@ -37,7 +38,12 @@ class Generator:
         reporter = Reporter(entry.id, self._replica_id, store, config.reload)
         weights = CatalogueWeights(entry, find, config.catalogue, config.engine)
         self._resident = Resident(entry.id, reporter, weights, config.reload)
-        await self._resident.start()
+        self._rounds: list[asyncio.Task[None]] = []
+        try:
+            await self._resident.start()
+        except BaseException:  # Serve calls no destructor then
+            await self._close()
+            raise
         rounds = (self._view.run(config.catalogue.refresh_s), self._resident.run())
         self._rounds = [asyncio.create_task(part) for part in rounds]
         self._engine_instruments = Instruments(metrics.ENGINE)
@@ -77,15 +83,19 @@ class Generator:
         return self._workload.stats(self._resident.progress(), pace, time.monotonic())
 
     async def check_health(self) -> None:
-        """Raise when the engine is dead or stuck; Serve then replaces the replica.
+        """Raise when the engine is dead or stuck or a round has ended; Serve replaces the replica.
 
         Called every few seconds, which is also how often the metrics are worth reporting.
         """
         self._resident.check_health()
+        check_rounds(self._rounds)
         self._engine_instruments.report(self._resident.snapshot(), self._labels)
         self._reload_instruments.report(self._resident.state(), self._labels)
 
     async def __del__(self) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
         for task in self._rounds:
             task.cancel()
         await asyncio.to_thread(self._resident.close)

@@ -10,6 +10,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from deployments.clients import GraphClient, Stages
+from deployments.rounds import check_rounds
 from serve_app.api import create_api
 from serve_app.api.admin import Admin
 from serve_app.api.webhook import WebhookWriter
@@ -19,6 +20,7 @@ from serve_app.jobs import Driver, open_job_store
 from serve_app.jobs.keys import SqlKeyStore
 from serve_app.jobs.models import SqlModelStore
 from serve_app.jobs.outbox import SqlOutbox
+from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.registry import Registry
 from serve_app.models.reload import Reloads
@@ -70,12 +72,14 @@ class Ingress:
         config, key = self._config, self._config.auth.admin_key
         has_pool = self._catalogue.has_pool(config.pool)
         registry = Registry(self._catalogue, self._models, has_pool=has_pool)
-        operator = None if key is None else Admin(registry, self._reloads, key)
+        failures = RateLimiter(config.auth.admin_failures_per_minute)
+        operator = None if key is None else Admin(registry, self._reloads, key, failures)
         return create_api(self._service, config.http, config.jobs, operator)
 
     def check_health(self) -> None:
-        """Raise when nobody drives jobs here any more; Serve then replaces the replica."""
+        """Raise when a part that runs beside the calls has ended; Serve replaces the replica."""
         self._driver.check_health()
+        check_rounds(self._rounds)
 
     async def __del__(self) -> None:
         for task in self._rounds:

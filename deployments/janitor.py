@@ -5,6 +5,7 @@ import contextlib
 
 from deployments.clients import GraphClient, Stages
 from deployments.metrics import Instruments
+from deployments.rounds import check_rounds
 from serve_app import errors
 from serve_app.api.webhook import WebhookWriter
 from serve_app.config import AppConfig
@@ -46,9 +47,7 @@ class Janitor:
     async def check_health(self) -> None:
         """Raise when a part has died; report what is to be done while at it."""
         self._driver.check_health()
-        for task in self._rounds:
-            if task.done():
-                raise RuntimeError("a round of the janitor has ended")
+        check_rounds(self._rounds)
         with contextlib.suppress(errors.JobStoreUnavailable):
             counts = await self._jobs.count_open()
             self._open = dict.fromkeys(self._open, 0) | counts

@@ -7,6 +7,7 @@ import time
 from ray import serve
 
 from deployments.metrics import Instruments
+from deployments.rounds import check_rounds
 from deployments.stage import stage
 from serve_app.config import AppConfig
 from serve_app.jobs import open_job_store
@@ -85,8 +86,7 @@ class Pool:
 
     def check_health(self) -> None:
         """Raise when an engine is dead or stuck; Serve then replaces the replica."""
-        if self._refresh.done():
-            raise RuntimeError("nobody follows the catalogue any more")
+        check_rounds([self._refresh])
         residents = self._cache.items()
         for resident in residents.values():
             resident.check_health()

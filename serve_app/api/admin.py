@@ -18,6 +18,7 @@ from serve_app import errors
 from serve_app.api import body
 from serve_app.api.body import Fields
 from serve_app.config import HttpConfig
+from serve_app.jobs.rate import RateLimiter
 from serve_app.models.entry import AddOn, Entry, read_entry
 from serve_app.models.registry import Registry
 from serve_app.models.reload import Reloads, ReloadState, read_revision
@@ -27,22 +28,27 @@ __all__ = ["Admin", "router"]
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """What operators may do, and the key that says who is one."""
+    """What operators may do, and the key that says who is one. failures: counted by address."""
 
     registry: Registry
     reloads: Reloads
     key: SecretStr
+    failures: RateLimiter
 
-    def check(self, request: Request) -> None:
+    async def check(self, request: Request) -> None:
         """Let the holder of the key in. Takes the same time whatever was sent.
 
         Raises:
             errors.InvalidKey: no key, or another one.
+            errors.RateLimited: too many of these came from this address.
         """
+        address = "" if request.client is None else request.client.host
+        await self.failures.check(address)
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         sent = hashlib.sha256(token.strip().encode("utf-8", "replace")).digest()
         wanted = hashlib.sha256(self.key.get_secret_value().encode()).digest()
         if not hmac.compare_digest(sent, wanted) or scheme.lower() != "bearer":
+            await self.failures.count(address)
             raise errors.InvalidKey("admin")
 
 
@@ -52,32 +58,32 @@ def router(admin: Admin, http: HttpConfig) -> APIRouter:
 
     @routes.get("", summary="All entries of the catalogue")
     async def list_entries(request: Request) -> Response:
-        admin.check(request)
+        await admin.check(request)
         entries = await admin.registry.entries()
         return _json({"models": [_row(entry, is_added) for entry, is_added in entries]})
 
     @routes.post("", summary="Add an entry, or replace the run-time entry of the same id")
     async def add(request: Request) -> Response:
-        admin.check(request)
+        await admin.check(request)
         entry = _read(await body.read(request, http.max_json_depth))
         await admin.registry.add(entry)
         return _json(_row(entry, True), 201)
 
     @routes.delete("/{model_id}", summary="Remove a run-time entry")
     async def remove(request: Request, model_id: str) -> Response:
-        admin.check(request)
+        await admin.check(request)
         await admin.registry.remove(model_id)
         return Response(status_code=204)
 
     @routes.get("/{model_id}/replicas", summary="Which weights the replicas of a model serve")
     async def replicas(request: Request, model_id: str) -> Response:
-        admin.check(request)
+        await admin.check(request)
         await admin.registry.check_model(model_id)
         return _json(_state(await admin.reloads.status(model_id)))
 
     @routes.post("/{model_id}/reload", summary="Take up the weights of a model anew")
     async def reload(request: Request, model_id: str) -> Response:
-        admin.check(request)
+        await admin.check(request)
         fields = await body.read(request, http.max_json_depth)
         revision = read_revision(fields.get("revision"))
         await admin.registry.check_model(model_id)

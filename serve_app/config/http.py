@@ -69,3 +69,9 @@ class AuthConfig(Section):
         min_length=16,
         description="who sends it may change the catalogue by /admin/models; none: nobody may",
     )
+    admin_failures_per_minute: int = Field(
+        default=10,
+        ge=0,
+        description="wrong admin keys of one address within 60 seconds at one ingress replica; "
+        "then nobody gets in from there; behind a proxy all have its address; 0: any number",
+    )

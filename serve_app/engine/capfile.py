@@ -50,11 +50,17 @@ class CapFile:
         caps = [[lane, size, cap] for (lane, size), cap in sorted(kept.items())]
         text = json.dumps({"holds_for": self._holds_for, "caps": caps}, indent=1)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=self._path.parent, delete=False
-            ) as file:
-                file.write(text)
-            os.replace(file.name, self._path)
+            self._replace(text)
         except OSError as exc:
             _log.warning("row_caps_not_kept", path=str(self._path), error=str(exc))
+
+    def _replace(self, text: str) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._path.parent)
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(name, self._path)
+        except OSError:
+            Path(name).unlink(missing_ok=True)  # a full disk gets no fuller
+            raise

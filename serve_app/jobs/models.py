@@ -5,7 +5,8 @@ together with a counter, whose row a transaction holds until it commits: who has
 seen every change up to it.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import structlog
 from sqlalchemy import delete, or_, select
@@ -26,6 +27,7 @@ from serve_app.models.protocol import Desired, ReplicaReport
 __all__ = ["SqlModelStore"]
 
 _log = structlog.get_logger()
+_CHANGE_LOCK = 0x6472_6561_6D02  # "dream" 02; any number that only this use has
 _ONLY = 1  # the key of the one row of `catalogue_version`
 _WANTED = [model_generations.c[name] for name in Desired.model_fields]
 _KEPT_S = 86_400.0  # replicas that said nothing for a day are gone
@@ -61,7 +63,7 @@ class SqlModelStore:
     async def put(self, entry: Entry) -> None:
         """Add or replace an entry; see the protocol."""
         row = {"id": entry.id, "entry": codec.dump_entry(entry), "changed_at": Now()}
-        async with self._database.write() as connection:
+        async with self._change() as connection:
             await self._grow(connection)
             await connection.execute(self._database.upsert(catalogue_entries, row))
 
@@ -70,7 +72,7 @@ class SqlModelStore:
         gone = delete(catalogue_entries).where(
             catalogue_entries.c.id == codec.check_text("id", entry_id)
         )
-        async with self._database.write() as connection:
+        async with self._change() as connection:
             removed = await connection.scalar(gone.returning(catalogue_entries.c.id))
             if removed is not None:
                 await self._grow(connection)
@@ -161,6 +163,17 @@ class SqlModelStore:
         )
         async with self._database.write(is_durable=False) as connection:
             await connection.execute(end)
+
+    @asynccontextmanager
+    async def _change(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction on entries and their version, the only one at a time.
+
+        An entry's row and the version's are locked in either order; two transactions that each
+        hold one of them would wait for each other.
+        """
+        async with self._database.write() as connection:
+            await self._database.lock(connection, _CHANGE_LOCK)
+            yield connection
 
     async def _grow(self, connection: AsyncConnection) -> None:
         """Count a change; other changes wait for this transaction from here on."""

@@ -1,6 +1,7 @@
-"""`RateLimiter`: how often one API key may ask for work."""
+"""`RateLimiter`: how often one API key may ask for work, or one address guess a key."""
 
 import time
+from typing import NoReturn
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
@@ -22,6 +23,11 @@ class RateLimiter:
         self._item = RateLimitItemPerMinute(per_minute) if per_minute else None
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
+    async def check(self, key_id: str) -> None:
+        """Count nothing; raises as `count` where it would be refused."""
+        if self._item is not None and not await self._limiter.test(self._item, key_id):
+            await self._refuse(self._item, key_id)
+
     async def count(self, key_id: str) -> None:
         """Count a call; one that is refused does not count.
 
@@ -30,5 +36,8 @@ class RateLimiter:
         """
         if self._item is None or await self._limiter.hit(self._item, key_id):
             return
-        window = await self._limiter.get_window_stats(self._item, key_id)
+        await self._refuse(self._item, key_id)
+
+    async def _refuse(self, item: RateLimitItemPerMinute, key_id: str) -> NoReturn:
+        window = await self._limiter.get_window_stats(item, key_id)
         raise errors.RateLimited(max(window.reset_time - time.time(), 0.0))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Slot:
         self._closing: set[asyncio.Task[None]] = set()
         self._past = _nothing()
         self._is_closed = False
+        self._lock = threading.Lock()  # of all above but `_closing`: `close` has another thread
 
     @property
     def current(self) -> Served | None:
@@ -80,44 +82,48 @@ class Slot:
 
     def put(self, served: Served) -> None:
         """Let new paints have this painter; the one before is closed when its last paint ends."""
-        if self._is_closed:
-            self._leaving.add(served)
-            self._start_closing(served)
-            return
-        replaced, self._current = self._current, served
+        with self._lock:
+            replaced: Served | None = served
+            if not self._is_closed:
+                replaced, self._current = self._current, served
+            if replaced is not None:
+                self._leaving.add(replaced)
         self._wake()
-        if replaced is not None:
-            self._leaving.add(replaced)
-            if replaced.uses == 0:
-                self._start_closing(replaced)
+        if replaced is not None and replaced.uses == 0:
+            self._start_closing(replaced)
 
     async def empty(self) -> None:
         """Let new paints wait, and close the current painter when its last paint has ended."""
-        served, self._current = self._current, None
-        if served is not None:
-            self._leaving.add(served)
-            if served.uses == 0:
-                self._start_closing(served)
+        with self._lock:
+            served, self._current = self._current, None
+            if served is not None:
+                self._leaving.add(served)
+        if served is not None and served.uses == 0:
+            self._start_closing(served)
         del served
         await self._until(lambda: not self._leaving)
         await asyncio.gather(*self._closing)
 
     def close(self) -> None:
         """Close all painters; paints at work and waiting fail. Idempotent, blocks."""
-        self._is_closed = True
+        with self._lock:
+            self._is_closed = True
         for served in self.held():
             served.painter.close()
         self._wake()
 
     def held(self) -> list[Served]:
         """The current painter and those that are leaving."""
-        current = [] if self._current is None else [self._current]
-        return [*current, *self._leaving]
+        with self._lock:
+            current = [] if self._current is None else [self._current]
+            return [*current, *self._leaving]
 
     def snapshot(self) -> EngineSnapshot:
         """Count what all painters did, those that are gone too; rates are the current one's."""
-        leaving = [served.painter.snapshot() for served in list(self._leaving)]
-        now = _nothing() if self._current is None else self._current.painter.snapshot()
+        with self._lock:
+            current, leaving_now = self._current, list(self._leaving)
+        leaving = [served.painter.snapshot() for served in leaving_now]
+        now = _nothing() if current is None else current.painter.snapshot()
         return total(now, [self._past, *leaving])
 
     def _start_closing(self, served: Served) -> None:
@@ -130,20 +136,25 @@ class Slot:
             await asyncio.to_thread(served.painter.close)
         finally:
             self._past = total(served.painter.snapshot(), [self._past])
-            self._leaving.discard(served)
+            with self._lock:
+                self._leaving.discard(served)
             del served  # or it would outlive the tidying below
             await asyncio.to_thread(self._tidy)
             self._wake()
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
-        while not is_so():
-            changed = asyncio.get_running_loop().create_future()
-            self._waiting.append(changed)
+        while True:
+            with self._lock:  # or a change between the look and the wait would wake nobody
+                if is_so():
+                    return
+                changed = asyncio.get_running_loop().create_future()
+                self._waiting.append(changed)
             await changed
 
     def _wake(self) -> None:
         """Have everybody look again; from any thread."""
-        waiting, self._waiting = self._waiting, []
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
         for changed in waiting:
             with contextlib.suppress(RuntimeError):  # its event loop is closed
                 changed.get_loop().call_soon_threadsafe(_resolve, changed)

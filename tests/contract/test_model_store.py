@@ -52,6 +52,17 @@ async def test_version_grows_with_each_change_and_only_then(bench):
     assert await bench.models.entries() == []
 
 
+async def test_put_and_remove_of_one_entry_at_a_time_wait_for_each_other(bench):
+    changes = [step for _ in range(10) for step in (bench.models.put(model()), remove(bench))]
+    await asyncio.gather(*changes)  # raises when two of them locked each other out
+    await bench.models.put(model())
+    assert await bench.models.entries() == [model()]
+
+
+async def remove(bench):
+    await bench.models.remove("sd")
+
+
 async def test_reload_with_a_mark_counts_once_however_many_say_it(bench):
     wanted = await asyncio.gather(*(bench.models.reload("sd", "v2", "deploy 1") for _ in range(4)))
     assert {one.generation for one in wanted} == {1}

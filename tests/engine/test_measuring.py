@@ -1,5 +1,6 @@
 """Row caps are measured when nobody waits, and known again after a restart."""
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -145,6 +146,19 @@ def test_cap_file_without_a_writable_folder_is_no_error(tmp_path: Path) -> None:
     file = CapFile(tmp_path / "file" / "caps", {})
     file.add({("denoiser", 64): 4})
     assert file.read() == {}
+
+
+def test_cap_file_on_a_full_disk_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = CapFile(tmp_path, {})
+    with monkeypatch.context() as full:
+        full.setattr("os.replace", fail)
+        file.add({("denoiser", 64): 4})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_halved_cap_is_not_kept() -> None:

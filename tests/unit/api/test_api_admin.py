@@ -12,6 +12,7 @@ from serve_app.api.fake import FakeService
 from serve_app.config import HttpConfig, JobsConfig, ReloadConfig
 from serve_app.jobs.fake import FakeGraph
 from serve_app.jobs.memory_models import MemoryModelStore
+from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue, ModelEntry
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
 from serve_app.models.registry import Registry
@@ -31,7 +32,8 @@ def store():
 async def http(store):
     hot = ModelEntry(id="hot", source="weights", kinds=tuple(Kind))
     reloads = Reloads(store, FakeGraph().reconcile, ReloadConfig(hold_s=0))
-    admin = Admin(Registry(Catalogue([hot]), store, has_pool=True), reloads, SecretStr(KEY))
+    registry = Registry(Catalogue([hot]), store, has_pool=True)
+    admin = Admin(registry, reloads, SecretStr(KEY), RateLimiter(3))
     app = create_api(FakeService([hot]), HttpConfig(), JobsConfig(), admin)
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app=app),
@@ -73,6 +75,20 @@ async def test_nobody_else_gets_in(http, store, method, path, header):
     answer = await http.request(method, path, headers={"authorization": header}, json=ENTRY)
     assert (answer.status_code, answer.json()["reason"]) == (401, "invalid_key")
     assert await store.version() == 0
+
+
+async def test_guesses_of_one_address_are_limited(http):
+    wrong = {"authorization": "Bearer a-wrong-key-of-some-length"}
+    codes = [(await http.get("/admin/models", headers=wrong)).status_code for _ in range(4)]
+    assert codes == [401, 401, 401, 429]
+    answer = await http.get("/admin/models")  # the right key is not told from a lucky guess
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_right_key_does_not_count_as_a_guess(http):
+    codes = {(await http.get("/admin/models")).status_code for _ in range(5)}
+    assert codes == {200}
 
 
 async def test_without_a_key_there_are_no_such_paths(api):

@@ -1,0 +1,64 @@
+"""A slot that another thread closes while painters and paints come."""
+
+import asyncio
+import sys
+import threading
+
+import pytest
+
+from serve_app import errors
+from serve_app.models.protocol import Desired
+from serve_app.pipelines.fake import FakePainter
+from serve_app.pipelines.slot import Served, Slot
+
+ROUNDS = 300
+
+
+@pytest.fixture(autouse=True)
+def switching_often():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+class Closed(FakePainter):
+    """Says when it is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.closed = threading.Event()
+
+    def close(self):
+        self.closed.set()
+
+
+async def test_painter_that_comes_while_the_slot_closes_is_closed_too():
+    for _ in range(ROUNDS):
+        slot, painter = Slot(), Closed()
+        closing = threading.Thread(target=slot.close)
+        closing.start()
+        slot.put(Served(painter, Desired(model_id="m"), "", 0.0))
+        await asyncio.to_thread(closing.join)
+        assert await asyncio.to_thread(painter.closed.wait, 10)
+
+
+async def use(slot):
+    async with slot.use():
+        raise AssertionError("nothing is there to be used")
+
+
+async def test_slot_that_closes_between_a_look_and_the_wait_wakes_the_paint(monkeypatch):
+    slot, loop = Slot(), asyncio.get_running_loop()
+    closing = threading.Thread(target=slot.close)
+
+    def close_first():
+        if not closing.ident:
+            closing.start()
+            closing.join(0.1)  # it has to wait for the paint to be among those that wait
+        return loop
+
+    monkeypatch.setattr("serve_app.pipelines.slot.asyncio.get_running_loop", close_first)
+    with pytest.raises(errors.ReplicaLost):
+        await asyncio.wait_for(use(slot), 10)
+    closing.join()
