@@ -81,7 +81,8 @@ def size(options: argparse.Namespace) -> None:
     models = Models(options.models // 10, options.zipf, options.xl, _SEED)
     full = options.gpus // 20
     rate = full / models.mean_work_s()
-    needed = {}
+    most = round(full * _LADDER[-1])
+    needed: dict[str, int | None] = dict.fromkeys(WAYS)
     for name, way in WAYS.items():
         for factor in tqdm(_LADDER, name):
             count = round(full * factor)
@@ -90,7 +91,7 @@ def size(options: argparse.Namespace) -> None:
                 break
     goal = f"95 % begin within {_GOAL_S:g} s: {rate:,.0f} calls per second, {len(models):,} models"
     print(f"{goal}, the work of {full} full devices. Devices needed: {needed}")
-    draw_sizes(needed, goal, options.out / "sizes.png")
+    draw_sizes(needed, most, goal, options.out / "sizes.png")
 
 
 def scale(options: argparse.Namespace) -> None:

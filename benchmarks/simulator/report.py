@@ -55,13 +55,22 @@ def _draw_waits(axes: Axes, name: str, outcome: Outcome) -> None:
     axes.plot(_WAITS_S, shares, label=name)
 
 
-def draw_sizes(needed: Mapping[str, int], goal: str, path: Path) -> None:
-    """Draw how many devices each way needs for the same goal, and the price that this makes."""
+def draw_sizes(needed: Mapping[str, int | None], most: int, goal: str, path: Path) -> None:
+    """Draw how many devices each way needs for the same goal, and the price that this makes.
+
+    most: devices that were tried; None needs more.
+    """
     figure, axes = plt.subplots(figsize=(6, 4.2))
-    best = min(needed.values())
-    bars = axes.bar(list(needed), list(needed.values()))
-    axes.bar_label(bars, [f"{count}\n{count / best:.2f} x" for count in needed.values()])
-    axes.set(ylabel="devices", ylim=(0, 1.2 * max(needed.values())))
+    best = min(count for count in needed.values() if count is not None)
+    bars = axes.bar(list(needed), [count or most for count in needed.values()])
+    labels = [
+        f"more than {most}\nmore than {most / best:.1f} x"
+        if count is None
+        else f"{count}\n{count / best:.2f} x"
+        for count in needed.values()
+    ]
+    axes.bar_label(bars, labels)
+    axes.set(ylabel="devices", ylim=(0, 1.2 * max(count or most for count in needed.values())))
     axes.grid(alpha=0.3, axis="y")
     _save(figure, goal, path)
 
