@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-ops run chaos bench train check format clean
+.PHONY: help demo test test-plain test-ray test-ops run chaos bench train check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -21,8 +21,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## start the service, send the documented inpaint request, show the result, stop
 	$(BIN)/dreamserve demo
 
-test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes
-	$(BIN)/python -m pytest -m 'not chaos and not gpu and not ops'
+test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes: both groups side by side
+	$(MAKE) --no-print-directory --jobs=2 test-plain test-ray
+
+test-plain: $(INSTALLED)  ## those without a Ray cluster
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not ray and not chaos and not gpu and not ops'
+
+test-ray: $(INSTALLED)  ## those on a real Ray cluster
+	$(BIN)/python -m pytest tests/serve tests/chaos -p no:cacheprovider \
+		-m 'ray and not chaos and not gpu and not ops'
 
 test-ops: $(INSTALLED)  ## the service behind HAProxy and with Ray's token, each on a Ray of its own
 	$(BIN)/python -m pytest tests/ops -m ops

@@ -32,6 +32,7 @@ STOCK = {
     Kind.IMG2IMG: diffusers.StableDiffusionImg2ImgPipeline,
     Kind.INPAINT: diffusers.StableDiffusionInpaintPipeline,
 }
+_SCHEDULERS: dict[tuple[str, str, str], SchedulerMixin] = {}  # of the stock side
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def _settings(rng: random.Random) -> dict[str, object]:
     return {
         "prompt": rng.choice(["a red square", "two blue circles", ""]),
         "negative_prompt": rng.choice(["", "blurry"]),
-        "steps": rng.randint(3, 7),
+        "steps": rng.randint(3, 5),  # three are what the highest order needs
         "guidance_scale": rng.choice([1.0, 4.0, 7.5, 12.0]),
         "strength": rng.choice([0.4, 0.7, 1.0]),
         "seed": rng.randrange(2**32),
@@ -130,7 +131,6 @@ class StockPainter:
         self._base = diffusers.StableDiffusionPipeline.from_pretrained(
             folder, safety_checker=None, dtype=torch.float32
         )
-        self._schedulers: dict[tuple[str, str], SchedulerMixin] = {}
 
     def paint(self, spec: GenerationSpec, canvas: Canvas) -> torch.Tensor:
         parts = self._base.components | {"scheduler": self._scheduler(spec)}
@@ -171,8 +171,8 @@ class StockPainter:
             options["use_karras_sigmas"] = spec.use_karras_sigmas
         if sampler.algorithms:
             options["algorithm_type"] = spec.algorithm_type
-        key = (sampler.runs, repr(options))
-        if key not in self._schedulers:  # some take a second to construct
-            cls = getattr(diffusers, sampler.runs)
-            self._schedulers[key] = cls.from_config(self._base.scheduler.config, **options)
-        return copy.deepcopy(self._schedulers[key])
+        base = self._base.scheduler.config
+        key = (sampler.runs, repr(options), repr(base))
+        if key not in _SCHEDULERS:  # some take a second to construct
+            _SCHEDULERS[key] = getattr(diffusers, sampler.runs).from_config(base, **options)
+        return copy.deepcopy(_SCHEDULERS[key])
