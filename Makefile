@@ -31,7 +31,7 @@ test-ray: $(INSTALLED)  ## those on a real Ray cluster
 	$(BIN)/python -m pytest tests/serve tests/chaos -p no:cacheprovider \
 		-m 'ray and not chaos and not gpu and not ops'
 
-test-ops: $(INSTALLED)  ## the service behind HAProxy and with Ray's token, each on a Ray of its own
+test-ops: $(INSTALLED)  ## HAProxy, Ray's token, `serve deploy`: the service with each, on a Ray of its own
 	$(BIN)/python -m pytest tests/ops -m ops
 
 run: $(INSTALLED)  ## serve on http://HOST:PORT until Ctrl-C

@@ -43,6 +43,8 @@ class Installation:
 
     def __init__(self, folder, port):
         self.folder = folder
+        self.port = port
+        self.log = folder / "service.log"
         self.base_url = f"http://127.0.0.1:{port}/{SERVICE}"
         self.file = folder / "serve.yaml"
         (folder / "models").mkdir()
