@@ -4,7 +4,7 @@ import asyncio
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import diffusers
@@ -37,9 +37,9 @@ from tests.engine.test_families import make_xl
 TOLERANCE = 1e-4  # of a value in [0, 1], float32
 CPU = EngineConfig(device="cpu", measure_rows=False, channels_last=False, turn_ticks=2)
 STOCK = {
-    Kind.TEXT2IMG: diffusers.AutoPipelineForText2Image,
-    Kind.IMG2IMG: diffusers.AutoPipelineForImage2Image,
-    Kind.INPAINT: diffusers.AutoPipelineForInpainting,
+    Kind.TEXT2IMG: diffusers.StableDiffusionPipeline,
+    Kind.IMG2IMG: diffusers.StableDiffusionImg2ImgPipeline,
+    Kind.INPAINT: diffusers.StableDiffusionInpaintPipeline,
 }
 MakeSpec = Callable[..., GenerationSpec]
 
@@ -123,8 +123,14 @@ def weave(
 class Stock:
     """diffusers alone, by its documented way to use an IP adapter."""
 
-    def __init__(self, checkpoint: Path, adapters: dict[str, Path]) -> None:
+    def __init__(
+        self,
+        checkpoint: Path,
+        adapters: dict[str, Path],
+        classes: Mapping[Kind, type[DiffusionPipeline]] = STOCK,
+    ) -> None:
         self._checkpoint = checkpoint
+        self._classes = classes
         self._adapters = adapters
 
     def paint(self, spec: GenerationSpec, canvas: Canvas) -> torch.Tensor:
@@ -148,7 +154,7 @@ class Stock:
 
     def _pipeline(self, spec: GenerationSpec) -> DiffusionPipeline:
         unused = {"safety_checker": None, "feature_extractor": None}  # the latter for 224 pixels
-        pipeline = STOCK[spec.kind].from_pretrained(self._checkpoint, **unused)
+        pipeline = self._classes[spec.kind].from_pretrained(self._checkpoint, **unused)
         pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         if spec.ip_adapter is not None:
@@ -192,7 +198,8 @@ def test_adapter_of_xl_equals_stock(canvas: Canvas, tmp_path: Path, make_spec: M
     specs = [make_spec(ip_adapter=one, seed=1) for one in (None, use("style", 0.7))]
     add_ons = AddOns("xl", lambda _id, _type: add_on)
     woven, _ = weave(load_checkpoint(entry, CPU), add_ons, specs, canvas)
-    compare(Stock(entry.path, {"style": tmp_path / "style"}), specs, woven, canvas)
+    classes = {Kind.TEXT2IMG: diffusers.StableDiffusionXLPipeline}
+    compare(Stock(entry.path, {"style": tmp_path / "style"}, classes), specs, woven, canvas)
 
 
 def test_pictures_and_scales_of_one_adapter_share_forwards(
