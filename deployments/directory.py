@@ -39,6 +39,7 @@ class Directory:
         self._generators = generators
         self._pool = pool
         self._applications: dict[str, ModelApplication] = {}  # by model id
+        self._looking = asyncio.Lock()  # or an old look might end after a newer one
 
     def find(self, model_id: str) -> DeploymentHandle | None:
         """Give who paints a model; the Pool does while the model's application is not ready."""
@@ -98,15 +99,16 @@ class Directory:
 
     async def look(self) -> ServeStatus:
         """Learn which applications there are."""
-        status = await asyncio.to_thread(serve.status)
-        seen = {model_of(name): one for name, one in status.applications.items()}
-        for model_id, one in seen.items():
-            if model_id is not None:
-                if model_id not in self._applications:
-                    self._applications[model_id] = ModelApplication(_handle(model_id))
-                self._applications[model_id].learn(one)
-        for model_id in self._applications.keys() - seen.keys():
-            self._applications.pop(model_id).end()
+        async with self._looking:
+            status = await asyncio.to_thread(serve.status)
+            seen = {model_of(name): one for name, one in status.applications.items()}
+            for model_id, one in seen.items():
+                if model_id is not None:
+                    if model_id not in self._applications:
+                        self._applications[model_id] = ModelApplication(_handle(model_id))
+                    self._applications[model_id].learn(one)
+            for model_id in self._applications.keys() - seen.keys():
+                self._applications.pop(model_id).end()
         return status
 
 

@@ -13,6 +13,9 @@ __all__ = ["prepare", "prepare_ip_picture"]
 _THRESHOLD = 128  # of 255; at and above it a pixel is repainted
 # Pillow shrinks large pictures in two steps, the first one cheap; 3 leaves no visible trace.
 _REDUCING_GAP = 3.0
+# Image encoders enlarge the shorter side to theirs and look at the middle square. Of a strip, which
+# would become a thousand times as large as the square, only so many squares are kept.
+_MAX_ASPECT = 4
 
 
 def prepare(
@@ -48,15 +51,24 @@ def prepare(
 
 
 def prepare_ip_picture(data: bytes, config: ImagesConfig) -> Picture:
-    """Decode the picture for an IP adapter; only a large one is made smaller. Blocks.
+    """Decode the picture for an IP adapter; a large one is made smaller, a strip shorter. Blocks.
 
     Raises:
         errors.InvalidImage: the file cannot be read or is too large.
     """
     side = config.ip_adapter_side_px
     picture = to_rgb(decode("ip_adapter_image", data, config, side))
+    picture = _middle(picture)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
     return encode(picture)
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """Cut off the ends of a strip."""
+    longest = _MAX_ASPECT * min(image.size)
+    width, height = (min(side, longest) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _resize(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:

@@ -158,6 +158,8 @@ class IpAdapters:
             layer: Attention, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
         ) -> torch.Tensor:
             """Add what the layer sees in the tokens: (B, T, D), through its own queries."""
+            if not self._prompts:  # a call of another variant, timed while this one is on
+                return output
             tokens, scales = self._prompts
             query, keys, values = (
                 part.unflatten(-1, (layer.heads, -1)).transpose(1, 2)

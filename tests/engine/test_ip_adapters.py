@@ -227,6 +227,23 @@ async def test_picture_acts_by_its_scale_and_on_no_neighbour(
     assert 0.5 < distances[2] < distances[3]
 
 
+async def test_plain_call_is_timed_while_the_hooks_of_an_adapter_are_on(
+    entry: ModelEntry, add_ons: AddOns, make_spec: MakeSpec
+) -> None:
+    config = CPU.model_copy(update={"measure_rows": True, "max_rows": 4})
+    painter = WeavePainter(entry, config, load_checkpoint(entry, config), add_ons)
+    try:
+        await asyncio.gather(  # the adapter's steps are the last ones
+            painter.paint(1, make_spec(width=128, height=128, steps=2), None),
+            painter.paint(2, make_spec(steps=12, ip_adapter=use("face", 1)), inputs(4)),
+        )
+        async with asyncio.timeout(30):
+            while len(painter.snapshot().row_caps) < 2:
+                await asyncio.sleep(0.01)
+    finally:
+        painter.close()
+
+
 async def test_effects_of_one_request_go_together_with_its_picture(
     painter: WeavePainter, make_spec: MakeSpec
 ) -> None:

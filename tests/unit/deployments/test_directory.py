@@ -1,6 +1,7 @@
 """Who paints a model, by what the controller tells; no cluster."""
 
 import asyncio
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -131,6 +132,27 @@ async def test_call_that_waits_for_an_application_that_goes_is_lost(controller):
     await models.look()
     with pytest.raises(errors.ReplicaLost):
         await waiting
+
+
+async def test_old_look_does_not_end_after_a_newer_one(controller, monkeypatch):
+    controller.say("model-hot", RUNNING, Generator_hot=1)
+    answers = [ServeStatus(), controller.status()]
+    models, is_seen = directory(), Event()
+
+    def status():
+        answer = answers.pop(0)
+        if answers:
+            is_seen.wait(0.2)
+        return answer
+
+    async def look():
+        await models.look()
+        if models.find("hot"):
+            is_seen.set()
+
+    monkeypatch.setattr(serve, "status", status)
+    await asyncio.gather(look(), look())
+    assert models.find("hot") is not None
 
 
 async def test_rounds_outlast_a_controller_that_is_away(controller, monkeypatch):

@@ -111,6 +111,15 @@ def test_picture_for_an_ip_adapter_keeps_its_aspect():
     assert (large.width, large.height) == (64, 16)
 
 
+@pytest.mark.parametrize("size", [(64, 2), (2, 64)])
+def test_strip_for_an_ip_adapter_keeps_its_middle(size):
+    strip = Image.new("RGB", size)
+    strip.paste("red", tuple(side // 2 + end for end in (-1, 1) for side in size))
+    kept = to_image(prepare_ip_picture(file(strip), CONFIG))
+    assert sorted(kept.size) == [2, 8]
+    assert kept.getpixel((kept.width // 2, kept.height // 2)) == (255, 0, 0)
+
+
 def test_bad_picture_for_an_ip_adapter_is_named():
     with pytest.raises(errors.InvalidImage) as caught:
         prepare_ip_picture(b"no picture", CONFIG)
