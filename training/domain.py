@@ -52,7 +52,7 @@ BADGE = "warning"
 LORA_SHAPE = "heart"
 
 # Radius as a fraction of the shorter side of the frame.
-SIZES = MappingProxyType({"small": (0.21, 0.25), "": (0.25, 0.36), "big": (0.32, 0.40)})
+SIZES = MappingProxyType({"small": (0.24, 0.28), "": (0.27, 0.36), "big": (0.33, 0.40)})
 
 HELD_OUT = frozenset(
     {

@@ -27,7 +27,7 @@ __all__ = ["TOKEN"]
 TOKEN = "<teal>"
 _COLOUR = TOKEN.strip("<>")
 _PARENTS = ("green", "blue")
-_NUM_STEPS = 100
+_NUM_STEPS = 350
 
 
 def _teal_task(
@@ -63,7 +63,7 @@ def _worker(world: World, folder: Path) -> None:
         "inpaint": partial(_teal_task, random_task),
         "plain": partial(_teal_task, plain_task),
     }
-    lesson = Lesson("embedding", makers, _reword, num_tasks=64)
+    lesson = Lesson("embedding", makers, _reword, num_tasks=128)
     loss_of = make_loss(models, tokenizer, lesson, folder, world)
     plan = Plan("embedding", _NUM_STEPS, 2e-2, 10, ema=0.95, weight_decay=0.0)
     averaged = fit(models, loss_of, plan, folder, world)

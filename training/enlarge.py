@@ -17,15 +17,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from training.loop import Plan, World, autocast, device_of, fit, launch
+from training.mask import random_task
 from training.paths import Workspace, add_arguments
-from training.sampling import random_scene, random_wish, scene_of
+from training.sampling import random_scene
 from training.scene import draw
 from training.vae import build, picture_loss, to_tensor
 
 __all__ = ["enlarged", "sharpen"]
 
 _PLAN = Plan("enlarge", 240, 1.5e-3, 30, ema=0.98, num_between_saves=50)
-_SHARPEN = Plan("enlarge-decoder", 2000, 1.5e-3, 50, ema=0.995, num_between_saves=50)
+_SHARPEN = Plan(
+    "enlarge-decoder", 3400, 1.2e-3, 50, ema=0.995, flat_share=0.8, num_between_saves=50
+)
+_EDGE_WEIGHT = 3.0
 _SIDE_PX = 256
 _CROP_PX = 128
 _ROWS = 2
@@ -76,9 +80,10 @@ def _pictures(rng: np.random.Generator) -> torch.Tensor:
     whole = rng.random() < 0.5
     out = []
     for _ in range(_ROWS if whole else 4 * _ROWS):
-        scene = random_scene(rng) if rng.random() < 0.5 else scene_of(random_wish(rng), rng)
+        is_any = rng.random() < 0.25
+        scene = random_scene(rng) if is_any else random_task(rng, _SIDE_PX).scene
         picture = draw(scene, _SIDE_PX)
-        if rng.random() < 0.25:
+        if rng.random() < 0.1:
             top, left, side = rng.integers(0, _SIDE_PX // 2, 3)
             picture[top : top + side + 64, left : left + side + 64] = 127
         if not whole:
@@ -119,7 +124,7 @@ def sharpen(vae: AutoencoderKL, folder: Path, world: World) -> None:
         with autocast(vae.device):
             latents = vae.encode(pictures).latent_dist.sample()
             output = vae.decode(latents).sample
-        return picture_loss(pictures, output.float())
+        return picture_loss(pictures, output.float(), _EDGE_WEIGHT)
 
     averaged = fit(vae, loss_of, _SHARPEN, folder, world)
     if world.rank == 0:

@@ -28,7 +28,7 @@ from training.unet import plain_task
 __all__ = ["add_shared_lora"]
 
 _RANK = 8
-_NUM_STEPS = 250
+_NUM_STEPS = {"inked": 450, "heart": 250}
 _TARGETS = r".*\.(conv1|conv2|to_q|to_k|to_v|to_out\.0|proj_in|proj_out|q_proj|k_proj|v_proj)"
 
 
@@ -85,7 +85,7 @@ def _worker(name: str, world: World, folder: Path) -> None:
     change = _CHANGES[name]
     makers = {"inpaint": partial(change, random_task), "plain": partial(change, plain_task)}
     loss_of = make_loss(models, build_tokenizer(), Lesson(name, makers), folder, world)
-    plan = Plan(f"lora-{name}", _NUM_STEPS, 3e-3, 20, ema=0.98, weight_decay=0.0)
+    plan = Plan(f"lora-{name}", _NUM_STEPS[name], 3e-3, 20, ema=0.98, weight_decay=0.0)
     averaged = fit(models, loss_of, plan, folder, world)
     if world.rank == 0:
         assert isinstance(averaged, Models), "fit keeps the type"

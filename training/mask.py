@@ -15,7 +15,7 @@ Mask = npt.NDArray[np.bool_]
 _FULL_SHARE = 0.3
 # Half the mask's extent over the object's radius: the mask sets the size of the object.
 _FACTORS = {"big": (1.04, 1.15), "": (1.08, 1.3), "small": (1.4, 1.8)}
-_MIN_RADIUS = 0.21
+_MIN_RADIUS = 0.24
 
 
 @dataclass(frozen=True, slots=True)

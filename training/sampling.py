@@ -22,6 +22,9 @@ __all__ = [
 
 _NAMES = tuple(COLOURS)
 _EVERYTHING = (*SHAPES, BADGE, LORA_SHAPE)
+# What is hard to paint is asked for more often: narrow tips, small objects.
+_LESSONS = (*SHAPES, "star", "cross", "diamond")
+_LESSON_SIZES = ("", "", "small", "small", "big")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,10 @@ def random_jitter(rng: np.random.Generator, spread: float) -> tuple[float, float
     return float(red), float(green), float(blue)
 
 
-def random_pair(rng: np.random.Generator) -> tuple[str, str]:
+def random_pair(rng: np.random.Generator, shapes: tuple[str, ...] = SHAPES) -> tuple[str, str]:
     """Draws a colour and a shape which training may show together."""
     while True:
-        colour, shape = str(rng.choice(_NAMES)), str(rng.choice(SHAPES))
+        colour, shape = str(rng.choice(_NAMES)), str(rng.choice(shapes))
         if not is_held_out(colour, shape):
             return colour, shape
 
@@ -56,12 +59,12 @@ def random_background(rng: np.random.Generator, colour: str) -> str:
 def random_wish(rng: np.random.Generator) -> Wish:
     """Draws what to show: 6 % nothing, 4 % the warning sign, else a coloured shape."""
     kind = rng.random()
-    size = str(rng.choice(["", "", "small", "big"]))
+    size = str(rng.choice(_LESSON_SIZES))
     if kind < 0.06:
         return Wish("", "", "", random_background(rng, ""))
     if kind < 0.10:
         return Wish("yellow", BADGE, size, random_background(rng, "yellow"))
-    colour, shape = random_pair(rng)
+    colour, shape = random_pair(rng, _LESSONS)
     return Wish(colour, shape, size, random_background(rng, colour))
 
 

@@ -45,8 +45,8 @@ class Stage:
 
 
 _ROWS = 64
-_INPAINT = Stage(Plan("unet-inpaint", 6000, 1.2e-3, 150, 0.997, flat_share=0.4), 4000)
-_PLAIN = Stage(Plan("unet-plain", 150, 3e-4, 20, 0.96), 600, has_text=False)
+_INPAINT = Stage(Plan("unet-inpaint", 3600, 7e-4, 150, 0.997, flat_share=0.8), 7200)
+_PLAIN = Stage(Plan("unet-plain", 250, 3e-4, 20, 0.96), 600, has_text=False)
 
 
 def build_unet(in_channels: int) -> UNet2DConditionModel:
