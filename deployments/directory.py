@@ -59,7 +59,7 @@ class Directory:
         """Surround a call: one that waits for a replica of an application that goes would not end.
 
         Raises:
-            errors.ReplicaLost: the application is gone, and with it its last replica.
+            errors.ReplicaLost: the application is gone or failed, and no replica is left.
         """
         own = self._applications.get(model_of(handle.app_name) or "")
         if own is None:
@@ -71,7 +71,7 @@ class Directory:
             async with call:
                 yield
         except TimeoutError as exc:
-            raise errors.ReplicaLost("the application of the model is gone") from exc
+            raise errors.ReplicaLost("the application of the model has no replica") from exc
         finally:
             own.calls.discard(call)
 

@@ -43,9 +43,12 @@ class ModelApplication:
         self.is_ready = not is_leaving and is_ready(
             seen.deployments.get(self.handle.deployment_name)
         )
-        self.is_expected = not is_leaving and seen.status != ApplicationStatus.DEPLOY_FAILED
+        has_failed = seen.status == ApplicationStatus.DEPLOY_FAILED
+        self.is_expected = not is_leaving and not has_failed
+        if has_failed and not self.is_ready:
+            self.end()
 
     def end(self) -> None:
         """Have the calls that are left fail: no replica is, so they wait for one in vain."""
-        for call in self.calls:
-            call.reschedule(asyncio.get_running_loop().time())
+        while self.calls:
+            self.calls.pop().reschedule(asyncio.get_running_loop().time())

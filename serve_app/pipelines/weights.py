@@ -118,6 +118,8 @@ class CatalogueWeights:
             if _digest(entry) != before:
                 painter.close()
                 raise errors.WeightsRefused(entry.id, "the files changed while they were loaded")
+        except errors.OutOfMemory:
+            raise  # says nothing about the weights
         except Exception:
             if self._host is not None:
                 self._host.forget(_copy_key(before, entry))

@@ -95,6 +95,19 @@ async def test_model_beyond_the_budget_is_served_without_a_copy(folder):
     assert host.snapshot().used_bytes == 0
 
 
+def test_device_without_room_costs_no_copy(folder, monkeypatch):
+    host = HostCopies(GB)
+    load(folder, host).close()
+
+    def full(*_args):
+        raise MemoryError
+
+    monkeypatch.setattr(loader, "family_of", full)
+    with pytest.raises(errors.OutOfMemory):
+        load(folder, host)
+    assert host.snapshot().held == 1
+
+
 def test_files_overwritten_in_place_do_not_reach_the_copy(folder):
     host = HostCopies(GB)
     load(folder, host).close()

@@ -178,3 +178,21 @@ def errors_of_ray():
     from ray.exceptions import ActorDiedError
 
     return ActorDiedError()
+
+
+async def test_call_that_waits_for_an_application_that_cannot_be_deployed_is_lost(controller):
+    controller.say("model-hot", DEPLOYING, Generator_hot=0)
+    models = directory()
+    await models.look()
+
+    async def call():
+        async with models.calling(models.find("hot")):
+            await asyncio.Event().wait()
+
+    waiting = asyncio.create_task(call())
+    await asyncio.sleep(0)
+    controller.say("model-hot", FAILED, Generator_hot=0)
+    for _ in range(2):  # the second look finds a call that is ending already
+        await models.look()
+    with pytest.raises(errors.ReplicaLost):
+        await asyncio.wait_for(waiting, 1)
