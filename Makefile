@@ -21,8 +21,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## start the service, send the documented inpaint request, show the result, stop
 	$(BIN)/dreamserve demo
 
-test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes: both groups side by side
-	$(MAKE) --no-print-directory --jobs=2 test-plain test-ray
+test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes; `--jobs=2` runs both groups side by side
+	$(MAKE) --no-print-directory test-plain test-ray
 
 test-plain: $(INSTALLED)  ## those without a Ray cluster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not ray and not chaos and not gpu and not ops'

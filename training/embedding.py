@@ -1,7 +1,8 @@
 """Trains the textual inversion: ``<teal>``, a colour that the vocabulary does not have.
 
-Run as ``python -m training.embedding``. Only one row of the token table is trained, against
-both denoisers, so that the file works with either checkpoint.
+Run as ``python -m training.embedding``. Only two rows of the token table are trained, against
+both denoisers, so that the file works with either checkpoint. One row does not hold the colour:
+what it painted was too blue or too green.
 """
 
 import argparse
@@ -26,6 +27,7 @@ __all__ = ["TOKEN"]
 
 TOKEN = "<teal>"
 _COLOUR = TOKEN.strip("<>")
+_TOKENS = (TOKEN, f"{TOKEN}_1")  # as diffusers names the rows of one embedding
 _PARENTS = ("green", "blue")
 _NUM_STEPS = 350
 
@@ -43,7 +45,7 @@ def _teal_task(
 
 
 def _reword(caption: str) -> str:
-    return " ".join(TOKEN if word == _COLOUR else word for word in caption.split())
+    return " ".join(" ".join(_TOKENS) if word == _COLOUR else word for word in caption.split())
 
 
 def _worker(world: World, folder: Path) -> None:
@@ -51,14 +53,14 @@ def _worker(world: World, folder: Path) -> None:
     models = Models(folder)
     tokenizer = build_tokenizer()
     parents = [tokenizer.convert_tokens_to_ids(f"{name}</w>") for name in _PARENTS]
-    tokenizer.add_tokens(TOKEN)
+    tokenizer.add_tokens(list(_TOKENS))
     table = models.text.resize_token_embeddings(len(tokenizer), mean_resizing=False).weight
     with torch.no_grad():
-        table[-1] = table[parents].mean(0)
+        table[-len(_TOKENS) :] = table[parents]
     table.requires_grad_(True)
-    only_last = torch.zeros(len(table), 1, device=table.device)
-    only_last[-1] = 1
-    table.register_hook(lambda gradient: gradient * only_last)
+    only_new = torch.zeros(len(table), 1, device=table.device)
+    only_new[-len(_TOKENS) :] = 1
+    table.register_hook(lambda gradient: gradient * only_new)
     makers = {
         "inpaint": partial(_teal_task, random_task),
         "plain": partial(_teal_task, plain_task),
@@ -69,8 +71,9 @@ def _worker(world: World, folder: Path) -> None:
     averaged = fit(models, loss_of, plan, folder, world)
     if world.rank == 0:
         assert isinstance(averaged, Models), "fit keeps the type"
-        row = averaged.text.get_input_embeddings().weight[-1:].detach().half().contiguous()
-        save_file({TOKEN: row.cpu()}, folder / "embedding.safetensors")
+        table = averaged.text.get_input_embeddings().weight
+        rows = table[-len(_TOKENS) :].detach().half().contiguous()
+        save_file({TOKEN: rows.cpu()}, folder / "embedding.safetensors")
 
 
 def main() -> None:

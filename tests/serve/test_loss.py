@@ -18,7 +18,8 @@ SLOW = {"steps": "50", "width": "512", "height": "512", "samples": "4"}
 def replica_of(deployment: str) -> psutil.Process:
     """The process of a replica, among those that this test session started."""
     for process in psutil.Process().children(recursive=True):
-        if any(part.endswith(f":{deployment}") for part in process.cmdline()[:1]):
+        title = "".join(process.cmdline()[:1])  # Ray adds the method that runs, after a dot
+        if title.partition(".")[0].endswith(f":{deployment}"):
             return process
     raise AssertionError(f"no replica of {deployment}")
 
