@@ -33,14 +33,9 @@ from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, IpAdapterUse, Kind, Pictures, PreparedImages
 from tests.engine.conftest import SHAPES
 from tests.engine.test_families import make_xl
+from tests.engine.test_parity import STOCK, TOLERANCE
 
-TOLERANCE = 1e-4  # of a value in [0, 1], float32
 CPU = EngineConfig(device="cpu", measure_rows=False, channels_last=False, turn_ticks=2)
-STOCK = {
-    Kind.TEXT2IMG: diffusers.StableDiffusionPipeline,
-    Kind.IMG2IMG: diffusers.StableDiffusionImg2ImgPipeline,
-    Kind.INPAINT: diffusers.StableDiffusionInpaintPipeline,
-}
 MakeSpec = Callable[..., GenerationSpec]
 
 

@@ -73,6 +73,11 @@ def directory(pool=None):
     return Directory({"filed": FILED}, pool)
 
 
+async def wait_for_hot(models):
+    async with models.calling(models.find("hot")):
+        await asyncio.Event().wait()
+
+
 RUNNING, DEPLOYING = ApplicationStatus.RUNNING, ApplicationStatus.DEPLOYING
 FAILED, DELETING = ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.DELETING
 
@@ -119,12 +124,7 @@ async def test_call_that_waits_for_an_application_that_goes_is_lost(controller):
     controller.say("model-hot", RUNNING, Generator_hot=1)
     models = directory()
     await models.look()
-
-    async def call():
-        async with models.calling(models.find("hot")):
-            await asyncio.Event().wait()
-
-    waiting = asyncio.create_task(call())
+    waiting = asyncio.create_task(wait_for_hot(models))
     controller.say("model-hot", DELETING)
     await models.look()
     assert not waiting.done()
@@ -184,12 +184,7 @@ async def test_call_that_waits_for_an_application_that_cannot_be_deployed_is_los
     controller.say("model-hot", DEPLOYING, Generator_hot=0)
     models = directory()
     await models.look()
-
-    async def call():
-        async with models.calling(models.find("hot")):
-            await asyncio.Event().wait()
-
-    waiting = asyncio.create_task(call())
+    waiting = asyncio.create_task(wait_for_hot(models))
     await asyncio.sleep(0)
     controller.say("model-hot", FAILED, Generator_hot=0)
     for _ in range(2):  # the second look finds a call that is ending already
