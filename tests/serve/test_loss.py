@@ -79,17 +79,23 @@ async def test_killed_ingress_does_not_lose_the_job(service, http):
     await state_of(service, answer["id"], "success", timeout_s=90)
 
 
+def newest_job(service):
+    with sqlite3.connect(service.data_dir / "dreamserve.db") as database:
+        return database.execute("SELECT max(id) FROM jobs").fetchone()[0]
+
+
 async def test_client_that_hangs_up_frees_its_work(service, http):
     payload = json.dumps(body(**SLOW, seed=424242)).encode()
     head = (
         f"POST {INPAINT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(payload)}\r\n\r\n"
     ).encode()
+    before = newest_job(service)
     with socket.create_connection(("127.0.0.1", service.port)) as connection:
         connection.sendall(head + payload)
-        await asyncio.sleep(1.5)
-        with sqlite3.connect(service.data_dir / "dreamserve.db") as database:
-            (job_id,) = database.execute("SELECT max(id) FROM jobs").fetchone()
+        async with asyncio.timeout(30):
+            while (job_id := newest_job(service)) == before:
+                await asyncio.sleep(0.05)
         await progressing(http, job_id)
     await state_of(service, job_id, "cancelled")
     assert (await http.post(INPAINT, json=body())).json()["status"] == "success"

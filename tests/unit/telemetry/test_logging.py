@@ -2,6 +2,7 @@
 
 import json
 import threading
+from types import SimpleNamespace
 
 import structlog
 
@@ -15,6 +16,14 @@ def test_log_line_is_json_with_context(capsys):
         structlog.get_logger().info("job_settled")
     line = json.loads(capsys.readouterr().err)
     assert (line["event"], line["job_id"], line["level"]) == ("job_settled", 7, "info")
+
+
+def test_log_line_is_one_write_so_that_other_writers_cannot_tear_it(monkeypatch):
+    writes = []
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(write=writes.append, flush=lambda: None))
+    logging.configure(LoggingConfig())
+    structlog.get_logger().info("job_settled")
+    assert [line.endswith("}\n") for line in writes] == [True]
 
 
 def test_log_line_masks_secrets_at_any_depth(capsys):
