@@ -1,8 +1,8 @@
 """Nothing secret reaches a log line."""
 
+import io
 import json
 import threading
-from types import SimpleNamespace
 
 import structlog
 
@@ -18,12 +18,24 @@ def test_log_line_is_json_with_context(capsys):
     assert (line["event"], line["job_id"], line["level"]) == ("job_settled", 7, "info")
 
 
+class Recorder(io.StringIO):
+    """Keeps each write apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.writes = []
+
+    def write(self, text):
+        self.writes.append(text)
+        return len(text)
+
+
 def test_log_line_is_one_write_so_that_other_writers_cannot_tear_it(monkeypatch):
-    writes = []
-    monkeypatch.setattr("sys.stderr", SimpleNamespace(write=writes.append, flush=lambda: None))
+    recorder = Recorder()
+    monkeypatch.setattr("sys.stderr", recorder)
     logging.configure(LoggingConfig())
     structlog.get_logger().info("job_settled")
-    assert [line.endswith("}\n") for line in writes] == [True]
+    assert [text.endswith("}\n") for text in recorder.writes] == [True]
 
 
 def test_log_line_masks_secrets_at_any_depth(capsys):
