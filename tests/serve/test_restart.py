@@ -43,7 +43,7 @@ async def submit(http, webhook, number):
     return answer["id"], answer["future_links"]
 
 
-async def until(condition, timeout_s=30.0):
+async def until(condition, timeout_s=90.0):  # of a loaded machine; seconds on a free one
     async with asyncio.timeout(timeout_s):
         while not await condition():
             await asyncio.sleep(0.2)
