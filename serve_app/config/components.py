@@ -177,6 +177,11 @@ class EngineConfig(Section):
     seam_px: int = Field(
         default=4, ge=0, le=64, description="pixels inside the mask's edge that blend old and new"
     )
+    match_tone: bool = Field(
+        default=True,
+        description="shift what was painted into a mask by how far the model's kept pixels are "
+        "from the picture's beside it; an autoencoder's tint shows as a box otherwise",
+    )
     stall_timeout_s: Seconds = Field(
         default=120.0, description="seconds without a tick, with work at hand, that fail the health"
     )

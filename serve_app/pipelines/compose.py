@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from serve_app import errors
+from serve_app.pipelines.seam import edge_weight, tone_offset
 from serve_app.types import GenerationSpec, Kind, Picture, PreparedImages
 
 __all__ = [
@@ -122,32 +123,26 @@ def _span(start: int, stop: int, side: int, native_px: int, padding_px: int) -> 
     return first, first + length
 
 
-def paste(result: Pixels, canvas: Canvas | None, seam_px: int) -> Pixels:
+def paste(
+    result: Pixels, canvas: Canvas | None, seam_px: int, *, match_tone: bool = False
+) -> Pixels:
     """Put what the model made into the frame; without a mask the result is the frame.
 
     result: the box's pixels. Where the mask is black the frame stays exactly as it was. Within
-    `seam_px` of the black the two are blended, so that the edge does not show.
+    `seam_px` of the black the two are blended, so that the edge does not show; with `match_tone`
+    the result is shifted to the tone of the frame beside the mask first.
     """
     if canvas is None or canvas.mask is None:
         return result
     frame = np.array(canvas.init)
     left, top, right, bottom = canvas.box
-    weight = _seam(canvas.mask.crop(canvas.box), seam_px)[..., None]
-    before = frame[top:bottom, left:right].astype(np.float32)
-    mixed = before + weight * (result.astype(np.float32) - before)
+    mask = canvas.mask.crop(canvas.box)
+    before, after = frame[top:bottom, left:right].astype(np.float32), result.astype(np.float32)
+    if match_tone:
+        after = np.clip(after + tone_offset(before, after, mask), 0, 255)
+    mixed = before + edge_weight(mask, seam_px)[..., None] * (after - before)
     frame[top:bottom, left:right] = np.rint(mixed).astype(np.uint8)
     return frame
-
-
-def _seam(mask: Image.Image, seam_px: int) -> NDArray[np.float32]:
-    """Weigh the result, (H, W): 0 on black, rising to 1 over `seam_px` pixels into the white."""
-    weight = np.asarray(mask, np.float32) / np.float32(255)
-    eroded = mask
-    for _ in range(seam_px):
-        # The frame's own edge is no seam: MinFilter repeats the border pixels.
-        eroded = eroded.filter(ImageFilter.MinFilter(3))
-        weight += np.asarray(eroded, np.float32) / np.float32(255)
-    return weight / np.float32(seam_px + 1)
 
 
 def enlarge(pixels: Pixels, factor: int) -> Pixels:

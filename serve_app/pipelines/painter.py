@@ -234,7 +234,8 @@ class WeavePainter:
             raise errors.NonFiniteLatents()
         image = painting.image.permute(1, 2, 0).float().cpu().numpy()
         pixels: Pixels = (image * 255).round().astype(np.uint8)
-        return encode(enlarge(paste(pixels, canvas, self._config.seam_px), spec.upscale))
+        seam_px, match_tone = self._config.seam_px, self._config.match_tone
+        return encode(enlarge(paste(pixels, canvas, seam_px, match_tone=match_tone), spec.upscale))
 
     async def _off_loop(
         self, threads: ThreadPoolExecutor, work: Callable[[*Ts], R], *args: *Ts
