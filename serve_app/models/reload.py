@@ -33,11 +33,14 @@ class ReloadState:
 
 @dataclass(slots=True)
 class _Asked:
-    """A reload. at: by the loop's clock. told: replicas that heard. is_answered: how it went."""
+    """A reload. at: by the loop's clock.
+
+    told: replicas that heard; None: nobody could be asked yet. is_answered: how it went.
+    """
 
     wanted: Desired
-    told: frozenset[str]
     at: float
+    told: frozenset[str] | None = None
     is_answered: bool = False
 
 
@@ -65,7 +68,7 @@ class Reloads:
     Args:
         store: keeps what is wanted.
         tell: has the running replicas of a model look at once; gives the ids of those that heard.
-            The others look by themselves, a little later.
+            The others look by themselves, a little later. Raises `errors.ModelNotRunning`.
         config: how long to wait.
     """
 
@@ -80,6 +83,7 @@ class Reloads:
         self._config = config
         self._last: dict[str, _Asked] = {}  # by clients, by model
         self._locks: dict[str, asyncio.Lock] = {}
+        self._joining: set[asyncio.Task[_Asked]] = set()
 
     async def request(self, model_id: str) -> ReloadState:
         """Reload for a client, as often as `reload.min_interval_s` allows; else join the last one.
@@ -87,17 +91,14 @@ class Reloads:
         Raises:
             errors.RateLimited: how the last one went was told, and the next one is not due yet.
             errors.JobStoreUnavailable: the store does not answer.
+            errors.ModelNotRunning: nobody paints the model now.
         """
-        async with self._locks.setdefault(model_id, asyncio.Lock()):
-            last = self._last.get(model_id)
-            due_at = last.at + self._config.min_interval_s if last is not None else 0.0
-            left_s = due_at - asyncio.get_running_loop().time()
-            if last is None or left_s <= 0:
-                last = self._last[model_id] = await self._begin(model_id)
-            elif last.is_answered:
-                raise errors.RateLimited(left_s)
-        state = await self._wait(last)
-        last.is_answered = state.phase is not ReplicaPhase.LOADING
+        joining = asyncio.create_task(self._join(model_id))
+        self._joining.add(joining)
+        joining.add_done_callback(self._joining.discard)
+        asked = await asyncio.shield(joining)  # or clients that hang up would not be counted
+        state = await self._wait(asked)
+        asked.is_answered = state.phase is not ReplicaPhase.LOADING
         return state
 
     async def reload(self, model_id: str, revision: str | None = None) -> ReloadState:
@@ -105,8 +106,11 @@ class Reloads:
 
         Raises:
             errors.JobStoreUnavailable: the store does not answer.
+            errors.ModelNotRunning: nobody paints the model now.
         """
-        return await self._wait(await self._begin(model_id, revision))
+        asked = await self._want(model_id, revision)
+        await self._tell_of(asked)
+        return await self._wait(asked)
 
     async def status(self, model_id: str) -> ReloadState:
         """Tell how the replicas stand to what is wanted; raises as `reload`."""
@@ -114,17 +118,33 @@ class Reloads:
         reports = await self._reports(model_id)
         return self._judge(wanted, frozenset(), reports)
 
-    async def _begin(self, model_id: str, revision: str | None = None) -> _Asked:
+    async def _join(self, model_id: str) -> _Asked:
+        """Begin a client's reload, or find the one at work; it counts before anybody hears."""
+        async with self._locks.setdefault(model_id, asyncio.Lock()):
+            last = self._last.get(model_id)
+            due_at = last.at + self._config.min_interval_s if last is not None else 0.0
+            left_s = due_at - asyncio.get_running_loop().time()
+            if last is None or left_s <= 0:
+                last = self._last[model_id] = await self._want(model_id)
+            elif last.is_answered:
+                raise errors.RateLimited(left_s)
+            if last.told is None:
+                await self._tell_of(last)
+            return last
+
+    async def _want(self, model_id: str, revision: str | None = None) -> _Asked:
         at = asyncio.get_running_loop().time()
-        wanted = await self._store.reload(model_id, revision)
-        return _Asked(wanted, await self._tell(model_id), at)
+        return _Asked(await self._store.reload(model_id, revision), at)
+
+    async def _tell_of(self, asked: _Asked) -> None:
+        asked.told = await self._tell(asked.wanted.model_id)
 
     async def _wait(self, asked: _Asked) -> ReloadState:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._config.hold_s
         while True:
             reports = await self._reports(asked.wanted.model_id)
-            state = self._judge(asked.wanted, asked.told, reports)
+            state = self._judge(asked.wanted, asked.told or frozenset(), reports)
             left_s = deadline - loop.time()
             if state.phase is not ReplicaPhase.LOADING or left_s <= 0:
                 return state

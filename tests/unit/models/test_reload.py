@@ -15,13 +15,16 @@ READY, LOADING, FAILED = ReplicaPhase.READY, ReplicaPhase.LOADING, ReplicaPhase.
 
 
 class Replicas:
-    """Hear of each reload and answer with what `says` holds, by replica."""
+    """Hear of each reload and answer with what `says` holds, by replica; None: there is nobody."""
 
     def __init__(self, store, says):
         self.store = store
         self.says = says
 
     async def tell(self, model_id):
+        await asyncio.sleep(0)  # as any call of a replica
+        if self.says is None:
+            raise errors.ModelNotRunning(model_id)
         wanted = (await self.store.desired([model_id]))[model_id]
         for replica, phase in self.says.items():
             if phase is not None:
@@ -156,3 +159,28 @@ async def test_request_that_did_not_reach_the_store_does_not_count(make, monkeyp
         await reloads.request(MODEL)
     monkeypatch.undo()
     assert (await reloads.request(MODEL)).phase is READY
+
+
+async def test_requests_for_a_model_that_does_not_run_want_one_generation(make):
+    """The first one after its application has come joins it."""
+    reloads, replicas = make()
+    replicas.says = None
+    for _ in range(3):
+        with pytest.raises(errors.ModelNotRunning):
+            await reloads.request(MODEL)
+    replicas.says = {"a": READY}
+    state = await reloads.request(MODEL)
+    assert (state.phase, state.wanted.generation) == (READY, 1)
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_requests_of_clients_that_hang_up_want_one_generation(make, turns):
+    """However far the call has come by then."""
+    reloads, replicas = make(hold_s=20, a=LOADING)
+    for _ in range(3):
+        call = asyncio.create_task(reloads.request(MODEL))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        call.cancel()
+    await asyncio.sleep(0.01)
+    assert (await replicas.store.desired([MODEL]))[MODEL].generation <= 1
