@@ -21,7 +21,6 @@ from serve_app.pipelines.randomweights import write_random_text2img
 
 _TRAFFIC: dict[str, Callable[[int], Iterator[Body]]] = {"mixed": mixed, "identical": identical}
 _WARM_UP_S = 5.0
-_RAMP_S = 2.0  # of a closed loop, until all clients wait in the server
 
 
 def main() -> None:
@@ -92,7 +91,8 @@ class _Bench:
             yield at
 
     def _saturate(self, server: Server, at: Running, result: Measured, seed: int) -> None:
-        window = (_RAMP_S, _RAMP_S + self._options.seconds)
+        ramp_s: float = self._options.ramp
+        window = (ramp_s, ramp_s + self._options.seconds)
         before, began = at.cpu_s(), time.monotonic()
         done = closed_loop(server, at.port, self._draw(seed), self._options.clients, window)
         after, wall_s = at.cpu_s(), time.monotonic() - began
@@ -108,7 +108,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.http", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=12.0, help="of each measurement")
-    parser.add_argument("--clients", type=int, default=16, help="in flight at saturation")
+    parser.add_argument("--clients", type=int, default=48, help="in flight at saturation")
+    parser.add_argument("--ramp", type=float, default=8.0, help="s until in-flight work is even")
     parser.add_argument("--traffic", choices=_TRAFFIC, default="mixed")
     parser.add_argument("--rate", type=float, help="best peer's saturation, when it is known")
     parser.add_argument("--servers", nargs="+", default=[""], help="parts of their names")
