@@ -1,8 +1,8 @@
-"""Ways in which the weight files of a folder go wrong."""
+"""Weight files of add-ons, and ways in which those of a folder go wrong."""
 
 from safetensors.torch import load_file, save_file
 
-__all__ = ["HARM", "rewrite"]
+__all__ = ["HARM", "rewrite", "write_lora"]
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
@@ -14,6 +14,23 @@ def rewrite(folder, name, change):
     change(tensors)
     (folder / name).unlink()
     save_file(tensors, folder / name, metadata={"format": "pt"})
+
+
+def write_lora(checkpoint, target):
+    """Write a folder with a LoRA for the UNet and the text encoder of a checkpoint."""
+    import diffusers
+    import peft
+
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None)
+    layers = {}
+    for name, modules in (("unet", "to_q to_v"), ("text_encoder", "q_proj v_proj")):
+        part = getattr(pipeline, name)
+        targets = modules.split()
+        part.add_adapter(peft.LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
+        state = peft.get_peft_model_state_dict(part)
+        state = diffusers.utils.convert_state_dict_to_diffusers(state)
+        layers[f"{name}_lora_layers"] = state
+    diffusers.StableDiffusionPipeline.save_lora_weights(target, **layers)
 
 
 def _truncate(folder):

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import diffusers
 import numpy as np
-import peft
 import pytest
 import tomesd
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -24,6 +22,7 @@ from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
 from serve_app.pipelines.randomweights import random_vae
 from serve_app.types import GenerationSpec, Kind, LoraUse, Pictures
+from tests.weight_files import write_lora
 
 # peft warns of a second adapter, which is what is wanted.
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
@@ -58,23 +57,6 @@ def add_ons(folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
         AddOn(id="file", type="vae", source=root / "vae.safetensors"),
         AddOn(id="style", type="embedding", source=root / "style.safetensors", trigger="sks"),
     ]
-
-
-def write_lora(checkpoint: Path, target: Path) -> None:
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(checkpoint, safety_checker=None)
-    config = peft.LoraConfig(r=4, target_modules=["to_q", "to_v"], init_lora_weights=False)
-    text = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    pipeline.unet.add_adapter(config)
-    pipeline.text_encoder.add_adapter(text)
-    diffusers.StableDiffusionPipeline.save_lora_weights(
-        target,
-        unet_lora_layers=layers(pipeline.unet),
-        text_encoder_lora_layers=layers(pipeline.text_encoder),
-    )
-
-
-def layers(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return convert_state_dict_to_diffusers(peft.get_peft_model_state_dict(module))
 
 
 def finder(add_ons: Sequence[AddOn]) -> FindAddOn:

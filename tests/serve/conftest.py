@@ -8,13 +8,13 @@ from pathlib import Path
 import httpx2
 import pytest
 
-MODELS = {"tiny": 0, "tiny-2": 1, "twins": 2}  # id -> seed of the random weights
-# One of them only goes where a node of the right type is.
+MODELS = {"tiny": 0, "twins": 1}  # id -> seed of the random weights
+# One of them has two replicas, which only go where a node of the right type is.
 PLACED = {
-    "tiny-2": ", accelerator_type: L4, resources: {slot: 1}, label_selector: {role: gpu}",
-    "twins": ", min_replicas: 2, max_replicas: 2",
+    "twins": ", min_replicas: 2, max_replicas: 2"
+    ", accelerator_type: L4, resources: {slot: 1}, label_selector: {role: gpu}",
 }
-NODE = {"resources": {"accelerator_type:L4": 1, "slot": 2}, "labels": {"role": "gpu"}}
+NODE = {"resources": {"accelerator_type:L4": 1, "slot": 3}, "labels": {"role": "gpu"}}
 TAIL = {f"tail-{number}": number for number in range(6)}  # served by the Pool
 TAIL_ROOM = 2  # of them in memory
 HOLD_S = 30.0
@@ -22,6 +22,11 @@ TINY_BYTES = 2_372_084  # weights of a random checkpoint
 LEASE_S = 2.0
 ADMIN_KEY = "an-operators-key-of-some-length"
 WEBHOOK_SECRET = "whsec_" + "c2VjcmV0" * 4
+
+
+def pytest_collection_modifyitems(items):
+    """Tests with clusters of their own come first: the shared one would run beside them."""
+    items.sort(key=lambda item: "cluster" in item.fixturenames)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,10 @@ def cluster():
         RAY_USAGE_STATS_ENABLED="0",
         RAY_AUTH_MODE="disabled",
         OMP_NUM_THREADS="1",
+        RAY_worker_niceness="0",  # 15, and beside other work replicas starve
+        # 10 and 5 s, which is what tests of metrics would wait for
+        RAY_metrics_report_interval_ms="2000",
+        REPORTER_UPDATE_INTERVAL_MS="2000",
         # 10 s each; the autoscaler should not be that slow in tests
         RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
         RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
@@ -107,7 +116,6 @@ def cluster():
     )
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     yield port
-    serve.shutdown()
     ray.shutdown()
 
 
@@ -130,7 +138,11 @@ def service(cluster, tmp_path_factory):
             "auth": {"mode": "open", "admin_key": ADMIN_KEY},
             "safety": {"checkpoint": "checkpoints/tiny"},
             "pool": {"memory_bytes": int((TAIL_ROOM + 0.5) * TINY_BYTES), "turn_s": 0},
-            "serving": {"pool": {"num_cpus": 0.1, "health_check_period_s": 1}},
+            "serving": {
+                "pool": {"num_cpus": 0.1, "health_check_period_s": 1},
+                "janitor": {"num_cpus": 0, "health_check_period_s": 1},
+            },
+            "engine": {"max_rows": 8},  # less to measure
             "images": {"allowed_hosts": ["localhost"], "download_timeout_s": 3},
             "jobs": {"hold_s": HOLD_S, "lease_s": LEASE_S, "poll_s": 0.2},
             "reload": {"poll_s": 0.5, "report_s": 1, "hold_s": 60, "min_interval_s": 0},

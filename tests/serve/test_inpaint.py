@@ -82,11 +82,11 @@ async def test_documented_body_paints_only_inside_the_mask(http):
 
 async def test_models_answer_by_their_id(http):
     pictures = {}
-    for model_id in ("tiny", "tiny-2"):
+    for model_id in ("tiny", "twins"):
         answer = (await http.post(INPAINT, json=body(model_id=model_id))).json()
         assert answer["meta"]["model_id"] == model_id
         pictures[model_id] = np.asarray(await painted(http, answer))
-    assert not np.array_equal(pictures["tiny"], pictures["tiny-2"])
+    assert not np.array_equal(pictures["tiny"], pictures["twins"])
 
 
 async def test_same_seed_gives_the_same_picture_and_another_seed_another(http):
@@ -110,7 +110,7 @@ async def test_concurrent_requests_come_out_with_their_own_values(http):
             prompt=f"thing {index}",
             seed=1000 + index,
             width=str(size),
-            model_id=("tiny", "tiny-2")[index % 3 == 0],
+            model_id=("tiny", "twins")[index % 3 == 0],
             scheduler=("DDIMScheduler", "EulerAncestralDiscreteScheduler")[index % 2],
         )
         answer = (await http.post(INPAINT, json=asked)).json()

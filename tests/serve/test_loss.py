@@ -10,9 +10,9 @@ import pytest
 
 from tests.serve.test_inpaint import INPAINT, body
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(560)]  # with the start of the service
 FETCH = "/api/v4/dreambooth/fetch"
-SLOW = {"steps": "50", "width": "512", "height": "512", "samples": "4"}
+SLOW = {"steps": "50", "width": "256", "height": "256", "samples": "4"}
 
 
 def replica_of(deployment: str) -> psutil.Process:
@@ -30,7 +30,7 @@ def row_of(service, job_id):
         return database.execute(query, (job_id,)).fetchone()
 
 
-async def final(http, job_id, timeout_s=90):
+async def final(http, job_id, timeout_s=180):  # of a loaded machine; seconds on a free one
     async with asyncio.timeout(timeout_s):
         while True:
             answer = (await http.post(FETCH, json={"request_id": job_id})).json()
@@ -65,7 +65,7 @@ async def progressing(http, job_id):
 @pytest.mark.parametrize("deployment", ["Upload", "Preprocess"])
 async def test_job_that_needs_a_killed_replica_is_not_lost(http, deployment):
     replica_of(deployment).kill()
-    asked = body(instant_response="yes", **SLOW)
+    asked = body(instant_response="yes", samples="4")
     answer = (await http.post(INPAINT, json=asked)).json()
     done = await final(http, answer["id"])
     assert done["status"] == "success", done
@@ -76,12 +76,19 @@ async def test_killed_ingress_does_not_lose_the_job(service, http):
     asked = body(instant_response="yes", **SLOW)
     answer = (await http.post(INPAINT, json=asked)).json()
     replica_of("Ingress").kill()
-    await state_of(service, answer["id"], "success", timeout_s=90)
+    await state_of(service, answer["id"], "success", timeout_s=180)
 
 
 def newest_job(service):
     with sqlite3.connect(service.data_dir / "dreamserve.db") as database:
         return database.execute("SELECT max(id) FROM jobs").fetchone()[0]
+
+
+async def next_job(service, before):
+    async with asyncio.timeout(30):
+        while (job_id := newest_job(service)) == before:
+            await asyncio.sleep(0.05)
+    return job_id
 
 
 async def test_client_that_hangs_up_frees_its_work(service, http):
@@ -93,9 +100,7 @@ async def test_client_that_hangs_up_frees_its_work(service, http):
     before = newest_job(service)
     with socket.create_connection(("127.0.0.1", service.port)) as connection:
         connection.sendall(head + payload)
-        async with asyncio.timeout(30):
-            while (job_id := newest_job(service)) == before:
-                await asyncio.sleep(0.05)
+        job_id = await next_job(service, before)
         await progressing(http, job_id)
     await state_of(service, job_id, "cancelled")
     assert (await http.post(INPAINT, json=body())).json()["status"] == "success"

@@ -9,6 +9,7 @@ import json
 import os
 import sqlite3
 
+import httpx2
 import numpy as np
 import psutil
 import pytest
@@ -21,6 +22,16 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(560)]
 MODEL = "twins"
 VAE = "vae/diffusion_pytorch_model.safetensors"
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _good_weights_at_the_end(service):
+    """Other tests use the model too."""
+    yield
+    body = {"key": "", "model_id": MODEL}
+    with httpx2.Client(base_url=service.base_url, timeout=90, trust_env=False) as http:
+        answer = http.post("/api/v4/dreambooth/model_reload", json=body).json()
+    assert answer["status"] == "success", answer
 
 
 @pytest.fixture
