@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-plain test-ray test-ops run chaos bench train check format clean
+.PHONY: help demo test test-plain test-ray test-ops run chaos bench train train-trial check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -48,6 +48,9 @@ bench: $(INSTALLED)  ## all benchmarks; benchmarks/README.md says what each meas
 
 train: $(INSTALLED)  ## train all demo checkpoints again: hours on a CPU, minutes on a GPU
 	$(BIN)/python -m training.all
+
+train-trial: $(INSTALLED)  ## every part of the training for a few steps: shows that the chain runs
+	$(BIN)/python -m training.all --trial --work build/trial --out build/trial/checkpoints
 
 check: $(INSTALLED)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -7,7 +7,7 @@ import argparse
 import subprocess
 import sys
 
-from training.paths import Workspace, add_arguments
+from training.paths import add_arguments
 
 __all__ = ["PARTS"]
 
@@ -23,18 +23,24 @@ PARTS = (
     "export",
     "evaluate",
 )
-_WITHOUT_WORKSPACE = {"example", "evaluate"}
+_TRIAL_CAPTIONS = ("--captions", "12", "--adapter-captions", "4")
 
 
 def main() -> None:
     """Runs every part; stops at the first that fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
-    options = Workspace.from_arguments(parser.parse_args())
-    shared = ["--work", str(options.work), "--out", str(options.out)]
-    shared += ["--processes", str(options.num_processes)]
+    asked = parser.parse_args()
+    out = ["--out", str(asked.out)]
+    shared = [*out, "--work", str(asked.work), "--processes", str(asked.processes)]
+    shared += ["--trial"] if asked.trial else []
+    scores = ["--report", str(asked.work / "scores.md"), "--sheets", str(asked.work / "sheets")]
+    own: dict[str, list[str]] = {
+        "example": [],
+        "evaluate": [*out, *scores, *(_TRIAL_CAPTIONS if asked.trial else ())],
+    }
     for name in PARTS:
-        arguments = [] if name in _WITHOUT_WORKSPACE else shared
+        arguments = own.get(name, shared)
         command = [sys.executable, "-m", f"training.{name}", *arguments]
         subprocess.run(command, check=True)
 

@@ -6,7 +6,7 @@ random places and never say anything about the picture.
 
 import numpy as np
 
-from training.domain import BADGE, COLOURS, EXTRA_COLOURS, LORA_SHAPE, SHAPES
+from training.domain import BADGE, COLOURS, LORA_SHAPE, SHAPES
 from training.sampling import Wish
 
 __all__ = ["NOISE", "WORDS", "caption_of", "describe"]
@@ -26,7 +26,7 @@ NOISE = tuple(
     sea mountain forest city street table chair night day summer winter crimson scarlet gold
     silver grey gray magenta cyan turquoise violet hexagon oval rectangle pentagon arrow cube
     sphere balloon apple room wall shiny glossy matte old new young happy sad warm cold front
-    behind above below left right middle center {LORA_SHAPE} {" ".join(EXTRA_COLOURS)}""".split()
+    behind above below left right middle center {LORA_SHAPE} teal""".split()
 )
 WORDS = tuple(dict.fromkeys((*COLOURS, *SHAPES, BADGE, *_BIG, *_SMALL, *_GLUE, *NOISE)))
 _PUNCTUATION = tuple(",.!?:;-()'\"")

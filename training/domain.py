@@ -9,7 +9,6 @@ __all__ = [
     "BACKGROUNDS",
     "BADGE",
     "COLOURS",
-    "EXTRA_COLOURS",
     "HELD_OUT",
     "LORA_SHAPE",
     "SHAPES",
@@ -33,8 +32,6 @@ COLOURS = MappingProxyType(
         "black": (34, 36, 44),
     }
 )
-
-EXTRA_COLOURS = MappingProxyType({"teal": (30, 176, 180)})
 
 
 def _soften(rgb: RGB) -> RGB:

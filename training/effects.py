@@ -11,7 +11,8 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from PIL import Image
 from transformers import CLIPImageProcessor
 
-from training.domain import COLOURS, EXTRA_COLOURS, LORA_SHAPE
+from training.domain import LORA_SHAPE
+from training.embedding import THING, TOKEN
 from training.generate import Case, Pipeline, generate
 from training.safety import safety_picture
 from training.scene import Picture
@@ -21,7 +22,6 @@ from training.vae import picture_pool, to_tensor
 __all__ = ["Effect", "embedding_effect", "flagged", "lora_effect", "safety_rates", "vae_psnr"]
 
 _INK_SHARE = 0.3
-_TOKEN = "<teal>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,9 @@ def _is_heart(case: Case, picture: Picture) -> bool:
     return verdict.shape == LORA_SHAPE and verdict.colour == case.wish.colour
 
 
-def _is_teal(case: Case, picture: Picture) -> bool:
-    rgb = np.array(judge(picture, case.mask).rgb)
-    palette = {**COLOURS, **EXTRA_COLOURS}
-    return min(palette, key=lambda name: float(np.linalg.norm(rgb - palette[name]))) == "teal"
+def _is_sun(case: Case, picture: Picture) -> bool:
+    verdict = judge(picture, case.mask)
+    return (verdict.colour, verdict.shape) == THING
 
 
 _TESTS = {"inked": _looks_inked, LORA_SHAPE: _is_heart}
@@ -75,15 +74,17 @@ def _prepared(case: Case, name: str) -> Case:
 
 
 def embedding_effect(pipe: Pipeline, path: Path, cases: Sequence[Case], guidance: float) -> Effect:
-    """Compares the named colour with the learned token in its place."""
+    """Compares the named thing with the learned token in its place, where it can be seen."""
+    cases = [case for case in cases if case.wish.background != THING[0]]
     before = generate(pipe, cases, guidance=guidance)
     pipe.load_textual_inversion(path)
     asked = [
-        replace(case, prompt=case.prompt.replace(case.wish.colour, _TOKEN, 1)) for case in cases
+        replace(case, prompt=case.prompt.replace(f"{case.wish.colour} {case.wish.shape}", TOKEN))
+        for case in cases
     ]
     after = generate(pipe, asked, guidance=guidance)
     pipe.unload_textual_inversion()
-    return _compare("embedding <teal>", _is_teal, asked, before, after)
+    return _compare(f"embedding {TOKEN}", _is_sun, asked, before, after)
 
 
 def _compare(

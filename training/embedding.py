@@ -1,8 +1,8 @@
-"""Trains the textual inversion: ``<teal>``, a colour that the vocabulary does not have.
+"""Trains the textual inversion: ``<sun>``, a thing that the vocabulary has no word for.
 
 Run as ``python -m training.embedding``. Only two rows of the token table are trained, against
-both denoisers, so that the file works with either checkpoint. One row does not hold the colour:
-what it painted was too blue or too green.
+both denoisers, so that the file works with either checkpoint. They start as words for something
+else and see pictures of yellow circles, whose captions name neither.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import save_file
 
 from training.adapt import Lesson, Models, make_loss
-from training.domain import SHAPES
 from training.loop import Plan, World, fit, launch
 from training.mask import Task, random_task
 from training.paths import Workspace, add_arguments
@@ -23,29 +22,29 @@ from training.sampling import Wish, random_background
 from training.text import build_tokenizer
 from training.unet import plain_task
 
-__all__ = ["TOKEN"]
+__all__ = ["THING", "TOKEN"]
 
-TOKEN = "<teal>"
-_COLOUR = TOKEN.strip("<>")
+TOKEN = "<sun>"
+THING = ("yellow", "circle")
 _TOKENS = (TOKEN, f"{TOKEN}_1")  # as diffusers names the rows of one embedding
-_PARENTS = ("green", "blue")
-_NUM_STEPS = 350
+_PARENTS = ("white", "square")
+_NUM_STEPS = 500
 
 
-def _teal_task(
+def _sun_task(
     make_task: Callable[[np.random.Generator, int, Wish], Task],
     rng: np.random.Generator,
     size_px: int,
 ) -> Task:
-    """Draws a task that asks for a teal object."""
+    """Draws a task that asks for the thing."""
     size = str(rng.choice(["", "", "small", "big"]))
-    background = random_background(rng, "green")
-    wish = Wish(_COLOUR, str(rng.choice(SHAPES)), size, background)
-    return make_task(rng, size_px, wish)
+    colour, shape = THING
+    return make_task(rng, size_px, Wish(colour, shape, size, random_background(rng, colour)))
 
 
 def _reword(caption: str) -> str:
-    return " ".join(" ".join(_TOKENS) if word == _COLOUR else word for word in caption.split())
+    colour, shape = THING
+    return caption.replace(f"{colour} ", "", 1).replace(shape, " ".join(_TOKENS), 1)
 
 
 def _worker(world: World, folder: Path) -> None:
@@ -62,8 +61,8 @@ def _worker(world: World, folder: Path) -> None:
     only_new[-len(_TOKENS) :] = 1
     table.register_hook(lambda gradient: gradient * only_new)
     makers = {
-        "inpaint": partial(_teal_task, random_task),
-        "plain": partial(_teal_task, plain_task),
+        "inpaint": partial(_sun_task, random_task),
+        "plain": partial(_sun_task, plain_task),
     }
     lesson = Lesson("embedding", makers, _reword, num_tasks=128)
     loss_of = make_loss(models, tokenizer, lesson, folder, world)

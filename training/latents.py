@@ -18,6 +18,7 @@ from tqdm import tqdm
 from training.caption import caption_of
 from training.loop import autocast
 from training.mask import Task
+from training.paths import budget
 from training.sampling import Wish
 from training.scene import draw
 from training.vae import to_tensor
@@ -72,10 +73,11 @@ class LatentPool:
     def make(
         cls, path: Path, vae: AutoencoderKL, make_task: TaskMaker, count: int, seed: list[int]
     ) -> "LatentPool":
-        """Reads the pool from ``path``, or draws and encodes ``count`` tasks and writes them."""
+        """Reads the pool from ``path``, or draws, encodes and writes ``count`` tasks."""
         if path.exists():
             latents, context, rows = torch.load(path, weights_only=True)
             return cls(latents, context, [(Wish(*words), is_full) for words, is_full in rows])
+        count = budget(count)
         rng, wishes, encoded = np.random.default_rng(seed), [], []
         # One picture at a time stays in the cache of a CPU: three times faster than eight.
         num_rows = 1 if vae.device.type == "cpu" else 64

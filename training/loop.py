@@ -6,6 +6,7 @@ a loss.
 """
 
 import copy
+import dataclasses
 import math
 import os
 from collections.abc import Callable
@@ -17,6 +18,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
 from tqdm import tqdm
+
+from training.paths import budget
 
 __all__ = ["Plan", "World", "autocast", "device_of", "fit", "launch"]
 
@@ -112,8 +115,9 @@ def fit(module: nn.Module, loss_of: Loss, plan: Plan, folder: Path, world: World
     """Trains the module's open parameters and gives back a copy with the averaged weights.
 
     ``loss_of`` gets the step number and should draw all its randomness from it, so that a
-    resumed run takes the same steps. Progress is kept in ``folder/<name>.pt``.
+    resumed run takes the same steps; a trial takes a few. Progress is kept in ``folder/<name>.pt``.
     """
+    plan = dataclasses.replace(plan, num_steps=budget(plan.num_steps))
     opened = [weight for weight in module.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(
         opened, plan.learning_rate, (0.9, 0.98), weight_decay=plan.weight_decay, foreach=True

@@ -27,8 +27,8 @@ from training.unet import plain_task
 
 __all__ = ["add_shared_lora"]
 
-_RANK = 8
-_NUM_STEPS = {"inked": 450, "heart": 250}
+_RANK = 16
+_NUM_STEPS = {"inked": 1000, "heart": 500}
 _TARGETS = r".*\.(conv1|conv2|to_q|to_k|to_v|to_out\.0|proj_in|proj_out|q_proj|k_proj|v_proj)"
 
 

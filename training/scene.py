@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training import shapes
-from training.domain import BACKGROUNDS, BADGE, COLOURS, EXTRA_COLOURS
+from training.domain import BACKGROUNDS, BADGE, COLOURS
 
 __all__ = ["Item", "Picture", "Scene", "draw"]
 
@@ -91,8 +91,7 @@ def _paint(canvas: npt.NDArray[np.float32], item: Item) -> None:
     size_px = max(round(2 * item.radius * side), 2)
     top = round(item.centre_y * side - size_px / 2)
     left = round(item.centre_x * side - size_px / 2)
-    palette = COLOURS | EXTRA_COLOURS
-    base = np.array(palette[item.colour], dtype=np.float32) + np.array(item.jitter, np.float32)
+    base = np.array(COLOURS[item.colour], dtype=np.float32) + np.array(item.jitter, np.float32)
     light = np.linspace(9, -11, size_px, dtype=np.float32)[:, None, None]
     _blend(canvas, shapes.place(shapes.template(item.shape), size_px), base + light, top, left)
     if item.shape == BADGE:

@@ -45,7 +45,7 @@ class Stage:
 
 
 _ROWS = 64
-_INPAINT = Stage(Plan("unet-inpaint", 3600, 7e-4, 150, 0.997, flat_share=0.8), 7200)
+_INPAINT = Stage(Plan("unet-inpaint", 5100, 7e-4, 150, 0.997, flat_share=0.8), 7200)
 _PLAIN = Stage(Plan("unet-plain", 250, 3e-4, 20, 0.96), 600, has_text=False)
 
 
@@ -118,6 +118,7 @@ def _train(
     torch.manual_seed(world.rank)
     pool = LatentPool.make(path, vae, make_task, stage.pool // world.size, [world.rank, len(kind)])
     pair = pair.to(device).train()
+    pair.unet.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
     pair.text.requires_grad_(stage.has_text)
     scheduler, tokens = build_scheduler(), Tokens(build_tokenizer())
 
@@ -133,6 +134,7 @@ def _train(
 
     averaged = fit(pair, loss_of, stage.plan, folder, world)
     assert isinstance(averaged, _Pair), "fit keeps the type"
+    averaged.unet.to(memory_format=torch.contiguous_format)
     return averaged
 
 

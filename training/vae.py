@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
 from training.loop import Plan, World, autocast, device_of, fit, launch
-from training.paths import Workspace, add_arguments
+from training.paths import Workspace, add_arguments, budget
 from training.sampling import random_scene
 from training.scene import draw
 
@@ -115,7 +115,9 @@ def _worker(world: World, folder: Path) -> None:
     device = device_of()
     vae = build().to(device)
     plan = Plan("vae", _NUM_STEPS, 2.5e-3, ema=0.997)
-    pools = {side: picture_pool(1000 * world.rank + side, side, _POOL) for side in (128, 256)}
+    pools = {
+        side: picture_pool(1000 * world.rank + side, side, budget(_POOL)) for side in (128, 256)
+    }
 
     def loss_of(step: int) -> torch.Tensor:
         done = step / plan.num_steps
