@@ -75,6 +75,8 @@ def serve_options(options: DeploymentOptions) -> ServeOptions:
             "max_replicas": options.max_replicas,
             "target_ongoing_requests": options.target_ongoing_requests,
             "look_back_period_s": options.look_back_s,
+            # Deprecated for variables that Ray Serve 2.60 does not heed yet.
+            "metrics_interval_s": options.report_s,
             "upscale_delay_s": options.upscale_delay_s,
             "downscale_delay_s": options.downscale_delay_s,
         }

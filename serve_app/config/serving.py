@@ -60,6 +60,12 @@ class DeploymentOptions(Section):
         gt=10,
         description="seconds that autoscaling averages over; Ray looks five times in them",
     )
+    report_s: Seconds = Field(
+        default=2.0,
+        gt=0,
+        le=10,
+        description="seconds between the reports that autoscaling goes by; a burst waits for one",
+    )
     upscale_delay_s: Seconds = Field(default=3.0, description="seconds of load before a replica")
     downscale_delay_s: Seconds = Field(default=300.0, description="seconds of calm before one goes")
     graceful_shutdown_timeout_s: Seconds = Field(

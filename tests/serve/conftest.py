@@ -8,6 +8,17 @@ from pathlib import Path
 import httpx2
 import pytest
 
+# Before anything imports Ray Serve, which reads them once.
+os.environ.update(
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_AUTH_MODE="disabled",
+    OMP_NUM_THREADS="1",
+    RAY_worker_niceness="0",  # 15, and beside other work replicas starve
+    # 10 and 5 s, which is what tests of metrics would wait for
+    RAY_metrics_report_interval_ms="2000",
+    REPORTER_UPDATE_INTERVAL_MS="2000",
+)
+
 MODELS = {"tiny": 0, "twins": 1}  # id -> seed of the random weights
 # One of them has two replicas, which only go where a node of the right type is.
 PLACED = {
@@ -89,18 +100,6 @@ def make_checker_flag_everything(checkpoint: Path) -> None:
 @pytest.fixture(scope="session")
 def cluster():
     """Start Ray and Serve on a free port; stop them at the end of the session."""
-    os.environ.update(
-        RAY_USAGE_STATS_ENABLED="0",
-        RAY_AUTH_MODE="disabled",
-        OMP_NUM_THREADS="1",
-        RAY_worker_niceness="0",  # 15, and beside other work replicas starve
-        # 10 and 5 s, which is what tests of metrics would wait for
-        RAY_metrics_report_interval_ms="2000",
-        REPORTER_UPDATE_INTERVAL_MS="2000",
-        # 10 s each; the autoscaler should not be that slow in tests
-        RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
-        RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S="1",
-    )
     import ray
     from ray import serve
 
