@@ -14,9 +14,6 @@ os.environ.update(
     RAY_AUTH_MODE="disabled",
     OMP_NUM_THREADS="1",
     RAY_worker_niceness="0",  # 15, and beside other work replicas starve
-    # 10 and 5 s, which is what tests of metrics would wait for
-    RAY_metrics_report_interval_ms="2000",
-    REPORTER_UPDATE_INTERVAL_MS="2000",
 )
 
 MODELS = {"tiny": 0, "twins": 1}  # id -> seed of the random weights
