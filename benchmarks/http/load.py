@@ -88,9 +88,9 @@ async def _picture(http: httpx2.AsyncClient, server: Server, body: Body) -> byte
     """Ask for one picture and stay until its bytes are here."""
     path, payload = server.request(body)
     reply = (await http.post(path, json=payload)).raise_for_status().json()
-    picture = server.inline(reply)
-    if picture is None:
-        picture = (await http.get(server.link(reply))).raise_for_status().content
+    picture = server.picture(reply)
+    if isinstance(picture, str):
+        picture = (await http.get(picture)).raise_for_status().content
     assert picture.startswith(_PNG), "the reply holds a PNG"
     return picture
 

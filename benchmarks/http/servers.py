@@ -47,13 +47,9 @@ class Server:
         """Give the path and the JSON of a request."""
         return self._path, body
 
-    def inline(self, reply: Reply) -> bytes | None:
-        """Give the picture; None where the reply only links to it."""
+    def picture(self, reply: Reply) -> bytes | str:
+        """Give the picture, or the link to it."""
         return base64.b64decode(reply["image"])
-
-    def link(self, reply: Reply) -> str:
-        """Give the link of the picture."""
-        raise NotImplementedError(f"{self.name} sends pictures, no links")
 
     @contextmanager
     def start(
@@ -91,7 +87,7 @@ class _Bento(Server):
         path, payload = super().request(body)
         return path, {"asks": [payload]}
 
-    def inline(self, reply: Reply) -> bytes | None:
+    def picture(self, reply: Reply) -> bytes | str:
         return base64.b64decode(reply[0])
 
 
@@ -102,11 +98,8 @@ class _Ours(Server):
         suffix = "" if body["kind"] == KINDS[0] else f"/{body['kind']}"
         return f"{self._path}{suffix}", body
 
-    def inline(self, reply: Reply) -> bytes | None:
+    def picture(self, reply: Reply) -> bytes | str:
         assert reply["status"] == "success", reply
-        return None
-
-    def link(self, reply: Reply) -> str:
         link: str = reply["output"][0]
         return link
 

@@ -35,10 +35,10 @@ def tone_offset(before: Floats, result: Floats, mask: Image.Image) -> Floats:
     """
     apart = before - result
     kept = (np.asarray(mask) == 0) & (np.abs(apart).max(2) < _TRUSTED_LEVELS)
-    share = _halved(kept.astype(np.float32), _CELL_PX)
+    share = _reduced(kept.astype(np.float32), _CELL_PX)
     channels = []
     for channel in np.moveaxis(np.where(kept[..., None], apart, np.float32(0)), 2, 0):
-        mean = _ratio(_halved(channel, _CELL_PX), share)
+        mean = _ratio(_reduced(channel, _CELL_PX), share)
         channels.append(_resized(_filled(mean, share), kept.shape))
     return np.stack(channels, axis=2)
 
@@ -48,13 +48,13 @@ def _filled(mean: Floats, share: Floats) -> Floats:
     if max(mean.shape) == 1 or not share.any():
         return mean
     weight = np.minimum(share * np.float32(2), np.float32(1))
-    total = _halved(share, 2)
-    coarse = _filled(_ratio(_halved(mean * share, 2), total), total)
+    total = _reduced(share, 2)
+    coarse = _filled(_ratio(_reduced(mean * share, 2), total), total)
     mixed: Floats = weight * mean + (1 - weight) * _resized(coarse, mean.shape)
     return mixed
 
 
-def _halved(values: Floats, factor: int) -> Floats:
+def _reduced(values: Floats, factor: int) -> Floats:
     """Average blocks of factor x factor; those at the far edges may be smaller."""
     return np.asarray(Image.fromarray(values).reduce(factor), np.float32)
 

@@ -189,3 +189,21 @@ async def test_paint_broken_pipeline_is_a_generation_failure(
     with pytest.raises(errors.GenerationFailed):
         await painter.paint(1, make_spec(samples=2), None)
     painter.check_health()
+
+
+async def test_tone_is_matched_inside_the_mask_alone(
+    folder: Callable[[str], Path], make_spec: Callable[..., GenerationSpec]
+) -> None:
+    entry = ModelEntry(id="r", source=folder("plain"), kinds=tuple(Kind), native_size_px=64)
+    made = []
+    for match_tone in (True, False):
+        config = CPU.model_copy(update={"match_tone": match_tone})
+        painter = WeavePainter(entry, config, load_checkpoint(entry, config))
+        made.append(
+            await painter.paint(1, make_spec(kind=Kind.INPAINT), images(64, (8, 8, 40, 40)))
+        )
+        painter.close()
+    changed = (pixels(made[0]) != pixels(made[1])).any(axis=2)
+    assert changed[8:40, 8:40].any()
+    changed[8:40, 8:40] = False
+    assert not changed.any()

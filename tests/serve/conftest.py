@@ -8,14 +8,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-# Before anything imports Ray Serve, which reads them once.
-os.environ.update(
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_AUTH_MODE="disabled",
-    OMP_NUM_THREADS="1",
-    RAY_worker_niceness="0",  # 15, and beside other work replicas starve
-)
-
 MODELS = {"tiny": 0, "twins": 1}  # id -> seed of the random weights
 # One of them has two replicas, which only go where a node of the right type is.
 PLACED = {
@@ -97,6 +89,12 @@ def make_checker_flag_everything(checkpoint: Path) -> None:
 @pytest.fixture(scope="session")
 def cluster():
     """Start Ray and Serve on a free port; stop them at the end of the session."""
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_AUTH_MODE="disabled",
+        OMP_NUM_THREADS="1",
+        RAY_worker_niceness="0",  # 15, and beside other work replicas starve
+    )
     import ray
     from ray import serve
 

@@ -4,11 +4,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from training.latents import LatentPool
 from training.loop import Plan, World, autocast, fit
 from training.mask import random_task
+from training.paths import budget
 from training.unet import build_unet, fold_mask
 from training.vae import build
 
@@ -58,3 +60,9 @@ def test_fold_mask_equals_a_mask_over_everything() -> None:
     folded = fold_mask(unet, grey).conv_in(noisy)
     # The border differs: a constant input is padded with zeros, a bias is not.
     torch.testing.assert_close(folded[..., 1:-1, 1:-1], full[..., 1:-1, 1:-1])
+
+
+def test_trial_takes_a_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAMSERVE_TRAINING_TRIAL", "1")
+    _fit(Plan("line", 1000, 0.1), tmp_path)
+    assert torch.load(tmp_path / "line.pt", weights_only=True)["done"] == budget(1000) == 4

@@ -43,6 +43,11 @@ def test_equal_bounds_switch_autoscaling_off():
     assert "autoscaling_config" not in serve_options(DeploymentOptions())
 
 
+def test_autoscaling_hears_of_a_burst_as_often_as_asked():
+    options = serve_options(DeploymentOptions(max_replicas=2, report_s=3))
+    assert options["autoscaling_config"]["metrics_interval_s"] == 3
+
+
 @pytest.mark.parametrize(
     "options",
     [
