@@ -124,7 +124,7 @@ class WeavePainter:
     def close(self, drain_s: float = 0.0) -> None:
         """Stop; jobs at hand get `drain_s` seconds to finish, then they fail."""
         self._engine.close(drain_s)
-        self._pool.shutdown(wait=False)
+        self._pool.shutdown()  # short work; its threads would hold this painter a little longer
         self._loads.shutdown(wait=False)
 
     def _warm_up(self) -> None:

@@ -10,6 +10,7 @@ from serve_app.models.protocol import ModelStore
 from serve_app.pipelines.host import HostCopies, HostSnapshot
 from serve_app.pipelines.reporter import Reporter
 from serve_app.pipelines.resident import Resident
+from serve_app.pipelines.slot import run_and_forget
 from serve_app.pipelines.weights import CatalogueWeights
 
 __all__ = ["ResidentShelf"]
@@ -79,7 +80,7 @@ class ResidentShelf:
         """Stop the engine and the round that follows the store; see the protocol."""
         del self._entries[key]
         self._rounds.pop(key).cancel()
-        await asyncio.to_thread(item.close)
+        await asyncio.to_thread(run_and_forget, [item.close])
 
     async def tidy(self, key: str) -> None:
         """Collect garbage, on the device too; see the protocol."""

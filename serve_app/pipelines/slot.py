@@ -12,7 +12,7 @@ from serve_app.engine.metrics import Counters, EngineSnapshot, total
 from serve_app.engine.protocol import Painter
 from serve_app.models.protocol import Desired
 
-__all__ = ["Served", "Slot"]
+__all__ = ["Served", "Slot", "run_and_forget"]
 
 
 @dataclass(slots=True, eq=False)
@@ -133,7 +133,7 @@ class Slot:
 
     async def _close_one(self, served: Served) -> None:
         try:
-            await asyncio.to_thread(served.painter.close)
+            await asyncio.to_thread(run_and_forget, [served.painter.close])
         finally:
             self._past = total(served.painter.snapshot(), [self._past])
             with self._lock:
@@ -167,3 +167,12 @@ def _resolve(changed: "asyncio.Future[None]") -> None:
 
 def _nothing() -> EngineSnapshot:
     return Counters().snapshot(time.monotonic(), 0, 0, {})
+
+
+def run_and_forget(box: list[Callable[[], None]]) -> None:
+    """Run the call in the box and let go of it, and so of the object that it belongs to.
+
+    A worker thread forgets what it was given a little after it has told the result. The memory of a
+    painter is tidied at once, and what was still held then would stay on the device.
+    """
+    box.pop()()

@@ -3,13 +3,15 @@
 import asyncio
 import sys
 import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from serve_app import errors
 from serve_app.models.protocol import Desired
 from serve_app.pipelines.fake import FakePainter
-from serve_app.pipelines.slot import Served, Slot
+from serve_app.pipelines.slot import Served, Slot, run_and_forget
 
 ROUNDS = 300
 
@@ -62,3 +64,13 @@ async def test_slot_that_closes_between_a_look_and_the_wait_wakes_the_paint(monk
     with pytest.raises(errors.ReplicaLost):
         await asyncio.wait_for(use(slot), 10)
     closing.join()
+
+
+async def test_closed_painter_is_gone_although_the_thread_remembers_its_call():
+    painter = Closed()
+    seen, was_closed, box = weakref.ref(painter), painter.closed, [painter.close]
+    del painter
+    with ThreadPoolExecutor(1) as threads:
+        await asyncio.get_running_loop().run_in_executor(threads, run_and_forget, box)
+    assert was_closed.is_set()
+    assert seen() is None  # `box` is what the thread was given, held here on purpose
