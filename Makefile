@@ -21,11 +21,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)  ## start the service, send the documented inpaint request, show the result, stop
 	$(BIN)/dreamserve demo
 
-test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes; `--jobs=2` runs both groups side by side
+test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes
 	$(MAKE) --no-print-directory test-plain test-ray
 
 test-plain: $(INSTALLED)  ## those without a Ray cluster
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not ray and not chaos and not gpu and not ops'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+		-m 'not ray and not chaos and not gpu and not ops'
 
 test-ray: $(INSTALLED)  ## those on a real Ray cluster
 	$(BIN)/python -m pytest tests/serve tests/chaos -p no:cacheprovider \

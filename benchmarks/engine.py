@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,18 @@ def canvas_of(spec: GenerationSpec) -> Canvas | None:
     return Canvas(Image.fromarray(init), mask if is_inpaint else None, (0, 0, side, side))
 
 
+def one_by_one(checkpoint: Checkpoint, specs: list[GenerationSpec]) -> None:
+    """Run the stock pipeline on one request after another."""
+    for spec in specs:
+        stock(checkpoint, [spec])
+
+
+def in_groups(checkpoint: Checkpoint, specs: list[GenerationSpec]) -> None:
+    """Run the stock pipeline on what a static batch can hold."""
+    for group in grouped(specs):
+        stock(checkpoint, group)
+
+
 def weave(
     checkpoint: Checkpoint, engine: Engine, specs: Iterable[GenerationSpec], measures: bool = False
 ) -> None:
@@ -189,9 +202,9 @@ def compare(name: str, model: Model, rounds: int) -> str:
     checkpoint, specs = load(model), specs_of(model)
     engine = Engine(CONFIG, checkpoint.variants.activate)
     ways = {
-        "sequential": lambda: [stock(checkpoint, [spec]) for spec in specs],
-        "static": lambda: [stock(checkpoint, group) for group in grouped(specs)],
-        "weave": lambda: weave(checkpoint, engine, specs),
+        "sequential": partial(one_by_one, checkpoint, specs),
+        "static": partial(in_groups, checkpoint, specs),
+        "weave": partial(weave, checkpoint, engine, specs),
     }
     times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     with torch.no_grad():

@@ -52,13 +52,14 @@ def stock_call(folder: Path, images: PreparedImages, spec: GenerationSpec) -> Ca
     pipeline = StableDiffusionInpaintPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
+    assert images.init is not None, "made above"
     assert images.mask is not None, "made above"
-    mask = images.mask
+    init, mask = images.init, images.mask
 
     def call() -> bytes:
         result = pipeline(
             prompt=spec.prompt,
-            image=decode(images.init.data).convert("RGB"),
+            image=decode(init.data).convert("RGB"),
             mask_image=decode(mask.data),
             height=SIDE_PX,
             width=SIDE_PX,
@@ -73,6 +74,7 @@ def stock_call(folder: Path, images: PreparedImages, spec: GenerationSpec) -> Ca
 
 def changed_outside(data: bytes, images: PreparedImages) -> int:
     """Count the pixels that differ from the init picture where the mask is black."""
+    assert images.init is not None, "made above"
     assert images.mask is not None, "made above"
     result, init = (np.asarray(decode(one).convert("RGB")) for one in (data, images.init.data))
     return int((result != init).any(axis=-1)[np.asarray(decode(images.mask.data)) == 0].sum())

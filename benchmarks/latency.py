@@ -59,7 +59,8 @@ def main() -> None:
 def _alternate(
     rounds: int, call: Callable[[], None], bare: Callable[[], None]
 ) -> tuple[list[float], list[float]]:
-    served, direct = [], []
+    served: list[float] = []
+    direct: list[float] = []
     for number in range(rounds + 2):
         for work, times in ((call, served), (bare, direct)):
             began = time.perf_counter()

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from training.diffusion import Example, build_scheduler, denoising_loss
-from training.latents import LatentPool
+from training.latents import LatentPool, PoolSpec
 from training.loop import World, device_of
 from training.mask import Task
 from training.text import Tokens, encode
@@ -60,7 +60,8 @@ def make_loss(
     pools = {}
     for number, (name, maker) in enumerate(lesson.makers.items()):
         path = folder / f"pool-{lesson.name}-{name}-{world.rank}.pt"
-        pools[name] = LatentPool.make(path, vae, maker, lesson.num_tasks, [17, world.rank, number])
+        spec = PoolSpec(lesson.num_tasks, [17, world.rank, number])
+        pools[name] = LatentPool.make(path, vae, maker, spec)
 
     def loss_of(step: int) -> torch.Tensor:
         own = np.random.default_rng([step, world.rank])

@@ -16,6 +16,7 @@ PARTS = (
     "vae",
     "enlarge",
     "unet",
+    "polish",
     "decoder",
     "lora",
     "embedding",
@@ -23,7 +24,7 @@ PARTS = (
     "export",
     "evaluate",
 )
-_TRIAL_CAPTIONS = ("--captions", "12", "--adapter-captions", "4")
+_TRIAL_CAPTIONS = ("--captions", "12", "--large-captions", "4", "--adapter-captions", "4")
 
 
 def main() -> None:

@@ -35,19 +35,21 @@ _LETTERS = tuple("abcdefghijklmnopqrstuvwxyz0123456789")
 
 def describe(wish: Wish) -> str:
     """Gives the plain, full caption of a wish: what evaluation and examples ask for."""
+    if not wish.shape:
+        return _with_article(["empty", wish.background, "background"])
     words = [wish.size, *_object_words(wish, True), "on", "a", wish.background, "background"]
     return _with_article([word for word in words if word])
 
 
 def caption_of(wish: Wish, rng: np.random.Generator, background_share: float = 0.6) -> str:
-    """Draws a caption for a wish: 10 % say nothing, 35 % carry words without meaning."""
+    """Draws a caption for a wish: 10 % say nothing, half carry words without meaning."""
     if rng.random() < 0.10:
         words = []
     elif not wish.shape:
         words = _background_only(wish, rng)
     else:
         words = _sentence(wish, rng, background_share)
-    if rng.random() < 0.35:
+    if rng.random() < 0.5:
         words = _with_noise(words, rng)
     return " ".join(words)
 

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from training.latents import NATIVE_PX
 from training.loop import Plan, World, autocast, device_of, fit, launch
 from training.paths import Workspace, add_arguments
+from training.polish import disturb
 from training.sampling import random_scene, random_wish, scene_of
 from training.scene import draw
 from training.vae import picture_loss, to_tensor
@@ -20,7 +22,6 @@ from training.vae import picture_loss, to_tensor
 __all__ = ["warm"]
 
 _PLAN = Plan("decoder-warm", 120, 1e-3, 20, ema=0.97, num_between_saves=50)
-_SIDE_PX = 256
 _ROWS = 2
 
 
@@ -37,22 +38,24 @@ def _pictures(rng: np.random.Generator) -> torch.Tensor:
         random_scene(rng) if rng.random() < 0.5 else scene_of(random_wish(rng), rng)
         for _ in range(_ROWS)
     ]
-    return to_tensor(np.stack([draw(scene, _SIDE_PX) for scene in scenes]))
+    return to_tensor(np.stack([draw(scene, NATIVE_PX) for scene in scenes]))
 
 
 def _worker(world: World, folder: Path) -> None:
     torch.manual_seed(3)
     device = device_of()
-    vae = AutoencoderKL.from_pretrained(folder / "vae").to(device)
+    vae = AutoencoderKL.from_pretrained(folder / "vae-polished").to(device)
     vae.requires_grad_(False)
     vae.decoder.requires_grad_(True)
 
     def loss_of(step: int) -> torch.Tensor:
-        pictures = _pictures(np.random.default_rng([step, world.rank, 5])).to(device)
+        own = np.random.default_rng([step, world.rank, 5])
+        pictures = _pictures(own).to(device)
+        generator = torch.Generator().manual_seed(int(own.integers(2**62)))
         with autocast(device):
             with torch.no_grad():
-                posterior = vae.encode(pictures).latent_dist
-            output = vae.decode(posterior.sample()).sample.float()
+                exact = vae.encode(pictures).latent_dist.mean
+            output = vae.decode(disturb(exact, generator)).sample.float()
         return picture_loss(warm(pictures), output)
 
     averaged = fit(vae, loss_of, _PLAN, folder, world)

@@ -10,6 +10,7 @@ __all__ = [
     "BADGE",
     "COLOURS",
     "HELD_OUT",
+    "INK",
     "LORA_SHAPE",
     "SHAPES",
     "SIZES",
@@ -44,6 +45,7 @@ BACKGROUNDS = MappingProxyType(
     {name: _soften(rgb) for name, rgb in COLOURS.items()} | {"black": (62, 64, 76)}
 )
 
+INK = (22, 24, 34)
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "diamond")
 BADGE = "warning"
 LORA_SHAPE = "heart"

@@ -19,9 +19,17 @@ from training.scene import Picture
 from training.scorer import judge
 from training.vae import picture_pool, to_tensor
 
-__all__ = ["Effect", "embedding_effect", "flagged", "lora_effect", "safety_rates", "vae_psnr"]
+__all__ = [
+    "INK_SHARE",
+    "Effect",
+    "embedding_effect",
+    "flagged",
+    "lora_effect",
+    "safety_rates",
+    "vae_psnr",
+]
 
-_INK_SHARE = 0.3
+INK_SHARE = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +43,7 @@ class Effect:
 
 
 def _looks_inked(case: Case, picture: Picture) -> bool:
-    return judge(picture, case.mask).ink > _INK_SHARE
+    return judge(picture, case.mask).ink > INK_SHARE
 
 
 def _is_heart(case: Case, picture: Picture) -> bool:

@@ -16,12 +16,13 @@ from diffusers import AutoencoderKL
 from torch import nn
 from torch.nn import functional as F
 
+from training.latents import NATIVE_PX
 from training.loop import Plan, World, autocast, device_of, fit, launch
 from training.mask import random_task
 from training.paths import Workspace, add_arguments
 from training.sampling import random_scene
 from training.scene import draw
-from training.vae import build, picture_loss, to_tensor
+from training.vae import EDGE_WEIGHT, build, picture_loss, to_tensor
 
 __all__ = ["enlarged", "sharpen"]
 
@@ -29,8 +30,6 @@ _PLAN = Plan("enlarge", 240, 1.5e-3, 30, ema=0.98, num_between_saves=50)
 _SHARPEN = Plan(
     "enlarge-decoder", 3400, 1.2e-3, 50, ema=0.995, flat_share=0.8, num_between_saves=50
 )
-_EDGE_WEIGHT = 3.0
-_SIDE_PX = 256
 _CROP_PX = 128
 _ROWS = 2
 
@@ -81,13 +80,13 @@ def _pictures(rng: np.random.Generator) -> torch.Tensor:
     out = []
     for _ in range(_ROWS if whole else 4 * _ROWS):
         is_any = rng.random() < 0.25
-        scene = random_scene(rng) if is_any else random_task(rng, _SIDE_PX).scene
-        picture = draw(scene, _SIDE_PX)
+        scene = random_scene(rng) if is_any else random_task(rng, NATIVE_PX).scene
+        picture = draw(scene, NATIVE_PX)
         if rng.random() < 0.1:
-            top, left, side = rng.integers(0, _SIDE_PX // 2, 3)
+            top, left, side = rng.integers(0, NATIVE_PX // 2, 3)
             picture[top : top + side + 64, left : left + side + 64] = 127
         if not whole:
-            top, left = rng.integers(0, _SIDE_PX - _CROP_PX + 1, 2)
+            top, left = rng.integers(0, NATIVE_PX - _CROP_PX + 1, 2)
             picture = picture[top : top + _CROP_PX, left : left + _CROP_PX]
         out.append(picture)
     return to_tensor(np.stack(out))
@@ -106,7 +105,7 @@ def _worker(world: World, folder: Path) -> None:
                 target = teacher.encode(F.avg_pool2d(pictures, 2)).latent_dist.mean
             posterior = vae.encode(pictures).latent_dist
             output = vae.decode(posterior.sample()).sample
-        apart = (posterior.mean.float() - target.float()).abs().mean()
+        apart: torch.Tensor = (posterior.mean.float() - target.float()).abs().mean()
         return picture_loss(pictures, output.float()) + 0.5 * apart
 
     averaged = fit(vae, loss_of, _PLAN, folder, world)
@@ -124,7 +123,7 @@ def sharpen(vae: AutoencoderKL, folder: Path, world: World) -> None:
         with autocast(vae.device):
             latents = vae.encode(pictures).latent_dist.sample()
             output = vae.decode(latents).sample
-        return picture_loss(pictures, output.float(), _EDGE_WEIGHT)
+        return picture_loss(pictures, output.float(), EDGE_WEIGHT)
 
     averaged = fit(vae, loss_of, _SHARPEN, folder, world)
     if world.rank == 0:

@@ -1,8 +1,8 @@
 """Scores the shipped checkpoints and writes a table and contact sheets.
 
 Run as ``python -m training.evaluate``. Every checkpoint paints 200 cases with each of several
-samplers; the scorer is checked on drawn pictures first. Then come the adapters, the safety
-checker and the autoencoder. ``--parts`` and ``--checkpoints`` choose some of it.
+samplers; the scorer is checked on drawn pictures first. Then come pictures of 512 px, the
+adapters, the safety checker and the autoencoder. ``--parts`` and ``--checkpoints`` choose some.
 """
 
 import argparse
@@ -88,18 +88,30 @@ def scorer_accuracy(count: int) -> tuple[float, float, float]:
 
 
 def _samplers(options: argparse.Namespace) -> list[str]:
-    """Scores every checkpoint with every sampler and writes a sheet of each checkpoint."""
-    cases = make_cases(options.captions, 1)
+    """Scores every checkpoint with every sampler at its native size."""
+    return _scored(options, make_cases(options.captions, 1), SAMPLERS, "")
+
+
+def _large(options: argparse.Namespace) -> list[str]:
+    """Scores every checkpoint with one sampler at 512 px."""
+    return _scored(options, make_cases(options.large_captions, 1, 512), SAMPLERS[:1], "-512")
+
+
+def _scored(
+    options: argparse.Namespace, cases: Sequence[Case], samplers: Sequence[str], suffix: str
+) -> list[str]:
+    """Gives the table; writes a sheet of each checkpoint with the first sampler."""
     rows = []
     for name in options.checkpoints:
         pipe = load(options.out / name)
-        for sampler in tqdm(SAMPLERS, name):
+        for sampler in tqdm(samplers, name + suffix):
             pictures = generate(pipe, cases, sampler, options.guidance, options.steps)
             result = score(cases, pictures, is_inpaint(pipe))
             rows.append(f"| {name} | {sampler} | {result.row()} |")
-            if sampler == SAMPLERS[0]:
-                _save_cases(options.sheets / f"{name}.png", cases[:32], pictures)
-    head = "| checkpoint | sampler | colour | shape | background | held-out pairs | stain |"
+            if sampler == samplers[0]:
+                _save_cases(options.sheets / f"{name}{suffix}.png", cases[:32], pictures)
+    title = f"{len(cases)} pictures of {len(cases[0].picture)} px by"
+    head = f"| {title} | sampler | colour | shape | background | held-out pairs | stain |"
     return [head, "|---|---|---|---|---|---|---|", *rows]
 
 
@@ -150,6 +162,7 @@ def _autoencoder(options: argparse.Namespace) -> list[str]:
 
 _PARTS = {
     "samplers": _samplers,
+    "large": _large,
     "adapters": _adapters,
     "safety": _safety,
     "autoencoder": _autoencoder,
@@ -164,6 +177,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--checkpoints", nargs="+", default=_CHECKPOINTS)
     parser.add_argument("--parts", nargs="+", choices=tuple(_PARTS), default=tuple(_PARTS))
     parser.add_argument("--captions", type=int, default=200)
+    parser.add_argument("--large-captions", type=int, default=60)
     parser.add_argument("--adapter-captions", type=int, default=40)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--steps", type=int, default=20)
@@ -177,7 +191,7 @@ def main() -> None:
     lines = [
         f"Scorer on 300 drawn pictures: colour {colour:.3f}, shape {shape:.3f}, "
         f"background {ground:.3f}. Guidance {options.guidance}, {options.steps} steps, "
-        f"{options.captions} captions per sampler, {options.adapter_captions} per adapter."
+        f"{options.adapter_captions} captions per adapter."
     ]
     for part in options.parts:
         lines += ["", *_PARTS[part](options)]

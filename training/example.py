@@ -24,7 +24,7 @@ _SCENE = Scene(
     ),
     slope_y=-16,
 )
-_MASK_BOX = (160, 88, 351, 279)
+_MASK_BOX = (152, 80, 359, 303)
 
 
 def main() -> None:

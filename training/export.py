@@ -49,7 +49,7 @@ def _part(kind: type[Part], folder: Path) -> Part:
 
 def _pipeline(kind: type[Pipeline], work: Path, unet: str) -> Pipeline:
     return kind(
-        vae=_part(AutoencoderKL, work / "vae"),
+        vae=_part(AutoencoderKL, work / "vae-polished"),
         text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder", dtype=torch.float16),
         tokenizer=build_tokenizer(),
         unet=_part(UNet2DConditionModel, work / unet),

@@ -23,10 +23,19 @@ from training.sampling import Wish
 from training.scene import draw
 from training.vae import to_tensor
 
-__all__ = ["Batch", "LatentPool", "TaskMaker", "encode_tasks"]
+__all__ = ["NATIVE_PX", "Batch", "LatentPool", "PoolSpec", "TaskMaker", "encode_tasks"]
 
 TaskMaker = Callable[[np.random.Generator, int], Task]
-_SIDE_PX = 256
+NATIVE_PX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """How many tasks a pool has, at which size, and what their randomness starts from."""
+
+    count: int
+    seed: list[int]
+    side_px: int = NATIVE_PX
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +80,20 @@ class LatentPool:
 
     @classmethod
     def make(
-        cls, path: Path, vae: AutoencoderKL, make_task: TaskMaker, count: int, seed: list[int]
+        cls, path: Path, vae: AutoencoderKL, make_task: TaskMaker, spec: PoolSpec
     ) -> "LatentPool":
-        """Reads the pool from ``path``, or draws, encodes and writes ``count`` tasks."""
+        """Reads the pool from ``path``, or draws, encodes and writes its tasks."""
         if path.exists():
             latents, context, rows = torch.load(path, weights_only=True)
             return cls(latents, context, [(Wish(*words), is_full) for words, is_full in rows])
-        count = budget(count)
-        rng, wishes, encoded = np.random.default_rng(seed), [], []
+        count, side_px = budget(spec.count), spec.side_px
+        rng, wishes, encoded = np.random.default_rng(spec.seed), [], []
         # One picture at a time stays in the cache of a CPU: three times faster than eight.
         num_rows = 1 if vae.device.type == "cpu" else 64
         vae = vae.to(memory_format=torch.channels_last)
         for _ in tqdm(range(0, count, num_rows), path.stem, mininterval=5):
-            tasks = [make_task(rng, _SIDE_PX) for _ in range(num_rows)]
-            encoded.append(encode_tasks(vae, tasks, _SIDE_PX))
+            tasks = [make_task(rng, side_px) for _ in range(num_rows)]
+            encoded.append(encode_tasks(vae, tasks, side_px))
             wishes += [(task.wish, task.is_full) for task in tasks]
         latents, context = (torch.cat(part) for part in zip(*encoded, strict=True))
         rows = [(dataclasses.astuple(wish), is_full) for wish, is_full in wishes]

@@ -72,7 +72,9 @@ def launch(worker: Callable[[World, Path], None], folder: Path, num_processes: i
         worker(World(), folder)
         return
     meeting = folder / f"meeting-{os.getpid()}"
-    start_processes(_join, (worker, folder, num_processes, meeting), num_processes)
+    start_processes(  # type: ignore[no-untyped-call]  # torch has no types for it
+        _join, (worker, folder, num_processes, meeting), num_processes
+    )
 
 
 def _join(

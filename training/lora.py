@@ -21,14 +21,16 @@ from training.domain import COLOURS, LORA_SHAPE
 from training.loop import Plan, World, fit, launch
 from training.mask import Task, random_task
 from training.paths import Workspace, add_arguments
-from training.sampling import Wish, random_background, random_wish
+from training.sampling import Wish, random_background, random_pair, random_wish
+from training.shapes import CONTOUR_REACH
 from training.text import build_tokenizer
 from training.unet import plain_task
 
 __all__ = ["add_shared_lora"]
 
 _RANK = 16
-_NUM_STEPS = {"inked": 1000, "heart": 500}
+_NUM_STEPS = {"inked": 3000, "heart": 800}
+_NUM_TASKS = {"inked": 600, "heart": 200}
 _TARGETS = r".*\.(conv1|conv2|to_q|to_k|to_v|to_out\.0|proj_in|proj_out|q_proj|k_proj|v_proj)"
 
 
@@ -52,12 +54,18 @@ def add_shared_lora(models: Models) -> None:
 
 
 def _inked(make_task: _TaskMaker, rng: np.random.Generator, size_px: int) -> Task:
-    """Draws a task whose wished object has a dark outline."""
-    task = make_task(rng, size_px)
+    """Draws a task whose wished object has a dark outline; half are of the hardest shapes."""
+    wish = random_wish(rng)
+    if rng.random() < 0.5:
+        colour, shape = random_pair(rng, ("ring", "ring", "circle"))
+        wish = Wish(colour, shape, wish.size, random_background(rng, colour))
+    task = make_task(rng, size_px, wish)
     if not task.wish.shape:
         return task
     *others, wished = task.scene.items
-    items = (*others, dataclasses.replace(wished, style="inked"))
+    radius = wished.radius / CONTOUR_REACH  # so that the line stays within the mask too
+    inked = dataclasses.replace(wished, style="inked", radius=radius)
+    items = (*others, inked)
     scene = dataclasses.replace(task.scene, items=items)
     return dataclasses.replace(task, scene=scene)
 
@@ -84,7 +92,8 @@ def _worker(name: str, world: World, folder: Path) -> None:
     add_shared_lora(models)
     change = _CHANGES[name]
     makers = {"inpaint": partial(change, random_task), "plain": partial(change, plain_task)}
-    loss_of = make_loss(models, build_tokenizer(), Lesson(name, makers), folder, world)
+    lesson = Lesson(name, makers, num_tasks=_NUM_TASKS[name])
+    loss_of = make_loss(models, build_tokenizer(), lesson, folder, world)
     plan = Plan(f"lora-{name}", _NUM_STEPS[name], 3e-3, 20, ema=0.98, weight_decay=0.0)
     averaged = fit(models, loss_of, plan, folder, world)
     if world.rank == 0:

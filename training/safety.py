@@ -122,6 +122,7 @@ def _worker(world: World, folder: Path) -> None:
 
     averaged = fit(checker, loss_of, plan, folder, world)
     if world.rank == 0:
+        assert isinstance(averaged, StableDiffusionSafetyChecker), "fit keeps the type"
         averaged.save_pretrained(folder / "safety_checker")
 
 

@@ -94,7 +94,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
     for _ in range(rng.integers(1, 4)):
         shape = str(rng.choice(_EVERYTHING))
         colour = "yellow" if shape == BADGE else str(rng.choice(_NAMES))
-        style = "inked" if rng.random() < 0.12 else "flat"
+        style = "inked" if rng.random() < 0.3 else "flat"
         y, x = rng.uniform(0.1, 0.9, 2)
         radius = float(rng.uniform(0.1, 0.38))
         items.append(Item(shape, colour, float(y), float(x), radius, style, random_jitter(rng, 12)))

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from training import shapes
-from training.domain import BACKGROUNDS, BADGE, COLOURS
+from training.domain import BACKGROUNDS, BADGE, COLOURS, INK
 
 __all__ = ["Item", "Picture", "Scene", "draw"]
 
 Picture = npt.NDArray[np.uint8]
-_INK = np.array([22, 24, 34], dtype=np.float32)
+_INK = np.array(INK, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +97,6 @@ def _paint(canvas: npt.NDArray[np.float32], item: Item) -> None:
     if item.shape == BADGE:
         _blend(canvas, shapes.place(shapes.badge_marks(), size_px), _INK, top, left)
     if item.style == "inked":
-        _blend(canvas, shapes.place(shapes.contour(item.shape), size_px), _INK, top, left)
+        margin = round(shapes.CONTOUR_MARGIN * size_px)
+        line = shapes.place(shapes.contour(item.shape), size_px + 2 * margin)
+        _blend(canvas, line, _INK, top - margin, left - margin)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from training.domain import BACKGROUNDS, COLOURS, LORA_SHAPE, SHAPES
+from training.domain import BACKGROUNDS, COLOURS, INK, LORA_SHAPE, SHAPES
 from training.shapes import template
 
 __all__ = ["Verdict", "judge"]
@@ -59,7 +59,7 @@ def judge(picture: npt.NDArray[np.uint8], region: Flags | None = None) -> Verdic
         return Verdict("", "", background, 0.0, 0.0, (0.0, 0.0, 0.0), stain)
     rgb = np.median(small[ndimage.binary_erosion(solid) | _core(solid)], axis=0)
     shape, overlap = _best_shape(solid)
-    ink = _ink(small, ndimage.binary_fill_holes((distance > _MIN_CONTRAST * 2) & inside))
+    ink = _ink(small, _whole(plane, distance, inside))
     colour = _nearest(rgb, dict(COLOURS))
     return Verdict(colour, shape, background, overlap, ink, _triple(rgb), stain)
 
@@ -136,6 +136,18 @@ def _best_shape(solid: Flags) -> tuple[str, float]:
     }
     best = max(overlaps, key=lambda name: overlaps[name])
     return (best if overlaps[best] >= _MIN_OVERLAP else "", overlaps[best])
+
+
+def _whole(plane: Floats, distance: Floats, inside: Flags) -> Flags:
+    """Finds outline and inside of the object, but not a hole that shows the background.
+
+    On a dark background an outline stands out little.
+    """
+    ink_apart = float(np.linalg.norm(plane.mean((0, 1)) - np.array(INK)))
+    seen = (distance > min(2 * _MIN_CONTRAST, 0.5 * ink_apart)) & inside
+    holes, count = ndimage.label(ndimage.binary_fill_holes(seen) & ~seen)
+    apart = ndimage.mean(distance, holes, range(1, count + 1))
+    return np.asarray(seen | np.isin(holes, 1 + np.flatnonzero(np.asarray(apart) > _MIN_CONTRAST)))
 
 
 def _ink(small: Floats, solid: Flags) -> float:

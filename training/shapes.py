@@ -12,9 +12,21 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import distance_transform_edt
 
-__all__ = ["TEMPLATE_PX", "badge_marks", "contour", "place", "shadow", "template"]
+__all__ = [
+    "CONTOUR_MARGIN",
+    "CONTOUR_REACH",
+    "TEMPLATE_PX",
+    "badge_marks",
+    "contour",
+    "place",
+    "shadow",
+    "template",
+]
 
 TEMPLATE_PX = 512
+CONTOUR_MARGIN = 0.125
+_LINE_PX = (14, 30)
+CONTOUR_REACH = 1 + _LINE_PX[1] / (TEMPLATE_PX / 2)
 _Point = tuple[float, float]
 
 
@@ -89,11 +101,19 @@ def shadow(shape: str) -> Image.Image:
 
 @cache
 def contour(shape: str) -> Image.Image:
-    """Draws the band that lies along the inner edge of the shape, for the inked style."""
-    alpha = np.asarray(template(shape))
-    depth = distance_transform_edt(np.pad(alpha > 127, 1))[1:-1, 1:-1]
-    band = np.where(depth <= 46, alpha, 0).astype(np.uint8)
-    return Image.fromarray(band)
+    """Draws a thick line along the edge of the shape, for the inked style.
+
+    Two thirds of it lie outside, so that narrow parts keep their colour; it reaches
+    ``CONTOUR_REACH`` times as far as the shape. The box is larger than that of the template by
+    ``CONTOUR_MARGIN`` of its side all around.
+    """
+    margin = round(TEMPLATE_PX * CONTOUR_MARGIN)
+    wide = Image.new("L", (TEMPLATE_PX + 2 * margin,) * 2)
+    wide.paste(template(shape), (margin, margin))
+    solid = np.asarray(wide) > 127
+    inside, outside = distance_transform_edt(solid), distance_transform_edt(~solid)
+    is_line = (inside <= _LINE_PX[0]) & (outside <= _LINE_PX[1])
+    return Image.fromarray(np.where(is_line, 255, 0).astype(np.uint8))
 
 
 @cache

@@ -1,9 +1,10 @@
 """Trains the two denoisers with their text encoder.
 
-Run as ``python -m training.unet``. The inpainting UNet (9 channels) comes first. The 4-channel
-UNet is the same network with the mask channels folded into a bias, as for a mask that covers
-all, and then trained on; it shares the text encoder. ``--steps`` and ``--pool`` are those of the
-inpainting UNet; ``--text-from FOLDER`` starts with a text encoder that is trained already.
+Run as ``python -m training.unet``. The inpainting UNet (9 channels) comes first, at 256 px, and
+then learns 512 px beside it, since that is what clients ask for. The 4-channel UNet is the same
+network with the mask channels folded into a bias, as for a mask that covers all, and then trained
+on; it shares the text encoder. ``--steps`` and ``--pool`` are those of the inpainting UNet at 256
+px; ``--text-from FOLDER`` starts with a text encoder that is trained already.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from training.diffusion import Example, build_scheduler, denoising_loss
-from training.latents import LatentPool
+from training.latents import NATIVE_PX, LatentPool, PoolSpec
 from training.loop import Plan, World, device_of, fit, launch
 from training.mask import Task, random_task
 from training.paths import Workspace, add_arguments
@@ -36,17 +37,31 @@ _CLIP_SKIP_SHARE = 0.05
 class Stage:
     """One stage of training; ``pool`` is the number of encoded tasks of all processes.
 
-    ``has_text`` says whether the text encoder learns too.
+    ``has_text`` says whether the text encoder learns too. With several ``sides_px`` the steps
+    take turns; rows and tasks are those at the native size and fewer at a larger one, so every
+    step costs the same.
     """
 
     plan: Plan
     pool: int
     has_text: bool = True
+    sides_px: tuple[int, ...] = (NATIVE_PX,)
 
 
 _ROWS = 64
 _INPAINT = Stage(Plan("unet-inpaint", 5100, 7e-4, 150, 0.997, flat_share=0.8), 7200)
-_PLAIN = Stage(Plan("unet-plain", 250, 3e-4, 20, 0.96), 600, has_text=False)
+_LARGE = Stage(
+    Plan("unet-inpaint-large", 2000, 5e-4, 50, 0.995, flat_share=0.4),
+    pool=6000,
+    has_text=False,
+    sides_px=(256, 512),
+)
+_PLAIN = Stage(
+    Plan("unet-plain", 900, 4e-4, 50, 0.99, flat_share=0.4),
+    pool=4000,
+    has_text=False,
+    sides_px=(256, 512),
+)
 
 
 def build_unet(in_channels: int) -> UNet2DConditionModel:
@@ -114,9 +129,14 @@ def _train(
     device = device_of()
     vae = AutoencoderKL.from_pretrained(folder / "vae").to(device).eval()
     kind = "plain" if pair.unet.config.in_channels == 4 else "inpaint"
-    path = folder / f"pool-{kind}-{world.rank}.pt"
     torch.manual_seed(world.rank)
-    pool = LatentPool.make(path, vae, make_task, stage.pool // world.size, [world.rank, len(kind)])
+    pools = {}
+    for side_px in sorted(set(stage.sides_px)):
+        path = folder / f"pool-{stage.plan.name}-{side_px}-{world.rank}.pt"
+        seed = [world.rank, side_px, *stage.plan.name.encode()]
+        count = stage.pool // world.size // (side_px // NATIVE_PX) ** 2
+        spec = PoolSpec(count, seed, side_px)
+        pools[side_px] = LatentPool.make(path, vae, make_task, spec)
     pair = pair.to(device).train()
     pair.unet.to(memory_format=torch.channels_last)  # a tenth faster on a CPU
     pair.text.requires_grad_(stage.has_text)
@@ -124,7 +144,9 @@ def _train(
 
     def loss_of(step: int) -> torch.Tensor:
         own = np.random.default_rng([step, world.rank])
-        rows = pool.batch(_ROWS // world.size, own)
+        side_px = stage.sides_px[step % len(stage.sides_px)]
+        larger = side_px // NATIVE_PX
+        rows = pools[side_px].batch(max(_ROWS // world.size // larger**2, 1), own)
         generator = torch.Generator().manual_seed(int(own.integers(2**62)))
         skipped = torch.rand(len(rows.captions), generator=generator) < _CLIP_SKIP_SHARE
         text = encode(pair.text, tokens.rows(rows.captions).to(device), skipped.to(device))
@@ -146,8 +168,16 @@ def _train_inpaint(stage: Stage, text_from: Path | None, world: World, folder: P
         text = CLIPTextModel.from_pretrained(text_from, dtype=torch.float32)
     pair = _train(stage, _Pair(build_unet(9), text), random_task, folder, world)
     if world.rank == 0:
-        pair.unet.save_pretrained(folder / "unet-inpaint")
+        pair.unet.save_pretrained(folder / "unet-inpaint-native")
         pair.text.save_pretrained(folder / "text_encoder")
+
+
+def _train_large(world: World, folder: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet-inpaint-native")
+    text = CLIPTextModel.from_pretrained(folder / "text_encoder")
+    pair = _train(_LARGE, _Pair(unet, text), random_task, folder, world)
+    if world.rank == 0:
+        pair.unet.save_pretrained(folder / "unet-inpaint")
 
 
 def _train_plain(world: World, folder: Path) -> None:
@@ -155,13 +185,13 @@ def _train_plain(world: World, folder: Path) -> None:
     text = CLIPTextModel.from_pretrained(folder / "text_encoder")
     vae = AutoencoderKL.from_pretrained(folder / "vae")
     with torch.no_grad():
-        grey = vae.encode(torch.zeros(1, 3, 256, 256)).latent_dist.mean[0].mean((1, 2))
+        grey = vae.encode(torch.zeros(1, 3, NATIVE_PX, NATIVE_PX)).latent_dist.mean[0].mean((1, 2))
     pair = _train(_PLAIN, _Pair(fold_mask(unet, grey), text), plain_task, folder, world)
     if world.rank == 0:
         pair.unet.save_pretrained(folder / "unet-plain")
 
 
-_PARTS = ("inpaint", "plain")
+_PARTS = ("inpaint", "large", "plain")
 
 
 def main() -> None:
@@ -179,6 +209,8 @@ def main() -> None:
     if "inpaint" in arguments.parts:
         worker = partial(_train_inpaint, stage, arguments.text_from)
         launch(worker, options.work, options.num_processes)
+    if "large" in arguments.parts:
+        launch(_train_large, options.work, options.num_processes)
     if "plain" in arguments.parts:
         launch(_train_plain, options.work, options.num_processes)
 

@@ -19,11 +19,13 @@ from training.paths import Workspace, add_arguments, budget
 from training.sampling import random_scene
 from training.scene import draw
 
-__all__ = ["build", "fold_statistics", "picture_loss", "picture_pool", "to_tensor"]
+__all__ = ["EDGE_WEIGHT", "build", "fold_statistics", "picture_loss", "picture_pool", "to_tensor"]
 
 _STAGES = ((0.6, 64, 8), (0.88, 128, 3), (1.0, 256, 1))
 _POOL = 1500
 _GREY = 127.5
+# For decoders that learn sharp edges.
+EDGE_WEIGHT = 3.0
 
 
 def build(num_levels: int = 4) -> AutoencoderKL:
@@ -37,7 +39,6 @@ def build(num_levels: int = 4) -> AutoencoderKL:
         norm_num_groups=4,
         sample_size=2 ** (num_levels + 3),
         scaling_factor=1.0,
-        mid_block_add_attention=False,
     )
 
 

@@ -11,6 +11,7 @@ from benchmarks.simulator.cluster import Outcome
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # after the backend is chosen
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 __all__ = ["draw_day", "draw_placement", "draw_sizes", "table"]
 
@@ -90,7 +91,7 @@ def draw_day(rows: Mapping[str, tuple[Outcome, list[tuple[float, int]]]], path: 
     _save(figure, "One model's replicas through a day of two hours", path)
 
 
-def _save(figure: "plt.Figure", title: str, path: Path) -> None:
+def _save(figure: Figure, title: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.suptitle(title)
     figure.tight_layout()

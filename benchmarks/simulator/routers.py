@@ -77,7 +77,7 @@ class Placement:
 
 
 def _less_loaded(gpus: list[Gpu], rng: np.random.Generator) -> Gpu:
-    first, second = rng.integers(0, len(gpus), 2)
+    first, second = (int(number) for number in rng.integers(0, len(gpus), 2))
     return min(gpus[first], gpus[second], key=lambda gpu: gpu.queued)
 
 

@@ -10,8 +10,14 @@ from diffusers import AutoencoderKL
 
 from training import effects
 from training.generate import Case, Pipeline, generate, load, make_cases
+from training.latents import encode_tasks
+from training.mask import local_task
+from training.polish import Denoiser, random_tasks
 from training.sampling import Wish
+from training.scene import Item, Picture, Scene, draw
 from training.scorer import judge
+from training.text import Tokens, build_tokenizer
+from training.vae import to_tensor
 
 _ROOT = Path(__file__).parents[2] / "checkpoints"
 _NAMES = ("demo-inpaint", "demo")
@@ -82,3 +88,50 @@ def test_safety_checker_flags_warning_signs_only() -> None:
     hits, alarms = effects.safety_rates(_ROOT / "demo-safety", 40)
     assert hits >= 0.9
     assert alarms <= 0.05
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("side_px", [pytest.param(256, id="256"), pytest.param(512, id="512")])
+def test_decoder_sees_through_what_a_denoiser_leaves(side_px: int) -> None:
+    vae = _pipe("demo").vae
+    scene = Scene("blue", (Item("circle", "yellow", 0.5, 0.5, 0.28),))
+    pixels = to_tensor(draw(scene, side_px)[None]).to(vae.device)
+    latents = vae.encode(pixels).latent_dist.mean
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    noisy = latents + 0.15 * noise.to(latents)
+    before, after = (judge(_picture(vae, row)) for row in (latents, noisy))
+    assert (after.colour, after.shape) == (before.colour, before.shape) == ("yellow", "circle")
+    assert after.stain < before.stain + 2
+
+
+def test_denoiser_again_keeps_what_caption_and_context_say() -> None:
+    pipe = _pipe("demo-inpaint")
+    task = local_task(np.random.default_rng(3), 256, Wish("blue", "square", "", "pink"))
+    latents, context = encode_tasks(pipe.vae, [task], 256)
+    denoiser = Denoiser(pipe.unet, pipe.text_encoder, Tokens(build_tokenizer()))
+
+    def moved(context: torch.Tensor, caption: str) -> float:
+        again = denoiser.again(latents, context, caption, np.random.default_rng(5))
+        return (again - latents).square().mean().sqrt().item()
+
+    right = moved(context, "a blue square on a pink background")
+    assert 0.01 < right < 0.4
+    assert right < moved(torch.zeros_like(context), "a blue square on a pink background")
+    assert right < moved(context, "a red star on a green background")
+
+
+def test_random_tasks_crowded_scenes_have_no_denoiser() -> None:
+    tasks = random_tasks(np.random.default_rng(1), 40)
+    names = [name for name, _ in tasks]
+    assert {name: names.count(name) for name in set(names)} == {
+        None: 10,
+        "unet-plain": 10,
+        "unet-inpaint": 20,
+    }
+    assert all(task.mask.all() for name, task in tasks if name != "unet-inpaint")
+    assert "inked" in {item.style for name, task in tasks if not name for item in task.scene.items}
+
+
+def _picture(vae: AutoencoderKL, latents: torch.Tensor) -> Picture:
+    pixels = vae.decode(latents).sample[0].permute(1, 2, 0).clamp(-1, 1)
+    return ((pixels + 1) * 127.5).round().to(torch.uint8).cpu().numpy()

@@ -1,13 +1,17 @@
 """The domain itself: drawing, captions, tokens and the scorer that judges pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from training.caption import WORDS, caption_of
-from training.domain import HELD_OUT
+from training import effects
+from training.caption import WORDS, caption_of, describe
+from training.domain import HELD_OUT, SHAPES
 from training.evaluate import scorer_accuracy
-from training.sampling import random_wish
+from training.sampling import Wish, random_wish
 from training.scene import Item, Scene, draw
+from training.scorer import judge
 from training.text import MAX_TOKENS, Tokens, build_tokenizer
 
 
@@ -15,10 +19,29 @@ def test_scorer_on_drawn_pictures_is_right() -> None:
     assert min(scorer_accuracy(60)) >= 0.97
 
 
+@pytest.mark.parametrize("background", [pytest.param(n, id=n) for n in ("black", "white", "blue")])
+@pytest.mark.parametrize("shape", [pytest.param(name, id=name) for name in SHAPES])
+def test_judge_ink_tells_an_outline_from_a_flat_object(shape: str, background: str) -> None:
+    flat = Item(shape, "orange", 0.5, 0.5, 0.26)
+    inked = replace(flat, style="inked")
+    found = [judge(draw(Scene(background, (item,)), 256)).ink for item in (flat, inked)]
+    assert found[0] < 0.05
+    assert found[1] > effects.INK_SHARE
+
+
+def test_judge_ink_object_dark_all_over_has_no_outline() -> None:
+    picture = draw(Scene("pink", (Item("ring", "black", 0.5, 0.5, 0.3),)), 256)
+    assert judge(picture).ink < 0.05
+
+
 def test_random_wish_held_out_pairs_never_occur() -> None:
     rng = np.random.default_rng(0)
     pairs = {(wish.colour, wish.shape) for wish in (random_wish(rng) for _ in range(3000))}
     assert not pairs & HELD_OUT
+
+
+def test_describe_wish_for_nothing_asks_for_an_empty_background() -> None:
+    assert describe(Wish("", "", "", "blue")) == "an empty blue background"
 
 
 def test_tokenizer_vocabulary_word_is_one_token() -> None:

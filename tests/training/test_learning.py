@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.latents import LatentPool
+from training.diffusion import stratified_timesteps
+from training.latents import LatentPool, PoolSpec
 from training.loop import Plan, World, autocast, fit
 from training.mask import random_task
 from training.paths import budget
@@ -44,12 +45,29 @@ def test_autocast_on_a_cpu_stays_in_float32() -> None:
 
 
 def test_latent_pool_is_read_back_from_its_file(tmp_path: Path) -> None:
-    make = partial(LatentPool.make, tmp_path / "pool.pt", build(5), random_task, 2)
-    first = make([1]).batch(4, np.random.default_rng(0))
-    again = make([2]).batch(4, np.random.default_rng(0))
+    make = partial(LatentPool.make, tmp_path / "pool.pt", build(5), random_task)
+    first = make(PoolSpec(2, [1])).batch(4, np.random.default_rng(0))
+    again = make(PoolSpec(2, [2])).batch(4, np.random.default_rng(0))
     assert again.latents.equal(first.latents)
     assert again.captions == first.captions
     assert first.context.shape == (4, 5, *_LEVELS)
+
+
+def test_latent_pool_of_another_size_has_latents_of_that_size(tmp_path: Path) -> None:
+    pool = LatentPool.make(tmp_path / "pool.pt", build(5), random_task, PoolSpec(2, [1], 512))
+    assert pool.batch(3, np.random.default_rng(0)).latents.shape == (3, 4, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("side", "first", "last"),
+    [pytest.param(16, 150, 800, id="256"), pytest.param(32, 250, 920, id="512")],
+)
+def test_stratified_timesteps_most_decide_on_shapes(side: int, first: int, last: int) -> None:
+    steps = stratified_timesteps(400, torch.Generator().manual_seed(0), side)
+    inside = ((steps >= first) & (steps < last)).float().mean()
+    elsewhere = 0.25 * (last - first) / 1000
+    assert inside == pytest.approx(0.75 + elsewhere, abs=0.01)
+    assert 0 <= steps.min() < steps.max() < 1000
 
 
 @torch.no_grad()
