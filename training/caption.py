@@ -97,7 +97,7 @@ def _background_words(wish: Wish, rng: np.random.Generator) -> list[str]:
 
 
 def _with_noise(words: list[str], rng: np.random.Generator) -> list[str]:
-    """Inserts one to a dozen meaningless words, mostly before or after the caption."""
+    """Inserts two to fourteen meaningless words, mostly before or after the caption."""
     words = list(words)
     for _ in range(min(1 + rng.geometric(0.3), 14)):
         spot = rng.random()

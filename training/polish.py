@@ -112,11 +112,11 @@ def _latents(
         unet = UNet2DConditionModel.from_pretrained(folder / name).to(vae.device).eval()
         denoisers[name] = Denoiser(unet, text, Tokens(build_tokenizer()))
     exact, denoised = [], []
-    for own, task in tqdm(tasks, "pool-polish", mininterval=5):
+    for wanted, task in tqdm(tasks, "pool-polish", mininterval=5):
         clean, context = encode_tasks(vae, [task], NATIVE_PX)
         exact.append(clean)
-        if own:
-            again = denoisers[own].again(clean, context, describe(task.wish), rng)
+        if wanted:
+            again = denoisers[wanted].again(clean, context, describe(task.wish), rng)
             is_near = (again - clean).square().mean().sqrt() <= _MAX_RMS
             clean = again if is_near else clean
         denoised.append(clean)

@@ -145,8 +145,8 @@ def _train(
     def loss_of(step: int) -> torch.Tensor:
         own = np.random.default_rng([step, world.rank])
         side_px = stage.sides_px[step % len(stage.sides_px)]
-        larger = side_px // NATIVE_PX
-        rows = pools[side_px].batch(max(_ROWS // world.size // larger**2, 1), own)
+        ratio = side_px // NATIVE_PX
+        rows = pools[side_px].batch(max(_ROWS // world.size // ratio**2, 1), own)
         generator = torch.Generator().manual_seed(int(own.integers(2**62)))
         skipped = torch.rand(len(rows.captions), generator=generator) < _CLIP_SKIP_SHARE
         text = encode(pair.text, tokens.rows(rows.captions).to(device), skipped.to(device))
