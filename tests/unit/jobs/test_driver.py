@@ -150,10 +150,14 @@ async def test_driver_stops_the_work_on_a_job_cancelled_elsewhere():
 
 
 async def test_driver_keeps_the_lease_of_a_long_job():
-    graph = FakeGraph(duration_s=2.5)
-    async with driving(graph) as (driver, store), driving(graph, store) as (_rival, _):
+    # A lease that outlasts the stalls of a busy machine, and a job that outlasts two leases.
+    graph, lease = FakeGraph(duration_s=5.5), {"lease_s": 2.5}
+    async with (
+        driving(graph, **lease) as (driver, store),
+        driving(graph, store, **lease) as (_rival, _),
+    ):
         job = await accept(driver, store)
-        done = await settled(store, job.id)
+        done = await settled(store, job.id, timeout_s=30)
     assert (graph.runs[job.id], done.attempts) == (1, 1)
 
 
