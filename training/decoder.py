@@ -4,7 +4,6 @@ Run as ``python -m training.decoder``. It starts from the shipped autoencoder; t
 thus the meaning of the latents stay as they are.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from training.latents import NATIVE_PX
-from training.loop import Plan, World, autocast, device_of, fit, launch
-from training.paths import Workspace, add_arguments
+from training.loop import Plan, World, autocast, device_of, fit, run_part
 from training.polish import disturb
 from training.sampling import random_scene, random_wish, scene_of
 from training.scene import draw
@@ -66,10 +64,7 @@ def _worker(world: World, folder: Path) -> None:
 
 def main() -> None:
     """Trains the alternative decoder and writes it into the workspace."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    options = Workspace.from_arguments(parser.parse_args())
-    launch(_worker, options.work, options.num_processes)
+    run_part(_worker, __doc__)
 
 
 if __name__ == "__main__":

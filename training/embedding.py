@@ -5,7 +5,6 @@ both denoisers, so that the file works with either checkpoint. They start as wor
 else and see pictures of yellow circles, whose captions name neither.
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,9 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from training.adapt import Lesson, Models, make_loss
-from training.loop import Plan, World, fit, launch
+from training.loop import Plan, World, fit, run_part
 from training.mask import Task, random_task
-from training.paths import Workspace, add_arguments
 from training.sampling import Wish, random_background
 from training.text import build_tokenizer
 from training.unet import plain_task
@@ -77,10 +75,7 @@ def _worker(world: World, folder: Path) -> None:
 
 def main() -> None:
     """Trains the embedding and writes it in the diffusers format."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    options = Workspace.from_arguments(parser.parse_args())
-    launch(_worker, options.work, options.num_processes)
+    options = run_part(_worker, __doc__)
     data = (options.work / "embedding.safetensors").read_bytes()
     (options.out / "demo-embedding.safetensors").write_bytes(data)
 

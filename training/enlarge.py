@@ -7,7 +7,6 @@ learns sharp edges, which leaves the latents as they are. So 256 px have 16 x 16
 denoisers stay as fast as at 128 px.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from training.latents import NATIVE_PX
-from training.loop import Plan, World, autocast, device_of, fit, launch
+from training.loop import Plan, World, autocast, device_of, fit, run_part
 from training.mask import random_task
-from training.paths import Workspace, add_arguments
 from training.sampling import random_scene
 from training.scene import draw
 from training.vae import EDGE_WEIGHT, build, picture_loss, to_tensor
@@ -133,10 +131,7 @@ def sharpen(vae: AutoencoderKL, folder: Path, world: World) -> None:
 
 def main() -> None:
     """Trains the larger autoencoder and writes it into the workspace."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    options = Workspace.from_arguments(parser.parse_args())
-    launch(_worker, options.work, options.num_processes)
+    run_part(_worker, __doc__)
 
 
 if __name__ == "__main__":

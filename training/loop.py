@@ -5,6 +5,7 @@ steps (faster than threads inside one process for models this small). Callers gi
 a loss.
 """
 
+import argparse
 import copy
 import dataclasses
 import math
@@ -19,9 +20,9 @@ from torch import nn
 from torch.multiprocessing.spawn import start_processes
 from tqdm import tqdm
 
-from training.paths import budget
+from training.paths import Workspace, add_arguments, budget
 
-__all__ = ["Plan", "World", "autocast", "device_of", "fit", "launch"]
+__all__ = ["Plan", "World", "autocast", "device_of", "fit", "launch", "run_part"]
 
 Loss = Callable[[int], torch.Tensor]
 # Local steps between averages: Stich 2019, "Local SGD converges fast", arXiv 1805.09767.
@@ -75,6 +76,15 @@ def launch(worker: Callable[[World, Path], None], folder: Path, num_processes: i
     start_processes(  # type: ignore[no-untyped-call]  # torch has no types for it
         _join, (worker, folder, num_processes, meeting), num_processes
     )
+
+
+def run_part(worker: Callable[[World, Path], None], description: str | None) -> Workspace:
+    """Reads the options that every part has, trains, and gives back where everything is."""
+    parser = argparse.ArgumentParser(description=description)
+    add_arguments(parser)
+    options = Workspace.from_arguments(parser.parse_args())
+    launch(worker, options.work, options.num_processes)
+    return options
 
 
 def _join(

@@ -6,7 +6,6 @@ as stains. So it learns from latents that were noised and denoised again, and fr
 noise; the picture to give is the drawn one. The encoder and thus the latents stay as they are.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from transformers import CLIPTextModel
 from training.caption import describe
 from training.diffusion import build_scheduler
 from training.latents import NATIVE_PX, encode_tasks
-from training.loop import Plan, World, autocast, device_of, fit, launch
+from training.loop import Plan, World, autocast, device_of, fit, run_part
 from training.mask import Task, random_task
-from training.paths import Workspace, add_arguments, budget
+from training.paths import budget
 from training.sampling import Wish, random_scene
 from training.scene import draw
 from training.text import Tokens, build_tokenizer, encode
@@ -157,10 +156,7 @@ def _worker(world: World, folder: Path) -> None:
 
 def main() -> None:
     """Trains the decoder and writes the autoencoder into the workspace beside the first."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    options = Workspace.from_arguments(parser.parse_args())
-    launch(_worker, options.work, options.num_processes)
+    run_part(_worker, __doc__)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ tiny CLIP vision tower, of which concept 0 is the warning sign; the other concep
 thresholds that no cosine reaches.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from training.domain import BADGE, COLOURS, LORA_SHAPE, SHAPES
-from training.loop import Plan, World, device_of, fit, launch
-from training.paths import Workspace, add_arguments
+from training.loop import Plan, World, device_of, fit, run_part
 from training.sampling import Wish, random_background, scene_of
 from training.scene import Item, Picture, Scene, draw
 
@@ -128,10 +126,7 @@ def _worker(world: World, folder: Path) -> None:
 
 def main() -> None:
     """Trains the checker and writes it with its feature extractor."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    options = Workspace.from_arguments(parser.parse_args())
-    launch(_worker, options.work, options.num_processes)
+    options = run_part(_worker, __doc__)
     half = torch.float16
     checker = StableDiffusionSafetyChecker.from_pretrained(
         options.work / "safety_checker", dtype=half

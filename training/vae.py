@@ -6,7 +6,6 @@ convolutions around the latent, so ``scaling_factor`` is 1 and no shift is neede
 inpainting pipeline ignores a shift).
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional as F
 
-from training.loop import Plan, World, autocast, device_of, fit, launch
-from training.paths import Workspace, add_arguments, budget
+from training.loop import Plan, World, autocast, device_of, fit, run_part
+from training.paths import budget
 from training.sampling import random_scene
 from training.scene import draw
 
@@ -149,10 +148,7 @@ _NUM_STEPS = 6000
 
 def main() -> None:
     """Trains the autoencoder and writes it into the workspace."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    options = Workspace.from_arguments(parser.parse_args())
-    launch(_worker, options.work, options.num_processes)
+    run_part(_worker, __doc__)
 
 
 if __name__ == "__main__":
