@@ -1,12 +1,14 @@
-"""Text embeddings: the stock ones, remembered, and those of weighted and long prompts.
+"""Text embeddings, remembered by all that they are made from.
 
-Long and weighted prompts go through the stock `encode_prompt` too, 75 tokens at a time: a
-tokenizer stand-in hands it the tokens of one chunk. So clip_skip, pooled embeddings and second
-encoders are diffusers' own, and a short prompt without weights is encoded by it untouched.
+CLIP prompts may be weighted, and longer than the encoder's context: they go through the stock
+`encode_prompt` chunk by chunk, for which a tokenizer stand-in hands it the tokens of one chunk. So
+clip_skip, pooled embeddings and second encoders are diffusers' own, and a short prompt without
+weights gets exactly stock's embeddings.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
@@ -14,12 +16,14 @@ from diffusers import DiffusionPipeline
 from transformers import PreTrainedTokenizerBase
 
 from serve_app.pipelines.families import accepted
-from serve_app.pipelines.prompt import Span, is_plain, parse
+from serve_app.pipelines.prompt import Span, parse, sections
 from serve_app.types import GenerationSpec
 
 __all__ = ["TextCache", "remember_encoding", "text_arguments"]
 
 _MEAN_RANGE = (0.5, 2.0)  # of the factor that restores the mean
+_PROMPT, _NEGATIVE = "prompt", "negative"  # the texts that a chunk's tokenizer knows
+_ENCODERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
 
 
 class TextCache:
@@ -44,6 +48,9 @@ class TextCache:
 def remember_encoding(pipeline: DiffusionPipeline, cache: TextCache, variant: Hashable) -> None:
     """Let a request's pipeline look its text embeddings up before it encodes.
 
+    For families whose prompts stock encodes as they are: the texts in the call are the key, so
+    nothing may stand in for the tokenizers.
+
     variant: whatever else they depend on, such as LoRAs of the text encoder.
     """
     encode = pipeline.encode_prompt
@@ -62,70 +69,97 @@ def remember_encoding(pipeline: DiffusionPipeline, cache: TextCache, variant: Ha
 def text_arguments(
     pipeline: DiffusionPipeline, spec: GenerationSpec, cache: TextCache, variant: Hashable
 ) -> Mapping[str, object]:
-    """Give a CLIP pipeline its text: as it is, or as embeddings if it is weighted or long."""
-    spans, negative = parse(spec.prompt), parse(spec.negative_prompt)
-    tokenizer = pipeline.tokenizer or pipeline.tokenizer_2
-    chunks = max(len(_chunks(tokenizer, spans)), len(_chunks(tokenizer, negative)))
-    if chunks == 1 and is_plain(spans) and is_plain(negative):
-        texts = ["".join(span.text for span in side) for side in (spans, negative)]
-        return {"prompt": texts[0], "negative_prompt": texts[1] or None}
+    """Encode the texts of a CLIP pipeline, or look them up; gives its embedding arguments.
+
+    Embeddings are (1, T * chunks, D), pooled ones (1, D) of the first chunk.
+
+    variant: whatever else they depend on, such as LoRAs of the text encoder.
+    """
     key = (variant, spec.prompt, spec.negative_prompt, spec.clip_skip, spec.guidance_scale > 1)
-    made = cache.get(key, lambda: _embed(pipeline, spans, negative, spec, chunks))
+    made = cache.get(key, lambda: _embed(pipeline, spec))
     assert isinstance(made, Mapping), "embeddings are kept by argument name"
     return made
 
 
-Chunk = tuple[list[int], list[float]]  # tokens and their weights
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """What an encoder reads at once, without start and end token. weights: one a token."""
+
+    ids: Sequence[int] = ()
+    weights: Sequence[float] = ()
 
 
-def _chunks(tokenizer: PreTrainedTokenizerBase, spans: Sequence[Span]) -> list[Chunk]:
-    """Cut the tokens of spans into chunks that fit between start and end token; at least one."""
-    size = tokenizer.model_max_length - 2
-    ids: list[int] = []
-    weights: list[float] = []
-    for span in spans:
-        tokens = tokenizer(span.text, add_special_tokens=False).input_ids
-        ids += tokens
-        weights += [span.weight] * len(tokens)
-    starts = range(0, max(len(ids), 1), size)
-    return [(ids[start : start + size], weights[start : start + size]) for start in starts]
+_EMPTY = _Chunk()
 
 
-def _embed(
-    pipeline: DiffusionPipeline,
-    spans: Sequence[Span],
-    negative: Sequence[Span],
-    spec: GenerationSpec,
-    chunks: int,
-) -> dict[str, torch.Tensor]:
-    """Encode chunk by chunk; embeddings are (1, 77 * chunks, D), pooled ones the first chunk's."""
-    tokenizers = {
+def _embed(pipeline: DiffusionPipeline, spec: GenerationSpec) -> dict[str, torch.Tensor]:
+    """Encode chunk by chunk. The shorter text is filled up with empty chunks."""
+    real = {
         name: tokenizer
-        for name in ("tokenizer", "tokenizer_2")
+        for name in _ENCODERS
         if (tokenizer := getattr(pipeline, name, None)) is not None
     }
+    widths = [getattr(pipeline, _ENCODERS[name]).config.hidden_size for name in real]
+    texts = {
+        _PROMPT: sections(parse(spec.prompt)),
+        _NEGATIVE: sections(parse(spec.negative_prompt)),
+    }
+    cut = {
+        name: {side: _chunks(pipeline, tokenizer, text) for side, text in texts.items()}
+        for name, tokenizer in real.items()
+    }
+    count = max(len(chunks) for sides in cut.values() for chunks in sides.values())
     parts: list[tuple[torch.Tensor | None, ...]] = []
     try:
-        for index in range(chunks):
-            for name, tokenizer in tokenizers.items():
-                texts = {"prompt": spans, "negative": negative}
-                setattr(pipeline, name, _ChunkTokenizer(tokenizer, texts, index))
+        for index in range(count):
+            at = {name: {side: _at(cut[name][side], index) for side in texts} for name in real}
+            for name, tokenizer in real.items():
+                setattr(pipeline, name, _ChunkTokenizer(tokenizer, at[name]))
             encoded = pipeline.encode_prompt(
-                prompt="prompt",
+                prompt=_PROMPT,
                 device=pipeline.device,
                 num_images_per_prompt=1,
                 do_classifier_free_guidance=spec.guidance_scale > 1,
-                negative_prompt="negative" if spec.negative_prompt else None,
-                clip_skip=spec.clip_skip - 1 or None,
+                negative_prompt=_NEGATIVE if spec.negative_prompt else None,
+                clip_skip=spec.clip_skip - 1 or None,  # diffusers counts the layers left out
             )
-            first = next(iter(tokenizers.values()))
-            sides = [_weigh(encoded[0], first, spans, index)]
-            sides.append(_weigh(encoded[1], first, negative, index))
+            sides = (
+                _weigh(embeds, [at[name][side] for name in real], widths)
+                for side, embeds in zip(texts, encoded[:2], strict=True)
+            )
             parts.append((*sides, *encoded[2:]))
     finally:
-        for name, tokenizer in tokenizers.items():
+        for name, tokenizer in real.items():
             setattr(pipeline, name, tokenizer)
     return _collect(parts)
+
+
+def _chunks(
+    pipeline: DiffusionPipeline, tokenizer: PreTrainedTokenizerBase, text: Sequence[Sequence[Span]]
+) -> list[_Chunk]:
+    """Cut each section into chunks that fit between start and end token; at least one.
+
+    The token of an embedding stands for as many tokens as the embedding has vectors.
+    """
+    size = tokenizer.model_max_length - 2
+    chunks: list[_Chunk] = []
+    for section in text:
+        ids: list[int] = []
+        weights: list[float] = []
+        for span in section:
+            words = pipeline.maybe_convert_prompt(span.text, tokenizer)
+            tokens = tokenizer(words, add_special_tokens=False).input_ids
+            ids += tokens
+            weights += [span.weight] * len(tokens)
+        starts = range(0, max(len(ids), 1), size)
+        chunks += [
+            _Chunk(ids[start : start + size], weights[start : start + size]) for start in starts
+        ]
+    return chunks
+
+
+def _at(chunks: Sequence[_Chunk], index: int) -> _Chunk:
+    return chunks[index] if index < len(chunks) else _EMPTY
 
 
 def _collect(parts: Sequence[tuple[torch.Tensor | None, ...]]) -> dict[str, torch.Tensor]:
@@ -141,24 +175,24 @@ def _collect(parts: Sequence[tuple[torch.Tensor | None, ...]]) -> dict[str, torc
 
 
 class _ChunkTokenizer:
-    """Stands in for a tokenizer: knows two texts, "prompt" and "negative", one chunk of each."""
+    """Stands in for a tokenizer: knows two texts, each of one chunk; any other text is empty."""
 
-    def __init__(
-        self, real: PreTrainedTokenizerBase, texts: Mapping[str, Sequence[Span]], index: int
-    ) -> None:
+    def __init__(self, real: PreTrainedTokenizerBase, chunks: Mapping[str, _Chunk]) -> None:
         self._real = real
-        self._index = index
-        self._chunks = {name: _chunks(real, spans) for name, spans in texts.items()}
+        self._chunks = chunks
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._real, name)
 
+    def tokenize(self, _text: str) -> list[str]:
+        """Hide the tokens: embeddings were looked for when the text was cut."""
+        return []
+
     def __call__(self, text: str | list[str], **_options: object) -> SimpleNamespace:
         name = text if isinstance(text, str) else text[0]
-        chunks = self._chunks.get(name, [])  # without a negative prompt stock asks for ""
-        tokens = chunks[self._index][0] if self._index < len(chunks) else []
-        real = self._real
-        ids = [real.bos_token_id, *tokens, real.eos_token_id]
+        # Without a negative prompt stock asks for "".
+        real, chunk = self._real, self._chunks.get(name, _EMPTY)
+        ids = [real.bos_token_id, *chunk.ids, real.eos_token_id]
         padding = real.model_max_length - len(ids)
         return SimpleNamespace(
             input_ids=torch.tensor([ids + [real.pad_token_id] * padding]),
@@ -167,21 +201,24 @@ class _ChunkTokenizer:
 
 
 def _weigh(
-    embeds: torch.Tensor | None,
-    tokenizer: PreTrainedTokenizerBase,
-    spans: Sequence[Span],
-    index: int,
+    embeds: torch.Tensor | None, chunks: Sequence[_Chunk], widths: Sequence[int]
 ) -> torch.Tensor | None:
-    """Scale the embeddings of a chunk, (1, T, D), by their tokens' weights, keeping the mean.
+    """Weigh what each encoder made of its chunk; embeds: (1, T, D), the encoders' side by side."""
+    if embeds is None:
+        return None
+    parts = zip(embeds.split(list(widths), dim=-1), chunks, strict=True)
+    return torch.cat([_emphasise(part, chunk.weights) for part, chunk in parts], dim=-1)
+
+
+def _emphasise(embeds: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """Scale the embeddings of a chunk, (1, T, D), by its tokens' weights, keeping the mean.
 
     Source: A1111 web UI, "original" emphasis. Where the mean is too near zero to be restored, as
     in tiny text encoders, it is left as it is.
     """
-    chunks = _chunks(tokenizer, spans)
-    if embeds is None or index >= len(chunks) or is_plain(spans):
+    if all(weight == 1 for weight in weights):
         return embeds
     factors = torch.ones(embeds.shape[1])
-    weights = chunks[index][1]
     factors[1 : 1 + len(weights)] = torch.tensor(weights)  # after the start token
     weighed = embeds * factors.to(embeds)[None, :, None]
     factor = float(embeds.float().mean() / weighed.float().mean())

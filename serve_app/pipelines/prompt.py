@@ -1,6 +1,7 @@
 r"""A1111's prompt syntax: `(x)` stresses by 1.1, `[x]` by 1/1.1, `(x:1.3)` by 1.3, `\(` is `(`.
 
-Brackets nest and multiply. One that is never closed stresses all that follows. Pure Python.
+Brackets nest and multiply. One that is never closed stresses all that follows. The word `BREAK`
+ends a chunk, inside brackets too. Pure Python.
 
 Source: the syntax page of the A1111 web UI, "Attention/emphasis", 2023.
 """
@@ -9,11 +10,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Span", "is_plain", "parse"]
+__all__ = ["Span", "parse", "sections"]
 
 _ROUND = 1.1
 _SQUARE = 1 / 1.1
 _MAX_WEIGHT = 10.0
+_BREAK = re.compile(r"\s*\bBREAK\b\s*")  # in capitals, as A1111 wants it
 _TOKENS = re.compile(
     r"""
     \\(?P<escaped>[\\()\[\]])
@@ -59,9 +61,15 @@ def parse(prompt: str) -> list[Span]:
     return _merge(spans)
 
 
-def is_plain(spans: Sequence[Span]) -> bool:
-    """Whether no span is weighted."""
-    return all(span.weight == 1.0 for span in spans)
+def sections(spans: Sequence[Span]) -> list[list[Span]]:
+    """Divide spans at each `BREAK`; gives at least one section, and no empty ones beside it."""
+    divided: list[list[Span]] = [[]]
+    for span in spans:
+        first, *others = _BREAK.split(span.text)
+        divided[-1].append(Span(first, span.weight))
+        divided += [[Span(text, span.weight)] for text in others]
+    filled = [[span for span in section if span.text] for section in divided]
+    return [section for section in filled if section] or [[]]
 
 
 def _bounded(weight: float) -> float:

@@ -88,7 +88,6 @@ class Sample:
     def _run(self, this: "_Pass") -> Painting:
         kind = Kind.INPAINT if self.checkpoint.is_inpaint_only else this.kind
         pipeline = self.checkpoint.pipeline(kind, this.scheduler, self.vae, self._around)
-        remember_encoding(pipeline, self.checkpoint.texts, self.variant.loras)
         latents: list[torch.Tensor] = []
 
         def after_step(
@@ -146,9 +145,10 @@ class Sample:
         return {name: value for name, value in arguments.items() if name in names}
 
     def _text(self, pipeline: DiffusionPipeline) -> Mapping[str, object]:
+        texts, loras = self.checkpoint.texts, self.variant.loras
         if self.checkpoint.family.has_clip_text:
-            checkpoint, loras = self.checkpoint, self.variant.loras
-            return text_arguments(pipeline, self.spec, checkpoint.texts, loras)
+            return text_arguments(pipeline, self.spec, texts, loras)
+        remember_encoding(pipeline, texts, loras)
         return {"prompt": self.spec.prompt, "negative_prompt": self.spec.negative_prompt or None}
 
     def _pictures(self, this: "_Pass") -> tuple[Image.Image | torch.Tensor, Image.Image]:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.pipelines.prompt import Span, is_plain, parse
+from serve_app.pipelines.prompt import Span, parse, sections
 
 
 @pytest.mark.parametrize(
@@ -44,4 +44,24 @@ def test_parse_any_text_gives_bounded_weights(text: str) -> None:
 def test_parse_text_without_brackets_is_itself(text: str) -> None:
     spans = parse(text)
     assert "".join(span.text for span in spans) == text
-    assert is_plain(spans)
+    assert all(span.weight == 1 for span in spans)
+
+
+@pytest.mark.parametrize(
+    ("text", "divided"),
+    [
+        pytest.param("", [[]], id="empty"),
+        pytest.param("a cat", [[Span("a cat")]], id="none"),
+        pytest.param("a BREAK b", [[Span("a")], [Span("b")]], id="one"),
+        pytest.param("BREAK a BREAK BREAK b BREAK", [[Span("a")], [Span("b")]], id="empty-ones"),
+        pytest.param("BREAK", [[]], id="nothing-else"),
+        pytest.param("a break BREAKFAST", [[Span("a break BREAKFAST")]], id="other-words"),
+        pytest.param(
+            "a (b BREAK c:1.5) d",
+            [[Span("a "), Span("b", 1.5)], [Span("c", 1.5), Span(" d")]],
+            id="in-brackets",
+        ),
+    ],
+)
+def test_sections_end_at_break(text: str, divided: list[list[Span]]) -> None:
+    assert sections(parse(text)) == divided
