@@ -206,7 +206,7 @@ def _weigh(
     """Weigh what each encoder made of its chunk; embeds: (1, T, D), the encoders' side by side."""
     if embeds is None:
         return None
-    parts = zip(embeds.split(list(widths), dim=-1), chunks, strict=True)
+    parts = zip(torch.split(embeds, list(widths), dim=-1), chunks, strict=True)
     return torch.cat([_emphasise(part, chunk.weights) for part, chunk in parts], dim=-1)
 
 
