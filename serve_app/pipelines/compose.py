@@ -1,9 +1,8 @@
-"""Pixels around the model: the crop it works on, the paste back, PNG in and out.
+"""Pixels around the model: the crop it works on, and the paste back.
 
 Only numpy and PIL; runs off the engine thread. Arrays of pixels are (H, W, 3) or (H, W), uint8.
 """
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from serve_app import errors
+from serve_app.images import codec
 from serve_app.pipelines.seam import edge_weight, tone_offset
 from serve_app.types import GenerationSpec, Kind, Picture, PreparedImages
 
@@ -24,6 +24,7 @@ __all__ = [
     "open_canvas",
     "open_ip_picture",
     "paste",
+    "touched_cells",
 ]
 
 Pixels = NDArray[np.uint8]
@@ -64,7 +65,6 @@ def open_canvas(
     if images.mask is None:
         raise errors.InvalidRequest("mask_image", "The mask_image field is required.")
     mask = _decode(images.mask, spec, "mask_image").convert("L")
-    mask = mask.point(lambda level: 255 if level >= 128 else 0)
     box = frame if spec.full_frame else crop_box(mask, native_px, padding_px)
     return Canvas(init, mask, box)
 
@@ -92,11 +92,20 @@ def _decode(picture: Picture, spec: GenerationSpec, field: str) -> Image.Image:
 
 def _read(picture: Picture, field: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(picture.data))
-        image.load()
+        return codec.to_image(picture)
     except (OSError, ValueError) as exc:
         raise errors.InvalidImage(field, "The picture could not be read.") from exc
-    return image
+
+
+def touched_cells(mask: Image.Image, cell_px: int) -> Image.Image:
+    """Whiten the latent cells that a mask touches: the part that a model has to paint for it.
+
+    Pipelines look at one pixel of each cell, so that of thin lines they would see dots or nothing.
+    """
+    width, height = mask.size
+    rows, columns = height // cell_px, width // cell_px
+    blocks = np.asarray(mask).reshape(rows, cell_px, columns, cell_px)
+    return Image.fromarray(blocks.max((1, 3))).resize(mask.size, Image.Resampling.NEAREST)
 
 
 def crop_box(mask: Image.Image, native_px: int, padding_px: int) -> Box:
@@ -155,8 +164,5 @@ def enlarge(pixels: Pixels, factor: int) -> Pixels:
 
 
 def encode(pixels: Pixels) -> Picture:
-    """Encode as PNG; at level 1, since the file is written and sent once and time counts."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    height, width = pixels.shape[:2]
-    return Picture(buffer.getvalue(), height, width)
+    """Encode as PNG."""
+    return codec.encode(Image.fromarray(pixels))

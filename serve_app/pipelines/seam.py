@@ -7,24 +7,68 @@ where picture and result should be the same, and is carried on into the mask.
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 __all__ = ["edge_weight", "tone_offset"]
 
+Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 _CELL_PX = 8  # as a latent cell of most autoencoders: finer differences are detail, not tone
+_BUMP_PX = 2  # outlines of round parts and of drawn ones have such; blended they look even
 _TRUSTED_LEVELS = 24.0  # a larger difference is another thing, not another tone
 
 
 def edge_weight(mask: Image.Image, seam_px: int) -> Floats:
-    """Weigh the result, (H, W): 0 on black, rising to 1 over `seam_px` pixels into the white."""
-    weight = np.asarray(mask, np.float32) / np.float32(255)
-    eroded = mask
-    for _ in range(seam_px):
-        # The frame's own edge is no seam: MinFilter repeats the border pixels.
-        eroded = eroded.filter(ImageFilter.MinFilter(3))
-        weight += np.asarray(eroded, np.float32) / np.float32(255)
-    return weight / np.float32(seam_px + 1)
+    """Weigh the result, (H, W): 0 on black, rising to 1 over `seam_px` pixels into the white.
+
+    Where the white is too thin for that it rises faster, the thinner the steeper, so that nothing
+    of a scratch stays: its middle always has 1, and lines of two root `seam_px` pixels are all 1.
+    mask: 0 and 255 only.
+    """
+    full = seam_px + 1
+    depth = _depth(mask, full)
+    thickness = _thickness(depth, full).astype(np.float32)
+    rise = np.maximum(thickness * thickness / np.float32(full), np.float32(1))
+    return np.minimum(depth / rise, np.float32(1))
+
+
+def _depth(mask: Image.Image, limit: int) -> Bytes:
+    """Count how deep pixels lie in the white, (H, W): 0 on black, 1 beside it, `limit` at most."""
+    white = np.asarray(mask) // np.uint8(255)
+    depth = white.copy()
+    for _ in range(limit - 1):
+        white = _spread(white, np.minimum)
+        depth += white
+    return depth
+
+
+def _thickness(depth: Bytes, limit: int) -> Bytes:
+    """Tell the thickness of the white around its pixels, (H, W), as the depth of its middle.
+
+    A pixel takes it from the deepest pixel whose square of white holds it: the size at which an
+    opening removes it (granulometry; Serra 1982, "Image Analysis and Mathematical Morphology").
+    A bump of `_BUMP_PX` on the edge of a thick part counts as the part.
+    """
+    thickness = np.zeros_like(depth)
+    for level in range(limit, 1, -1):
+        # Squares are entered by size, so that each grows to where its white ends and no further.
+        thickness = _spread(np.maximum(thickness, depth * (depth == level)), np.maximum)
+    thickness = np.maximum(thickness, np.minimum(depth, 1))
+    for _ in range(_BUMP_PX):
+        thickness = _spread(thickness, np.maximum) * (depth > 0)
+    return thickness
+
+
+def _spread(values: Bytes, extreme: np.ufunc) -> Bytes:
+    """Give each pixel the extreme of its 3 x 3 neighbours.
+
+    Beyond the frame the border pixels are repeated: the frame's own edge is no seam. In numpy, 20
+    times as fast as the filters of Pillow and scipy.
+    """
+    for _ in range(2):  # down the columns, then, turned, along the rows
+        padded = np.pad(values, ((1, 1), (0, 0)), "edge")
+        values = extreme(extreme(padded[:-2], padded[1:-1]), padded[2:]).T
+    return values
 
 
 def tone_offset(before: Floats, result: Floats, mask: Image.Image) -> Floats:

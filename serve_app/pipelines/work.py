@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from serve_app.engine.request import Progress
 from serve_app.pipelines.checkpoint import Checkpoint
-from serve_app.pipelines.compose import Canvas
+from serve_app.pipelines.compose import Canvas, touched_cells
 from serve_app.pipelines.embeds import remember_encoding, text_arguments
 from serve_app.pipelines.families import accepted
 from serve_app.pipelines.guidance import guided
@@ -162,7 +162,8 @@ class Sample:
         init = self.canvas.init.crop(self.canvas.box)
         if self.canvas.mask is None:
             return init, white
-        return init, self.canvas.mask.crop(self.canvas.box)
+        mask = self.canvas.mask.crop(self.canvas.box)
+        return init, touched_cells(mask, int(self.checkpoint.base.vae_scale_factor))
 
 
 @dataclass(frozen=True, slots=True)

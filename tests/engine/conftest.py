@@ -63,11 +63,11 @@ def checkpoint(folder: Callable[[str], Path]) -> Callable[[str], Checkpoint]:
 
 @pytest.fixture(scope="session")
 def canvas() -> Canvas:
-    """A 64 x 64 picture with the mask of a box."""
+    """A 64 x 64 picture with the mask of a box, of whole latent cells of 8 and of 16 pixels."""
     random = np.random.default_rng(3)
     init = Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8))
     mask = Image.new("L", (64, 64), 0)
-    mask.paste(255, (8, 16, 48, 56))
+    mask.paste(255, (16, 16, 48, 64))
     return Canvas(init, mask, (0, 0, 64, 64))
 
 

@@ -14,6 +14,7 @@ import diffusers
 import pytest
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
+from PIL import Image
 from transformers import CLIPTextModel
 
 from serve_app.config import EngineConfig
@@ -81,6 +82,26 @@ def test_engine_every_sampler_and_kind_equals_stock(
     assert not differences
     counts = engine.snapshot()
     assert counts.rows > 4 * counts.forwards, "the requests did share forwards"
+
+
+@pytest.mark.parametrize("shape", ["plain", "inpaint"])
+def test_engine_of_a_thin_mask_paints_the_cells_that_it_touches(
+    shape: str,
+    engine: Engine,
+    checkpoint: Callable[[str], Checkpoint],
+    folder: Callable[[str], Path],
+    canvas: Canvas,
+    make_spec: Callable[..., GenerationSpec],
+) -> None:
+    line, cells = Image.new("L", (64, 64)), Image.new("L", (64, 64))
+    line.paste(255, (21, 0, 23, 64))  # no pixel of it is one that stock pipelines look at
+    cells.paste(255, (16, 0, 24, 64))
+    spec = make_spec(kind=Kind.INPAINT)
+    thin = Canvas(canvas.init, line, canvas.box)
+    (image,) = _weave(engine, checkpoint(shape), [spec], thin, random.Random(shape))
+    stock = StockPainter(folder(shape))
+    assert _excess(image, spec, Canvas(canvas.init, cells, canvas.box), stock) == 0
+    assert _difference(image, stock.paint(spec, thin)) > 0.01
 
 
 def _settings(rng: random.Random) -> dict[str, object]:

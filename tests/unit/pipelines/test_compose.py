@@ -12,6 +12,7 @@ from serve_app.pipelines.compose import (
     encode,
     open_canvas,
     paste,
+    touched_cells,
 )
 from serve_app.types import GenerationSpec, Kind, Picture, PreparedImages
 
@@ -114,6 +115,20 @@ def test_paste_seam_rises_from_the_black() -> None:
 def test_paste_without_mask_is_the_result() -> None:
     result = np.zeros((4, 4, 3), np.uint8)
     assert paste(result, None, 4) is result
+
+
+@pytest.mark.parametrize(
+    ("white", "cells"),
+    [
+        pytest.param((21, 0, 23, 32), (16, 0, 24, 32), id="line-inside-a-cell"),
+        pytest.param((23, 9, 25, 10), (16, 8, 32, 16), id="dot-on-the-border-of-two"),
+        pytest.param((16, 8, 32, 24), (16, 8, 32, 24), id="whole-cells-stay"),
+        pytest.param((0, 0, 0, 0), (0, 0, 0, 0), id="black"),
+    ],
+)
+def test_touched_cells_are_whitened_whole(white: Box, cells: Box) -> None:
+    found = touched_cells(mask_of(48, 32, white), 8)
+    assert found.tobytes() == mask_of(48, 32, cells).tobytes()
 
 
 def test_encode_round_trips_losslessly() -> None:

@@ -1,10 +1,14 @@
-"""The tone of what was painted: as far as the kept pixels say, and no further."""
+"""What joins the painted part to the picture: the tone, as far as the kept pixels say, and the edge."""
 
 import numpy as np
-from PIL import Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from serve_app.pipelines.compose import Canvas, paste
-from serve_app.pipelines.seam import tone_offset
+from serve_app.pipelines.seam import edge_weight, tone_offset
 
 BOX = (24, 16, 72, 80)
 
@@ -46,3 +50,86 @@ def test_paste_with_match_tone_leaves_no_box_and_keeps_the_rest_exact() -> None:
     canvas = Canvas(init, _mask(), (0, 0, 100, 92))
     assert (paste(tinted, canvas, 0)[40, 40] == (113, 131, 150)).all()
     assert (paste(tinted, canvas, 0, match_tone=True) == np.asarray(init)).all()
+
+
+SEAM_PX = 4
+
+
+def _stripe(width: int, left: int = 20) -> Image.Image:
+    mask = Image.new("L", (60, 40))
+    mask.paste(255, (left, 0, left + width, 40))
+    return mask
+
+
+def _as_before(mask: Image.Image) -> np.ndarray:
+    """The soft seam of thick parts: chessboard distance to the black, beyond the frame as within."""
+    white = np.pad(np.asarray(mask), SEAM_PX + 1, "edge")
+    distance = ndimage.distance_transform_cdt(white, "chessboard")
+    inside = slice(SEAM_PX + 1, -SEAM_PX - 1)
+    return np.minimum(distance[inside, inside] / (SEAM_PX + 1), 1)
+
+
+@pytest.mark.parametrize("width", range(1, 20))
+def test_edge_weight_is_whole_in_the_middle_of_a_stripe(width: int) -> None:
+    row = edge_weight(_stripe(width), SEAM_PX)[20, 20 : 20 + width]
+    assert row[(width - 1) // 2] == row[width // 2] == 1
+    assert (row == row[::-1]).all()
+    assert (np.diff(row[: (width + 1) // 2]) >= 0).all()
+    assert (row == 1).all() or width > 4, "nothing of a scratch stays"
+
+
+def test_edge_weight_of_a_stripe_at_the_edge_of_the_frame_is_that_of_half_a_stripe() -> None:
+    half, whole = edge_weight(_stripe(4, 0), SEAM_PX), edge_weight(_stripe(8, 20), SEAM_PX)
+    assert (half[:, :4] == whole[:, 24:28]).all()
+    assert (half[:, 0] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("form", "box"),
+    [
+        pytest.param("rectangle", (20, 20, 30, 120), id="stripe-of-11"),
+        pytest.param("rectangle", (-1, 20, 60, 120), id="at-the-edge-of-the-frame"),
+        pytest.param("ellipse", (20, 20, 140, 140), id="large-disc"),
+        pytest.param("ellipse", (20, 20, 36, 36), id="small-disc"),
+    ],
+)
+def test_edge_weight_of_thick_parts_has_the_soft_seam(form: str, box: tuple[int, ...]) -> None:
+    mask = Image.new("L", (160, 160))
+    getattr(ImageDraw.Draw(mask), form)(box, fill=255)
+    assert edge_weight(mask, SEAM_PX) == pytest.approx(_as_before(mask), abs=1e-6)
+
+
+def test_edge_weight_of_a_line_does_not_depend_on_what_it_ends_in() -> None:
+    mask = Image.new("L", (160, 60))
+    draw = ImageDraw.Draw(mask)
+    draw.ellipse((10, 10, 50, 50), fill=255)
+    draw.rectangle((40, 29, 150, 32), fill=255)
+    weight = edge_weight(mask, SEAM_PX)
+    assert (weight[29:33, 54:151] == 1).all()
+    assert weight[10, 30] == pytest.approx(0.2), "the disc keeps its seam"
+
+
+@given(
+    points=st.lists(st.tuples(st.integers(0, 47), st.integers(0, 47)), min_size=2, max_size=8),
+    width=st.integers(1, 14),
+    seam_px=st.integers(0, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_edge_weight_touches_no_black_and_repaints_some_of_every_part(
+    points: list[tuple[int, int]], width: int, seam_px: int
+) -> None:
+    mask = Image.new("L", (48, 48))
+    ImageDraw.Draw(mask).line(points, fill=255, width=width)
+    white = np.asarray(mask) > 0
+    weight = edge_weight(mask, seam_px)
+    assert not weight[~white].any()
+    assert (weight[white] > 0).all()
+    parts, count = ndimage.label(white, np.ones((3, 3)))
+    assert (ndimage.maximum(weight, parts, range(1, count + 1)) == 1).all()
+
+
+def test_paste_of_a_scratch_leaves_nothing_of_it() -> None:
+    init = Image.new("RGB", (60, 40), "white")
+    init.paste("black", (20, 0, 24, 40))
+    canvas = Canvas(init, _stripe(4), (0, 0, 60, 40))
+    assert (paste(np.full((40, 60, 3), 255, np.uint8), canvas, SEAM_PX) == 255).all()
