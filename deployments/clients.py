@@ -13,11 +13,12 @@ from deployments.replicas import ask_all
 from deployments.stage import last_of
 from serve_app import errors
 from serve_app.telemetry import logging
-from serve_app.types import ImageSource, Job, JobResult
+from serve_app.types import ImageSource, Job, JobResult, Size
 
 __all__ = ["GraphClient", "Stages"]
 
-_SIDE_PX = 512  # side that a picture is brought to before its check, which looks at 224
+# What a picture is brought to before its check, which looks at 224 x 224.
+_CHECKED = Size(height=512, width=512)
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,7 @@ class GraphClient:
         about = logging.carried()
         images: DeploymentResponse | None = None
         if any(request.pictures):
-            images = self._preprocess.prepare.remote(
-                spec.height, spec.width, *request.pictures, about=about
-            )
+            images = self._preprocess.prepare.remote(spec, *request.pictures, about=about)
             yield images
         pictures = generator.paint.remote(job.id, spec, images, about=about)
         yield pictures
@@ -81,7 +80,7 @@ class GraphClient:
 
     def _chain_check(self, picture: ImageSource) -> Iterator[DeploymentResponse]:
         about = logging.carried()
-        images = self._preprocess.prepare.remote(_SIDE_PX, _SIDE_PX, picture, None, about=about)
+        images = self._preprocess.prepare.remote(_CHECKED, picture, None, about=about)
         yield images
         yield self._safety.is_flagged.remote(images, about=about)
 

@@ -1,4 +1,4 @@
-"""Preprocess: input pictures, wherever they are, become PNGs of the asked size."""
+"""Preprocess: input pictures, wherever they are, become PNGs of the size to paint."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from serve_app.images.download import Downloader
 from serve_app.images.prepare import prepare, prepare_ip_picture
 from serve_app.storage import open_store
 from serve_app.telemetry import logging
-from serve_app.types import ImageSource, PreparedImages
+from serve_app.types import ImageSource, PreparedImages, Size
 
 __all__ = ["Preprocess"]
 
@@ -38,8 +38,7 @@ class Preprocess:
     @stage
     async def prepare(
         self,
-        height: int,
-        width: int,
+        size: Size,
         init: ImageSource | None,
         mask: ImageSource | None,
         ip_adapter: ImageSource | None = None,
@@ -50,7 +49,7 @@ class Preprocess:
         ]
         images = PreparedImages()
         if init_file is not None:
-            work = partial(prepare, init_file, mask_file, height, width, self._config)
+            work = partial(prepare, init_file, mask_file, size, self._config)
             images = await self._in_thread(work)
         if ip_file is not None:
             picture = await self._in_thread(partial(prepare_ip_picture, ip_file, self._config))

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 __all__ = [
     "Api",
+    "Fit",
     "Frozen",
     "GenerationSpec",
     "ImageSource",
@@ -27,6 +28,7 @@ __all__ = [
     "Pictures",
     "PreparedImages",
     "SafetyAction",
+    "Size",
 ]
 
 
@@ -91,18 +93,37 @@ class IpAdapterUse(Frozen):
     scale: float
 
 
-class GenerationSpec(Frozen):
+class Fit(Frozen):
+    """How an init picture decides the sides that were not asked for: by its shape."""
+
+    height: int | None = Field(default=None, description="pixels asked for; at most one side is")
+    width: int | None = None
+    area_px: int = Field(ge=1, description="about so many pixels where neither was asked for")
+    multiple_px: int = Field(ge=8, multiple_of=8, description="sides are multiples of it")
+    min_px: int = Field(ge=8, description="least side")
+    max_px: int = Field(ge=8, description="greatest side")
+    max_area_px: int = Field(ge=1, description="most pixels of the picture")
+
+
+class Size(Frozen):
+    """Size of a job's pictures; with `fit` only what to expect until the init picture was read."""
+
+    height: int = Field(ge=8, multiple_of=8, description="pixels")
+    width: int = Field(ge=8, multiple_of=8, description="pixels")
+    fit: Fit | None = Field(default=None, description="the init picture decides a side or both")
+
+
+class GenerationSpec(Size):
     """All that decides the pixels; equal specs and images give equal pictures.
 
-    Every value is resolved: defaults applied, the seed drawn, the prompt enhanced.
+    Every value is resolved: defaults applied, the seed drawn, the prompt enhanced. Only the size
+    may be left to the init picture, which nobody has read yet when a job is accepted.
     """
 
     model_id: str
     kind: Kind
     prompt: str
     negative_prompt: str = ""
-    height: int = Field(ge=8, multiple_of=8, description="pixels")
-    width: int = Field(ge=8, multiple_of=8, description="pixels")
     samples: int = Field(default=1, ge=1, le=4, description="pictures; sample i uses seed + i")
     steps: int = Field(ge=1, description="denoising steps of the noise schedule")
     guidance_scale: float = Field(default=7.5, ge=0)
@@ -214,7 +235,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PreparedImages:
-    """Preprocess -> Generator; init and mask are of the asked size.
+    """Preprocess -> Generator; init and mask are of the asked size, or the one that fits them.
 
     init: RGB; none: there is only a picture for an IP adapter. mask: 8-bit grey with only 0 (keep)
     and 255 (repaint). ip_adapter: RGB, of any size.

@@ -121,6 +121,7 @@ def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig)
         panorama=body.panorama,
         exclusive=body.exclusive,
         full_frame=body.full_frame,
+        fit=size.fit(body, kind, entry, http),
     )
 
 

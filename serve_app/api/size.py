@@ -1,11 +1,15 @@
-"""Width and height: the lenient rule of V3 and V4, the strict one of V6 and V7; upscaling."""
+"""Width and height: the lenient rule of V3 and V4, the strict one of V6 and V7; upscaling.
+
+Pictures are not read where calls are accepted. A side that nobody asked for is the model's own for
+text to image; with an init picture `fit` says how the picture will decide it.
+"""
 
 from serve_app.api.schemas import GenerationBody, field_message
 from serve_app.config import HttpConfig
 from serve_app.models import ModelEntry
-from serve_app.types import Api
+from serve_app.types import Api, Fit, Kind
 
-__all__ = ["of", "problems"]
+__all__ = ["fit", "of", "problems"]
 
 _MIN_PX = 64  # below, the UNets have nothing left to downsample
 _STRICT_MIN_PX = 256  # V6 and V7, 2026 page "error codes"
@@ -31,16 +35,32 @@ def problems(
 
 
 def of(body: GenerationBody, entry: ModelEntry, http: HttpConfig) -> tuple[int, int]:
-    """Height and width to paint, pixels; a side that was not asked for is the model's own."""
+    """Height and width to paint, or to expect where `fit` says that the init picture decides."""
     native_px = entry.native_size_px
     width = native_px * _PANORAMA if body.panorama else native_px
     return (
-        _fit(native_px if body.height is None else body.height, _MAX_PX, entry),
-        _fit(width if body.width is None else body.width, _max_width(body, http), entry),
+        _capped(native_px if body.height is None else body.height, _MAX_PX, entry),
+        _capped(width if body.width is None else body.width, _max_width(body, http), entry),
     )
 
 
-def _fit(wanted: int, max_px: int, entry: ModelEntry) -> int:
+def fit(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig) -> Fit | None:
+    """Say how the init picture decides; None where there is none, or both sides were asked for."""
+    if kind is Kind.TEXT2IMG or (body.height is not None and body.width is not None):
+        return None
+    height, width = of(body, entry, http)
+    return Fit(
+        height=None if body.height is None else height,
+        width=None if body.width is None else width,
+        area_px=entry.native_size_px**2,
+        multiple_px=entry.size_multiple_px,
+        min_px=-(-_MIN_PX // entry.size_multiple_px) * entry.size_multiple_px,
+        max_px=_MAX_PX // entry.size_multiple_px * entry.size_multiple_px,
+        max_area_px=http.max_output_pixels // body.upscale**2,
+    )
+
+
+def _capped(wanted: int, max_px: int, entry: ModelEntry) -> int:
     return min(wanted, max_px) // entry.size_multiple_px * entry.size_multiple_px
 
 

@@ -9,12 +9,12 @@ translated here. Everything blocks.
 import io
 
 import numpy as np
-from PIL import ExifTags, Image, ImageChops
+from PIL import ExifTags, Image
 
 from serve_app import errors
 from serve_app.config import ImagesConfig
 
-__all__ = ["decode", "to_mask", "to_rgb"]
+__all__ = ["decode", "to_rgb"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 # EXIF 2.32, 4.6.4 A, tag 274: how the stored picture has to be turned.
@@ -32,7 +32,7 @@ _DRAFT_MARGIN = 2
 _BAND_PX = 256
 
 
-def decode(field: str, data: bytes, config: ImagesConfig, wanted_px: int) -> Image.Image:
+def decode(field: str, data: bytes, config: ImagesConfig, wanted_px: int | None) -> Image.Image:
     """Read a file.
 
     Args:
@@ -40,7 +40,7 @@ def decode(field: str, data: bytes, config: ImagesConfig, wanted_px: int) -> Ima
         data: the file.
         config: limits on bytes, pixels and sides.
         wanted_px: longer side that the caller will shrink the picture to; lets a much larger
-            JPEG be read at a fraction of its size.
+            JPEG be read at a fraction of its size. None: every pixel is wanted.
 
     Returns:
         The picture, upright, 8 bits per channel, mode L, LA, RGB or RGBA.
@@ -60,8 +60,8 @@ def decode(field: str, data: bytes, config: ImagesConfig, wanted_px: int) -> Ima
     if max(image.size) > config.max_side_px or image.width * image.height > config.max_pixels:
         raise errors.InvalidImage(field, _too_large(field, config))
     try:
-        wanted = wanted_px * _DRAFT_MARGIN
-        image.draft(None, (wanted, wanted))
+        if wanted_px is not None:
+            image.draft(None, (wanted_px * _DRAFT_MARGIN,) * 2)
         image.load()
         return _upright(_to_8_bit(image), _orientation(image))
     except Exception as exc:
@@ -79,20 +79,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
             white.paste(band.convert("RGB"), (0, top), band.getchannel("A"))
         return white
     return image.convert("RGB")
-
-
-def to_mask(image: Image.Image) -> Image.Image:
-    """Take the mask out of a decoded picture; mode L, 255 = repaint, shades in between kept.
-
-    There are two conventions. Where the picture has an alpha channel that is not opaque
-    everywhere, transparent means repaint (OpenAI's image edits); otherwise its luminance counts
-    and white means repaint (this API, and most servers).
-    """
-    if image.mode in ("LA", "RGBA"):
-        alpha = image.getchannel("A")
-        if alpha.getextrema() != (255, 255):
-            return ImageChops.invert(alpha)
-    return image.convert("L")
 
 
 def _too_large(field: str, config: ImagesConfig) -> str:

@@ -5,12 +5,13 @@ from PIL import Image
 from serve_app import errors
 from serve_app.config import ImagesConfig
 from serve_app.images.codec import encode
-from serve_app.images.decode import decode, to_mask, to_rgb
-from serve_app.types import Picture, PreparedImages
+from serve_app.images.decode import decode, to_rgb
+from serve_app.images.fit import fitted
+from serve_app.images.mask import resized, to_binary, to_shades
+from serve_app.types import Picture, PreparedImages, Size
 
 __all__ = ["prepare", "prepare_ip_picture"]
 
-_THRESHOLD = 128  # of 255; at and above it a pixel is repainted
 # Pillow shrinks large pictures in two steps, the first one cheap; 3 leaves no visible trace.
 _REDUCING_GAP = 3.0
 # Image encoders enlarge the shorter side to theirs and look at the middle square. Of a strip, which
@@ -18,32 +19,29 @@ _REDUCING_GAP = 3.0
 _MAX_ASPECT = 4
 
 
-def prepare(
-    init: bytes, mask: bytes | None, height: int, width: int, config: ImagesConfig
-) -> PreparedImages:
+def prepare(init: bytes, mask: bytes | None, size: Size, config: ImagesConfig) -> PreparedImages:
     """Decode both files and bring them to the asked size. Blocks: run it in a thread.
 
     Both are stretched, as the hosted API does when the aspect differs, so they stay aligned.
 
     Args:
         init: file of the init picture.
-        mask: file of the mask; `decode.to_mask` tells which part of it is repainted.
-        height: pixels.
-        width: pixels.
+        mask: file of the mask; `mask.to_shades` tells which part of it is repainted.
+        size: asked for, or to be found by the shape of the init picture.
         config: limits on the files.
 
     Raises:
         errors.InvalidImage: a file cannot be read, is too large, or the mask repaints nothing.
     """
-    size = (width, height)
-    wanted_px = max(size)
+    wanted_px = size.fit.max_px if size.fit else max(size.height, size.width)
     picture = to_rgb(decode("init_image", init, config, wanted_px))
-    picture = _resize(picture, size, Image.Resampling.LANCZOS)
+    sides = fitted(size.fit, picture.size) if size.fit else (size.width, size.height)
+    if picture.size != sides:
+        picture = picture.resize(sides, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
     if mask is None:
         return PreparedImages(init=encode(picture))
-    shades = to_mask(decode("mask_image", mask, config, wanted_px))
-    shades = _resize(shades, size, Image.Resampling.BILINEAR)
-    binary = shades.point([0] * _THRESHOLD + [255] * (256 - _THRESHOLD))
+    shades = to_shades(decode("mask_image", mask, config, wanted_px=None))
+    binary = to_binary(resized(shades, sides))
     if binary.getbbox() is None:
         message = "The mask_image repaints nothing: the part to repaint must be white."
         raise errors.InvalidImage("mask_image", message)
@@ -69,9 +67,3 @@ def _middle(image: Image.Image) -> Image.Image:
     width, height = (min(side, longest) for side in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
-
-
-def _resize(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
-    if image.size == size:
-        return image
-    return image.resize(size, resampling, reducing_gap=_REDUCING_GAP)

@@ -9,7 +9,7 @@ import numpy as np
 from serve_app import errors
 from serve_app.engine.metrics import Counters, EngineSnapshot
 from serve_app.pipelines.compose import Canvas, encode, enlarge, open_canvas, open_ip_picture, paste
-from serve_app.pipelines.specs import check_kind, ran_effects, sample_specs
+from serve_app.pipelines.specs import check_kind, ran_effects, ran_size, sample_specs, sized
 from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
 
 __all__ = ["FakePainter"]
@@ -46,6 +46,7 @@ class FakePainter:
         """Paint all samples of a job; see the protocol."""
         began = time.monotonic()
         check_kind(spec, self._kinds)
+        asked, spec = spec, sized(spec, images)
         canvas = open_canvas(spec, images, self._native_px, padding_px=32)
         example = open_ip_picture(spec, images)
         mark = self._mark
@@ -67,7 +68,7 @@ class FakePainter:
             pictures=pictures,
             nsfw=(False,) * len(pictures),
             generation_time_s=time.monotonic() - began,
-            ran=ran_effects(spec, self._native_px),
+            ran=ran_size(asked, spec) | ran_effects(spec, self._native_px),
         )
 
     def progress(self) -> dict[int, float]:

@@ -35,7 +35,14 @@ from serve_app.pipelines.compose import (
 )
 from serve_app.pipelines.ipadapters import PicturePrompt
 from serve_app.pipelines.rewrite import rewriter_of
-from serve_app.pipelines.specs import check_kind, named_add_ons, ran_effects, sample_specs
+from serve_app.pipelines.specs import (
+    check_kind,
+    named_add_ons,
+    ran_effects,
+    ran_size,
+    sample_specs,
+    sized,
+)
 from serve_app.pipelines.vaes import Vae
 from serve_app.pipelines.variants import Variant
 from serve_app.pipelines.work import Painting, Sample
@@ -79,7 +86,7 @@ class WeavePainter:
         """Paint all samples of a job; see the protocol."""
         began = time.monotonic()
         check_kind(spec, self._entry.kinds)
-        asked, spec = spec, await self._rewrite(spec)
+        asked, spec = spec, await self._rewrite(sized(spec, images))
         named = await self._bring(spec)
         with self._checkpoint.uses.holding(named.large):
             added = await self._add(spec, named)
@@ -99,7 +106,7 @@ class WeavePainter:
             pictures=tuple(pictures),
             nsfw=(False,) * len(pictures),
             generation_time_s=time.monotonic() - began,
-            ran=_rewritten(asked, spec) | _ran(spec, paintings[0], canvas, self._checkpoint),
+            ran=_resolved(asked, spec) | _ran(spec, paintings[0], canvas, self._checkpoint),
         )
 
     def progress(self) -> dict[int, float]:
@@ -285,5 +292,7 @@ def _ran(
     return ran | ran_effects(spec, checkpoint.native_px)
 
 
-def _rewritten(asked: GenerationSpec, spec: GenerationSpec) -> dict[str, JsonValue]:
-    return {} if spec.prompt == asked.prompt else {"prompt": spec.prompt}
+def _resolved(asked: GenerationSpec, spec: GenerationSpec) -> dict[str, JsonValue]:
+    """Say what became of the prompt and of a size that was left open."""
+    rewritten: dict[str, JsonValue] = {} if spec.prompt == asked.prompt else {"prompt": spec.prompt}
+    return rewritten | ran_size(asked, spec)

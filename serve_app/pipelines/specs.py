@@ -5,15 +5,17 @@ import math
 from pydantic import JsonValue
 
 from serve_app import errors
-from serve_app.types import GenerationSpec, Kind
+from serve_app.types import GenerationSpec, Kind, PreparedImages
 
 __all__ = [
     "check_kind",
     "first_size",
     "named_add_ons",
     "ran_effects",
+    "ran_size",
     "run_strength",
     "sample_specs",
+    "sized",
     "window_starts",
 ]
 
@@ -35,6 +37,14 @@ def named_add_ons(spec: GenerationSpec) -> tuple[str, ...]:
     vaes = () if spec.vae is None else (spec.vae,)
     adapters = () if spec.ip_adapter is None else (spec.ip_adapter.id,)
     return (*(use.id for use in spec.loras), *vaes, *spec.embeddings, *adapters)
+
+
+def sized(spec: GenerationSpec, images: PreparedImages | None) -> GenerationSpec:
+    """Take the size from the init picture where the spec leaves it to it."""
+    if spec.fit is None or images is None or images.init is None:
+        return spec
+    size = {"height": images.init.height, "width": images.init.width, "fit": None}
+    return spec.model_copy(update=size)
 
 
 def sample_specs(spec: GenerationSpec) -> list[GenerationSpec]:
@@ -80,6 +90,11 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
         return [0]
     stride = max(1, round(window * (1 - overlap)))
     return [*range(0, length - window, stride), length - window]
+
+
+def ran_size(asked: GenerationSpec, spec: GenerationSpec) -> dict[str, JsonValue]:
+    """Say which size ran where it was left to the init picture."""
+    return {} if asked.fit is None else {"W": spec.width, "H": spec.height}
 
 
 def ran_effects(spec: GenerationSpec, native_px: int) -> dict[str, JsonValue]:

@@ -10,7 +10,9 @@ from deployments.stage import StageFailure
 from serve_app.config import ImagesConfig, LoggingConfig, StorageConfig
 from serve_app.images.codec import to_image
 from serve_app.storage import open_store
-from serve_app.types import ImageSource
+from serve_app.types import ImageSource, Size
+
+SIZE = Size(height=16, width=24)
 
 
 @pytest.fixture
@@ -35,18 +37,18 @@ def prepare(tmp_path):
 
 async def test_each_source_has_its_place(prepare, sources):
     init, mask, _ = sources.values()
-    images = await prepare(16, 24, init, mask, init)
+    images = await prepare(SIZE, init, mask, init)
     assert to_image(images.init).size == to_image(images.mask).size == (24, 16)
     assert to_image(images.ip_adapter).size == (60, 40)
 
 
 async def test_picture_for_an_ip_adapter_can_come_alone(prepare, sources):
-    images = await prepare(16, 24, None, None, sources["init_image"])
+    images = await prepare(SIZE, None, None, sources["init_image"])
     assert (images.init, images.mask) == (None, None)
     assert to_image(images.ip_adapter).getpixel((0, 0)) == (255, 0, 0)
 
 
 async def test_bad_picture_is_named_by_its_field(prepare, sources):
-    failure = await prepare(16, 24, None, None, sources["ip_adapter_image"])
+    failure = await prepare(SIZE, None, None, sources["ip_adapter_image"])
     assert isinstance(failure, StageFailure)
     assert failure.error.field == "ip_adapter_image"

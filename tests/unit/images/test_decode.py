@@ -1,4 +1,4 @@
-"""Reading files: every mode that a format can have, orientation, alpha, masks."""
+"""Reading files: every mode that a format can have, orientation, alpha."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from serve_app.config import ImagesConfig
-from serve_app.images.decode import decode, to_mask, to_rgb
+from serve_app.images.decode import decode, to_rgb
 
 CONFIG = ImagesConfig()
 
@@ -31,7 +31,7 @@ def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 2
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def read(data: bytes, config: ImagesConfig = CONFIG, wanted_px: int = 512) -> Image.Image:
+def read(data: bytes, config: ImagesConfig = CONFIG, wanted_px: int | None = 512) -> Image.Image:
     return decode("init_image", data, config, wanted_px)
 
 
@@ -152,46 +152,10 @@ def test_much_larger_jpeg_is_read_at_a_fraction_that_still_suffices():
     data = file(gradient(width=2048, height=1024), "JPEG")
     assert read(data, wanted_px=128).size == (512, 256)
     assert read(data, wanted_px=1024).size == (2048, 1024)
+    assert read(data, wanted_px=None).size == (2048, 1024)
 
 
 def test_metadata_is_not_needed_and_does_no_harm():
     notes = PngImagePlugin.PngInfo()
     notes.add_text("parameters", "a secret prompt")
     assert read(file(gradient(), pnginfo=notes, icc_profile=b"no profile")).size == (32, 16)
-
-
-def alpha_mask(mode: str = "RGBA") -> Image.Image:
-    """White, opaque, with a transparent left half."""
-    image = Image.new("RGBA", (8, 8), "white")
-    image.paste((255, 255, 255, 0), (0, 0, 4, 8))
-    return image.convert(mode)
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
-def test_opaque_mask_repaints_where_it_is_white(mode):
-    image = Image.new("RGB", (8, 8), "black")
-    image.paste("white", (0, 0, 4, 8))
-    mask = to_mask(read(file(image.convert(mode))))
-    assert mask.mode == "L"
-    assert (mask.getpixel((0, 0)), mask.getpixel((7, 0))) == (255, 0)
-
-
-def test_16_bit_mask_repaints_where_it_is_white():
-    shades = np.zeros((8, 8), np.uint16)
-    shades[:, :4] = 40_000
-    mask = to_mask(read(file(Image.fromarray(shades))))
-    assert (mask.getpixel((0, 0)), mask.getpixel((7, 0))) == (156, 0)
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparent_mask_repaints_where_it_is_transparent(mode):
-    mask = to_mask(read(file(alpha_mask(mode))))
-    assert (mask.getpixel((0, 0)), mask.getpixel((7, 0))) == (255, 0)
-
-
-def test_transparent_palette_mask_repaints_where_it_is_transparent():
-    image = Image.new("P", (8, 8), 0)
-    image.putpalette([255, 255, 255, 0, 0, 0])
-    image.paste(1, (0, 0, 4, 8))
-    mask = to_mask(read(file(image, transparency=1)))
-    assert (mask.getpixel((0, 0)), mask.getpixel((7, 0))) == (255, 0)

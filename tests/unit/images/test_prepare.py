@@ -10,14 +10,20 @@ from serve_app import errors
 from serve_app.config import ImagesConfig
 from serve_app.images.codec import to_image
 from serve_app.images.prepare import prepare, prepare_ip_picture
+from serve_app.types import Fit, Size
 
 CONFIG = ImagesConfig()
+FIT = Fit(area_px=256**2, multiple_px=8, min_px=64, max_px=1024, max_area_px=1024**2)
 
 
 def file(image: Image.Image, form: str = "PNG", **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
+
+
+def size(height: int, width: int, fit: Fit | None = None) -> Size:
+    return Size(height=height, width=width, fit=fit)
 
 
 def photo(width: int = 96, height: int = 64) -> bytes:
@@ -31,7 +37,7 @@ def left_half(width: int = 96, height: int = 64) -> bytes:
 
 
 def test_both_pictures_have_the_asked_size_and_mode():
-    images = prepare(photo(), left_half(300, 50), 32, 48, CONFIG)
+    images = prepare(photo(), left_half(300, 50), size(32, 48), CONFIG)
     for picture, mode in ((images.init, "RGB"), (images.mask, "L")):
         assert (picture.height, picture.width) == (32, 48)
         assert (to_image(picture).mode, to_image(picture).size) == (mode, (48, 32))
@@ -39,7 +45,7 @@ def test_both_pictures_have_the_asked_size_and_mode():
 
 def test_init_of_the_asked_size_is_not_touched():
     data = photo(48, 32)
-    images = prepare(data, None, 32, 48, CONFIG)
+    images = prepare(data, None, size(32, 48), CONFIG)
     with Image.open(io.BytesIO(data)) as image:
         assert to_image(images.init).tobytes() == image.tobytes()
     assert images.mask is None
@@ -47,7 +53,7 @@ def test_init_of_the_asked_size_is_not_touched():
 
 def test_mask_holds_only_keep_and_repaint():
     soft = Image.linear_gradient("L").resize((96, 64))
-    images = prepare(photo(), file(soft, "JPEG"), 40, 72, CONFIG)
+    images = prepare(photo(), file(soft, "JPEG"), size(40, 72), CONFIG)
     mask = np.asarray(to_image(images.mask))
     assert set(np.unique(mask)) == {0, 255}
     assert 0.45 < (mask == 255).mean() < 0.55
@@ -57,7 +63,7 @@ def test_mask_holds_only_keep_and_repaint():
 def test_mask_is_split_at_half(shade, repainted):
     image = Image.new("L", (8, 8), shade)
     image.putpixel((0, 0), 255)
-    mask = np.asarray(to_image(prepare(photo(8, 8), file(image), 8, 8, CONFIG).mask))
+    mask = np.asarray(to_image(prepare(photo(8, 8), file(image), size(8, 8), CONFIG).mask))
     assert (mask[4, 4] == 255) is np.bool_(repainted)
 
 
@@ -67,14 +73,43 @@ def test_mask_stays_aligned_with_a_turned_init():
     upright = Image.new("RGB", (32, 64), "black")
     upright.paste("white", (0, 0, 32, 32))
     init = file(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
-    images = prepare(init, file(upright.convert("L")), 64, 32, CONFIG)
+    images = prepare(init, file(upright.convert("L")), size(64, 32), CONFIG)
     assert to_image(images.init).convert("L").tobytes() == to_image(images.mask).tobytes()
 
 
+def test_without_a_size_both_pictures_take_the_shape_of_the_init():
+    init = Image.new("RGB", (192, 128), "black")
+    init.paste("white", (48, 32, 96, 128))
+    square = init.convert("L").resize((600, 600), Image.Resampling.NEAREST)
+    images = prepare(file(init), file(square), size(256, 256, FIT), CONFIG)
+    assert (images.init.height, images.init.width) == (208, 312)
+    light = np.asarray(to_image(images.init).convert("L")) >= 128
+    assert (light == (np.asarray(to_image(images.mask)) == 255)).mean() > 0.99
+
+
+def test_size_of_an_upright_picture_is_that_of_a_turned_file():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = file(Image.new("RGB", (192, 128)), "JPEG", exif=exif)
+    images = prepare(data, None, size(256, 256, FIT), CONFIG)
+    assert (images.init.height, images.init.width) == (312, 208)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_line_of_a_large_mask_is_still_there_in_a_small_one(form):
+    large = Image.new("L", (2048, 2048))
+    large.paste(255, (1023, 100, 1025, 1900))
+    images = prepare(photo(), file(large, form), size(512, 512), CONFIG)
+    mask = np.asarray(to_image(images.mask)) == 255
+    assert mask[25:475, 255:257].all()
+    assert mask.sum() <= 2 * (475 - 25) + 4 * 8  # a frame of what JPEG smears
+
+
 def test_transparent_part_of_an_edit_mask_is_repainted():
-    image = Image.new("RGBA", (16, 16), "white")
+    with Image.open(io.BytesIO(photo(16, 16))) as opened:
+        image = opened.convert("RGBA")
     image.paste((0, 0, 0, 0), (0, 0, 8, 16))
-    mask = to_image(prepare(photo(16, 16), file(image), 16, 16, CONFIG).mask)
+    mask = to_image(prepare(photo(16, 16), file(image), size(16, 16), CONFIG).mask)
     assert (mask.getpixel((2, 2)), mask.getpixel((12, 2))) == (255, 0)
 
 
@@ -85,7 +120,7 @@ def test_transparent_part_of_an_edit_mask_is_repainted():
 )
 def test_mask_that_repaints_nothing_is_refused(mask):
     with pytest.raises(errors.InvalidImage, match="repaints nothing") as caught:
-        prepare(photo(), mask, 64, 96, CONFIG)
+        prepare(photo(), mask, size(64, 96), CONFIG)
     assert list(caught.value.fields) == ["mask_image"]
 
 
@@ -93,12 +128,12 @@ def test_mask_that_repaints_nothing_is_refused(mask):
 def test_broken_file_is_blamed_on_its_field(field):
     init, mask = (b"?", left_half()) if field == "init_image" else (photo(), b"?")
     with pytest.raises(errors.InvalidImage) as caught:
-        prepare(init, mask, 64, 64, CONFIG)
+        prepare(init, mask, size(64, 64), CONFIG)
     assert list(caught.value.fields) == [field]
 
 
 def test_one_pixel_pictures_are_stretched():
-    images = prepare(file(Image.new("RGB", (1, 1), "red")), left_half(2, 1), 64, 64, CONFIG)
+    images = prepare(file(Image.new("RGB", (1, 1), "red")), left_half(2, 1), size(64, 64), CONFIG)
     assert to_image(images.init).getcolors() == [(4096, (255, 0, 0))]
     assert 0.3 < (np.asarray(to_image(images.mask)) == 255).mean() < 0.7
 

@@ -1,4 +1,4 @@
-"""What joins the painted part to the picture: the tone, as far as the kept pixels say, and the edge."""
+"""What joins the painted part to the picture: edges, and the tone as far as kept pixels say."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def _stripe(width: int, left: int = 20) -> Image.Image:
 
 
 def _as_before(mask: Image.Image) -> np.ndarray:
-    """The soft seam of thick parts: chessboard distance to the black, beyond the frame as within."""
+    """The soft seam of thick parts: chessboard distance to the black, the frame's edge left out."""
     white = np.pad(np.asarray(mask), SEAM_PX + 1, "edge")
     distance = ndimage.distance_transform_cdt(white, "chessboard")
     inside = slice(SEAM_PX + 1, -SEAM_PX - 1)

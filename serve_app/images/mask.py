@@ -1,0 +1,95 @@
+"""What a client's mask says: how much of each pixel is to be repainted, and where that is a yes.
+
+Masks come in two conventions. In this API and on most servers white is repainted and black kept.
+In OpenAI's image edits the transparent part is repainted, and the rest is often the picture
+itself. `to_shades` tells which one a picture follows; `to_binary` is the one place where shades
+become yes or no.
+"""
+
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops
+
+__all__ = ["resized", "to_binary", "to_shades"]
+
+_HALF = 128  # of 255; at and above it a pixel is repainted, and a translucent one can be seen
+_NOISE = 32  # grey levels that compression may add to black, to white and to any one colour
+# Of the pixels seen in a black and white mask; edges are grey, and some noise is tinted.
+_MAX_GREY, _MAX_TINTED = 0.1, 0.01
+_BAND_PX = 256
+
+
+def to_shades(image: Image.Image) -> Image.Image:
+    """Read a decoded mask; mode L, 255 = repaint, shades in between kept.
+
+    Alpha is measured by its greatest value, so it does not matter how opaque a brush was.
+
+    - No alpha, or nothing more than half transparent: luminance.
+    - Black and white with some white, in what can be seen: luminance, and transparent is black.
+      This is what an HTML canvas with white strokes exports, or a PNG whose black is transparent.
+    - Else the colours say nothing (one colour all over, or a photograph): transparent is white.
+    """
+    if image.mode not in ("LA", "RGBA"):
+        return image.convert("L")
+    alpha = image.getchannel("A")
+    most = alpha.getextrema()[1]
+    alpha = alpha.point([min(255, round(level * 255 / (most or 1))) for level in range(256)])
+    has_hole = alpha.getextrema()[0] < _HALF
+    if has_hole and not _is_black_and_white(image, alpha):
+        return ImageChops.invert(alpha)
+    return ImageChops.multiply(image.convert("L"), alpha)
+
+
+def to_binary(shades: Image.Image) -> Image.Image:
+    """Split shades at half: 255 where a pixel is repainted, 0 where it is kept."""
+    return shades.point([0] * _HALF + [255] * (256 - _HALF))
+
+
+def resized(shades: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Bring shades to another width and height, the lightest of all that a pixel covers winning.
+
+    Whatever was to be repainted still is: averages would lose a line of 2 in 2048 pixels.
+    """
+    values = np.asarray(shades)
+    for axis, length in enumerate(reversed(size)):
+        values = _lightest(values, length, axis)
+    return Image.fromarray(values)
+
+
+def _lightest(values: NDArray[np.uint8], length: int, axis: int) -> NDArray[np.uint8]:
+    old, place = values.shape[axis], np.arange(length)
+    if length >= old:
+        return np.take(values, (2 * place + 1) * old // (2 * length), axis)  # at the centres
+    first, end = place * old // length, -(-(place + 1) * old // length)
+    # Pairs of bounds, as reduceat wants them; what lies between two pairs is left out.
+    bounds = np.stack([first, end], 1).ravel()[:-1]
+    return np.take(np.maximum.reduceat(values, bounds, axis), 2 * place, axis)
+
+
+def _is_black_and_white(image: Image.Image, alpha: Image.Image) -> bool:
+    """Tell whether what can be seen of a picture is a mask of white parts.
+
+    A picture of one colour, the invisible pixels included, is none: an eraser made its hole, where
+    a canvas that was never painted on is black.
+    """
+    if all(most - least <= _NOISE for least, most in image.getextrema()[:-1]):
+        return False
+    counts = np.zeros(4, np.int64)
+    for top in range(0, image.height, _BAND_PX):
+        band = (0, top, image.width, min(top + _BAND_PX, image.height))
+        counts += _tones(image.crop(band), to_binary(alpha.crop(band)))
+    seen, white, black, tinted = counts
+    is_grey = seen - white - black > _MAX_GREY * seen
+    return bool(white > 0 and not is_grey and tinted <= _MAX_TINTED * seen)
+
+
+def _tones(image: Image.Image, seen: Image.Image) -> tuple[int, int, int, int]:
+    """Count the pixels that are seen, and of these the nearly white, nearly black and tinted."""
+    *colours, _ = image.split()
+    least, most = reduce(ImageChops.darker, colours), reduce(ImageChops.lighter, colours)
+    lights, darks = least.histogram(seen), most.histogram(seen)
+    tints = ImageChops.subtract(most, least).histogram(seen)
+    white, black, tinted = lights[255 - _NOISE :], darks[: _NOISE + 1], tints[_NOISE + 1 :]
+    return sum(lights), sum(white), sum(black), sum(tinted)

@@ -1,0 +1,68 @@
+"""Sizes that nobody asked for: shape, area and limits."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.images.fit import fitted
+from serve_app.types import Fit
+
+
+def fit(native_px: int = 512, **changes: int) -> Fit:
+    values = {
+        "area_px": native_px**2,
+        "multiple_px": 8,
+        "min_px": 64,
+        "max_px": 1024,
+        "max_area_px": 1024**2,
+    }
+    return Fit(**values | changes)
+
+
+@pytest.mark.parametrize(
+    ("rule", "picture", "size"),
+    [
+        pytest.param(fit(256), (192, 128), (312, 208), id="enlarged"),
+        pytest.param(fit(256, multiple_px=16), (192, 128), (320, 208), id="coarse"),
+        pytest.param(fit(), (4000, 4000), (512, 512), id="square"),
+        pytest.param(fit(), (3000, 4000), (440, 592), id="upright"),
+        pytest.param(fit(), (1920, 1080), (680, 384), id="wide"),
+        pytest.param(fit(width=640), (1920, 1080), (640, 360), id="width-asked"),
+        pytest.param(fit(height=512), (300, 200), (768, 512), id="height-asked"),
+        pytest.param(fit(height=1024), (300, 200), (1024, 680), id="asked-gives-way"),
+        pytest.param(fit(1024), (3000, 1000), (1024, 344), id="side-limit"),
+        pytest.param(fit(), (8000, 10), (1024, 64), id="strip"),
+        pytest.param(fit(), (1, 1), (512, 512), id="one-pixel"),
+        pytest.param(fit(width=1024, max_area_px=600**2), (1, 1), (600, 600), id="area-limit"),
+    ],
+)
+def test_fitted_has_the_shape_of_the_picture(
+    rule: Fit, picture: tuple[int, int], size: tuple[int, int]
+) -> None:
+    assert fitted(rule, picture) == size
+
+
+@given(
+    picture=st.tuples(st.integers(1, 8192), st.integers(1, 8192)),
+    native_px=st.sampled_from([64, 256, 512, 768, 1024]),
+    multiple_px=st.sampled_from([8, 16, 64]),
+    asked=st.sampled_from([{}, {"width": 320}, {"height": 1024}]),
+    max_area_px=st.sampled_from([256**2, 512**2, 1024**2]),
+)
+def test_fitted_keeps_every_limit_and_the_shape_up_to_rounding(
+    picture: tuple[int, int],
+    native_px: int,
+    multiple_px: int,
+    asked: dict[str, int],
+    max_area_px: int,
+) -> None:
+    rule = fit(native_px, multiple_px=multiple_px, max_area_px=max_area_px, **asked)
+    width, height = fitted(rule, picture)
+    assert width % multiple_px == height % multiple_px == 0
+    assert 64 <= min(width, height) <= max(width, height) <= 1024
+    assert width * height <= max_area_px
+    if min(width, height) > 64:  # else the shape gave way
+        slack = multiple_px / min(width, height)
+        assert abs(math.log(width / height * picture[1] / picture[0])) < 2 * slack

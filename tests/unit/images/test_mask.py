@@ -1,0 +1,226 @@
+"""Which part of a mask is repainted: colour and alpha, thin lines, the split at half."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFilter
+
+from serve_app.config import ImagesConfig
+from serve_app.images.decode import decode
+from serve_app.images.mask import resized, to_binary, to_shades
+
+SIDE = 64
+PART = (8, 16, 40, 48)
+CLEAR = (0, 0, 0, 0)
+
+
+def drawn(white: object = 255, black: object = 0, mode: str = "L") -> Image.Image:
+    """A picture of two values: `white` in the part that is to be repainted."""
+    image = Image.new(mode, (SIDE, SIDE), black)
+    image.paste(white, PART)
+    return image
+
+
+EXPECTED = np.asarray(drawn()) == 255
+
+
+def repainted(image: Image.Image, form: str = "PNG", **options: object) -> np.ndarray:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    decoded = decode("mask_image", buffer.getvalue(), ImagesConfig(), None)
+    shades = to_shades(decoded)
+    assert (shades.mode, shades.size) == ("L", image.size)
+    return np.asarray(to_binary(shades)) == 255
+
+
+def photo(mode: str = "RGB") -> Image.Image:
+    """Smooth colours, as of a photograph."""
+    small = np.random.default_rng(1).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert(mode)
+
+
+def holed(image: Image.Image, *, keeps_colour: bool) -> Image.Image:
+    """Make the part transparent, as an eraser does; some keep the colour that was there."""
+    image = image.convert("RGBA")
+    if keeps_colour:
+        image.putalpha(drawn(white=0, black=255))
+    else:
+        image.paste(CLEAR, PART)
+    return image
+
+
+def canvas(colour: tuple[int, ...], radius: int = 6) -> tuple[Image.Image, np.ndarray]:
+    """Strokes on a transparent HTML canvas, and where they are at least half opaque.
+
+    The edges are translucent; where nothing was painted a canvas has black without opacity.
+    """
+    strokes = Image.new("L", (SIDE * 4, SIDE * 4))
+    points = [(40, 40), (200, 120), (60, 210)]
+    ImageDraw.Draw(strokes).line(points, fill=255, width=radius * 4)
+    strokes = strokes.reduce(4)
+    image = Image.new("RGBA", strokes.size, colour)
+    image.putalpha(strokes.point(lambda level: level * colour[3] // 255))
+    image.paste(CLEAR, mask=strokes.point(lambda level: 255 * (level == 0)))
+    return image, np.asarray(strokes) >= 128
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
+def test_opaque_mask_repaints_where_it_is_white(mode: str) -> None:
+    assert (repainted(drawn().convert(mode)) == EXPECTED).all()
+
+
+def test_16_bit_mask_repaints_where_it_is_white() -> None:
+    shades = np.where(EXPECTED, 40_000, 0).astype(np.uint16)
+    assert (repainted(Image.fromarray(shades)) == EXPECTED).all()
+
+
+@pytest.mark.parametrize("alpha", [255, 90], ids=["opaque-brush", "translucent-brush"])
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [("PNG", {}), ("WEBP", {"lossless": True}), ("WEBP", {"quality": 60})],
+    ids=["png", "webp", "lossy-webp"],
+)
+def test_white_strokes_on_a_transparent_canvas_are_repainted(
+    form: str, options: dict[str, object], alpha: int
+) -> None:
+    image, strokes = canvas((255, 255, 255, alpha))
+    found = repainted(image, form, **options)
+    assert 0.05 < strokes.mean() < 0.5
+    assert (found == strokes).mean() > 0.99
+
+
+def test_white_strokes_of_a_soft_brush_are_repainted() -> None:
+    image = Image.new("RGBA", (SIDE, SIDE), (255, 255, 255, 0))
+    soft = drawn().filter(ImageFilter.GaussianBlur(6))
+    image.putalpha(soft)
+    image.paste(CLEAR, mask=soft.point(lambda level: 255 * (level == 0)))
+    assert (repainted(image) == (np.asarray(soft) * 255.0 / np.max(soft) >= 127.5)).all()
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_mask_whose_black_is_transparent_repaints_its_white(mode: str) -> None:
+    image = drawn().convert(mode)
+    black = {"P": image.getpixel((0, 0)), "L": 0, "RGB": (0, 0, 0)}[mode]
+    assert (repainted(image, transparency=black) == EXPECTED).all()
+
+
+@pytest.mark.parametrize("alpha", [254, 100, 0])
+def test_pixel_that_is_not_opaque_changes_nothing_in_a_black_and_white_mask(alpha: int) -> None:
+    image = drawn().convert("RGBA")
+    image.putpixel((60, 60), (0, 0, 0, alpha))
+    assert (repainted(image) == EXPECTED).all()
+
+
+def test_transparent_part_of_a_black_and_white_mask_is_kept() -> None:
+    image = drawn().convert("RGBA")
+    image.paste((255, 255, 255, 0), (50, 0, 64, 64))
+    assert (repainted(image) == EXPECTED).all()
+
+
+@pytest.mark.parametrize("quality", [10, 75])
+def test_noise_and_soft_edges_do_not_hide_that_a_mask_is_black_and_white(quality: int) -> None:
+    buffer = io.BytesIO()
+    drawn().filter(ImageFilter.GaussianBlur(1)).convert("RGB").save(buffer, "JPEG", quality=quality)
+    image = Image.open(buffer).convert("RGBA")
+    image.putpixel((60, 60), CLEAR)
+    found = repainted(image)
+    assert (found == EXPECTED).mean() > 0.99
+
+
+def test_almost_opaque_grey_mask_is_read_by_its_shades() -> None:
+    image = Image.linear_gradient("L").convert("RGBA")
+    image.putpixel((0, 0), (0, 0, 0, 254))
+    assert (repainted(image) == (np.arange(256) >= 128)[:, None]).all()
+
+
+@pytest.mark.parametrize("keeps_colour", [True, False], ids=["colour-kept", "colour-lost"])
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(photo(), id="photograph"),
+        pytest.param(photo("L"), id="grey-photograph"),
+        pytest.param(photo().point(lambda level: level // 8), id="dark-photograph"),
+        pytest.param(photo().point(lambda level: 160 + level * 3 // 8), id="light-photograph"),
+        pytest.param(Image.new("RGB", (SIDE, SIDE), "black"), id="black"),
+        pytest.param(Image.new("RGB", (SIDE, SIDE), "red"), id="red"),
+        pytest.param(Image.new("RGB", (SIDE, SIDE), (128, 128, 128)), id="grey"),
+    ],
+)
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_hole_is_repainted_where_colours_say_nothing(
+    image: Image.Image, form: str, keeps_colour: bool
+) -> None:
+    options = {"lossless": True} if form == "WEBP" else {}
+    assert (repainted(holed(image, keeps_colour=keeps_colour), form, **options) == EXPECTED).all()
+
+
+def test_hole_of_an_evenly_white_picture_is_repainted() -> None:
+    white = Image.new("RGB", (SIDE, SIDE), "white")
+    assert (repainted(holed(white, keeps_colour=True)) == EXPECTED).all()
+    assert (repainted(holed(white, keeps_colour=True).convert("LA")) == EXPECTED).all()
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0, 255), (220, 30, 30, 255)], ids=["black", "red"])
+def test_strokes_of_another_colour_are_kept_and_the_rest_repainted(colour: tuple[int, ...]) -> None:
+    image, strokes = canvas(colour)
+    assert (repainted(image) == ~strokes).mean() > 0.99
+
+
+@pytest.mark.parametrize("most", [1, 3, 200])
+def test_alpha_is_measured_by_its_greatest_value(most: int) -> None:
+    """A well-known example for OpenAI's edits makes its mask of alpha 1 and 0."""
+    image = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, most))
+    image.paste(CLEAR, PART)
+    assert (repainted(image) == EXPECTED).all()
+
+
+def test_picture_that_is_transparent_everywhere_is_repainted_everywhere() -> None:
+    assert repainted(Image.new("RGBA", (SIDE, SIDE), CLEAR)).all()
+
+
+def test_mask_is_split_at_half() -> None:
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    assert np.asarray(to_binary(ramp))[0].tolist() == [0] * 128 + [255] * 128
+
+
+@given(
+    old=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    new=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    place=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+)
+def test_resized_keeps_every_touched_pixel(
+    old: tuple[int, int], new: tuple[int, int], place: tuple[float, float]
+) -> None:
+    """A single pixel covers what it covered before, and at most what it touched."""
+    x, y = int(place[0] * old[0]), int(place[1] * old[1])
+    mask = Image.new("L", old)
+    mask.putpixel((x, y), 200)
+    found = np.asarray(resized(mask, new))
+    assert found.shape == (new[1], new[0])
+    rows, columns = np.nonzero(found)
+    assert set(found[rows, columns]) == {200}
+    for places, at, before, after in ((columns, x, old[0], new[0]), (rows, y, old[1], new[1])):
+        first, end = at * after / before, (at + 1) * after / before
+        assert places.min() <= (first + end) / 2 <= places.max() + 1
+        assert first - 1 < places.min()
+        assert places.max() < end
+
+
+def test_resized_to_the_same_size_changes_nothing() -> None:
+    shades = photo("L")
+    assert resized(shades, shades.size).tobytes() == shades.tobytes()
+
+
+@pytest.mark.parametrize("angle", range(0, 90, 15))
+def test_resized_keeps_a_thin_line_in_one_piece(angle: int) -> None:
+    large = Image.new("L", (2048, 2048))
+    ImageDraw.Draw(large).line((300, 1023, 1748, 1023), fill=255, width=2)
+    small = np.asarray(to_binary(resized(large.rotate(angle), (512, 512))))
+    along = np.linspace(-170, 170, 1000)
+    x = np.round(255.5 + along * np.cos(np.radians(angle))).astype(int)
+    y = np.round(255.5 - along * np.sin(np.radians(angle))).astype(int)
+    near = np.max([small[y + dy, x + dx] for dy in (-1, 0, 1) for dx in (-1, 0, 1)], axis=0)
+    assert (near == 255).all()
