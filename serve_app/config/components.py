@@ -175,7 +175,10 @@ class EngineConfig(Section):
         default=32, ge=0, description="pixels of context kept around the mask when only a crop runs"
     )
     seam_px: int = Field(
-        default=4, ge=0, le=64, description="pixels inside the mask's edge that blend old and new"
+        default=4,
+        ge=0,
+        le=64,
+        description="pixels inside the mask's edge that blend old and new; fewer where it is thin",
     )
     match_tone: bool = Field(
         default=True,

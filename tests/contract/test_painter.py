@@ -22,7 +22,7 @@ from serve_app.pipelines.randomweights import write_random_inpaint
 from serve_app.pipelines.reporter import Reporter
 from serve_app.pipelines.resident import Resident
 from serve_app.pipelines.weights import CatalogueWeights
-from serve_app.types import GenerationSpec, Kind, Pictures, PreparedImages
+from serve_app.types import Fit, GenerationSpec, Kind, Pictures, PreparedImages
 
 SIZE = 64
 BOX = (slice(16, 40), slice(8, 48))  # rows and columns that the mask repaints
@@ -116,6 +116,19 @@ def resized(width: int) -> PreparedImages:
         if picture is not None
     ]
     return PreparedImages(*(encode(np.asarray(image)) for image in opened))
+
+
+@pytest.mark.parametrize("kind", [Kind.IMG2IMG, Kind.INPAINT])
+async def test_paint_size_left_to_the_picture_is_that_of_the_picture(
+    painter: Painter, kind: Kind
+) -> None:
+    fit = Fit(area_px=512**2, multiple_px=8, min_px=64, max_px=1024, max_area_px=1024**2)
+    left = spec(kind=kind, height=512, width=512, fit=fit, samples=2)
+    result = await painter.paint(1, left, resized(72))
+    asked = await painter.paint(2, spec(kind=kind, width=72, samples=2), resized(72))
+    assert [(one.height, one.width) for one in result.pictures] == [(SIZE, 72)] * 2
+    assert result.pictures == asked.pictures
+    assert result.ran == asked.ran | {"W": 72, "H": SIZE}
 
 
 async def test_paint_twice_gives_equal_pictures(painter: Painter) -> None:

@@ -80,6 +80,16 @@ async def test_documented_body_paints_only_inside_the_mask(http):
     assert 0 <= answer["meta"]["seed"] < 2**32
 
 
+async def test_size_that_was_not_asked_for_follows_the_picture(http):
+    init, mask = init_image(128, 192), mask_image(128, 192)
+    asked = body(init_image=data_uri(init), mask_image=data_uri(mask), height=None, width="96")
+    answer = (await http.post(INPAINT, json=asked)).json()
+    picture = await painted(http, answer)
+    assert picture.size == (answer["meta"]["W"], answer["meta"]["H"]) == (96, 64)
+    before = np.asarray(init.resize((96, 64), Image.Resampling.LANCZOS))
+    assert np.array_equal(np.asarray(picture)[:, :48], before[:, :48])
+
+
 async def test_models_answer_by_their_id(http):
     pictures = {}
     for model_id in ("tiny", "twins"):

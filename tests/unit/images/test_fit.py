@@ -25,14 +25,15 @@ def fit(native_px: int = 512, **changes: int) -> Fit:
     ("rule", "picture", "size"),
     [
         pytest.param(fit(256), (192, 128), (312, 208), id="enlarged"),
-        pytest.param(fit(256, multiple_px=16), (192, 128), (320, 208), id="coarse"),
+        pytest.param(fit(256, multiple_px=16), (192, 128), (336, 224), id="coarse"),
         pytest.param(fit(), (4000, 4000), (512, 512), id="square"),
-        pytest.param(fit(), (3000, 4000), (440, 592), id="upright"),
+        pytest.param(fit(), (3000, 4000), (432, 576), id="upright"),
         pytest.param(fit(), (1920, 1080), (680, 384), id="wide"),
         pytest.param(fit(width=640), (1920, 1080), (640, 360), id="width-asked"),
         pytest.param(fit(height=512), (300, 200), (768, 512), id="height-asked"),
-        pytest.param(fit(height=1024), (300, 200), (1024, 680), id="asked-gives-way"),
-        pytest.param(fit(1024), (3000, 1000), (1024, 344), id="side-limit"),
+        pytest.param(fit(height=344), (1000, 999), (344, 344), id="height-asked-on-any-multiple"),
+        pytest.param(fit(height=1024), (300, 200), (1008, 672), id="asked-gives-way"),
+        pytest.param(fit(1024), (3000, 1000), (1008, 336), id="side-limit"),
         pytest.param(fit(), (8000, 10), (1024, 64), id="strip"),
         pytest.param(fit(), (1, 1), (512, 512), id="one-pixel"),
         pytest.param(fit(width=1024, max_area_px=600**2), (1, 1), (600, 600), id="area-limit"),
@@ -42,6 +43,14 @@ def test_fitted_has_the_shape_of_the_picture(
     rule: Fit, picture: tuple[int, int], size: tuple[int, int]
 ) -> None:
     assert fitted(rule, picture) == size
+
+
+def test_fitted_without_a_size_has_about_the_native_area() -> None:
+    for picture in ((640, 480), (1920, 1080), (736, 736), (1080, 1350), (2000, 1000)):
+        for multiple_px in (8, 16):
+            width, height = fitted(fit(multiple_px=multiple_px), picture)
+            assert 0.9 < width * height / 512**2 < 1.1
+            assert abs(math.log(width / height * picture[1] / picture[0])) < 0.01
 
 
 @given(
@@ -64,5 +73,5 @@ def test_fitted_keeps_every_limit_and_the_shape_up_to_rounding(
     assert 64 <= min(width, height) <= max(width, height) <= 1024
     assert width * height <= max_area_px
     if min(width, height) > 64:  # else the shape gave way
-        slack = multiple_px / min(width, height)
-        assert abs(math.log(width / height * picture[1] / picture[0])) < 2 * slack
+        stretch = abs(math.log(width / height * picture[1] / picture[0]))
+        assert stretch <= math.log(1 + multiple_px / 2 / (min(width, height) - multiple_px / 2))
