@@ -34,9 +34,9 @@ def to_shades(image: Image.Image) -> Image.Image:
     if image.mode not in ("LA", "RGBA"):
         return image.convert("L")
     alpha = image.getchannel("A")
-    most = alpha.getextrema()[1]
-    alpha = alpha.point([min(255, round(level * 255 / (most or 1))) for level in range(256)])
-    has_hole = alpha.getextrema()[0] < _HALF
+    most = max(1, _extremes(alpha)[1])
+    alpha = alpha.point([min(255, round(level * 255 / most)) for level in range(256)])
+    has_hole = _extremes(alpha)[0] < _HALF
     if has_hole and not _is_black_and_white(image, alpha):
         return ImageChops.invert(alpha)
     return ImageChops.multiply(image.convert("L"), alpha)
@@ -60,12 +60,15 @@ def resized(shades: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def _lightest(values: NDArray[np.uint8], length: int, axis: int) -> NDArray[np.uint8]:
     old, place = values.shape[axis], np.arange(length)
-    if length >= old:
-        return np.take(values, (2 * place + 1) * old // (2 * length), axis)  # at the centres
-    first, end = place * old // length, -(-(place + 1) * old // length)
-    # Pairs of bounds, as reduceat wants them; what lies between two pairs is left out.
-    bounds = np.stack([first, end], 1).ravel()[:-1]
-    return np.take(np.maximum.reduceat(values, bounds, axis), 2 * place, axis)
+    found: NDArray[np.uint8]
+    if length >= old:  # what lies at the centres
+        found = values.take((2 * place + 1) * old // (2 * length), axis)
+    else:
+        first, end = place * old // length, -(-(place + 1) * old // length)
+        # Pairs of bounds, as reduceat wants them; what lies between two pairs is left out.
+        bounds = np.stack([first, end], 1).ravel()[:-1]
+        found = np.maximum.reduceat(values, bounds, axis).take(2 * place, axis)
+    return found
 
 
 def _is_black_and_white(image: Image.Image, alpha: Image.Image) -> bool:
@@ -74,7 +77,8 @@ def _is_black_and_white(image: Image.Image, alpha: Image.Image) -> bool:
     A picture of one colour, the invisible pixels included, is none: an eraser made its hole, where
     a canvas that was never painted on is black.
     """
-    if all(most - least <= _NOISE for least, most in image.getextrema()[:-1]):
+    ranges = [_extremes(colour) for colour in image.split()[:-1]]
+    if all(most - least <= _NOISE for least, most in ranges):
         return False
     counts = np.zeros(4, np.int64)
     for top in range(0, image.height, _BAND_PX):
@@ -83,6 +87,11 @@ def _is_black_and_white(image: Image.Image, alpha: Image.Image) -> bool:
     seen, white, black, tinted = counts
     is_grey = seen - white - black > _MAX_GREY * seen
     return bool(white > 0 and not is_grey and tinted <= _MAX_TINTED * seen)
+
+
+def _extremes(band: Image.Image) -> tuple[int, int]:
+    values = np.asarray(band)
+    return int(values.min()), int(values.max())
 
 
 def _tones(image: Image.Image, seen: Image.Image) -> tuple[int, int, int, int]:

@@ -29,7 +29,8 @@ def edge_weight(mask: Image.Image, seam_px: int) -> Floats:
     depth = _depth(mask, full)
     thickness = _thickness(depth, full).astype(np.float32)
     rise = np.maximum(thickness * thickness / np.float32(full), np.float32(1))
-    return np.minimum(depth / rise, np.float32(1))
+    weight: Floats = np.minimum(depth / rise, np.float32(1))
+    return weight
 
 
 def _depth(mask: Image.Image, limit: int) -> Bytes:
