@@ -56,7 +56,7 @@ def _weights(entry: E, config: CatalogueConfig, revision: str | None) -> Path:
 
     def judge(path: Path, within: Path | None = None) -> None:
         files = list_files(path, within, allow_pickle=config.allow_pickle)
-        check_headers(files)
+        check_headers(files, max_bytes=config.max_header_bytes, max_tensors=config.max_tensors)
         check_manifest(files, entry.sha256)
 
     if config.copy_weights and within is None:
