@@ -39,7 +39,7 @@ def resolve(entry: E, config: CatalogueConfig, revision: str | None = None) -> E
         changes: dict[str, object] = {"source": _weights(entry, config, revision)}
         if isinstance(entry, ModelEntry) and entry.base_config is not None:
             changes["base_config"] = _base(entry.base_config, config)
-    except (Refused, OSError, ValueError) as exc:  # ValueError: NUL in a path
+    except (Refused, OSError) as exc:
         raise errors.WeightsRefused(entry.id, str(exc)) from exc
     return entry.model_copy(update=changes)
 
