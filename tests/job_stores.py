@@ -100,7 +100,8 @@ def _empty_sqlite(request):
 def _empty_postgres(request):
     url = request.getfixturevalue("_postgres_with_tables")
     with psycopg.connect(url) as connection:
-        connection.execute(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY")
+        emptied = metadata.tables.keys() - {"job_numbers"}  # whose row the migrations made
+        connection.execute(f"TRUNCATE {', '.join(emptied)} RESTART IDENTITY")
     return url
 
 

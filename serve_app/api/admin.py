@@ -20,6 +20,7 @@ from serve_app.api.body import Fields
 from serve_app.config import HttpConfig
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models.entry import AddOn, Entry, read_entry
+from serve_app.models.problem import problems
 from serve_app.models.registry import Registry
 from serve_app.models.reload import Reloads, ReloadState, read_revision
 
@@ -101,11 +102,7 @@ def _read(fields: Fields) -> Entry:
     try:
         return read_entry(fields)
     except ValidationError as exc:
-        messages: dict[str, list[str]] = {}
-        for problem in exc.errors(include_url=False, include_context=False, include_input=False):
-            field = ".".join(str(part) for part in problem["loc"])[:96] or "entry"
-            messages.setdefault(field, []).append(problem["msg"])
-        raise errors.InvalidFields(messages) from exc
+        raise errors.InvalidFields(problems(exc, fields)) from None
 
 
 def _state(state: ReloadState) -> dict[str, object]:

@@ -1,11 +1,13 @@
 """`dreamserve models`: entries of the catalogue, also those that were added at run time."""
 
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import typer
 import yaml
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +17,7 @@ from serve_app.config import AppConfig
 from serve_app.jobs.models import SqlModelStore
 from serve_app.models import AddOn, Catalogue, Entry
 from serve_app.models.entry import HubSource, ModelEntry, anchored, read_entry
+from serve_app.models.problem import problems
 from serve_app.models.registry import Registry
 from serve_app.models.verify import Verdict, verify
 
@@ -27,9 +30,12 @@ def add(config: Path, file: Path, *, is_checked: bool) -> None:
     """Add the entry of a file, or replace the run-time entry of its id."""
     settings = read_config(config)
     try:
-        entry = read_entry(yaml.safe_load(file.read_text(encoding="utf-8")))
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        entry = read_entry(values)
     except yaml.YAMLError as exc:
         _fail(f"{file} is no YAML: {exc}")
+    except ValidationError as exc:
+        _fail("\n".join(chain.from_iterable(problems(exc, values).values())))
     if is_checked and (reason := _verify(entry, settings).refused):
         _fail(f"{entry.id}: {reason}")
     try:

@@ -37,6 +37,15 @@ class CatalogueConfig(Section):
         default=False,
         description="allow .bin, .ckpt, .pt and .pth weights, which run code when they are loaded",
     )
+    max_header_bytes: int = Field(
+        default=16 * 1024**2,
+        gt=0,
+        le=100_000_000,
+        description="bytes of the header of a safetensors file; the format allows 100 MB",
+    )
+    max_tensors: int = Field(
+        default=20_000, ge=1, description="tensors in one safetensors file; SDXL in one has 2,500"
+    )
     hub_endpoint: str = Field(
         default="https://huggingface.co",
         pattern=r"^https?://[^\s?#]+[^\s?#/]$",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from serve_app import errors
 from serve_app.jobs import codec
 from serve_app.jobs.memory_keys import MemoryKeyStore
+from serve_app.jobs.number import FIRST, id_of, new_key
 from serve_app.jobs.outbox import new_message_id
 from serve_app.jobs.protocol import Idempotency, Lease
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
@@ -54,7 +55,8 @@ class MemoryJobStore:
         self.outbox = MemoryOutbox(clock)
         self._clock = clock
         self._rows: dict[int, _Row] = {}
-        self._ids = itertools.count(1)
+        self._numbers = itertools.count(FIRST)
+        self._key = new_key()
 
     async def admit(
         self,
@@ -92,7 +94,7 @@ class MemoryJobStore:
         if repeated:
             return repeated
         job = Job(
-            id=next(self._ids),
+            id=id_of(next(self._numbers), self._key, FIRST),
             state=JobState.QUEUED,
             request=codec.load(JobRequest, codec.dump(request)),
             created_at=self._clock(),
@@ -117,7 +119,7 @@ class MemoryJobStore:
         now = self._clock()
         candidates = (
             row
-            for _, row in sorted(self._rows.items())
+            for row in self._rows.values()  # in the order in which they came
             if not row.job.state.is_final and row.lease.is_free(now)
         )
         taken = list(itertools.islice(candidates, limit))

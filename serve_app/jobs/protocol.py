@@ -50,7 +50,7 @@ class Lease:
 
 
 class JobStore(Protocol):
-    """Jobs by integer id, growing with acceptance."""
+    """Jobs by integer id. An id says nothing of other jobs, and is given once (`jobs.number`)."""
 
     async def add(
         self,

@@ -20,6 +20,7 @@ __all__ = [
     "api_keys",
     "catalogue_entries",
     "catalogue_version",
+    "job_numbers",
     "jobs",
     "metadata",
     "model_generations",
@@ -52,9 +53,24 @@ jobs = Table(
     Column("finished_at", Double),
     Column("idempotency_key", Text),
     Column("idempotency_digest", Text),
-    sqlite_autoincrement=True,  # without it an id could be given out again after `expire`
+    Column("number", BigInteger, nullable=False, server_default="0"),
+    sqlite_autoincrement=True,  # of the first version; ids are given by `number.id_of` since
 )
-"""One row per job. Open (queued or processing) is the same as `finished_at IS NULL`."""
+"""One row per job. Open (queued or processing) is the same as `finished_at IS NULL`.
+
+number: grows with acceptance, and tells who is first; the id does not. 0: a process of an older
+version, still at work beside this one, accepted the job.
+"""
+
+job_numbers = Table(
+    "job_numbers",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("key", Text, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+)
+"""One row, made by the migrations: the last number of a job, and what makes ids of numbers."""
 
 outbox = Table(
     "outbox",
@@ -151,7 +167,7 @@ Index(
     sqlite_where=_named,
     postgresql_where=_named,
 )
-_partial("ix_jobs_open", jobs.c.id, jobs.c.model_id, is_open=True)
+_partial("ix_jobs_open", jobs.c.number, jobs.c.id, jobs.c.model_id, is_open=True)
 _partial("ix_jobs_finished", jobs.c.finished_at, is_open=False)
 _partial("ix_outbox_open", outbox.c.next_at, is_open=True)
 _partial("ix_outbox_finished", outbox.c.finished_at, is_open=False)

@@ -15,6 +15,7 @@ from serve_app import errors
 from serve_app.config import DatabaseConfig
 from serve_app.jobs import admission, codec, statements
 from serve_app.jobs.connection import Database, Now, uncancelled
+from serve_app.jobs.number import id_of
 from serve_app.jobs.outbox import insert_message
 from serve_app.jobs.protocol import Idempotency, Lease
 from serve_app.jobs.schema import jobs
@@ -83,14 +84,17 @@ class SqlJobStore:
                 return _readable(repeated)
             await admission.check_room(connection, key_id, max_open, max_open_per_key)
             await admission.forget(connection, key_id, idempotency)
-            new = (await connection.execute(statement, row)).one()
+            drawn = (await connection.execute(statements.NEXT_NUMBER)).one()
+            job_id = id_of(drawn.last, drawn.key, drawn.first)
+            row |= {"number": drawn.last, "id": job_id}
+            created_at = (await connection.execute(statement, row)).scalar_one()
         return Job(
-            id=new.id,
+            id=job_id,
             state=JobState.QUEUED if lease is None else JobState.PROCESSING,
             request=request,
             attempts=0 if lease is None else 1,
-            created_at=new.created_at,
-            started_at=None if lease is None else new.created_at,
+            created_at=created_at,
+            started_at=None if lease is None else created_at,
         )
 
     async def get(self, job_id: int) -> Job | None:
@@ -112,11 +116,12 @@ class SqlJobStore:
         values = {"owner": owner, "lease_s": lease_s, "num_jobs": limit}
         async with self.database.write(is_durable=False) as connection:
             rows = (await connection.execute(statements.CLAIM, values)).all()
+            rows = sorted(rows, key=lambda row: (row.number, row.id))
             taken = {row.id: _read(row) for row in rows}
             lost = [job_id for job_id, job in taken.items() if job is None]
             if lost:
                 await _give_up(connection, lost)
-        return sorted((job for job in taken.values() if job), key=lambda job: job.id)
+        return [job for job in taken.values() if job]
 
     async def renew(self, owner: str, lease_s: float, progress: dict[int, float]) -> set[int]:
         """Extend leases; see the protocol."""

@@ -7,19 +7,35 @@ Values that differ from job to job are bound by name when it is run.
 from sqlalchemy import bindparam, func, insert, or_, select, update
 
 from serve_app.jobs.connection import Now
-from serve_app.jobs.schema import jobs
+from serve_app.jobs.schema import job_numbers, jobs
 from serve_app.types import JobState
 
-__all__ = ["ADD", "ADD_HELD", "CANCEL", "CLAIM", "COLUMNS", "GET", "HELD", "OPEN", "SETTLE_HELD"]
+__all__ = [
+    "ADD",
+    "ADD_HELD",
+    "CANCEL",
+    "CLAIM",
+    "COLUMNS",
+    "GET",
+    "HELD",
+    "NEXT_NUMBER",
+    "OPEN",
+    "SETTLE_HELD",
+]
 
 _INTERNAL = {"lease_owner", "lease_until", "idempotency_key", "idempotency_digest"}
 COLUMNS = [column for column in jobs.c if column.name not in _INTERNAL]
 OPEN = jobs.c.finished_at.is_(None)
 
+NEXT_NUMBER = (
+    update(job_numbers)
+    .values(last=job_numbers.c.last + 1)
+    .returning(job_numbers.c.last, job_numbers.c.key, job_numbers.c.first)
+)
 ADD = (
     insert(jobs)
     .values(not_before=Now(), created_at=Now(), progress=0.0)
-    .returning(jobs.c.id, jobs.c.created_at)
+    .returning(jobs.c.created_at)
 )
 ADD_HELD = ADD.values(started_at=Now(), lease_until=Now() + bindparam("lease_s"))
 GET = select(*COLUMNS).where(jobs.c.id == bindparam("job_id"))
@@ -32,7 +48,7 @@ _IS_DUE = or_(
 _DUE = (
     select(jobs.c.id)
     .where(OPEN, _IS_DUE)
-    .order_by(jobs.c.id)
+    .order_by(jobs.c.number, jobs.c.id)
     .limit(bindparam("num_jobs"))
     .with_for_update(skip_locked=True)
     .cte("due")

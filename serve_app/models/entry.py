@@ -1,9 +1,17 @@
 """`ModelEntry` and `AddOn`: one file of `configs/models/`, or what was added at run time."""
 
+import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from serve_app.config.components import Section
 from serve_app.config.serving import DeploymentOptions
@@ -25,6 +33,11 @@ __all__ = [
 
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
 
+Text = Annotated[str, StringConstraints(max_length=4096)]
+
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")  # no path holds NUL, nor what is no text
+_MAX_PATH = 4096  # Linux's PATH_MAX
+
 HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")  # of a diffusers repository
 
 
@@ -43,6 +56,11 @@ Revision = Annotated[
     AfterValidator(_inside),  # the cache makes a file name of it
 ]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Manifest = Annotated[
+    Annotated[Sha256, Tag("[hash]")]
+    | Annotated[dict[InnerPath, Sha256], Field(max_length=10_000), Tag("[hashes]")],
+    Discriminator(lambda value: "[hash]" if isinstance(value, str) else "[hashes]"),
+]
 
 
 class HubSource(Section):
@@ -56,12 +74,29 @@ class HubSource(Section):
     file: InnerPath | None = Field(
         default=None, description="one safetensors file of it; none: the whole as a folder"
     )
-    files: tuple[str, ...] = Field(
-        default=HUB_FILES, min_length=1, description="of a folder: patterns of what is fetched"
+    files: tuple[Text, ...] = Field(
+        default=HUB_FILES,
+        min_length=1,
+        max_length=256,
+        description="of a folder: patterns of what is fetched",
     )
 
 
-Source = Path | HubSource
+def _plain(path: Path) -> Path:
+    """Refuse what the system could not look up."""
+    if len(str(path)) > _MAX_PATH or _UNUSABLE.search(str(path)):
+        raise ValueError(f"must be a path of at most {_MAX_PATH} characters, without NUL")
+    return path
+
+
+def _source_tag(value: object) -> str:
+    return "[path]" if isinstance(value, str | Path) else "[hub]"
+
+
+Source = Annotated[
+    Annotated[Path, AfterValidator(_plain), Tag("[path]")] | Annotated[HubSource, Tag("[hub]")],
+    Discriminator(_source_tag),
+]
 
 
 class _Files(Section):
@@ -69,7 +104,7 @@ class _Files(Section):
 
     id: ModelId = Field(description="what clients send; never used as a path")
     source: Source
-    sha256: Sha256 | dict[InnerPath, Sha256] | None = Field(
+    sha256: Manifest | None = Field(
         default=None,
         description="hash of a single file, or hashes by relative path, every weight file among "
         "them; what differs is refused",
@@ -88,14 +123,14 @@ class ModelDefaults(Section):
     steps: int = Field(default=31, ge=1, le=50, description="denoising steps")
     guidance_scale: float = Field(default=7.5, ge=1, le=20)
     strength: float = Field(default=0.7, ge=0, le=1)
-    scheduler: str = Field(default="UniPCMultistepScheduler", description="one of the 18 names")
+    scheduler: Text = Field(default="UniPCMultistepScheduler", description="one of the 18 names")
 
 
 class Enhancement(Section):
     """What `enhance_prompt: yes` appends. Empty where the checkpoint does not know the words."""
 
-    prompt_suffix: str = Field(default="", description="appended to the prompt")
-    negative_suffix: str = Field(default="", description="appended to the negative prompt")
+    prompt_suffix: Text = Field(default="", description="appended to the prompt")
+    negative_suffix: Text = Field(default="", description="appended to the negative prompt")
     styles: bool = Field(
         default=True,
         description="false: the checkpoint does not know the words of enhance_style and of the "
@@ -106,8 +141,8 @@ class Enhancement(Section):
 class ModelEntry(_Files):
     """One served model; `id` is what clients send as model_id."""
 
-    name: str = Field(default="", description="for people")
-    description: str = Field(default="", description="for people")
+    name: Text = Field(default="", description="for people")
+    description: Text = Field(default="", description="for people")
     category: Literal["stable_diffusion", "stable_diffusion_xl", "stable_diffusion_3", "flux"] = (
         Field(default="stable_diffusion", description="what model_list shows as model_category")
     )
@@ -120,7 +155,9 @@ class ModelEntry(_Files):
         description="for a single file: diffusers folder of the same architecture, whose weights "
         "are not read",
     )
-    kinds: tuple[Kind, ...] = Field(min_length=1, description="calls that the model answers")
+    kinds: tuple[Kind, ...] = Field(
+        min_length=1, max_length=len(Kind), description="calls that the model answers"
+    )
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         default="float32", description="weights and activations; float16 and bfloat16 for GPUs"
     )
@@ -131,6 +168,7 @@ class ModelEntry(_Files):
     )
     warm_sizes_px: tuple[int, ...] = Field(
         default=(),
+        max_length=32,
         description="sides of further squares whose row caps are measured at start-up, not later",
     )
     size_multiple_px: int = Field(
@@ -144,7 +182,7 @@ class ModelEntry(_Files):
         default="own",
         description="own: a deployment for this model; pool: replicas shared with other models",
     )
-    instance_prompt: str | None = Field(default=None, description="put before each prompt")
+    instance_prompt: Text | None = Field(default=None, description="put before each prompt")
     enhancement: Enhancement = Enhancement()
     defaults: ModelDefaults = ModelDefaults()
     # More calls than the engine has places, so that progress is told while others wait.
@@ -164,14 +202,16 @@ class AddOn(_Files):
     """One LoRA, VAE, embedding or IP adapter for requests; a file with a `type` is one."""
 
     type: AddOnType
-    name: str = Field(default="", description="for people")
-    description: str = Field(default="", description="for people")
+    name: Text = Field(default="", description="for people")
+    description: Text = Field(default="", description="for people")
     source: Source = Field(
         description="safetensors file, for a VAE also a diffusers folder, for an IP adapter a "
         "folder with its image encoder; or where on a hub it is"
     )
-    models: tuple[ModelId, ...] = Field(default=(), description="models that it fits; none: all")
-    trigger: str | None = Field(
+    models: tuple[ModelId, ...] = Field(
+        default=(), max_length=1000, description="models that it fits; none: all"
+    )
+    trigger: Text | None = Field(
         default=None, description="word of the prompt that an embedding stands for; none: its id"
     )
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import safetensors
 
+from serve_app.models.header import read_length
+
 __all__ = ["Refused", "check_headers", "check_manifest", "digest", "fingerprint", "list_files"]
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
@@ -83,20 +85,35 @@ def _is_weights(name: str) -> bool:
     return Path(name).suffix.lower() in (".safetensors", *_PICKLES)
 
 
-def check_headers(files: Mapping[str, Path]) -> None:
+def check_headers(files: Mapping[str, Path], *, max_bytes: int, max_tensors: int) -> None:
     """Read the headers of safetensors files, which know how long the file must be.
 
+    Args:
+        max_bytes: of a header; a longer one is not read.
+        max_tensors: of a file; whoever reads it spends time on each, however small.
+
     Raises:
-        Refused: a file is truncated, or no safetensors whatever its name says.
+        Refused: a file is truncated, or no safetensors whatever its name says, or its header is
+            over a limit.
     """
     for name, file in files.items():
-        if not name.lower().endswith(".safetensors"):
-            continue
-        try:
-            with safetensors.safe_open(file, "numpy"):
-                pass
-        except (safetensors.SafetensorError, OSError) as exc:
-            raise Refused(f"{name} is truncated or no safetensors file: {exc}") from exc
+        if name.lower().endswith(".safetensors"):
+            try:
+                _check_header(name, file, max_bytes, max_tensors)
+            except (safetensors.SafetensorError, OSError) as exc:
+                raise Refused(f"{name} is truncated or no safetensors file: {exc}") from exc
+
+
+def _check_header(name: str, file: Path, max_bytes: int, max_tensors: int) -> None:
+    with file.open("rb") as opened:
+        length = read_length(opened)
+    if max_bytes < length <= file.stat().st_size:
+        limit = f"catalogue.max_header_bytes is {max_bytes}"
+        raise Refused(f"{name} has a header of {length} bytes; {limit}")
+    with safetensors.safe_open(file, "numpy") as tensors:
+        number = len(tensors.keys())
+    if number > max_tensors:
+        raise Refused(f"{name} has {number} tensors; catalogue.max_tensors is {max_tensors}")
 
 
 def check_manifest(files: Mapping[str, Path], wanted: str | Mapping[str, str] | None) -> None:

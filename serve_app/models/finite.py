@@ -1,11 +1,13 @@
 """Looks for NaN and infinities in safetensors files: by their bits, a block at a time, no torch."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+
+from serve_app.models.header import read_header
 
 __all__ = ["first_non_finite"]
 
@@ -25,26 +27,21 @@ def first_non_finite(file: Path) -> str | None:
     The file's header must have been checked (`files.check_headers`).
     """
     with file.open("rb") as opened:
-        header_bytes = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(header_bytes))
-    start = 8 + header_bytes
-    for name, about in header.items():
-        if name == "__metadata__" or about["dtype"] not in _EXPONENTS:
-            continue
-        exponent = _EXPONENTS[about["dtype"]]
-        begin, end = (start + offset for offset in about["data_offsets"])
-        blocks = _blocks(file, begin, end, exponent.dtype)
-        if any(((block & exponent) == exponent).any() for block in blocks):
-            return str(name)
+        tensors, start = read_header(opened)
+        for name, tensor in tensors.items():
+            exponent = _EXPONENTS.get(tensor.dtype)
+            if exponent is None:
+                continue
+            begin, end = tensor.data_offsets
+            blocks = _blocks(opened, start + begin, start + end, exponent.dtype)
+            if any(((block & exponent) == exponent).any() for block in blocks):
+                return name
     return None
 
 
 def _blocks(
-    file: Path, begin: int, end: int, dtype: np.dtype[np.unsignedinteger]
+    opened: BinaryIO, begin: int, end: int, dtype: np.dtype[np.unsignedinteger]
 ) -> Iterator[npt.NDArray[np.unsignedinteger]]:
-    with file.open("rb") as opened:
-        opened.seek(begin)
-        while begin < end:
-            size = min(_BLOCK, end - begin)
-            yield np.frombuffer(opened.read(size), dtype)
-            begin += size
+    opened.seek(begin)
+    for start in range(begin, end, _BLOCK):
+        yield np.frombuffer(opened.read(min(_BLOCK, end - start)), dtype)

@@ -39,7 +39,7 @@ def resolve(entry: E, config: CatalogueConfig, revision: str | None = None) -> E
         changes: dict[str, object] = {"source": _weights(entry, config, revision)}
         if isinstance(entry, ModelEntry) and entry.base_config is not None:
             changes["base_config"] = _base(entry.base_config, config)
-    except (Refused, OSError, ValueError) as exc:  # ValueError: NUL in a path
+    except (Refused, OSError) as exc:
         raise errors.WeightsRefused(entry.id, str(exc)) from exc
     return entry.model_copy(update=changes)
 
@@ -56,7 +56,7 @@ def _weights(entry: E, config: CatalogueConfig, revision: str | None) -> Path:
 
     def judge(path: Path, within: Path | None = None) -> None:
         files = list_files(path, within, allow_pickle=config.allow_pickle)
-        check_headers(files)
+        check_headers(files, max_bytes=config.max_header_bytes, max_tensors=config.max_tensors)
         check_manifest(files, entry.sha256)
 
     if config.copy_weights and within is None:

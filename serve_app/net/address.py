@@ -6,6 +6,7 @@ and IPv6 Special-Purpose Address Registries and the RFCs named beside each range
 than the registries: what embeds another address is refused whatever it embeds.
 """
 
+import socket
 from ipaddress import (
     AddressValueError,
     IPv4Address,
@@ -15,7 +16,7 @@ from ipaddress import (
     ip_address,
 )
 
-__all__ = ["is_public"]
+__all__ = ["is_inside", "is_public"]
 
 _REFUSED_V4 = tuple(
     IPv4Network(text)
@@ -83,3 +84,22 @@ def is_public(address: str | IPv4Address | IPv6Address) -> bool:
     if (int(parsed) >> 32) & 0xFFFF_FFFF in _ISATAP_IDS:
         return False
     return not any(parsed in network for network in _REFUSED_V6)
+
+
+def is_inside(host: str) -> bool:
+    """Whether the text of a URL's host is enough to know that it is not the public internet.
+
+    So it is for addresses, in every spelling that the C library takes, and for the names of this
+    machine (RFC 6761, 6.3). No resolver is asked: what another name resolves to is judged when it
+    is dialled, and may be something else tomorrow.
+    """
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        answers = socket.getaddrinfo(
+            name, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )
+    except (OSError, UnicodeError):
+        return False
+    return not is_public(str(answers[0][4][0]))

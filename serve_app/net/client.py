@@ -17,6 +17,7 @@ from typing import Self
 import httpcore2
 import httpx2
 
+from serve_app.net.address import is_inside
 from serve_app.net.failure import (
     BadReply,
     BadStatus,
@@ -165,7 +166,7 @@ class GuardedClient:
             raise BadReply(str(exc)) from exc
 
     def _judge(self, url: str | httpx2.URL) -> httpx2.URL:
-        """Judge what the text of a URL tells; its addresses are judged when they are dialled."""
+        """Judge what the text of a URL tells; what its name resolves to is judged when dialled."""
         parsed = _parse(url)
         if parsed.scheme not in _DEFAULT_PORTS:
             raise Refused("only http and https URLs are accepted")
@@ -178,6 +179,8 @@ class GuardedClient:
         is_allowed_host = _canonical(host) in self._allowed_hosts and 0 < port < 65536
         if not is_allowed_host and port not in self._policy.allowed_ports:
             raise Refused(f"port {port} is not allowed")
+        if not is_allowed_host and is_inside(host):
+            raise Refused("its address is not allowed")
         return parsed
 
     @asynccontextmanager

@@ -45,7 +45,9 @@ class ResidentShelf:
     async def estimate_bytes(self, key: str) -> int:
         """Read it off the files; see the protocol."""
         entry = self._catalogue().get(key)
-        return await asyncio.to_thread(weight_bytes, entry) or self._config.pool.assumed_bytes
+        limit = self._config.catalogue.max_header_bytes
+        size = await asyncio.to_thread(weight_bytes, entry, limit)
+        return size or self._config.pool.assumed_bytes
 
     async def load(self, key: str) -> Resident:
         """Load the weights that are wanted and start the engine; see the protocol."""

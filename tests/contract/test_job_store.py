@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -34,14 +35,26 @@ async def test_get_an_unknown_id_finds_nothing(bench, job_id):
     assert await bench.jobs.cancel(job_id) is False
 
 
-async def test_ids_grow_with_acceptance_also_after_expiry(bench):
-    first = await bench.job()
-    second = await bench.job()
-    await bench.jobs.cancel(second.id)
-    await bench.advance(10)
-    await bench.jobs.expire(5)
-    third = await bench.job()
-    assert first.id < second.id < third.id
+async def test_ids_are_given_once_also_after_expiry(bench):
+    ids = set()
+    for _ in range(30):
+        job = await bench.job()
+        ids.add(job.id)
+        await bench.jobs.cancel(job.id)
+        await bench.advance(10)
+        await bench.jobs.expire(5)
+    assert len(ids) == 30
+
+
+async def test_ids_say_nothing_of_the_jobs_between(bench):
+    """Neither the order nor the number: an id is no nearer to its neighbour's than to any."""
+    ids = [(await bench.job()).id for _ in range(40)]
+    assert all(0 < job_id < 2**31 for job_id in ids)
+    steps = [abs(after - before) for before, after in pairwise(ids)]
+    assert min(steps) > 100
+    assert max(ids) - min(ids) > 2**30
+    num_rising = sum(before < after for before, after in pairwise(ids))
+    assert 5 <= num_rising <= 34
 
 
 async def test_add_beyond_max_open_is_refused(bench):

@@ -212,7 +212,7 @@ async def test_job_row_tells_what_happened_to_a_bad_picture(http, service):
     await http.post(INPAINT, json=body(init_image=bad))
     with sqlite3.connect(service.data_dir / "dreamserve.db") as database:
         row = database.execute(
-            "SELECT state, failure FROM jobs ORDER BY id DESC LIMIT 1"
+            "SELECT state, failure FROM jobs ORDER BY number DESC LIMIT 1"
         ).fetchone()
     assert row[0] == "failed"
     assert json.loads(row[1])["code"] == "invalid_image"

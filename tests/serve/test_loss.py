@@ -81,7 +81,7 @@ async def test_killed_ingress_does_not_lose_the_job(service, http):
 
 def newest_job(service):
     with sqlite3.connect(service.data_dir / "dreamserve.db") as database:
-        return database.execute("SELECT max(id) FROM jobs").fetchone()[0]
+        return database.execute("SELECT id FROM jobs ORDER BY number DESC").fetchone()[0]
 
 
 async def next_job(service, before):

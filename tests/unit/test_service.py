@@ -191,11 +191,12 @@ async def test_eta_grows_with_the_queue(bench):
 
 async def test_client_that_leaves_while_its_job_is_accepted_frees_it(bench):
     bench.graph.duration_s = 30
-    add = bench.jobs.add
+    add, added = bench.jobs.add, []
 
     async def slow_add(*args, **kwargs):
         await asyncio.sleep(0.05)
-        return await add(*args, **kwargs)
+        added.append(await add(*args, **kwargs))
+        return added[0]
 
     bench.jobs.add = slow_add
     submitting = asyncio.create_task(bench.service.submit(job_request()))
@@ -203,7 +204,7 @@ async def test_client_that_leaves_while_its_job_is_accepted_frees_it(bench):
     submitting.cancel()
     await asyncio.wait([submitting])
     async with asyncio.timeout(5):
-        while not (job := await bench.jobs.get(1)) or not job.state.is_final:
+        while not added or not (job := await bench.jobs.get(added[0].id)).state.is_final:
             await asyncio.sleep(0.01)
     assert job.state is JobState.CANCELLED
 

@@ -57,7 +57,7 @@ def test_entry_is_added_listed_and_removed(run, write):
         ({"sha256": "0" * 64}, "has the sha256"),
         ({"id": "hot"}, "taken by a model file"),
         ({"models": ["nope"]}, "models that do not exist: nope"),
-        ({"id": "../../etc/passwd"}, "pattern"),
+        ({"id": "../../etc/passwd"}, "id: must match"),
     ],
     ids=["missing", "pickle", "hash", "equal-id", "unknown-model", "path-as-id"],
 )

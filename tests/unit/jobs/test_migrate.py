@@ -3,10 +3,13 @@
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
@@ -14,7 +17,9 @@ from sqlalchemy.pool import NullPool
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
+from serve_app.jobs import migrate
 from serve_app.jobs.migrate import upgrade
+from serve_app.jobs.number import FIRST
 from serve_app.jobs.schema import metadata
 
 UPGRADE = """
@@ -22,6 +27,11 @@ import sys
 from serve_app.config import DatabaseConfig
 from serve_app.jobs.migrate import upgrade
 upgrade(DatabaseConfig(url=sys.argv[1]))
+"""
+OLD_JOB = """
+INSERT INTO jobs
+    (state, model_id, key_id, request, attempts, progress, not_before, created_at, finished_at)
+VALUES ('queued', 'm', 'k', '{}', 0, 0, 0, 0, :finished_at)
 """
 # What the database itself says that it holds: alembic compares neither partial indexes nor
 # whether ids may come back.
@@ -44,6 +54,18 @@ def url(request, tmp_path):
 @pytest.fixture
 def engine(url):
     upgrade(DatabaseConfig(url=url))
+    return engine_of(url)
+
+
+def downgrade(connection, revision):
+    config = Config()
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.downgrade(config, revision)
+
+
+def engine_of(url):
     plain = make_url(url)
     driver = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}[plain.drivername]
     return create_engine(plain.set(drivername=driver), poolclass=NullPool)
@@ -111,6 +133,31 @@ def test_sqlite_file_is_in_wal_mode(tmp_path):
     connection = sqlite3.connect(tmp_path / "jobs.db")
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
+
+
+def test_upgrade_keeps_the_ids_that_clients_know(url, engine):
+    """Of a database in which ids still counted; open jobs stay in their order, before new ones."""
+    with engine.begin() as connection:
+        downgrade(connection, "0004")
+        for finished_at in (None, 1.0, None):
+            connection.execute(text(OLD_JOB), {"finished_at": finished_at})
+    upgrade(DatabaseConfig(url=url))
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT id, number FROM jobs ORDER BY id")).all()
+        numbers = connection.execute(text("SELECT first, last, key FROM job_numbers")).one()
+    assert [tuple(row) for row in rows] == [(1, 1), (2, 0), (3, 3)]
+    assert numbers.last == numbers.first - 1 == 3 + FIRST - 1
+    assert len(bytes.fromhex(numbers.key)) == 32
+
+
+def test_two_databases_have_different_keys(tmp_path):
+    keys = set()
+    for name in ("a", "b"):
+        url = f"sqlite:///{tmp_path}/{name}.db"
+        upgrade(DatabaseConfig(url=url))
+        with engine_of(url).connect() as connection:
+            keys.add(connection.scalar(text("SELECT key FROM job_numbers")))
+    assert len(keys) == 2
 
 
 @pytest.mark.postgres

@@ -50,3 +50,21 @@ def test_file_of_another_format_is_told(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"PK" * 10)
     with pytest.raises(ValueError, match="no safetensors file"):
         weight_bytes(entry(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"[]", b"{", b"[" * 10_000, b'{"a": 1}', b'{"a": {"dtype": "F32", "shape": [1]}}'],
+    ids=["list", "open", "deep", "number", "no-offsets"],
+)
+def test_file_with_another_header_is_told(tmp_path, header):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ValueError, match=r"model\.safetensors is no safetensors file"):
+        weight_bytes(entry(file))
+
+
+def test_header_beyond_the_limit_is_not_read(tmp_path):
+    write(tmp_path / "model.safetensors", F32=1)
+    with pytest.raises(ValueError, match="more than 10"):
+        weight_bytes(entry(tmp_path), max_header_bytes=10)

@@ -1,6 +1,8 @@
 """What `dreamserve models verify` finds."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,3 +69,38 @@ def test_bad_file_is_refused_with_the_reason(tmp_path, value, changes, reason):
     file = tmp_path / "x.safetensors"
     save_file({"a": np.full(3, value, np.float32)}, file)
     assert reason in verify(add_on(file, **changes), CatalogueConfig()).refused
+
+
+def write_many(path, number):
+    """So many tensors of one number each; what a file of this size usually has is one."""
+    entries = (
+        f'"t{i}":{{"dtype":"F32","shape":[1],"data_offsets":[{4 * i},{4 * i + 4}]}}'
+        for i in range(number)
+    )
+    header = f"{{{','.join(entries)}}}".encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 * number))
+
+
+def test_file_is_opened_once_however_many_tensors_it_has(tmp_path, monkeypatch):
+    file = tmp_path / "x.safetensors"
+    write_many(file, 1000)
+    opened, open_ = [], Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *how: opened.append(self) or open_(self, *how))
+    assert first_non_finite(file) is None
+    assert opened == [file]
+
+
+@pytest.mark.parametrize(
+    ("number", "limits", "reason"),
+    [
+        (300_000, {}, "x.safetensors has a header of .* bytes; catalogue.max_header_bytes is"),
+        (101, {"max_tensors": 100}, "x.safetensors has 101 tensors; catalogue.max_tensors is 100"),
+        (100, {"max_tensors": 100}, None),
+    ],
+    ids=["header", "tensors", "fits"],
+)
+def test_file_of_very_many_tensors_is_refused(tmp_path, number, limits, reason):
+    file = tmp_path / "x.safetensors"
+    write_many(file, number)
+    refused = verify(add_on(file), CatalogueConfig(**limits)).refused
+    assert refused is None if reason is None else re.search(reason, refused)

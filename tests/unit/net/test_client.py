@@ -85,8 +85,9 @@ async def test_cancelled_call_leaves_the_client_usable(serve, client):
 async def test_post_to_the_inside_is_refused(serve, client):
     server = await serve(OK)
     async with client(allowed_ports=(server.port,)) as guarded:
-        with pytest.raises(ForbiddenAddress):
-            await guarded.post(f"http://127.0.0.1:{server.port}/", b"", {})
+        for host, why in (("127.0.0.1", Refused), ("other.test", ForbiddenAddress)):
+            with pytest.raises(why):
+                await guarded.post(f"http://{host}:{server.port}/", b"", {})
     assert server.calls == 0
 
 

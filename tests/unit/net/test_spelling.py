@@ -76,6 +76,43 @@ async def test_url_of_the_inside_is_refused_without_a_dial(serve, client, spelli
 
 
 @pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
+            "127.0.0.1",
+            "127.0.0.1.",
+            "127.1",
+            "0",
+            "[::1]",
+        ),
+        *(
+            "2130706433",
+            "0x7f.1",
+            "0177.0.0.1",
+            "[::ffff:127.0.0.1]",
+            "10.0.0.1",
+            "169.254.169.254",
+        ),
+        *("192.168.1.1", "[fe80::1]", "[fd00::1]", "[64:ff9b::7f00:1]", "\uff11\uff12\uff17.1"),
+    ],
+    ids=ascii,
+)
+async def test_address_of_the_inside_is_refused_before_any_lookup(client, host):
+    """Refused, not unreachable: no answer of a resolver can change it."""
+
+    async def resolve(host: str, port: int) -> list[str]:
+        pytest.fail("looked up")
+
+    async with client(resolve, allowed_hosts=()) as guarded:
+        for call in (guarded.get(f"http://{host}/"), guarded.post(f"http://{host}/", b"", {})):
+            with pytest.raises(Refused):
+                await call
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "http://user@good.test/",

@@ -52,3 +52,23 @@ async def test_schedule_of_the_settings_is_kept(busy_url):
     config = WebhooksConfig(allowed_hosts=("localhost",), schedule_s=(0,))
     await open_sender(outbox, config).deliver_due()
     assert await outbox.state_of(1) is DeliveryState.FAILED
+
+
+@pytest.mark.parametrize(
+    ("url", "state"),
+    [
+        ("http://127.0.0.1/hook", DeliveryState.FAILED),
+        ("http://10.1.2.3/hook", DeliveryState.FAILED),
+        ("http://169.254.169.254/hook", DeliveryState.FAILED),
+        ("http://localhost/hook", DeliveryState.FAILED),
+        ("http://[::1]/hook", DeliveryState.FAILED),
+        ("http://example.com:22/hook", DeliveryState.FAILED),
+        ("http://nobody.invalid/hook", DeliveryState.PENDING),
+    ],
+)
+async def test_address_forbidden_for_good_gets_one_attempt(url, state):
+    """A name that does not resolve may do so tomorrow."""
+    outbox = MemoryOutbox()
+    outbox.insert(1, url, "{}")
+    await open_sender(outbox, WebhooksConfig()).deliver_due()
+    assert await outbox.state_of(1) is state

@@ -1,0 +1,49 @@
+"""Ids made of numbers: a permutation of the range, by a key."""
+
+import pytest
+
+from serve_app.jobs import number
+from serve_app.jobs.number import FIRST, id_of, new_key
+
+KEY = "0f" * 32
+
+
+def test_every_id_of_a_small_range_is_given_once(monkeypatch):
+    """As it is with the true sizes, where nobody can try all of them."""
+    monkeypatch.setattr(number, "_ID_BITS", (7, 11))
+    ids = [id_of(n, KEY, 50) for n in range(50, 2**11)]
+    assert set(ids[:78]) == set(range(50, 2**7))
+    assert set(ids[78:]) == set(range(2**7, 2**11))
+
+
+@pytest.mark.parametrize(
+    ("n", "low", "high"),
+    [
+        (FIRST, FIRST, 2**31),
+        (2**31 - 1, FIRST, 2**31),
+        (2**31, 2**31, 2**52),
+        (2**52 - 1, 2**31, 2**52),
+    ],
+)
+def test_ids_fit_32_bits_while_there_are_any_and_javascript_for_ever(n, low, high):
+    assert low <= id_of(n, KEY, FIRST) < high
+
+
+def test_range_that_an_older_version_has_nearly_used_up_is_left(monkeypatch):
+    monkeypatch.setattr(number, "_ID_BITS", (7, 11))
+    ids = [id_of(n, KEY, 100) for n in range(100, 2**11)]
+    assert set(ids) == set(range(100, 2**11))
+    assert max(ids[:28]) >= 2**7
+
+
+def test_another_key_makes_other_ids():
+    ids = [[id_of(n, key, FIRST) for n in range(FIRST, FIRST + 100)] for key in (KEY, new_key())]
+    assert not set(ids[0]) & set(ids[1])
+
+
+def test_ids_are_spread_evenly():
+    """Chi-squared of 16 bins: with 15 degrees of freedom beyond 45 for one key of 13,000."""
+    counts = [0] * 16
+    for n in range(FIRST, FIRST + 4000):
+        counts[id_of(n, KEY, FIRST) >> 27] += 1
+    assert sum((count - 250) ** 2 / 250 for count in counts) < 45
