@@ -6,7 +6,7 @@ import secrets
 from pydantic import JsonValue
 
 from serve_app import errors
-from serve_app.api import addon, enhance, size, style, unserved
+from serve_app.api import addon, enhance, size, steps, style, unserved
 from serve_app.api.call import Call
 from serve_app.api.protocol import Service
 from serve_app.api.schemas import GenerationBody, field_message
@@ -16,7 +16,6 @@ from serve_app.types import Api, GenerationSpec, JobRequest, Kind
 
 __all__ = ["build"]
 
-_MIN_STEPS, _MAX_STEPS = 1, 50  # API page "steps": out of range is clamped, not refused
 _MAX_ECHO = 2048  # characters; a longer picture field is inline data, which no reply repeats
 
 
@@ -37,6 +36,7 @@ async def build(
     entry = catalogue.find(body.model_id, kind)
     problems = (
         _missing(body, kind, call.api)
+        | steps.problems(body, kind, entry)
         | size.problems(body, call.api, entry, http)
         | unserved.reasons(body, kind, entry, can_translate=service.can_translate)
         | addon.problems(body, entry, catalogue)
@@ -87,10 +87,9 @@ def _missing(body: GenerationBody, kind: Kind, api: Api) -> dict[str, list[str]]
 
 def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig) -> GenerationSpec:
     defaults = entry.defaults
-    steps = _steps(body, kind, defaults.steps)
-    strength = _strength(body, kind, entry, steps)
     prompt, negative_prompt = body.prompt or "", body.negative_prompt or ""
     height, width = size.of(body, entry, http)
+    num_steps, strength = steps.of(body, kind, entry)
     styled = style.asked(body, style.table(http.styles))
     return GenerationSpec(
         model_id=entry.id,
@@ -100,7 +99,7 @@ def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig)
         height=height,
         width=width,
         samples=body.samples or 1,
-        steps=steps,
+        steps=num_steps,
         guidance_scale=_or(body.guidance_scale, defaults.guidance_scale),
         strength=strength,
         scheduler=body.scheduler or defaults.scheduler,
@@ -126,26 +125,6 @@ def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig)
 
 def _or(value: float | None, default: float) -> float:
     return default if value is None else value
-
-
-def _steps(body: GenerationBody, kind: Kind, default: int) -> int:
-    """Take the name that the page of this kind documents first, then the other one."""
-    asked = [body.num_inference_steps, body.steps]
-    if kind is Kind.INPAINT:
-        asked.reverse()
-    steps = next((value for value in asked if value is not None), default)
-    return min(max(steps, _MIN_STEPS), _MAX_STEPS)
-
-
-def _strength(body: GenerationBody, kind: Kind, entry: ModelEntry, steps: int) -> float:
-    """Share of the schedule that runs; it has to leave one step, or nothing would be painted."""
-    if kind is Kind.TEXT2IMG:
-        return 1.0
-    strength = _or(body.strength, entry.defaults.strength)
-    if int(steps * strength) < 1:
-        text = "is too small: with these steps not one would run"
-        raise errors.InvalidFields({"strength": [field_message("strength", text)]})
-    return strength
 
 
 def _echo(body: GenerationBody, kind: Kind) -> dict[str, JsonValue]:

@@ -3,6 +3,7 @@
 `parse` is the only way in. Fields that nobody documented are ignored, as the hosted API does.
 """
 
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 from pydantic import (
@@ -111,13 +112,17 @@ def _to_safety_action(value: JsonValue) -> SafetyAction:
         raise coerce.problem(f"must be one of {', '.join(SafetyAction)}") from None
 
 
-Integer = Annotated[int | None, BeforeValidator(coerce.to_int), _union("integer", "string")]
-Number = Annotated[float | None, BeforeValidator(coerce.to_float), _union("number", "string")]
+def _optional(read: Callable[[JsonValue], object]) -> BeforeValidator:
+    return BeforeValidator(coerce.optional(read))
+
+
+Integer = Annotated[int | None, _optional(coerce.to_int), _union("integer", "string")]
+Number = Annotated[float | None, _optional(coerce.to_float), _union("number", "string")]
 Flag = Annotated[bool, BeforeValidator(coerce.to_flag), _union("string", "boolean")]
 Text = Annotated[str | None, BeforeValidator(coerce.to_text), _union("string")]
-Id = Annotated[str | None, BeforeValidator(coerce.to_id), _union("string", "integer")]
+Id = Annotated[str | None, _optional(coerce.to_id), _union("string", "integer")]
 Names = Annotated[tuple[str, ...], BeforeValidator(coerce.to_names), _union("string")]
-Image = Annotated[str | None, BeforeValidator(coerce.to_image), _union("string")]
+Image = Annotated[str | None, _optional(coerce.to_image), _union("string")]
 
 
 class WireModel(BaseModel):
@@ -157,11 +162,11 @@ class GenerationBody(WireModel):
     )
     scheduler: Annotated[
         str | None,
-        BeforeValidator(_to_scheduler),
+        _optional(_to_scheduler),
         WithJsonSchema({"enum": [*SCHEDULERS, None]}),
     ] = Field(None, description="Noise schedule; the model's own when absent.")
-    seed: Annotated[int | None, BeforeValidator(coerce.to_seed), _union("integer", "string")] = (
-        Field(None, description="Null or -1: drawn at random; taken modulo 2^32.")
+    seed: Annotated[int | None, _optional(coerce.to_seed), _union("integer", "string")] = Field(
+        None, description="Null or -1: drawn at random; taken modulo 2^32."
     )
     tomesd: Flag = Field(True, description="yes: merge tokens, faster.")
     use_karras_sigmas: Flag = Field(True, description="yes: noise levels of Karras et al.")
@@ -191,7 +196,7 @@ class GenerationBody(WireModel):
     )
     base64: Flag = Field(False, description="yes: links lead to base64 text.")
     temp: Flag = Field(False, description="yes: links end after 24 hours.")
-    webhook: Annotated[str | None, BeforeValidator(coerce.to_url), _union("string")] = Field(
+    webhook: Annotated[str | None, _optional(coerce.to_url), _union("string")] = Field(
         None, description="Address that gets a POST when the job is done."
     )
     track_id: Annotated[JsonValue, BeforeValidator(coerce.to_json), _union("string", "integer")] = (
@@ -215,7 +220,7 @@ class FetchBody(WireModel):
     """Fetch and cancel by `request_id`."""
 
     request_id: Annotated[
-        str | None, BeforeValidator(coerce.to_id), _union("integer", "string")
+        str | None, BeforeValidator(coerce.to_request_id), _union("integer", "string")
     ] = Field(
         None,
         validation_alias=AliasChoices("request_id", "id"),

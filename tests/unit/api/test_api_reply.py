@@ -112,7 +112,7 @@ async def test_fetch_result_leads_to_the_running_job(api, text_body, path, fetch
     assert_holds(await api.reply(reply["fetch_result"], {"key": ""}), load_golden("fetch_running"))
 
 
-@pytest.mark.parametrize("as_type", [int, str])
+@pytest.mark.parametrize("as_type", [int, str, float, lambda number: f"{number}.0"])
 async def test_fetch_by_request_id_gives_the_result(api, text_body, as_type):
     first = await processing(api, text_body)
     api.service.outcome = JobResult(keys=(), nsfw=(False,), generation_time_s=1.0)
@@ -198,12 +198,16 @@ async def test_failed_picture_has_a_real_code_on_v6(api, inpaint_body):
 
 
 @pytest.mark.parametrize(
-    "request_id", [1, "1", "abc", "1.5", "-1", "9" * 30, "²", "../1", True, [1]]
-)
+    "request_id",
+    [1, "1", "abc", "1.5", 1.5, "-1", "9" * 30, "9" * 600, int("9" * 600), "x" * 5000, "²", "../1",
+     True, [1]],
+)  # fmt: skip
 async def test_fetch_of_an_unknown_id_says_so(api, request_id, load_golden):
     reply = await api.reply(FETCH, {"key": "", "request_id": request_id})
     if isinstance(request_id, bool | list):
-        assert list(reply["message"]) == ["request_id"]
+        assert reply["message"] == {
+            "request_id": ["The request id must be an integer or a string."]
+        }
     else:
         assert_holds(reply, load_golden("fetch_unknown"))
 
