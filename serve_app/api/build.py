@@ -6,7 +6,7 @@ import secrets
 from pydantic import JsonValue
 
 from serve_app import errors
-from serve_app.api import addon, enhance, size, steps, style, unserved
+from serve_app.api import addon, enhance, size, steps, style, syntax, unserved
 from serve_app.api.call import Call
 from serve_app.api.protocol import Service
 from serve_app.api.schemas import GenerationBody, field_message
@@ -32,19 +32,20 @@ async def build(
     """
     if body.model_id is None:
         raise errors.ModelNotFound("no model_id")
-    catalogue = await service.catalogue_knowing(body.model_id, *addon.ids(body))
+    said = syntax.read(body)
+    catalogue = await service.catalogue_knowing(body.model_id, *addon.ids(body, said))
     entry = catalogue.find(body.model_id, kind)
     problems = (
         _missing(body, kind, call.api)
         | steps.problems(body, kind, entry)
         | size.problems(body, call.api, entry, http)
         | unserved.reasons(body, kind, entry, can_translate=service.can_translate)
-        | addon.problems(body, entry, catalogue)
+        | addon.problems(body, said, entry, catalogue)
         | style.problems(body, entry, style.table(http.styles))
     )
     if problems:
         raise errors.InvalidFields(problems)
-    spec = _spec(body, kind, entry, http)
+    spec = _spec(body, said, kind, entry, http)
     pictures = _pictures(body, kind) | {"ip_adapter_image": body.ip_adapter_image}
     given = {field: text for field, text in pictures.items() if text}
     kept = await asyncio.gather(*(service.keep_input(*item) for item in given.items()))
@@ -62,7 +63,7 @@ async def build(
         request_id=call.request_id,
         webhook=body.webhook,
         track_id=body.track_id,
-        echo=_echo(body, kind),
+        echo=_echo(body, kind) | {"tip": said.tip(entry)},
     )
 
 
@@ -85,17 +86,18 @@ def _missing(body: GenerationBody, kind: Kind, api: Api) -> dict[str, list[str]]
     }
 
 
-def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig) -> GenerationSpec:
+def _spec(
+    body: GenerationBody, said: syntax.Said, kind: Kind, entry: ModelEntry, http: HttpConfig
+) -> GenerationSpec:
     defaults = entry.defaults
-    prompt, negative_prompt = body.prompt or "", body.negative_prompt or ""
     height, width = size.of(body, entry, http)
     num_steps, strength = steps.of(body, kind, entry)
     styled = style.asked(body, style.table(http.styles))
     return GenerationSpec(
         model_id=entry.id,
         kind=kind,
-        prompt=enhance.positive(prompt, entry, styled, enhance=body.enhance_prompt),
-        negative_prompt=enhance.negative(negative_prompt, entry, enhance=body.enhance_prompt),
+        prompt=enhance.positive(said.prompt, entry, styled, enhance=body.enhance_prompt),
+        negative_prompt=enhance.negative(said.negative_prompt, entry, enhance=body.enhance_prompt),
         height=height,
         width=width,
         samples=body.samples or 1,
@@ -108,11 +110,11 @@ def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig)
         seed=secrets.randbelow(2**32) if body.seed is None else body.seed,
         clip_skip=body.clip_skip or 1,
         tomesd=body.tomesd,
-        loras=addon.loras(body),
+        loras=addon.loras(body, said),
         vae=body.vae,
         embeddings=body.embeddings_model,
         ip_adapter=addon.ip_adapter(body),
-        foreign=prompt if body.multi_lingual else "",
+        foreign=said.prompt if body.multi_lingual else "",
         expand=body.enhance_prompt and entry.enhancement.styles,
         upscale=body.upscale,
         highres_fix=body.highres_fix,
@@ -128,13 +130,12 @@ def _or(value: float | None, default: float) -> float:
 
 
 def _echo(body: GenerationBody, kind: Kind) -> dict[str, JsonValue]:
-    """Values that `meta` repeats and that nothing else of the job holds."""
+    """Values that replies repeat and that nothing else of the job holds."""
     echo: dict[str, JsonValue] = {
         "enhance_prompt": body.enhance_prompt,
         "enhance_style": body.enhance_style,
         "safety_checker_type": body.safety_checker_type.value,
         "instant_response": body.instant_response,
-        "lora_strength": ",".join(f"{value:g}" for value in body.lora_strength) or 1,
     }
     pictures = _pictures(body, kind)
     if body.ip_adapter_image:

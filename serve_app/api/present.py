@@ -23,6 +23,8 @@ from serve_app.types import Api, Job, JobFailure, JobState
 
 __all__ = ["cancelled", "failure_of", "fetched", "generated"]
 
+_FETCH_TIP = "Fetch the result with a POST to fetch_result after eta seconds."
+
 
 async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
     """Answer the call that began a job: success, failed, or processing after the hold."""
@@ -32,9 +34,11 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
         reply = wire.job_error(failure, request.api)
         return wire.response(reply, wire.status_of(failure.code, request.api, http))
     links = await _links(job, request.base_url, service)
+    tip = str(request.echo.get("tip", ""))
     if job.result is None:
         return wire.response(
             ProcessingReply(
+                tip=f"{_FETCH_TIP} {tip}".rstrip(),
                 eta=await _eta_s(job, service),
                 fetch_result=link.fetch_result(job),
                 webhook_status=await service.webhook_status(job),
@@ -53,6 +57,7 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
             nsfw_content_detected=any(job.result.nsfw),
             webhook_status=await service.webhook_status(job),
             meta=meta(job),
+            tip=tip,
             future_links=links,
         )
     )

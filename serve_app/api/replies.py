@@ -47,7 +47,7 @@ class SuccessReply(Reply):
     nsfw_content_detected: bool
     webhook_status: str = ""
     meta: dict[str, JsonValue] = Field(description="what was run")
-    tip: str = ""
+    tip: str = Field("", description="what of the prompt had no effect; else empty")
     future_links: list[str]
 
 
@@ -55,7 +55,7 @@ class ProcessingReply(Reply):
     """A generation call that is not done within the hold."""
 
     status: Literal["processing"] = "processing"
-    tip: str = "Fetch the result with a POST to fetch_result after eta seconds."
+    tip: str = Field(description="what to do next, and what of the prompt has no effect")
     eta: int = Field(description="seconds until the result, estimated")
     messege: str = "Try to fetch request after seconds estimated"
     message: str = "Try to fetch request after seconds estimated"

@@ -24,6 +24,7 @@ from serve_app.api.body import Fields
 from serve_app.types import SafetyAction
 
 __all__ = [
+    "MAX_LORA_STRENGTH",
     "SCHEDULERS",
     "FetchBody",
     "Flag",
@@ -64,7 +65,7 @@ _SCHEDULER_BY_LOWER |= {
     name.removesuffix("scheduler"): v for name, v in _SCHEDULER_BY_LOWER.items()
 }
 _SCHEDULER_BY_LOWER["deis"] = "DEISMultistepScheduler"  # spelt so on the A1111 page
-_MAX_LORA_STRENGTH = 2  # documented are 0.1 to 1; sliders are used with more, and below 0
+MAX_LORA_STRENGTH = 2  # documented are 0.1 to 1; sliders are used with more, and below 0
 
 # diffusers' names and the API's own spelling, which its A1111 page maps to the SDE variant.
 _ALGORITHMS = ("dpmsolver", "dpmsolver++", "dpmsolver+++", "sde-dpmsolver", "sde-dpmsolver++")
@@ -84,8 +85,8 @@ def _between(low: float, high: float) -> AfterValidator:
 
 
 def _check_strengths(values: tuple[float, ...]) -> tuple[float, ...]:
-    if not all(-_MAX_LORA_STRENGTH <= value <= _MAX_LORA_STRENGTH for value in values):
-        raise coerce.problem(f"must be between -{_MAX_LORA_STRENGTH} and {_MAX_LORA_STRENGTH}")
+    if not all(-MAX_LORA_STRENGTH <= value <= MAX_LORA_STRENGTH for value in values):
+        raise coerce.problem(f"must be between -{MAX_LORA_STRENGTH} and {MAX_LORA_STRENGTH}")
     return values
 
 

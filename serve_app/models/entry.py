@@ -150,6 +150,11 @@ class ModelEntry(_Files):
     # More calls than the engine has places, so that progress is told while others wait.
     serve: DeploymentOptions = DeploymentOptions(max_ongoing_requests=72, num_cpus=0.5)
 
+    @property
+    def has_unet(self) -> bool:
+        """Whether it is of a family with a UNet, whose text encoders are CLIP's alone."""
+        return self.category in ("stable_diffusion", "stable_diffusion_xl")
+
     @model_validator(mode="after")
     def _needs_another(self) -> Self:
         if self.base_config == self.source:
