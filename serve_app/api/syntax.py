@@ -1,7 +1,7 @@
 r"""A1111's prompt syntax on the wire: LoRAs that a prompt names, and what is not understood.
 
-`<lora:id:0.8>` leaves the text and names a LoRA of the catalogue. Weights and BREAK stay in the text
-for the pipelines.
+`<lora:id:0.8>` leaves the text and names a LoRA of the catalogue. Weights and BREAK stay in the
+text, for the pipelines.
 
 Source: the "Features" page of the A1111 web UI, 2023, and its `<name:arguments>` pattern.
 """

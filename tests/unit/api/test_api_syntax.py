@@ -129,7 +129,8 @@ async def test_syntax_that_is_not_understood_is_said_in_tip(api, text_body, fiel
     "text",
     [
         "a cat and a dog", "SAND", "a (large) cat", "a [large] cat", "a (cat:1.2)",
-        r"a \[cat|dog\]", "a cat BREAK a dog", "ratio 3:4, [close up: face]", "a | b", "<lora:yae-miko:0.5> a",
+        r"a \[cat|dog\]", "a cat BREAK a dog", "ratio 3:4, [close up: face]", "a | b",
+        "<lora:yae-miko:0.5> a",
     ],
 )  # fmt: skip
 async def test_syntax_that_is_understood_gives_no_tip(api, text_body, text):
