@@ -35,7 +35,13 @@ from serve_app.pipelines.compose import (
 )
 from serve_app.pipelines.ipadapters import PicturePrompt
 from serve_app.pipelines.rewrite import rewriter_of
-from serve_app.pipelines.specs import check_kind, named_add_ons, ran_effects, sample_specs
+from serve_app.pipelines.specs import (
+    check_kind,
+    named_add_ons,
+    ran_effects,
+    sample_specs,
+    with_triggers,
+)
 from serve_app.pipelines.vaes import Vae
 from serve_app.pipelines.variants import Variant
 from serve_app.pipelines.work import Painting, Sample
@@ -81,6 +87,7 @@ class WeavePainter:
         check_kind(spec, self._entry.kinds)
         asked, spec = spec, await self._rewrite(spec)
         named = await self._bring(spec)
+        spec = with_triggers(spec, named.triggers)
         with self._checkpoint.uses.holding(named.large):
             added = await self._add(spec, named)
             canvas, requests = await self._off_loop(self._pool, self._prepare, added, images)
@@ -280,9 +287,13 @@ def _ran(
         ran["scheduler"] = painting.scheduler
     if spec.clip_skip > checkpoint.max_clip_skip:
         ran["clip_skip"] = checkpoint.max_clip_skip
+    if spec.tomesd and not checkpoint.variants.can_merge:
+        ran["tomesd"] = "no"
+    if spec.negative_prompt and not checkpoint.family.has_negative(spec.guidance_scale):
+        ran["negative_prompt"] = ""
     if canvas is not None and canvas.size != (spec.height, spec.width):
         ran["crop"] = list(canvas.box)
-    return ran | ran_effects(spec, checkpoint.native_px)
+    return ran | ran_effects(spec, checkpoint.native_px, checkpoint.multiple_px)
 
 
 def _rewritten(asked: GenerationSpec, spec: GenerationSpec) -> dict[str, JsonValue]:
