@@ -133,7 +133,7 @@ def _echo(body: GenerationBody, kind: Kind) -> dict[str, JsonValue]:
     """Values that replies repeat and that nothing else of the job holds."""
     echo: dict[str, JsonValue] = {
         "enhance_prompt": body.enhance_prompt,
-        "enhance_style": body.enhance_style,
+        "enhance_style": body.enhance_style if body.enhance_prompt else None,
         "safety_checker_type": body.safety_checker_type.value,
         "instant_response": body.instant_response,
     }

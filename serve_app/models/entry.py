@@ -76,6 +76,11 @@ class _Files(Section):
     )
 
     @property
+    def has_revisions(self) -> bool:
+        """Whether other revisions of the weights can be asked for: those of a hub."""
+        return isinstance(self.source, HubSource)
+
+    @property
     def path(self) -> Path:
         """The source, once `weights.resolve` has brought it onto this node."""
         assert isinstance(self.source, Path), "entries are resolved before they are loaded"
