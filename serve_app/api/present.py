@@ -39,7 +39,7 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
         return wire.response(
             ProcessingReply(
                 tip=f"{_FETCH_TIP} {tip}".rstrip(),
-                eta=await _eta_s(job, service),
+                eta=await _eta_s(job, service, http),
                 fetch_result=link.fetch_result(job),
                 webhook_status=await service.webhook_status(job),
                 id=job.id,
@@ -71,7 +71,7 @@ async def fetched(job: Job, service: Service, http: HttpConfig, base_url: str) -
         return wire.response(
             RunningReply(
                 output=[] if http.running_fetch_output == "list" else "",
-                eta=await _eta_s(job, service),
+                eta=await _eta_s(job, service, http),
                 progress=round(job.progress, 4),
             )
         )
@@ -115,6 +115,6 @@ async def _links(job: Job, base_url: str, service: Service) -> list[str]:
     return [await service.output_url(key, base_url) for key in job.request.output.keys]
 
 
-async def _eta_s(job: Job, service: Service) -> int:
-    """Whole seconds: some clients insist on an integer, none on a fraction."""
-    return max(1, math.ceil(await service.eta_s(job)))
+async def _eta_s(job: Job, service: Service, http: HttpConfig) -> int:
+    """Whole seconds until the next fetch: some clients insist on an integer, none on a fraction."""
+    return min(http.max_eta_s, max(1, math.ceil(await service.eta_s(job))))

@@ -56,7 +56,7 @@ class ProcessingReply(Reply):
 
     status: Literal["processing"] = "processing"
     tip: str = Field(description="what to do next, and what of the prompt has no effect")
-    eta: int = Field(description="seconds until the result, estimated")
+    eta: int = Field(description="seconds until it is worth to fetch, estimated")
     messege: str = "Try to fetch request after seconds estimated"
     message: str = "Try to fetch request after seconds estimated"
     webhook_status: str = ""
@@ -89,7 +89,7 @@ class RunningReply(Reply):
     message: str = "try again later."
     output: Literal[""] | list[str] = ""
     tip: str = "Fetch the result again after eta seconds."
-    eta: int = Field(description="seconds until the result, estimated")
+    eta: int = Field(description="seconds until it is worth to fetch, estimated")
     progress: float = Field(description="share of denoising steps done, 0 to 1")
 
 

@@ -148,8 +148,19 @@ async def test_processing_tells_where_and_when_to_look(api, text_body):
     assert reply["status"] == "processing"
     assert reply["fetch_result"] == f"http://testserver/api/v3/dreambooth/fetch/{reply['id']}"
     assert (reply["output"], reply["future_links"]) == ([], [LINK])
-    assert reply["eta"] == 13
+    assert reply["eta"] == 5
     assert isinstance(reply["eta"], int)
+
+
+@pytest.mark.parametrize(("max_eta_s", "progress", "eta"), [(60, 0, 13), (3, 0, 3), (60, 0.99, 1)])
+async def test_eta_is_the_estimate_within_bounds(make_api, text_body, max_eta_s, progress, eta):
+    api = make_api(http=HttpConfig(max_eta_s=max_eta_s))
+    first = await processing(api, text_body)
+    assert first["eta"] == min(13, max_eta_s)
+    api.service._update(first["id"], progress=progress)
+    fetched = await api.reply(FETCH, {"request_id": first["id"]})
+    assert fetched["eta"] == eta
+    assert isinstance(fetched["eta"], int)
 
 
 @pytest.mark.parametrize(
