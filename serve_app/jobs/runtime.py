@@ -55,13 +55,12 @@ class RunTime:
         self._keep_positive()
 
     def _keep_positive(self) -> None:
-        """Give a part that fell below 0 to the other one, as far as they vary together."""
+        """Settle what a part lacks to 0 with the other one, as far as they vary together."""
         if self._fixed_s < 0:
             self._unit_s -= self._common / self._fixed_var * self._fixed_s
-            self._fixed_s = 0.0
         elif self._unit_s < 0:
             self._fixed_s -= self._common / self._unit_var * self._unit_s
-            self._unit_s = 0.0
+        self._fixed_s, self._unit_s = max(0.0, self._fixed_s), max(0.0, self._unit_s)
 
 
 def _positive(seconds: float) -> float:
