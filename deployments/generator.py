@@ -35,7 +35,9 @@ class Generator:
         self._view = CatalogueView(catalogue, store, config.root_dir)
         find = self._view.find_add_on
         self._replica_id: str = serve.get_replica_context().replica_id.unique_id
-        reporter = Reporter(entry.id, self._replica_id, store, config.reload)
+        reporter = Reporter(
+            entry.id, self._replica_id, store, config.reload, has_revisions=entry.has_revisions
+        )
         weights = CatalogueWeights(entry, find, config.catalogue, config.engine)
         self._resident = Resident(entry.id, reporter, weights, config.reload)
         self._rounds: list[asyncio.Task[None]] = []

@@ -90,6 +90,7 @@ class Ingress:
 
 def _work(view: CatalogueView, config: EngineConfig, spec: GenerationSpec) -> float:
     """Count what a job asks of the denoiser; its model may be gone by now."""
-    is_known = spec.model_id in view.now
-    native_px = view.now.get(spec.model_id).native_size_px if is_known else spec.height
-    return denoiser_work(spec, native_px, config)
+    if spec.model_id not in view.now:
+        return denoiser_work(spec, spec.height, config)
+    entry = view.now.get(spec.model_id)
+    return denoiser_work(spec, entry.native_size_px, config, entry.size_multiple_px)

@@ -180,7 +180,7 @@ class JobRequest(Frozen):
     webhook: str | None = None
     track_id: JsonValue = None
     echo: dict[str, JsonValue] = Field(
-        default_factory=dict, description="request values that `meta` repeats as they were sent"
+        default_factory=dict, description="what replies repeat of the request, `tip` for people"
     )
 
     @property

@@ -1,10 +1,12 @@
 """Add-ons that a request names: looked up in the catalogue, never used as a path.
 
 Source: api-reference 5.1 and 5.6. A comma list of ids, strengths in the same order; one strength
-counts for all LoRAs, a shorter list is filled up with 1.
+counts for all LoRAs of the list, a shorter list is filled up with 1. LoRAs that the prompt names
+come on top, each with its own.
 """
 
 from serve_app.api.schemas import GenerationBody, field_message
+from serve_app.api.syntax import Said
 from serve_app.models import AddOnType, Catalogue, ModelEntry
 from serve_app.types import IpAdapterUse, LoraUse
 
@@ -21,15 +23,19 @@ _MAX_NAMED = 16  # of one type in one request; each LoRA costs memory and time a
 _MAX_SHOWN = 96  # characters of an id that a message repeats; no id of a catalogue is longer
 
 
-def ids(body: GenerationBody) -> tuple[str, ...]:
+def ids(body: GenerationBody, said: Said) -> tuple[str, ...]:
     """All ids that a request names, as they came."""
     single = tuple(id_ for id_ in (body.vae, body.ip_adapter_id) if id_ is not None)
-    return (*body.lora_model, *body.embeddings_model, *single)
+    tagged = (use.id for use in said.loras)
+    return (*body.lora_model, *tagged, *body.embeddings_model, *single)
 
 
-def problems(body: GenerationBody, entry: ModelEntry, catalogue: Catalogue) -> dict[str, list[str]]:
+def problems(
+    body: GenerationBody, said: Said, entry: ModelEntry, catalogue: Catalogue
+) -> dict[str, list[str]]:
     """Say which ids are not there, or not for this model; empty when all are fine."""
     asked: dict[str, tuple[AddOnType, tuple[str, ...]]] = {
+        "prompt": ("lora", tuple(use.id for use in said.loras)),
         "lora_model": ("lora", body.lora_model),
         "vae": ("vae", () if body.vae is None else (body.vae,)),
         "embeddings_model": ("embedding", body.embeddings_model),
@@ -42,6 +48,10 @@ def problems(body: GenerationBody, entry: ModelEntry, catalogue: Catalogue) -> d
         field: _id_problems(field, add_on_type, ids, entry, catalogue)
         for field, (add_on_type, ids) in asked.items()
     }
+    found["prompt"] += said.problems
+    if not found["prompt"] and len(body.lora_model) <= _MAX_NAMED < _num_loras(body, said):
+        text = f"may not name more than {_MAX_NAMED} LoRAs, those of lora_model among them"
+        found["prompt"] = [field_message("prompt", text)]
     if body.lora_model and len(body.lora_strength) > len(body.lora_model):
         text = "has more values than lora_model has ids"
         found["lora_strength"] = [field_message("lora_strength", text)]
@@ -66,13 +76,22 @@ def ip_adapter(body: GenerationBody) -> IpAdapterUse | None:
     return IpAdapterUse(id=body.ip_adapter_id, scale=_IP_ADAPTER_SCALE if scale is None else scale)
 
 
-def loras(body: GenerationBody) -> tuple[LoraUse, ...]:
-    """Pair the LoRAs with their strengths."""
+def loras(body: GenerationBody, said: Said) -> tuple[LoraUse, ...]:
+    """Pair the LoRAs with their strengths; those of one that is named several times add up."""
     ids, strengths = body.lora_model, body.lora_strength
     if len(strengths) == 1:
         strengths *= len(ids)
-    filled = strengths + (1.0,) * (len(ids) - len(strengths))
-    return tuple(LoraUse(id=id_, strength=filled[index]) for index, id_ in enumerate(ids))
+    filled = strengths[: len(ids)] + (1.0,) * (len(ids) - len(strengths))
+    added: dict[str, float] = {}
+    for id_, strength in zip(ids, filled, strict=True):
+        added[id_] = added.get(id_, 0.0) + strength
+    for use in said.loras:
+        added[use.id] = added.get(use.id, 0.0) + use.strength
+    return tuple(LoraUse(id=id_, strength=strength) for id_, strength in added.items())
+
+
+def _num_loras(body: GenerationBody, said: Said) -> int:
+    return len(body.lora_model) + len(said.loras)
 
 
 def _id_problems(

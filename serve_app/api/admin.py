@@ -79,15 +79,15 @@ def router(admin: Admin, http: HttpConfig) -> APIRouter:
     @routes.get("/{model_id}/replicas", summary="Which weights the replicas of a model serve")
     async def replicas(request: Request, model_id: str) -> Response:
         await admin.check(request)
-        await admin.registry.check_model(model_id)
+        await admin.registry.find_model(model_id)
         return _json(_state(await admin.reloads.status(model_id)))
 
     @routes.post("/{model_id}/reload", summary="Take up the weights of a model anew")
     async def reload(request: Request, model_id: str) -> Response:
         await admin.check(request)
         fields = await body.read(request, http.max_json_depth)
-        revision = read_revision(fields.get("revision"))
-        await admin.registry.check_model(model_id)
+        entry = await admin.registry.find_model(model_id)
+        revision = read_revision(fields.get("revision"), has_revisions=entry.has_revisions)
         return _json(_state(await admin.reloads.reload(model_id, revision)))
 
     return routes

@@ -6,7 +6,7 @@ import secrets
 from pydantic import JsonValue
 
 from serve_app import errors
-from serve_app.api import addon, enhance, size, style, unserved
+from serve_app.api import addon, enhance, size, steps, style, syntax, unserved
 from serve_app.api.call import Call
 from serve_app.api.protocol import Service
 from serve_app.api.schemas import GenerationBody, field_message
@@ -16,7 +16,6 @@ from serve_app.types import Api, GenerationSpec, JobRequest, Kind
 
 __all__ = ["build"]
 
-_MIN_STEPS, _MAX_STEPS = 1, 50  # API page "steps": out of range is clamped, not refused
 _MAX_ECHO = 2048  # characters; a longer picture field is inline data, which no reply repeats
 
 
@@ -33,18 +32,20 @@ async def build(
     """
     if body.model_id is None:
         raise errors.ModelNotFound("no model_id")
-    catalogue = await service.catalogue_knowing(body.model_id, *addon.ids(body))
+    said = syntax.read(body)
+    catalogue = await service.catalogue_knowing(body.model_id, *addon.ids(body, said))
     entry = catalogue.find(body.model_id, kind)
     problems = (
         _missing(body, kind, call.api)
+        | steps.problems(body, kind, entry)
         | size.problems(body, call.api, entry, http)
         | unserved.reasons(body, kind, entry, can_translate=service.can_translate)
-        | addon.problems(body, entry, catalogue)
+        | addon.problems(body, said, entry, catalogue)
         | style.problems(body, entry, style.table(http.styles))
     )
     if problems:
         raise errors.InvalidFields(problems)
-    spec = _spec(body, kind, entry, http)
+    spec = _spec(body, said, kind, entry, http)
     pictures = _pictures(body, kind) | {"ip_adapter_image": body.ip_adapter_image}
     given = {field: text for field, text in pictures.items() if text}
     kept = await asyncio.gather(*(service.keep_input(*item) for item in given.items()))
@@ -62,7 +63,7 @@ async def build(
         request_id=call.request_id,
         webhook=body.webhook,
         track_id=body.track_id,
-        echo=_echo(body, kind),
+        echo=_echo(body, kind) | {"tip": said.tip(entry)},
     )
 
 
@@ -85,22 +86,22 @@ def _missing(body: GenerationBody, kind: Kind, api: Api) -> dict[str, list[str]]
     }
 
 
-def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig) -> GenerationSpec:
+def _spec(
+    body: GenerationBody, said: syntax.Said, kind: Kind, entry: ModelEntry, http: HttpConfig
+) -> GenerationSpec:
     defaults = entry.defaults
-    steps = _steps(body, kind, defaults.steps)
-    strength = _strength(body, kind, entry, steps)
-    prompt, negative_prompt = body.prompt or "", body.negative_prompt or ""
     height, width = size.of(body, entry, http)
+    num_steps, strength = steps.of(body, kind, entry)
     styled = style.asked(body, style.table(http.styles))
     return GenerationSpec(
         model_id=entry.id,
         kind=kind,
-        prompt=enhance.positive(prompt, entry, styled, enhance=body.enhance_prompt),
-        negative_prompt=enhance.negative(negative_prompt, entry, enhance=body.enhance_prompt),
+        prompt=enhance.positive(said.prompt, entry, styled, enhance=body.enhance_prompt),
+        negative_prompt=enhance.negative(said.negative_prompt, entry, enhance=body.enhance_prompt),
         height=height,
         width=width,
         samples=body.samples or 1,
-        steps=steps,
+        steps=num_steps,
         guidance_scale=_or(body.guidance_scale, defaults.guidance_scale),
         strength=strength,
         scheduler=body.scheduler or defaults.scheduler,
@@ -109,11 +110,11 @@ def _spec(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig)
         seed=secrets.randbelow(2**32) if body.seed is None else body.seed,
         clip_skip=body.clip_skip or 1,
         tomesd=body.tomesd,
-        loras=addon.loras(body),
+        loras=addon.loras(body, said),
         vae=body.vae,
         embeddings=body.embeddings_model,
         ip_adapter=addon.ip_adapter(body),
-        foreign=prompt if body.multi_lingual else "",
+        foreign=said.prompt if body.multi_lingual else "",
         expand=body.enhance_prompt and entry.enhancement.styles,
         upscale=body.upscale,
         highres_fix=body.highres_fix,
@@ -129,34 +130,13 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _steps(body: GenerationBody, kind: Kind, default: int) -> int:
-    """Take the name that the page of this kind documents first, then the other one."""
-    asked = [body.num_inference_steps, body.steps]
-    if kind is Kind.INPAINT:
-        asked.reverse()
-    steps = next((value for value in asked if value is not None), default)
-    return min(max(steps, _MIN_STEPS), _MAX_STEPS)
-
-
-def _strength(body: GenerationBody, kind: Kind, entry: ModelEntry, steps: int) -> float:
-    """Share of the schedule that runs; it has to leave one step, or nothing would be painted."""
-    if kind is Kind.TEXT2IMG:
-        return 1.0
-    strength = _or(body.strength, entry.defaults.strength)
-    if int(steps * strength) < 1:
-        text = "is too small: with these steps not one would run"
-        raise errors.InvalidFields({"strength": [field_message("strength", text)]})
-    return strength
-
-
 def _echo(body: GenerationBody, kind: Kind) -> dict[str, JsonValue]:
-    """Values that `meta` repeats and that nothing else of the job holds."""
+    """Values that replies repeat and that nothing else of the job holds."""
     echo: dict[str, JsonValue] = {
         "enhance_prompt": body.enhance_prompt,
-        "enhance_style": body.enhance_style,
+        "enhance_style": body.enhance_style if body.enhance_prompt else None,
         "safety_checker_type": body.safety_checker_type.value,
         "instant_response": body.instant_response,
-        "lora_strength": ",".join(f"{value:g}" for value in body.lora_strength) or 1,
     }
     pictures = _pictures(body, kind)
     if body.ip_adapter_image:

@@ -1,12 +1,15 @@
 """Lenient readers of single field values, for what clients really send (api-reference 5.2).
 
 Each takes an untyped value and returns a typed one, or raises `problem(...)` with the end of a
-sentence that begins with the field's name. Absent values are removed before, by `is_absent`.
+sentence that begins with the field's name. Absent values are removed before, by `is_absent`; the
+word "none" is one more of them where a field names something, see `optional`.
 """
 
 import json
 import math
 import re
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import JsonValue
@@ -15,6 +18,7 @@ from pydantic_core import PydanticCustomError
 __all__ = [
     "clean",
     "is_absent",
+    "optional",
     "problem",
     "to_flag",
     "to_float",
@@ -24,6 +28,7 @@ __all__ = [
     "to_int",
     "to_json",
     "to_names",
+    "to_request_id",
     "to_seed",
     "to_text",
     "to_upscale",
@@ -35,12 +40,15 @@ _MAX_ID = 512  # characters of an id or a comma list of them
 _MAX_URL = 2048
 _MAX_TRACK_ID = 4096  # characters as JSON; webhook bodies stay small
 _MAX_INT = 2**63
+_MAX_WHOLE = 2**53  # above, floats skip integers, so one cannot be an id
 _NUMBER = re.compile(r"[+-]?(?:\d{1,400}(?:\.\d{0,400})?|\.\d{1,400})(?:e[+-]?\d{1,4})?", re.ASCII)
 _NON_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)")
 _FLAGS = {
     **dict.fromkeys(("yes", "true", "1", "on"), True),
     **dict.fromkeys(("no", "false", "0", "off"), False),
 }
+
+T = TypeVar("T")
 
 
 def problem(sentence_end: str) -> PydanticCustomError:
@@ -53,6 +61,18 @@ def is_absent(value: JsonValue) -> bool:
     if isinstance(value, str):
         return len(value) < 16 and value.strip().lower() in ("", "null")
     return value is None or value == []
+
+
+def optional(read: Callable[[JsonValue], T]) -> Callable[[JsonValue], T | None]:
+    """Let a reader take the word none, as Python writes its null, for "not given".
+
+    Not for free text, where it is a word, nor for yes and no, where it might mean either.
+    """
+
+    def read_unless_none(value: JsonValue) -> T | None:
+        return None if _is_none(value) else read(value)
+
+    return read_unless_none
 
 
 def clean(text: str) -> str:
@@ -72,18 +92,38 @@ def to_text(value: JsonValue) -> str:
 
 
 def to_id(value: JsonValue) -> str:
-    """Read a name of something in the catalogue; clients send numbers too."""
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MAX_INT:
-        return str(value)
-    if not isinstance(value, str) or len(value) > _MAX_ID:
-        raise problem(f"must be a string of at most {_MAX_ID} characters")
-    return clean(value)
+    """Read a name of something in the catalogue; clients send whole numbers too."""
+    text = _to_name(value)
+    if text is None:
+        raise problem("must be a string")
+    if len(text) > _MAX_ID:
+        raise problem(f"may not be greater than {_MAX_ID} characters")
+    return text
+
+
+def to_request_id(value: JsonValue) -> str:
+    """Read the id of a job, cut where no id is that long: it names none, as any unknown one."""
+    text = _to_name(value)
+    if text is None:
+        raise problem("must be an integer or a string")
+    return text[:_MAX_ID]
 
 
 def to_names(value: JsonValue) -> tuple[str, ...]:
-    """Read a comma list, or a list, of names; empty parts and the word null are left out."""
+    """Read a comma list, or a list, of names; empty parts, null and none are left out."""
     parts = value if isinstance(value, list) else to_id(value).split(",")
-    return tuple(to_id(part) for part in parts if not is_absent(part))
+    return tuple(to_id(part) for part in parts if not (is_absent(part) or _is_none(part)))
+
+
+def _to_name(value: JsonValue) -> str | None:
+    """Read a string or a number as text; None: it is neither."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_WHOLE:
+        value = int(value)  # 7.0 is what 7 becomes in many a decoder
+    return str(value)
 
 
 def _to_number(value: JsonValue, kind: str) -> int | float:
@@ -118,11 +158,11 @@ def to_float(value: JsonValue) -> float:
 
 
 def to_floats(value: JsonValue) -> tuple[float, ...]:
-    """Read "0.45,0.55", a number, or a list of either."""
+    """Read "0.45,0.55", a number, or a list of either; as `to_names`."""
     if isinstance(value, str):
-        value = [part for part in value[:1000].split(",") if not is_absent(part)]
+        value = [*value[:1000].split(",")]
     parts = value if isinstance(value, list) else [value]
-    return tuple(to_float(part) for part in parts)
+    return tuple(to_float(part) for part in parts if not (is_absent(part) or _is_none(part)))
 
 
 def to_seed(value: JsonValue) -> int | None:
@@ -141,8 +181,8 @@ def to_flag(value: JsonValue) -> bool:
 
 
 def to_upscale(value: JsonValue) -> int:
-    """Read the factor of upscale: no = 1, yes = 2, or 1, 2, 3."""
-    words = {"no": 1, "false": 1, "yes": 2, "true": 2, "1": 1, "2": 2, "3": 3}
+    """Read the factor of upscale: no, none = 1, yes = 2, or 1, 2, 3."""
+    words = {"no": 1, "none": 1, "false": 1, "yes": 2, "true": 2, "1": 1, "2": 2, "3": 3}
     if isinstance(value, str | bool | int):
         factor = words.get(str(value)[:10].strip().lower())
         if factor is not None:
@@ -151,11 +191,12 @@ def to_upscale(value: JsonValue) -> int:
 
 
 def to_image(value: JsonValue) -> str:
-    """Read a URL or inline data; V7 clients send a list of one."""
+    """Read a URL or inline data; V7 clients send a list of one, some with a null beside it."""
     if isinstance(value, list):
-        if len(value) != 1:
-            raise problem("must be one picture")
-        value = value[0]
+        given = [one for one in value if not (is_absent(one) or _is_none(one))]
+        if len(given) > 1:
+            raise problem(f"must be one picture, and {len(given)} were sent")
+        value = given[0] if given else ""
     if not isinstance(value, str):
         raise problem("must be a URL, a base64 string or a data URI")
     return clean(value)
@@ -184,6 +225,10 @@ def to_json(value: JsonValue) -> JsonValue:
     if len(json.dumps(value)) > _MAX_TRACK_ID:
         raise problem(f"may not be greater than {_MAX_TRACK_ID} characters")
     return value
+
+
+def _is_none(value: JsonValue) -> bool:
+    return isinstance(value, str) and len(value) < 16 and value.strip().lower() == "none"
 
 
 def _clean_json(value: JsonValue) -> JsonValue:

@@ -1,5 +1,6 @@
 """Fetch and cancel, on the paths of every family; each form answers for all jobs."""
 
+import re
 from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter
@@ -30,6 +31,7 @@ _CANCEL_PATHS = (
     (Api.V7, "/api/v7/images/cancel"),
 )
 _MAX_ID = 2**63 - 1  # what the job table holds
+_ID = re.compile(r"(\d{1,19})(?:\.0)?", re.ASCII)  # forms hold what was a float as "7.0"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -71,9 +73,10 @@ def read_id(text: str | None) -> int:
     """
     if text is None:
         raise errors.InvalidRequest("request_id", field_message("request_id", "field is required"))
-    if not text.isascii() or not text.isdecimal() or len(text) > 19 or int(text) > _MAX_ID:
+    found = _ID.fullmatch(text)
+    if found is None or int(found[1]) > _MAX_ID:
         raise errors.JobNotFound("no id")
-    return int(text)
+    return int(found[1])
 
 
 def _add(routes: APIRouter, api: Api, path: str, endpoint: Endpoint, action: str) -> None:

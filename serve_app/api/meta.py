@@ -78,7 +78,7 @@ def _request_values(job: Job) -> dict[str, JsonValue]:
         "algorithm_type": spec.algorithm_type or "no",
         "vae": spec.vae,
         "lora": ",".join(lora.id for lora in spec.loras) or None,
-        "lora_strength": echo.get("lora_strength", 1),
+        "lora_strength": ",".join(_plain(lora.strength) for lora in spec.loras) or 1,
         "embeddings": ",".join(spec.embeddings) or None,
         "ip_adapter_id": spec.ip_adapter.id if spec.ip_adapter else None,
         "ip_adapter_scale": spec.ip_adapter.scale if spec.ip_adapter else _IP_ADAPTER_SCALE,
@@ -105,6 +105,11 @@ def _fixed_values() -> dict[str, JsonValue]:
         "watermark": "no",
         "outdir": "out",
     }
+
+
+def _plain(strength: float) -> str:
+    """Write 1.0 as 1 and the sum of 0.1 and 0.2 as 0.3."""
+    return f"{strength:.6f}".rstrip("0").rstrip(".")
 
 
 def _yes_no(value: JsonValue) -> str:

@@ -23,6 +23,8 @@ from serve_app.types import Api, Job, JobFailure, JobState
 
 __all__ = ["cancelled", "failure_of", "fetched", "generated"]
 
+_FETCH_TIP = "Fetch the result with a POST to fetch_result after eta seconds."
+
 
 async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
     """Answer the call that began a job: success, failed, or processing after the hold."""
@@ -32,10 +34,12 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
         reply = wire.job_error(failure, request.api)
         return wire.response(reply, wire.status_of(failure.code, request.api, http))
     links = await _links(job, request.base_url, service)
+    tip = str(request.echo.get("tip", ""))
     if job.result is None:
         return wire.response(
             ProcessingReply(
-                eta=await _eta_s(job, service),
+                tip=f"{_FETCH_TIP} {tip}".rstrip(),
+                eta=await _eta_s(job, service, http),
                 fetch_result=link.fetch_result(job),
                 webhook_status=await service.webhook_status(job),
                 id=job.id,
@@ -53,6 +57,7 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
             nsfw_content_detected=any(job.result.nsfw),
             webhook_status=await service.webhook_status(job),
             meta=meta(job),
+            tip=tip,
             future_links=links,
         )
     )
@@ -66,7 +71,7 @@ async def fetched(job: Job, service: Service, http: HttpConfig, base_url: str) -
         return wire.response(
             RunningReply(
                 output=[] if http.running_fetch_output == "list" else "",
-                eta=await _eta_s(job, service),
+                eta=await _eta_s(job, service, http),
                 progress=round(job.progress, 4),
             )
         )
@@ -110,6 +115,6 @@ async def _links(job: Job, base_url: str, service: Service) -> list[str]:
     return [await service.output_url(key, base_url) for key in job.request.output.keys]
 
 
-async def _eta_s(job: Job, service: Service) -> int:
-    """Whole seconds: some clients insist on an integer, none on a fraction."""
-    return max(1, math.ceil(await service.eta_s(job)))
+async def _eta_s(job: Job, service: Service, http: HttpConfig) -> int:
+    """Whole seconds until the next fetch: some clients insist on an integer, none on a fraction."""
+    return min(http.max_eta_s, max(1, math.ceil(await service.eta_s(job))))

@@ -47,7 +47,7 @@ class SuccessReply(Reply):
     nsfw_content_detected: bool
     webhook_status: str = ""
     meta: dict[str, JsonValue] = Field(description="what was run")
-    tip: str = ""
+    tip: str = Field("", description="what of the prompt had no effect; else empty")
     future_links: list[str]
 
 
@@ -55,8 +55,8 @@ class ProcessingReply(Reply):
     """A generation call that is not done within the hold."""
 
     status: Literal["processing"] = "processing"
-    tip: str = "Fetch the result with a POST to fetch_result after eta seconds."
-    eta: int = Field(description="seconds until the result, estimated")
+    tip: str = Field(description="what to do next, and what of the prompt has no effect")
+    eta: int = Field(description="seconds until it is worth to fetch, estimated")
     messege: str = "Try to fetch request after seconds estimated"
     message: str = "Try to fetch request after seconds estimated"
     webhook_status: str = ""
@@ -89,7 +89,7 @@ class RunningReply(Reply):
     message: str = "try again later."
     output: Literal[""] | list[str] = ""
     tip: str = "Fetch the result again after eta seconds."
-    eta: int = Field(description="seconds until the result, estimated")
+    eta: int = Field(description="seconds until it is worth to fetch, estimated")
     progress: float = Field(description="share of denoising steps done, 0 to 1")
 
 

@@ -3,6 +3,7 @@
 `parse` is the only way in. Fields that nobody documented are ignored, as the hosted API does.
 """
 
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 from pydantic import (
@@ -23,6 +24,7 @@ from serve_app.api.body import Fields
 from serve_app.types import SafetyAction
 
 __all__ = [
+    "MAX_LORA_STRENGTH",
     "SCHEDULERS",
     "FetchBody",
     "Flag",
@@ -63,7 +65,7 @@ _SCHEDULER_BY_LOWER |= {
     name.removesuffix("scheduler"): v for name, v in _SCHEDULER_BY_LOWER.items()
 }
 _SCHEDULER_BY_LOWER["deis"] = "DEISMultistepScheduler"  # spelt so on the A1111 page
-_MAX_LORA_STRENGTH = 2  # documented are 0.1 to 1; sliders are used with more, and below 0
+MAX_LORA_STRENGTH = 2  # documented are 0.1 to 1; sliders are used with more, and below 0
 
 # diffusers' names and the API's own spelling, which its A1111 page maps to the SDE variant.
 _ALGORITHMS = ("dpmsolver", "dpmsolver++", "dpmsolver+++", "sde-dpmsolver", "sde-dpmsolver++")
@@ -83,8 +85,8 @@ def _between(low: float, high: float) -> AfterValidator:
 
 
 def _check_strengths(values: tuple[float, ...]) -> tuple[float, ...]:
-    if not all(-_MAX_LORA_STRENGTH <= value <= _MAX_LORA_STRENGTH for value in values):
-        raise coerce.problem(f"must be between -{_MAX_LORA_STRENGTH} and {_MAX_LORA_STRENGTH}")
+    if not all(-MAX_LORA_STRENGTH <= value <= MAX_LORA_STRENGTH for value in values):
+        raise coerce.problem(f"must be between -{MAX_LORA_STRENGTH} and {MAX_LORA_STRENGTH}")
     return values
 
 
@@ -111,13 +113,17 @@ def _to_safety_action(value: JsonValue) -> SafetyAction:
         raise coerce.problem(f"must be one of {', '.join(SafetyAction)}") from None
 
 
-Integer = Annotated[int | None, BeforeValidator(coerce.to_int), _union("integer", "string")]
-Number = Annotated[float | None, BeforeValidator(coerce.to_float), _union("number", "string")]
+def _optional(read: Callable[[JsonValue], object]) -> BeforeValidator:
+    return BeforeValidator(coerce.optional(read))
+
+
+Integer = Annotated[int | None, _optional(coerce.to_int), _union("integer", "string")]
+Number = Annotated[float | None, _optional(coerce.to_float), _union("number", "string")]
 Flag = Annotated[bool, BeforeValidator(coerce.to_flag), _union("string", "boolean")]
 Text = Annotated[str | None, BeforeValidator(coerce.to_text), _union("string")]
-Id = Annotated[str | None, BeforeValidator(coerce.to_id), _union("string", "integer")]
+Id = Annotated[str | None, _optional(coerce.to_id), _union("string", "integer")]
 Names = Annotated[tuple[str, ...], BeforeValidator(coerce.to_names), _union("string")]
-Image = Annotated[str | None, BeforeValidator(coerce.to_image), _union("string")]
+Image = Annotated[str | None, _optional(coerce.to_image), _union("string")]
 
 
 class WireModel(BaseModel):
@@ -157,11 +163,11 @@ class GenerationBody(WireModel):
     )
     scheduler: Annotated[
         str | None,
-        BeforeValidator(_to_scheduler),
+        _optional(_to_scheduler),
         WithJsonSchema({"enum": [*SCHEDULERS, None]}),
     ] = Field(None, description="Noise schedule; the model's own when absent.")
-    seed: Annotated[int | None, BeforeValidator(coerce.to_seed), _union("integer", "string")] = (
-        Field(None, description="Null or -1: drawn at random; taken modulo 2^32.")
+    seed: Annotated[int | None, _optional(coerce.to_seed), _union("integer", "string")] = Field(
+        None, description="Null or -1: drawn at random; taken modulo 2^32."
     )
     tomesd: Flag = Field(True, description="yes: merge tokens, faster.")
     use_karras_sigmas: Flag = Field(True, description="yes: noise levels of Karras et al.")
@@ -191,7 +197,7 @@ class GenerationBody(WireModel):
     )
     base64: Flag = Field(False, description="yes: links lead to base64 text.")
     temp: Flag = Field(False, description="yes: links end after 24 hours.")
-    webhook: Annotated[str | None, BeforeValidator(coerce.to_url), _union("string")] = Field(
+    webhook: Annotated[str | None, _optional(coerce.to_url), _union("string")] = Field(
         None, description="Address that gets a POST when the job is done."
     )
     track_id: Annotated[JsonValue, BeforeValidator(coerce.to_json), _union("string", "integer")] = (
@@ -215,7 +221,7 @@ class FetchBody(WireModel):
     """Fetch and cancel by `request_id`."""
 
     request_id: Annotated[
-        str | None, BeforeValidator(coerce.to_id), _union("integer", "string")
+        str | None, BeforeValidator(coerce.to_request_id), _union("integer", "string")
     ] = Field(
         None,
         validation_alias=AliasChoices("request_id", "id"),

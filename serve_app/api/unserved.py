@@ -10,8 +10,6 @@ from serve_app.types import Kind
 
 __all__ = ["reasons"]
 
-_TRANSFORMERS = ("stable_diffusion_3", "flux")  # categories of models without a UNet
-
 
 def reasons(
     body: GenerationBody, kind: Kind, entry: ModelEntry, *, can_translate: bool
@@ -33,7 +31,7 @@ def reasons(
 
 
 def _of_unets(body: GenerationBody, entry: ModelEntry) -> dict[str, tuple[bool, str]]:
-    if entry.category not in _TRANSFORMERS:
+    if entry.has_unet:
         return {}
     reason = f"The model {entry.id} has no UNet, which is needed for it."
     return {

@@ -27,8 +27,9 @@ def reload(config: Path, model_id: str, revision: str | None) -> None:
     async def want(database: Database) -> Desired:
         store = SqlModelStore(database)
         registry = Registry(fixed, store, has_pool=fixed.has_pool(settings.pool))
-        await registry.check_model(model_id)
-        return await store.reload(model_id, read_revision(revision))
+        entry = await registry.find_model(model_id)
+        wanted = read_revision(revision, has_revisions=entry.has_revisions)
+        return await store.reload(model_id, wanted)
 
     try:
         wanted = with_database(settings, want)

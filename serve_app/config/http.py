@@ -31,6 +31,13 @@ class HttpConfig(Section):
     max_panorama_width_px: int = Field(
         default=2048, ge=1024, le=8192, description="pixels; other pictures are at most 1024 wide"
     )
+    max_eta_s: int = Field(
+        default=5,
+        ge=1,
+        le=3600,
+        description="seconds that an `eta` tells clients at most to wait until they fetch again, "
+        "however long the job takes: estimates err, and clients sleep as they are told",
+    )
     styles: Path | None = Field(
         default=None,
         description="YAML file of the styles of `enhance_style`, words by name; none: the table "

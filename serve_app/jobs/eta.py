@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 
+from serve_app.jobs.runtime import RunTime
 from serve_app.types import GenerationSpec
 
 __all__ = ["EtaModel", "Work", "plain_work"]
 
 Work = Callable[[GenerationSpec], float]  # what a job costs, in any unit, larger than 0
 
-_WEIGHT = 0.2  # of the newest run in the moving average: follows a change within about ten jobs
+_WEIGHT = 0.2  # of the newest run in a moving average: follows a change within about ten jobs
 
 
 class EtaModel:
-    """Moving average, per model, of the seconds that a unit of work takes from claim to result.
+    """What the runs of each model take from claim to result, by their work.
 
     The measured time holds what neighbours in the batch cost, so only jobs that wait for a driver
     add to it. What `upscale` takes beside the painting is measured apart.
@@ -27,19 +28,22 @@ class EtaModel:
         self._first_eta_s = first_eta_s
         self._slots = slots
         self._work = work
-        self._unit_s: dict[str, float] = {}
+        self._times: dict[str, RunTime] = {}
         self._enlarged_s: dict[str, float] = {}  # of a megapixel that `upscale` adds
-        self._run_s = first_eta_s
+        self._run_s: float | None = None  # average of all runs
 
     def observe(self, spec: GenerationSpec, seconds: float) -> None:
         """Learn from a finished run."""
-        self._run_s += _WEIGHT * (seconds - self._run_s)
-        added, unit_s = _added(spec), self._unit_s.get(spec.model_id)
-        if added == 0 or unit_s is None:
-            _average(self._unit_s, spec.model_id, seconds / self._work(spec))
+        self._run_s = _average(self._run_s, seconds)
+        added, time, work = _added(spec), self._times.get(spec.model_id), self._work(spec)
+        if time is None:
+            self._times[spec.model_id] = RunTime(work, seconds)
+        elif added == 0:
+            time.observe(work, seconds)
         else:
-            rest_s = max(0.0, seconds - unit_s * self._work(spec))
-            _average(self._enlarged_s, spec.model_id, rest_s / added)
+            rest_s = max(0.0, seconds - time.of(work)) / added
+            known_s = self._enlarged_s.get(spec.model_id)
+            self._enlarged_s[spec.model_id] = _average(known_s, rest_s)
 
     def estimate_s(self, spec: GenerationSpec, num_ahead: int, progress: float = 0.0) -> float:
         """Seconds until the job is done.
@@ -49,19 +53,20 @@ class EtaModel:
             num_ahead: open jobs, this one left out.
             progress: share already done, 0 to 1.
         """
-        unit_s = self._unit_s.get(spec.model_id)
+        time = self._times.get(spec.model_id)
         run_s = self._first_eta_s
-        if unit_s is not None:
+        if time is not None:
             enlarged_s = self._enlarged_s.get(spec.model_id, 0.0)
-            run_s = unit_s * self._work(spec) + enlarged_s * _added(spec)
-        return run_s * (1.0 - progress) + run_s * self._waves(num_ahead)
+            run_s = time.of(self._work(spec)) + enlarged_s * _added(spec)
+        return run_s * (1.0 - progress) + self._wait_s(num_ahead)
 
     def wait_s(self, num_open: int) -> float:
         """Seconds that a job accepted now waits until it is begun, by the average run."""
-        return self._run_s * self._waves(num_open)
+        return self._wait_s(num_open)
 
-    def _waves(self, num_ahead: int) -> float:
-        return max(0, num_ahead - self._slots + 1) / self._slots
+    def _wait_s(self, num_ahead: int) -> float:
+        run_s = self._first_eta_s if self._run_s is None else self._run_s
+        return run_s * max(0, num_ahead - self._slots + 1) / self._slots
 
 
 def plain_work(spec: GenerationSpec) -> float:
@@ -74,6 +79,5 @@ def _added(spec: GenerationSpec) -> float:
     return spec.samples * (spec.upscale**2 - 1) * spec.height * spec.width / 1e6
 
 
-def _average(averages: dict[str, float], model_id: str, newest: float) -> None:
-    known = averages.get(model_id, newest)
-    averages[model_id] = known + _WEIGHT * (newest - known)
+def _average(known: float | None, newest: float) -> float:
+    return newest if known is None else known + _WEIGHT * (newest - known)

@@ -111,6 +111,11 @@ class _Files(Section):
     )
 
     @property
+    def has_revisions(self) -> bool:
+        """Whether other revisions of the weights can be asked for: those of a hub."""
+        return isinstance(self.source, HubSource)
+
+    @property
     def path(self) -> Path:
         """The source, once `weights.resolve` has brought it onto this node."""
         assert isinstance(self.source, Path), "entries are resolved before they are loaded"
@@ -187,6 +192,11 @@ class ModelEntry(_Files):
     defaults: ModelDefaults = ModelDefaults()
     # More calls than the engine has places, so that progress is told while others wait.
     serve: DeploymentOptions = DeploymentOptions(max_ongoing_requests=72, num_cpus=0.5)
+
+    @property
+    def has_unet(self) -> bool:
+        """Whether it is of a family with a UNet, whose text encoders are CLIP's alone."""
+        return self.category in ("stable_diffusion", "stable_diffusion_xl")
 
     @model_validator(mode="after")
     def _needs_another(self) -> Self:

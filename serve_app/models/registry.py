@@ -2,7 +2,7 @@
 
 from serve_app import errors
 from serve_app.models.catalogue import Catalogue
-from serve_app.models.entry import AddOn, Entry
+from serve_app.models.entry import AddOn, Entry, ModelEntry
 from serve_app.models.protocol import ModelStore
 
 __all__ = ["Registry"]
@@ -50,12 +50,9 @@ class Registry:
         if not await self._store.remove(entry_id):
             raise errors.ModelNotFound(entry_id[:96])
 
-    async def check_model(self, model_id: str) -> None:
-        """Raise `errors.ModelNotFound` unless a model has this id."""
-        if model_id not in {
-            model.id for model in self._fixed.extended(await self._store.entries())
-        }:
-            raise errors.ModelNotFound(model_id[:96])
+    async def find_model(self, model_id: str) -> ModelEntry:
+        """Look a model up, also among run-time entries; raises `errors.ModelNotFound`."""
+        return self._fixed.extended(await self._store.entries()).get(model_id)
 
     async def entries(self) -> list[tuple[Entry, bool]]:
         """List all entries in order of id, each with whether it was added at run time."""

@@ -47,19 +47,25 @@ class _Asked:
 _REVISION: TypeAdapter[str] = TypeAdapter(Revision)
 
 
-def read_revision(value: object) -> str | None:
+def read_revision(value: object, *, has_revisions: bool) -> str | None:
     """Read the revision that an operator asks for; None is none.
 
+    has_revisions: `ModelEntry.has_revisions` of the model.
+
     Raises:
-        errors.InvalidRequest: no branch, tag or commit.
+        errors.InvalidRequest: no branch, tag or commit, or the model has none.
     """
     if value is None:
         return None
     try:
-        return _REVISION.validate_python(value)
+        revision = _REVISION.validate_python(value)
     except ValidationError:
         text = "The revision must be a branch, a tag or a commit."
         raise errors.InvalidRequest("revision", text) from None
+    if not has_revisions:
+        text = "The revision cannot be chosen, the weights of this model are not from a hub."
+        raise errors.InvalidRequest("revision", text)
+    return revision
 
 
 class Reloads:

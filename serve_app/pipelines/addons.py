@@ -51,6 +51,11 @@ class NamedAll:
         named = (*self.loras.values(), self.vae, self.ip_adapter)
         return tuple(one.key for one in named if one is not None)
 
+    @property
+    def triggers(self) -> dict[str, str]:
+        """Words that the embeddings stand for, by id."""
+        return {name: one.entry.trigger or name for name, one in self.embeddings.items()}
+
 
 class AddOns:
     """Safe to call from several threads.

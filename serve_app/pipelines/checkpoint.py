@@ -33,7 +33,7 @@ class Checkpoint:
     vaes, embeddings: its own and those that requests named.
     variants: what changes its modules. uses: LoRAs and VAEs of the jobs at work.
     texts: text embeddings made lately.
-    native_px: side that it was trained at, pixels.
+    native_px: side that it was trained at, pixels. multiple_px: sides are multiples of it.
     """
 
     base: DiffusionPipeline
@@ -47,6 +47,7 @@ class Checkpoint:
     uses: Uses
     texts: TextCache
     native_px: int
+    multiple_px: int
     config: EngineConfig
 
     @property
@@ -57,7 +58,9 @@ class Checkpoint:
 
     @property
     def max_clip_skip(self) -> int:
-        """Largest `clip_skip` that every CLIP text encoder has layers for."""
+        """Largest `clip_skip` that every CLIP text encoder has layers for; 1 if none is asked."""
+        if "clip_skip" not in accepted(self.family.pipelines[Kind.TEXT2IMG].__call__).parameters:
+            return 1
         encoders = (getattr(self.base, name, None) for name in ("text_encoder", "text_encoder_2"))
         layers = [
             encoder.config.num_hidden_layers

@@ -9,7 +9,9 @@ from serve_app.types import GenerationSpec
 __all__ = ["denoiser_work"]
 
 
-def denoiser_work(spec: GenerationSpec, native_px: int, config: EngineConfig) -> float:
+def denoiser_work(
+    spec: GenerationSpec, native_px: int, config: EngineConfig, multiple_px: int = 8
+) -> float:
     """Count rows x steps x megapixels of all forwards of a job.
 
     An inpaint counts its whole frame: how large its crop is only the mask tells.
@@ -17,9 +19,10 @@ def denoiser_work(spec: GenerationSpec, native_px: int, config: EngineConfig) ->
     Args:
         native_px: side that the model was trained at.
         config: of the engine that paints it.
+        multiple_px: sides are multiples of it.
     """
     rows = (2 if spec.guidance_scale > 1 else 1) + spec.self_attention
-    first = first_size(spec, native_px)
+    first = first_size(spec, native_px, multiple_px)
     if first is not None:
         again = math.ceil(spec.steps * config.highres_strength)
         pixel_steps = spec.steps * math.prod(first) + again * spec.height * spec.width

@@ -5,7 +5,6 @@ token of its own that no client can guess, and only a request that names it has 
 replaced by that token.
 """
 
-import re
 import secrets
 from collections.abc import Mapping
 from threading import Lock
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 
 from serve_app import errors
 from serve_app.pipelines.addons import Named
+from serve_app.pipelines.specs import trigger_word
 from serve_app.types import GenerationSpec
 
 __all__ = ["Embeddings"]
@@ -38,8 +38,7 @@ class Embeddings:
     ) -> tuple[GenerationSpec, tuple[str, ...]]:
         """Replace the triggers of the embeddings that a request names by their tokens; gives both.
 
-        An embedding whose trigger is in neither text is put at the end of the prompt. Reads files;
-        off the engine thread.
+        The texts have the triggers (`specs.with_triggers`). Reads files; off the engine thread.
 
         Raises:
             errors.GenerationFailed: a file cannot be read.
@@ -49,9 +48,7 @@ class Embeddings:
         for name in spec.embeddings:
             token = self._token(named[name])
             trigger = named[name].entry.trigger or name
-            word = re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
-            if not word.search(prompt) and not word.search(negative):
-                prompt = f"{prompt} {trigger}".lstrip()
+            word = trigger_word(trigger)
             prompt, negative = word.sub(token, prompt), word.sub(token, negative)
             tokens.append(token)
         texts = {"prompt": prompt, "negative_prompt": negative}

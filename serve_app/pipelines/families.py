@@ -24,7 +24,8 @@ class Family:
     has_clip_text: CLIP alone reads the prompt, so weights and long prompts can be applied.
     has_pooled: the pipeline also takes pooled text embeddings.
     upcasts_vae: the pipelines run the VAE in float32 when the rest is float16.
-    guidance: name of the argument that the guidance scale goes to.
+    is_distilled: the guidance scale is an input of the denoiser, so no row is for the negative
+        prompt.
     """
 
     pipelines: Mapping[Kind, type[DiffusionPipeline]]
@@ -34,6 +35,11 @@ class Family:
     has_clip_text: bool = False
     has_pooled: bool = False
     upcasts_vae: bool = False
+    is_distilled: bool = False
+
+    def has_negative(self, guidance_scale: float) -> bool:
+        """Whether the negative prompt is looked at with this guidance."""
+        return guidance_scale > 1 and not self.is_distilled
 
 
 _UNET_NAMES = ("sample", "timestep", "encoder_hidden_states")
@@ -66,6 +72,7 @@ FAMILIES: Mapping[str, Family] = {
         "transformer",
         _DIT_NAMES,
         shared=frozenset({"joint_attention_kwargs", "img_ids", "txt_ids"}),
+        is_distilled=True,
     ),
 }
 

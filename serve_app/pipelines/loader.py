@@ -73,6 +73,7 @@ def load_checkpoint(
         embeddings=Embeddings(base),
         texts=TextCache(config.text_cache),
         native_px=entry.native_size_px,
+        multiple_px=entry.size_multiple_px,
         config=config,
     )
 

@@ -42,6 +42,7 @@ from serve_app.pipelines.specs import (
     ran_size,
     sample_specs,
     sized,
+    with_triggers,
 )
 from serve_app.pipelines.vaes import Vae
 from serve_app.pipelines.variants import Variant
@@ -88,6 +89,7 @@ class WeavePainter:
         check_kind(spec, self._entry.kinds)
         asked, spec = spec, await self._rewrite(sized(spec, images))
         named = await self._bring(spec)
+        spec = with_triggers(spec, named.triggers)
         with self._checkpoint.uses.holding(named.large):
             added = await self._add(spec, named)
             canvas, requests = await self._off_loop(self._pool, self._prepare, added, images)
@@ -287,9 +289,13 @@ def _ran(
         ran["scheduler"] = painting.scheduler
     if spec.clip_skip > checkpoint.max_clip_skip:
         ran["clip_skip"] = checkpoint.max_clip_skip
+    if spec.tomesd and not checkpoint.variants.can_merge:
+        ran["tomesd"] = "no"
+    if spec.negative_prompt and not checkpoint.family.has_negative(spec.guidance_scale):
+        ran["negative_prompt"] = ""
     if canvas is not None and canvas.size != (spec.height, spec.width):
         ran["crop"] = list(canvas.box)
-    return ran | ran_effects(spec, checkpoint.native_px)
+    return ran | ran_effects(spec, checkpoint.native_px, checkpoint.multiple_px)
 
 
 def _resolved(asked: GenerationSpec, spec: GenerationSpec) -> dict[str, JsonValue]:

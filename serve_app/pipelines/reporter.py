@@ -24,12 +24,22 @@ _EVER_S = 10 * 365 * 86_400.0
 
 
 class Reporter:
-    """Speaks for one model on one replica."""
+    """Speaks for one model on one replica.
+
+    has_revisions: whether a deploy may choose one of the model's.
+    """
 
     def __init__(
-        self, model_id: str, replica_id: str, store: ModelStore, config: ReloadConfig
+        self,
+        model_id: str,
+        replica_id: str,
+        store: ModelStore,
+        config: ReloadConfig,
+        *,
+        has_revisions: bool = True,
     ) -> None:
         self._model_id = model_id
+        self._has_revisions = has_revisions
         self._replica_id = replica_id
         self._store = store
         self._config = config
@@ -44,13 +54,14 @@ class Reporter:
         """Want what a deploy says, once for all replicas that hear of it.
 
         Raises:
-            errors.InvalidRequest: its `revision` is none.
+            errors.InvalidRequest: its `revision` is none, or the model has none.
             errors.JobStoreUnavailable: the store does not answer.
         """
         asked = user_config.get("revision") if isinstance(user_config, dict) else None
         text = json.dumps(user_config, sort_keys=True, default=str)
         mark = hashlib.sha256(text.encode()).hexdigest()
-        await self._store.reload(self._model_id, read_revision(asked), mark)
+        revision = read_revision(asked, has_revisions=self._has_revisions)
+        await self._store.reload(self._model_id, revision, mark)
 
     async def say(
         self, wanted: Desired, phase: ReplicaPhase, served: Served | None, reason: str = ""

@@ -55,7 +55,9 @@ class ResidentShelf:
         weights = CatalogueWeights(
             entry, self._find_add_on, config.catalogue, config.engine, self._host
         )
-        reporter = Reporter(key, self._replica_id, self._store, config.reload)
+        reporter = Reporter(
+            key, self._replica_id, self._store, config.reload, has_revisions=entry.has_revisions
+        )
         resident = Resident(key, reporter, weights, config.reload)
         await resident.start()
         self._rounds[key] = asyncio.create_task(resident.run())

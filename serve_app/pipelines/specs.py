@@ -1,6 +1,8 @@
 """Small rules on a `GenerationSpec` that every painter keeps. No torch."""
 
 import math
+import re
+from collections.abc import Mapping
 
 from pydantic import JsonValue
 
@@ -16,10 +18,13 @@ __all__ = [
     "run_strength",
     "sample_specs",
     "sized",
+    "trigger_word",
     "window_starts",
+    "with_triggers",
 ]
 
-_FIRST_GRID_PX = 64  # so that first passes of different sizes have few different ones
+_FIRST_SPREAD = 0.25  # share by which a side of the first pass may differ for the sake of the shape
+_AREA_WEIGHT = 0.1  # a tenth more or fewer pixels are worth a hundredth of stretching
 
 
 def check_kind(spec: GenerationSpec, kinds: tuple[Kind, ...]) -> None:
@@ -47,6 +52,24 @@ def sized(spec: GenerationSpec, images: PreparedImages | None) -> GenerationSpec
     return spec.model_copy(update=size)
 
 
+def with_triggers(spec: GenerationSpec, triggers: Mapping[str, str]) -> GenerationSpec:
+    """Put the word of each named embedding at the end of the prompt where neither text has it.
+
+    triggers: the words, by the embedding's id.
+    """
+    prompt = spec.prompt
+    for name in spec.embeddings:
+        word = trigger_word(triggers[name])
+        if not word.search(prompt) and not word.search(spec.negative_prompt):
+            prompt = f"{prompt} {triggers[name]}".lstrip()
+    return spec.model_copy(update={"prompt": prompt})
+
+
+def trigger_word(trigger: str) -> re.Pattern[str]:
+    """Find the word of an embedding in a text, as a word of its own and in any case."""
+    return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
+
+
 def sample_specs(spec: GenerationSpec) -> list[GenerationSpec]:
     """Split a job into its samples; sample i has seed + i."""
     return [
@@ -63,22 +86,38 @@ def run_strength(spec: GenerationSpec) -> float:
     return min(1.0, max(spec.strength, one_step))
 
 
-def first_size(spec: GenerationSpec, native_px: int) -> tuple[int, int] | None:
+def first_size(
+    spec: GenerationSpec, native_px: int, multiple_px: int = 8
+) -> tuple[int, int] | None:
     """Height and width of the first pass of `highres_fix`, pixels.
 
     Past the size that they were trained at, models repeat objects. So the composition is painted
     with the asked shape and about the native number of pixels, then enlarged and painted over.
     None where there is nothing to do: not asked for, not larger, or a panorama, which is painted
     at the native size anyway.
+
+    multiple_px: of the sides. Among such sizes a true shape counts more than the number of pixels,
+    since what was stretched by the enlarging stays so.
     """
     if not spec.highres_fix or spec.panorama or spec.kind is not Kind.TEXT2IMG:
         return None
     scale = native_px / math.sqrt(spec.height * spec.width)
-    height, width = (
-        max(_FIRST_GRID_PX, round(side * scale / _FIRST_GRID_PX) * _FIRST_GRID_PX)
-        for side in (spec.height, spec.width)
-    )
-    return (height, width) if height * width < spec.height * spec.width else None
+
+    def cost(size: tuple[int, int]) -> float:
+        stretch = abs(math.log(size[1] * spec.height / (size[0] * spec.width)))
+        return stretch + _AREA_WEIGHT * abs(math.log(math.prod(size) / native_px**2))
+
+    heights = _multiples(spec.height * scale, multiple_px)
+    widths = _multiples(spec.width * scale, multiple_px)
+    size = min(((height, width) for height in heights for width in widths), key=cost)
+    return size if math.prod(size) < spec.height * spec.width else None
+
+
+def _multiples(length: float, multiple: int) -> range:
+    """List the multiples near a length; at least one."""
+    first = max(1, round(length * (1 - _FIRST_SPREAD) / multiple))
+    last = max(first, round(length * (1 + _FIRST_SPREAD) / multiple))
+    return range(first * multiple, (last + 1) * multiple, multiple)
 
 
 def window_starts(length: int, window: int, overlap: float) -> list[int]:
@@ -97,10 +136,10 @@ def ran_size(asked: GenerationSpec, spec: GenerationSpec) -> dict[str, JsonValue
     return {} if asked.fit is None else {"W": spec.width, "H": spec.height}
 
 
-def ran_effects(spec: GenerationSpec, native_px: int) -> dict[str, JsonValue]:
+def ran_effects(spec: GenerationSpec, native_px: int, multiple_px: int = 8) -> dict[str, JsonValue]:
     """Say how a highres fix began, and which effects had nothing to do."""
     ran: dict[str, JsonValue] = {}
-    first = first_size(spec, native_px)
+    first = first_size(spec, native_px, multiple_px)
     if first is not None:
         ran["first_pass"] = list(first)
     elif spec.highres_fix:

@@ -40,9 +40,11 @@ class Variant:
 class Variants:
     """Knows the LoRA files and what is active.
 
+    can_merge: whether token merging acts on the denoiser.
+
     Args:
         base: the loaded pipeline, whose modules are changed in place.
-        family: of the pipeline; only UNets can merge tokens.
+        family: of the pipeline.
         tomesd_ratio: share of the tokens that is merged.
         perturbation: of the denoiser's self-attention.
         ip_adapters: of the denoiser.
@@ -60,7 +62,9 @@ class Variants:
     ) -> None:
         self._base = base
         self._denoiser = getattr(base, family.denoiser)
-        self._can_merge = family.denoiser == "unet"
+        self.can_merge = (
+            family.denoiser == "unet" and tomesd_ratio > 0 and _sees_all(self._denoiser)
+        )
         self._ratio = tomesd_ratio
         self._perturbation = perturbation
         self._ip_adapters = ip_adapters
@@ -90,7 +94,7 @@ class Variants:
             loras=tuple(
                 (self._adapter(named.loras[name]), strengths[name]) for name in sorted(strengths)
             ),
-            merges_tokens=spec.tomesd and self._can_merge,
+            merges_tokens=spec.tomesd and self.can_merge,
             perturbs=spec.self_attention,
             ip_adapter=self._ip_adapters.get(named.ip_adapter),
         )
@@ -157,9 +161,18 @@ class Variants:
 
     def _merge(self, is_wanted: bool) -> None:
         """Patch or unpatch the UNet. Never at random: a neighbour would change the picture."""
-        if not self._can_merge:
+        if not self.can_merge:
             return
         if is_wanted:
             tomesd.apply_patch(self._denoiser, ratio=self._ratio, use_rand=False)
         else:
             tomesd.remove_patch(self._denoiser)
+
+
+def _sees_all(denoiser: torch.nn.Module) -> bool:
+    """Whether a UNet has attention at full resolution, the only one that tomesd merges tokens of.
+
+    XL has none. Source: tomesd 0.1, `max_downsample`.
+    """
+    ends = (denoiser.down_blocks[0], denoiser.up_blocks[-1])
+    return any(getattr(block, "attentions", None) for block in ends)

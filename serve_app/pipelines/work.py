@@ -64,20 +64,21 @@ class Sample:
 
     def __call__(self) -> Painting:
         """Run the stock pipeline; twice for the highres fix, the second time on the first's."""
-        self.checkpoint.embeddings.load(self.tokens)
-        small = first_size(self.spec, self.checkpoint.native_px)
+        checkpoint = self.checkpoint
+        checkpoint.embeddings.load(self.tokens)
+        small = first_size(self.spec, checkpoint.native_px, checkpoint.multiple_px)
         if small is None:
             strength = run_strength(self.spec)
             return self._run(_Pass(self.spec.kind, self.size, self.scheduler, strength))
         first = self._run(_Pass(Kind.TEXT2IMG, small, self.scheduler, 1.0, of=2))
         wanted = self.spec.model_copy(
-            update={"kind": Kind.IMG2IMG, "strength": self.checkpoint.config.highres_strength}
+            update={"kind": Kind.IMG2IMG, "strength": checkpoint.config.highres_strength}
         )
         return self._run(
             _Pass(
                 Kind.IMG2IMG,
                 self.size,
-                self.checkpoint.schedulers.make(self.spec),
+                checkpoint.schedulers.make(self.spec),
                 run_strength(wanted),
                 start=_enlarge(first.image, self.size),
                 number=1,

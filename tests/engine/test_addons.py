@@ -21,6 +21,7 @@ from serve_app.pipelines.addons import AddOns, FindAddOn
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
 from serve_app.pipelines.randomweights import random_vae
+from serve_app.pipelines.specs import with_triggers
 from serve_app.types import GenerationSpec, Kind, LoraUse, Pictures
 from tests.weight_files import write_lora
 
@@ -172,13 +173,37 @@ def test_embedding_without_its_trigger_goes_to_the_end(
 ) -> None:
     def apply(**changes: object) -> tuple[GenerationSpec, str]:
         spec = make_spec(embeddings=("style",), **changes)
-        added = painter._chosen(spec, painter._add_ons.of(spec))
+        named = painter._add_ons.of(spec)
+        added = painter._chosen(with_triggers(spec, named.triggers), named)
         return added.spec, added.tokens[0]
 
     spec, token = apply(prompt="a cat")
     assert spec.prompt == f"a cat {token}"
     spec, _ = apply(prompt="sks, tasks", negative_prompt="SKS")
     assert (spec.prompt, spec.negative_prompt) == (f"{token}, tasks", token)
+
+
+@pytest.mark.parametrize(
+    ("texts", "ran"),
+    [
+        ({"prompt": "a cat"}, {"prompt": "a cat sks"}),
+        ({"prompt": "a Sks cat"}, {}),
+        ({"prompt": "a cat", "negative_prompt": "sks"}, {}),
+    ],
+    ids=["put-at-the-end", "in-the-prompt", "in-the-negative"],
+)
+async def test_prompt_that_ran_has_the_word_of_the_embedding_and_not_its_token(
+    painter: WeavePainter,
+    make_spec: Callable[..., GenerationSpec],
+    texts: dict[str, str],
+    ran: dict[str, str],
+) -> None:
+    result = await painter.paint(1, make_spec(embeddings=("style",), **texts), None)
+    assert result.ran == ran
+    again = await painter.paint(
+        2, make_spec(embeddings=("style",), **texts | result.ran), None
+    )  # what ran, asked for, is the same picture
+    assert np.abs(pixels(result) - pixels(again)).max() == 0
 
 
 @pytest.mark.parametrize(

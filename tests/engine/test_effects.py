@@ -22,7 +22,7 @@ from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
-from serve_app.pipelines.specs import first_size, window_starts
+from serve_app.pipelines.specs import window_starts
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind, Pictures
 
@@ -207,23 +207,6 @@ def test_windows_cover_a_side(
     assert window_starts(length, window, overlap) == expected
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "expected"),
-    [
-        pytest.param(1024, 1024, (512, 512), id="square"),
-        pytest.param(512, 1024, (384, 704), id="wide"),
-        pytest.param(640, 512, (576, 448), id="little"),
-        pytest.param(512, 512, None, id="native"),
-        pytest.param(256, 512, None, id="small"),
-    ],
-)
-def test_first_pass_has_the_shape_asked_for(
-    make_spec: MakeSpec, height: int, width: int, expected: tuple[int, int] | None
-) -> None:
-    spec = make_spec(height=height, width=width, highres_fix=True)
-    assert first_size(spec, 512) == expected
-
-
 @pytest.mark.parametrize("name", ["attention", "inpaint"])
 def test_highres_fix_refines_what_was_painted_at_the_native_size(
     name: str, load: Callable[..., Checkpoint], make_spec: MakeSpec
@@ -240,6 +223,37 @@ def test_highres_fix_refines_what_was_painted_at_the_native_size(
     small = torch.nn.functional.interpolate(images[2][None], (128, 128), mode="bicubic")[0]
     distances = [float((image - small).abs().mean()) for image in (gentle[0], images[0])]
     assert distances[0] < distances[1]
+
+
+def test_first_pass_of_another_shape_is_what_the_stock_pipeline_paints(
+    folder: Callable[[str], Path], load: Callable[..., Checkpoint], make_spec: MakeSpec
+) -> None:
+    """Latents of 27 x 36 cells: three times halved and doubled, odd at each level."""
+    checkpoint = load("deep", 256)
+    spec = make_spec(height=384, width=512, steps=2, highres_fix=True)
+    checkpoint.config = CPU.model_copy(update={"highres_strength": 1e-6})
+    images, _ = weave(checkpoint, [spec])
+    checkpoint.config = CPU
+    small = stock(
+        diffusers.StableDiffusionPipeline, folder("deep"), spec, height=216, width=288
+    )  # fmt: skip
+    large = torch.nn.functional.interpolate(small[None], (384, 512), mode="bicubic", antialias=True)
+    refined = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(
+        folder("deep"), safety_checker=None
+    )
+    refined.scheduler = diffusers.DDIMScheduler.from_config(refined.scheduler.config)
+    refined.set_progress_bar_config(disable=True)
+    expected = refined(
+        prompt=spec.prompt,
+        image=large.clamp(0, 1),
+        strength=0.5 + 1e-6,  # one of the two steps
+        num_inference_steps=spec.steps,
+        guidance_scale=spec.guidance_scale,
+        generator=torch.Generator().manual_seed(spec.seed),
+        output_type="pt",
+    ).images[0]
+    assert images[0].shape == (3, 384, 512)
+    assert worst(images[0], expected) <= 2e-3
 
 
 async def test_highres_fix_tells_both_passes_and_its_progress_grows(

@@ -218,6 +218,28 @@ async def test_highres_fix_works_for_every_family(
     assert result.ran.get("first_pass") == [64, 64]
 
 
+CHANGES: dict[str, dict[str, object]] = {
+    "tomesd": {"tomesd": True},
+    "clip_skip": {"clip_skip": 2},
+    "negative_prompt": {"negative_prompt": "a blue circle on a green ground"},
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+async def test_what_changes_no_picture_is_said_to_have_not_run(
+    family_folder: Path, make_spec: Callable[..., GenerationSpec], field: str
+) -> None:
+    config = EngineConfig(device="cpu", measure_rows=False)
+    entry = ModelEntry(id="random", source=family_folder, kinds=tuple(Kind), native_size_px=64)
+    painter = WeavePainter(entry, config, load_checkpoint(entry, config))
+    base = make_spec(scheduler="EulerDiscreteScheduler", steps=8)
+    plain = await painter.paint(1, base, None)
+    changed = await painter.paint(2, base.model_copy(update=CHANGES[field]), None)
+    painter.close()
+    is_same = plain.pictures[0].data == changed.pictures[0].data
+    assert (field in changed.ran) is is_same
+
+
 def request_of(checkpoint: Checkpoint, spec: GenerationSpec, canvas: Canvas) -> Request:
     size = (spec.height, spec.width)
     body = Sample(

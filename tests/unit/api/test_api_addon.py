@@ -17,15 +17,34 @@ TEXT2IMG = "/api/v4/dreambooth"
         (
             "contrast-fix,yae-miko,contrast-fix",
             "0.2,-0.3",
-            [("contrast-fix", 0.2), ("yae-miko", -0.3), ("contrast-fix", 1.0)],
+            [("contrast-fix", 1.2), ("yae-miko", -0.3)],
         ),
     ],
-    ids=["default", "one", "pairs", "one-for-all", "gaps", "lists", "padded"],
+    ids=["default", "one", "pairs", "one-for-all", "gaps", "lists", "padded-and-added"],
 )
 async def test_loras_get_their_strengths_in_order(api, text_body, model, strength, expected):
     body = text_body | {"lora_model": model, "lora_strength": strength}
     spec = (await api.last_request(TEXT2IMG, body)).spec
     assert [(use.id, use.strength) for use in spec.loras] == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "strength", "shown"),
+    [
+        ("contrast-fix,yae-miko", "0.5", ("contrast-fix,yae-miko", "0.5,0.5")),
+        ("contrast-fix,yae-miko", "0.45", ("contrast-fix,yae-miko", "0.45,0.45")),
+        ("contrast-fix,yae-miko", None, ("contrast-fix,yae-miko", "1,1")),
+        ("contrast-fix,yae-miko", "-0.25,", ("contrast-fix,yae-miko", "-0.25,-0.25")),
+        ("yae-miko,contrast-fix,yae-miko", "0.1,2,0.2", ("yae-miko,contrast-fix", "0.3,2")),
+        (None, "0.5", (None, 1)),
+        (None, None, (None, 1)),
+    ],
+    ids=["one-for-all", "all-the-same", "none", "gap", "added", "no-lora", "nothing"],
+)
+async def test_meta_has_a_strength_for_each_lora_that_ran(api, text_body, model, strength, shown):
+    body = text_body | {"lora_model": model, "lora_strength": strength}
+    meta = (await api.reply(TEXT2IMG, body))["meta"]
+    assert (meta["lora"], meta["lora_strength"]) == shown
 
 
 async def test_vae_and_embeddings_reach_the_job(api, text_body):

@@ -31,9 +31,10 @@ def store():
 
 @pytest.fixture
 async def http(store):
-    hot = ModelEntry(id="hot", source="weights", kinds=tuple(Kind))
+    hot = ModelEntry(id="hot", source={"hub": "acme/hot"}, kinds=tuple(Kind))
+    local = ModelEntry(id="local", source="weights", kinds=tuple(Kind))
     reloads = Reloads(store, FakeGraph().reconcile, ReloadConfig(hold_s=0))
-    registry = Registry(Catalogue([hot]), store, has_pool=True)
+    registry = Registry(Catalogue([hot, local]), store, has_pool=True)
     admin = Admin(registry, reloads, SecretStr(KEY), RateLimiter(3))
     app = create_api(FakeService([hot]), HttpConfig(), JobsConfig(), admin)
     async with httpx2.AsyncClient(
@@ -51,8 +52,8 @@ async def test_entry_is_added_listed_and_removed(http, store):
     row = {"id": "tail", "type": "model", "added_at_run_time": True, "entry": ENTRY}
     assert added.json() == row
     listed = (await http.get("/admin/models")).json()["models"]
-    assert [item["id"] for item in listed] == ["hot", "tail"]
-    assert listed[1] == row
+    assert [item["id"] for item in listed] == ["hot", "local", "tail"]
+    assert listed[2] == row
     assert (await http.delete("/admin/models/tail")).status_code == 204
     assert await store.entries() == []
     assert (await http.delete("/admin/models/tail")).status_code == 404
@@ -177,6 +178,14 @@ async def test_revision_that_is_none_is_refused(http, store, revision):
     answer = await http.post("/admin/models/hot/reload", json={"revision": revision})
     assert answer.status_code == 400
     assert (await store.desired(["hot"]))["hot"].generation == 0
+
+
+async def test_revision_of_local_weights_is_refused(http, store):
+    answer = await http.post("/admin/models/local/reload", json={"revision": "v2"})
+    assert answer.status_code == 400
+    assert "not from a hub" in answer.json()["message"]
+    assert (await store.desired(["local"]))["local"].generation == 0
+    assert (await http.post("/admin/models/local/reload", json={})).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "call"), [("GET", "replicas"), ("POST", "reload")])

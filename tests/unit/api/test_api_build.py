@@ -61,16 +61,21 @@ async def test_absent_seed_is_drawn_anew(api, text_body):
     assert len(seeds) == 5
 
 
-@pytest.mark.parametrize("absent", [None, "", "null"])
+@pytest.mark.parametrize("absent", [None, "", "null", "None"])
 async def test_absent_values_mean_the_models_defaults(api, absent):
-    names = [
-        "negative_prompt", "width", "height", "samples", "steps", "num_inference_steps",
-        "safety_checker", "safety_checker_type", "guidance_scale", "strength", "scheduler",
-        "tomesd", "use_karras_sigmas", "algorithm_type", "vae", "lora_model", "lora_strength",
-        "embeddings_model", "multi_lingual", "panorama", "self_attention", "upscale",
-        "highres_fix", "clip_skip", "base64", "temp", "webhook", "track_id", "ip_adapter_id",
-        "ip_adapter_scale", "ip_adapter_image", "instant_response", "enhance_prompt", "seed",
+    flags = [
+        "safety_checker", "safety_checker_type", "tomesd", "use_karras_sigmas", "multi_lingual",
+        "panorama", "self_attention", "highres_fix", "base64", "temp", "instant_response",
+        "enhance_prompt",
     ]  # fmt: skip
+    names = [
+        "width", "height", "samples", "steps", "num_inference_steps", "guidance_scale", "strength",
+        "scheduler", "algorithm_type", "vae", "lora_model", "lora_strength", "embeddings_model",
+        "upscale", "clip_skip", "webhook", "ip_adapter_id", "ip_adapter_scale", "ip_adapter_image",
+        "enhance_style", "seed",
+    ]  # fmt: skip
+    if absent != "None":  # the word might be either, and in a text it is one
+        names += [*flags, "negative_prompt", "track_id"]
     required = {"model_id": "your_model_id", "prompt": "a"}
     request = await api.last_request(TEXT2IMG, required | dict.fromkeys(names, absent))
     spec = request.spec
@@ -79,6 +84,20 @@ async def test_absent_values_mean_the_models_defaults(api, absent):
     assert (spec.tomesd, spec.use_karras_sigmas, spec.clip_skip) == (True, True, 1)
     assert request.safety is SafetyAction.TEXT
     assert (request.output.base64, request.output.temp) == (False, False)
+    assert (spec.loras, spec.vae, spec.embeddings, spec.upscale) == ((), None, (), 1)
+    assert (spec.ip_adapter, request.webhook) == (None, None)
+
+
+async def test_word_none_is_a_word_in_a_text(api, text_body):
+    body = text_body | {"prompt": "None", "negative_prompt": "none", "track_id": "none"}
+    request = await api.last_request(TEXT2IMG, body)
+    assert (request.spec.prompt, request.spec.negative_prompt) == ("None", "none")
+    assert request.track_id == "none"
+
+
+async def test_word_none_of_a_needed_picture_is_a_missing_one(api, text_body):
+    reply = await api.reply(IMG2IMG, text_body | {"init_image": "None"})
+    assert reply["message"] == {"init_image": ["The init image field is required."]}
 
 
 @pytest.mark.parametrize(
@@ -132,6 +151,26 @@ async def test_img2img_keeps_its_picture_and_strength(api, text_body):
     assert request.init_image.url == "https://a.example/i.png"
     assert request.mask_image is None
     assert request.spec.strength == 0.4
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"num_inference_steps": 0, "strength": 0.9}, "num_inference_steps"),
+        ({"num_inference_steps": 1}, "num_inference_steps"),
+        ({"num_inference_steps": 20, "strength": 0.01}, "strength"),
+        ({"steps": 1, "strength": 0.9}, "strength"),
+        ({"strength": 0}, "strength"),
+    ],
+)
+async def test_schedule_without_a_step_names_the_field_that_asks_for_it(
+    api, text_body, fields, field
+):
+    body = text_body | {"init_image": "https://a.example/i.png"} | fields
+    message = (await api.reply(IMG2IMG, body))["message"]
+    assert list(message) == [field]
+    assert "not one would run" in message[field][0]
 
 
 async def test_inline_pictures_are_kept_and_not_repeated(api, inpaint_body, service):

@@ -103,6 +103,9 @@ def test_seed_is_reduced(value, expected):
         ("contrast-fix,yae-miko", ("contrast-fix", "yae-miko")),
         ("a, b ,,null", ("a", "b")),
         (["a", "b"], ("a", "b")),
+        ("a, None ,b", ("a", "b")),
+        ("none", ()),
+        (["a", None, "none"], ("a",)),
     ],
 )
 def test_names_are_split(value, expected):
@@ -111,7 +114,14 @@ def test_names_are_split(value, expected):
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("0.45, 0.55", (0.45, 0.55)), (1, (1.0,)), ("0.7", (0.7,)), ([0.1, "0.2"], (0.1, 0.2))],
+    [
+        ("0.45, 0.55", (0.45, 0.55)),
+        (1, (1.0,)),
+        ("0.7", (0.7,)),
+        ([0.1, "0.2"], (0.1, 0.2)),
+        ("None", ()),
+        ([0.1, None], (0.1,)),
+    ],
 )
 def test_strengths_are_split(value, expected):
     assert coerce.to_floats(value) == expected
@@ -119,7 +129,7 @@ def test_strengths_are_split(value, expected):
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("no", 1), ("yes", 2), ("2", 2), (3, 3), (1, 1), (False, 1), (True, 2)],
+    [("no", 1), ("None", 1), ("yes", 2), ("2", 2), (3, 3), (1, 1), (False, 1), (True, 2)],
 )
 def test_upscale_is_a_factor(value, expected):
     assert coerce.to_upscale(value) == expected
@@ -166,8 +176,33 @@ def test_track_id_that_no_reply_can_hold_is_refused(value):
         coerce.to_json(value)
 
 
-def test_image_in_a_list_of_one_is_taken():
-    assert coerce.to_image(["https://a.example/x.png"]) == "https://a.example/x.png"
+@pytest.mark.parametrize("others", [[], [None], ["", "None"]])
+def test_image_in_a_list_of_one_is_taken(others):
+    assert coerce.to_image(["https://a.example/x.png", *others]) == "https://a.example/x.png"
+
+
+@pytest.mark.parametrize("value", ["none", "None", " NONE "])
+def test_word_none_is_absent_where_a_field_names_something(value):
+    assert coerce.optional(coerce.to_id)(value) is None
+
+
+@pytest.mark.parametrize("value", ["none-xl", "nonesuch", 0, "0"])
+def test_optional_reader_reads_all_else(value):
+    assert coerce.optional(coerce.to_id)(value) == str(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(7, "7"), (7.0, "7"), ("7", "7"), (1e15, "1" + "0" * 15), (1.5, "1.5")]
+)
+def test_id_of_a_number_is_its_text(value, expected):
+    assert coerce.to_id(value) == coerce.to_request_id(value) == expected
+
+
+@pytest.mark.parametrize("value", [True, [1], {"a": 1}])
+@pytest.mark.parametrize("read", [coerce.to_id, coerce.to_request_id])
+def test_id_of_something_else_is_refused(read, value):
+    with pytest.raises(PydanticCustomError, match="must be a"):
+        read(value)
 
 
 @pytest.mark.parametrize("value", [["a", "b"], [1], 5, {}])

@@ -97,7 +97,8 @@ class Bodies:
 
     TEXTS = (
         "", "null", "NaN", "1e999", "yes", "no", "\0", "\ud800", "../../etc/passwd", "-1", "2",
-        "a, b", "0.45,0.55", "contrast-fix", "kl-f8", "anime", "dpmsolver+++", "https://a.b/c?d",
+        "a, b", "0.45,0.55", "contrast-fix", "kl-f8", "anime",
+        "<lora:yae-miko:0.5> a", "<lora:\0:1:2>", "a AND [b|c] (d:1.2)", "dpmsolver+++", "https://a.b/c?d",
         "http://[", *SCHEDULERS[:3],
     )  # fmt: skip
     NUMBERS = (0, 1, 2, 4, 8, 64, 256, 512, 1023, 0.7, 7.5, -1, 1e300, math.nan, math.inf)

@@ -123,7 +123,10 @@ async def test_declared_200_mb_are_refused_before_a_byte_is_read(api):
         ("prompt", 5, "The prompt must be a string."),
         ("prompt", "x" * 10_001, "The prompt may not be greater than 10000 characters."),
         ("init_image", {"a": 1}, "The init image must be a URL, a base64 string or a data URI."),
-        ("mask_image", ["a", "b"], "The mask image must be one picture."),
+        ("mask_image", ["a", "b"], "The mask image must be one picture, and 2 were sent."),
+        ("vae", "x" * 513, "The vae may not be greater than 512 characters."),
+        ("vae", True, "The vae must be a string."),
+        ("vae", int("9" * 600), "The vae may not be greater than 512 characters."),
         (
             "webhook",
             "file:///etc/passwd",

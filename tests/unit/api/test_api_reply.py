@@ -64,6 +64,61 @@ async def test_meta_shows_what_ran(api, text_body):
 
 
 @pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"samples": 3, "seed": 2**32 + 5}, {"n_samples": 3, "seed": 5}),
+        ({"width": "643", "height": 2000}, {"W": 640, "H": 1024}),
+        ({"width": 3000, "height": 256, "panorama": "yes"}, {"W": 2048, "H": 256}),
+        ({"steps": 80, "guidance_scale": "5"}, {"steps": 50, "guidance_scale": 5.0}),
+        ({"steps": 0}, {"steps": 1}),
+        ({"clip_skip": "2", "clipskip": 3}, {"clip_skip": 2}),
+        ({"panorama": True, "self_attention": "no"}, {"panorama": "yes", "self_attention": "no"}),
+        ({"self_attention": 1, "highres_fix": "yes"}, {"self_attention": "yes", "panorama": "no"}),
+        ({"highres_fix": "yes"}, {"highres_fix": "yes"}),
+        ({"upscale": "yes"}, {"upscale": "2", "W": 512, "H": 512}),
+        ({"upscale": "None"}, {"upscale": "no"}),
+        ({"upscale": 3}, {"upscale": "3"}),
+        ({"tomesd": "no"}, {"tomesd": "no"}),
+        ({"vae": "kl-f8", "embeddings_model": "badhands"}, {"vae": "kl-f8"}),
+        ({"embeddings_model": "badhands,None"}, {"embeddings": "badhands"}),
+        ({"safety_checker": "no"}, {"safetychecker": "no", "safety_checker": "no"}),
+        ({"safety_checker_type": "BLUR"}, {"safety_checker_type": "blur"}),
+        ({"temp": "yes", "base64": True}, {"temp": "yes", "base64": "yes"}),
+        ({"enhance_prompt": "no"}, {"enhance_prompt": "no"}),
+        ({"webhook": "https://a.example/h", "track_id": 7}, {"track_id": 7}),
+        ({"strength": 0.35}, {"strength": 0.35}),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else None,
+)
+async def test_meta_shows_each_value_as_it_is_painted_with(api, text_body, fields, shown):
+    path = f"{TEXT2IMG}/img2img" if "strength" in fields else TEXT2IMG
+    body = text_body | {"init_image": "https://a.example/i.png"} | fields
+    meta = (await api.reply(path, body))["meta"]
+    assert {name: meta[name] for name in shown} == shown
+
+
+@pytest.mark.parametrize(
+    "ran",
+    [
+        {"prompt": "a cat sks"},
+        {"tomesd": "no"},
+        {"clip_skip": 1},
+        {"negative_prompt": ""},
+        {"highres_fix": "no"},
+        {"panorama": "no"},
+    ],
+    ids=lambda ran: next(iter(ran)),
+)
+async def test_meta_shows_what_the_painter_says_of_each_key(api, text_body, ran):
+    api.service.outcome = JobResult(keys=(), nsfw=(False,), generation_time_s=1.0, ran=ran)
+    asked = {"negative_prompt": "dogs", "clip_skip": 2, "highres_fix": "yes", "panorama": "yes"}
+    meta = (await api.reply(TEXT2IMG, text_body | asked))["meta"]
+    plain = {"prompt": "a cat", "tomesd": "yes", "highres_fix": "yes", "panorama": "yes"}
+    expected = plain | asked | ran
+    assert {name: meta[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
     ("path", "keys"),
     [
         (
@@ -93,8 +148,19 @@ async def test_processing_tells_where_and_when_to_look(api, text_body):
     assert reply["status"] == "processing"
     assert reply["fetch_result"] == f"http://testserver/api/v3/dreambooth/fetch/{reply['id']}"
     assert (reply["output"], reply["future_links"]) == ([], [LINK])
-    assert reply["eta"] == 13
+    assert reply["eta"] == 5
     assert isinstance(reply["eta"], int)
+
+
+@pytest.mark.parametrize(("max_eta_s", "progress", "eta"), [(60, 0, 13), (3, 0, 3), (60, 0.99, 1)])
+async def test_eta_is_the_estimate_within_bounds(make_api, text_body, max_eta_s, progress, eta):
+    api = make_api(http=HttpConfig(max_eta_s=max_eta_s))
+    first = await processing(api, text_body)
+    assert first["eta"] == min(13, max_eta_s)
+    api.service._update(first["id"], progress=progress)
+    fetched = await api.reply(FETCH, {"request_id": first["id"]})
+    assert fetched["eta"] == eta
+    assert isinstance(fetched["eta"], int)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +178,7 @@ async def test_fetch_result_leads_to_the_running_job(api, text_body, path, fetch
     assert_holds(await api.reply(reply["fetch_result"], {"key": ""}), load_golden("fetch_running"))
 
 
-@pytest.mark.parametrize("as_type", [int, str])
+@pytest.mark.parametrize("as_type", [int, str, float, lambda number: f"{number}.0"])
 async def test_fetch_by_request_id_gives_the_result(api, text_body, as_type):
     first = await processing(api, text_body)
     api.service.outcome = JobResult(keys=(), nsfw=(False,), generation_time_s=1.0)
@@ -198,12 +264,16 @@ async def test_failed_picture_has_a_real_code_on_v6(api, inpaint_body):
 
 
 @pytest.mark.parametrize(
-    "request_id", [1, "1", "abc", "1.5", "-1", "9" * 30, "²", "../1", True, [1]]
-)
+    "request_id",
+    [1, "1", "abc", "1.5", 1.5, "-1", "9" * 30, "9" * 600, int("9" * 600), "x" * 5000, "²", "../1",
+     True, [1]],
+)  # fmt: skip
 async def test_fetch_of_an_unknown_id_says_so(api, request_id, load_golden):
     reply = await api.reply(FETCH, {"key": "", "request_id": request_id})
     if isinstance(request_id, bool | list):
-        assert list(reply["message"]) == ["request_id"]
+        assert reply["message"] == {
+            "request_id": ["The request id must be an integer or a string."]
+        }
     else:
         assert_holds(reply, load_golden("fetch_unknown"))
 

@@ -27,7 +27,8 @@ async def test_words_of_the_style_come_before_the_models_own(api, text_body):
 
 async def test_style_without_enhancement_has_nothing_to_act_on(api, text_body):
     body = text_body | {"enhance_prompt": "no", "enhance_style": "anime"}
-    assert (await api.last_request(TEXT2IMG, body)).spec.prompt == "a cat"
+    meta = (await api.reply(TEXT2IMG, body))["meta"]
+    assert (meta["prompt"], meta["enhance_style"]) == ("a cat", None)
 
 
 @pytest.mark.parametrize(

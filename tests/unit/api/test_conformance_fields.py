@@ -170,7 +170,7 @@ DEFAULTS = {
     "algorithm_type": lambda job: job.spec.algorithm_type is None,
     "vae": lambda job: job.spec.vae is None,
     "lora_model": lambda job: job.spec.loras == (),
-    "lora_strength": lambda job: job.echo["lora_strength"] == 1,
+    "lora_strength": lambda job: job.spec.loras == (),
     "embeddings_model": lambda job: job.spec.embeddings == (),
     "panorama": lambda job: not job.spec.panorama,
     "self_attention": lambda job: not job.spec.self_attention,

@@ -90,16 +90,22 @@ def test_verify_of_an_unknown_id_fails(run):
     assert run("verify", "nope").exit_code == 1
 
 
-def test_reload_is_wanted_and_told(run):
-    assert "generation 1 is wanted" in run("reload", "hot", "--revision", "v2").output
-    assert "generation 2 is wanted" in run("reload", "hot").output
-    told = run("status", "hot")
+def test_reload_is_wanted_and_told(run, tmp_path):
+    hub = "id: far\nsource: {hub: acme/far}\nkinds: [text2img]\n"
+    (tmp_path / "models" / "far.yaml").write_text(hub)
+    assert "generation 1 is wanted" in run("reload", "far", "--revision", "v2").output
+    assert "generation 2 is wanted" in run("reload", "far").output
+    told = run("status", "far")
     assert (told.exit_code, "revision v2 is wanted" in told.output) == (0, True)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["nope"], "no model has this id"), (["hot", "--revision", "../x"], "branch")],
+    [
+        (["nope"], "no model has this id"),
+        (["hot", "--revision", "../x"], "branch"),
+        (["hot", "--revision", "v2"], "not from a hub"),
+    ],
 )
 def test_reload_of_what_does_not_exist_is_refused(run, arguments, message):
     refused = run("reload", *arguments)

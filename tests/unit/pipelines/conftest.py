@@ -25,9 +25,10 @@ def store():
 async def make(files, store):
     made = []
 
-    async def make(replica="a", source=files, **settings):
+    async def make(replica="a", source=files, has_revisions=True, **settings):
         config = ReloadConfig(poll_s=0.05, report_s=0.05, **settings)
-        resident = Resident(MODEL, Reporter(MODEL, replica, store, config), source, config)
+        reporter = Reporter(MODEL, replica, store, config, has_revisions=has_revisions)
+        resident = Resident(MODEL, reporter, source, config)
         made.append(resident)
         await resident.start()
         return resident

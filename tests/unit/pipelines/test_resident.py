@@ -281,6 +281,18 @@ async def test_deploy_with_a_bad_revision_is_refused_and_seen(make, store, user_
     assert resident.state().reload_failures == 1
 
 
+async def test_deploy_with_a_revision_of_local_weights_is_refused_and_seen(make, store, files):
+    resident = await make(has_revisions=False)
+    files.files["r2"] = "second"
+    resident.follow({"revision": "r2"})
+    await resident.reconcile()
+    assert await colour(resident) == (await colour_of("first"), 0)
+    assert "not from a hub" in (await report_of(store)).reason
+    resident.follow({"note": "the files have changed"})
+    await resident.reconcile()
+    assert (await colour(resident))[1] == 1
+
+
 @pytest.mark.parametrize("user_config", [[1, 2], "now", 7, {"a": {"b": None}}], ids=str)
 async def test_deploy_may_say_anything(make, store, user_config):
     resident = await make()
