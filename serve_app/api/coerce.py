@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue
 from pydantic_core import PydanticCustomError
 
+from serve_app.images.inline import Inline, Value
+
 __all__ = [
     "clean",
     "is_absent",
@@ -34,6 +36,7 @@ _MAX_TEXT = 10_000  # characters of a prompt
 _MAX_ID = 512  # characters of an id or a comma list of them
 _MAX_URL = 2048
 _MAX_TRACK_ID = 4096  # characters as JSON; webhook bodies stay small
+_TOO_LONG_TRACK_ID = f"may not be greater than {_MAX_TRACK_ID} characters"
 _MAX_INT = 2**63
 _NUMBER = re.compile(r"[+-]?(?:\d{1,400}(?:\.\d{0,400})?|\.\d{1,400})(?:e[+-]?\d{1,4})?", re.ASCII)
 _NON_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)")
@@ -48,7 +51,7 @@ def problem(sentence_end: str) -> PydanticCustomError:
     return PydanticCustomError("value", "{text}", {"text": sentence_end})
 
 
-def is_absent(value: JsonValue) -> bool:
+def is_absent(value: Value) -> bool:
     """Tell whether a value means "not given": null, empty text or list, the word null."""
     if isinstance(value, str):
         return len(value) < 16 and value.strip().lower() in ("", "null")
@@ -62,11 +65,11 @@ def clean(text: str) -> str:
     return text.replace("\0", "").strip()
 
 
-def to_text(value: JsonValue) -> str:
+def to_text(value: Value) -> str:
     """Read a prompt."""
-    if not isinstance(value, str):
+    if not isinstance(value, str | Inline):
         raise problem("must be a string")
-    if len(value) > _MAX_TEXT:
+    if isinstance(value, Inline) or len(value) > _MAX_TEXT:
         raise problem(f"may not be greater than {_MAX_TEXT} characters")
     return clean(value)
 
@@ -150,12 +153,14 @@ def to_upscale(value: JsonValue) -> int:
     raise problem("must be one of no, yes, 1, 2, 3")
 
 
-def to_image(value: JsonValue) -> str:
+def to_image(value: Value) -> str | Inline:
     """Read a URL or inline data; V7 clients send a list of one."""
     if isinstance(value, list):
         if len(value) != 1:
             raise problem("must be one picture")
         value = value[0]
+    if isinstance(value, Inline):
+        return value
     if not isinstance(value, str):
         raise problem("must be a URL, a base64 string or a data URI")
     return clean(value)
@@ -178,15 +183,17 @@ def to_url(value: JsonValue) -> str:
     return text
 
 
-def to_json(value: JsonValue) -> JsonValue:
+def to_json(value: Value) -> JsonValue:
     """Read a track_id: anything small, given back as it was sent."""
-    value = _clean_json(value)
-    if len(json.dumps(value)) > _MAX_TRACK_ID:
-        raise problem(f"may not be greater than {_MAX_TRACK_ID} characters")
-    return value
+    cleaned = _clean_json(value)
+    if len(json.dumps(cleaned)) > _MAX_TRACK_ID:
+        raise problem(_TOO_LONG_TRACK_ID)
+    return cleaned
 
 
-def _clean_json(value: JsonValue) -> JsonValue:
+def _clean_json(value: Value) -> JsonValue:
+    if isinstance(value, Inline):
+        raise problem(_TOO_LONG_TRACK_ID)
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):
