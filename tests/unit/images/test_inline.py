@@ -6,7 +6,7 @@ from unittest import mock
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from serve_app import errors
@@ -58,7 +58,10 @@ def wrapped(text):
 def test_base64_means_the_same_however_it_is_written(data, writing, style, head, for_urls, window):
     kind, write = writing
     encode = base64.urlsafe_b64encode if for_urls else base64.b64encode
-    text = head + style(encode(data).decode())
+    data = b"\x89PNG" + data
+    text = encode(data).decode()
+    assume(not text.endswith("+"))  # in a form a blank at the end, which is none of the text
+    text = head + style(text)
     with mock.patch.multiple(inline, _WINDOW=window, _MAX_HEAD=32):
         assert read("init_image", picture(write(text), kind), LIMIT) == data
 
