@@ -157,7 +157,9 @@ def _base64(pieces: Iterator[bytes]) -> Iterator[bytes]:
         text = piece.translate(_URL_ALPHABET, _DROPPED)
         kept = text.rstrip(b" ") if is_begun else text.strip(b" ")
         if kept:
-            yield b"+" * blanks + kept.replace(b" ", b"+")
+            for at in range(0, blanks, _WINDOW):
+                yield b"+" * min(_WINDOW, blanks - at)
+            yield kept.replace(b" ", b"+")
             blanks, is_begun = 0, True
         if is_begun:  # at the very end they are dropped
             blanks += len(text) - len(text.rstrip(b" "))
