@@ -140,5 +140,7 @@ class _Body:
                 message = await self._receive()
         except TimeoutError:
             raise errors.BodyTooSlow(self._http.body_timeout_s) from None
+        except Exception:  # Ray's, when the client left while Serve's proxy waited for more
+            message = {"type": "http.disconnect"}
         self.has_ended = not message.get("more_body", False)
         return message

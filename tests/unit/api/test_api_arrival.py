@@ -37,6 +37,8 @@ class Wire:
         piece = self._pieces.pop(0)
         if piece is None:
             return {"type": "http.disconnect"}
+        if isinstance(piece, Exception):
+            raise piece
         if isinstance(piece, asyncio.Event):
             await piece.wait()
             piece = b""
@@ -166,9 +168,10 @@ async def test_bodies_that_have_not_arrived_are_limited_together(make_app):
 
 
 @pytest.mark.parametrize("path", [TEXT2IMG, NOWHERE, "/api/v3/base64_crop"])
-async def test_client_that_leaves_while_it_sends_is_no_error(make_app, path):
+@pytest.mark.parametrize("end", [None, RuntimeError("as Ray says it")], ids=["asgi", "ray"])
+async def test_client_that_leaves_while_it_sends_is_no_error(make_app, path, end):
     with capture_logs() as lines:
-        await Wire([b"{", None], CHUNKED, path).call(make_app())
+        await Wire([b"{", end], CHUNKED, path).call(make_app())
     assert {line["log_level"] for line in lines} == {"info"}
 
 
