@@ -6,6 +6,8 @@
     +-- InvalidFields          400  several fields have bad values
     +-- InvalidJson            400  the body is no JSON object
     +-- BodyTooLarge           413
+    +-- BodyTooSlow            408
+    +-- HeadersTooLarge        431
     +-- InvalidKey             401
     +-- ModelNotFound          404
     +-- JobNotFound            404
@@ -37,9 +39,11 @@ from serve_app.types import JobFailure
 
 __all__ = [
     "BodyTooLarge",
+    "BodyTooSlow",
     "Cancelled",
     "DreamserveError",
     "GenerationFailed",
+    "HeadersTooLarge",
     "InvalidFields",
     "InvalidImage",
     "InvalidJson",
@@ -147,11 +151,27 @@ class InvalidJson(DreamserveError):
 
 
 class BodyTooLarge(DreamserveError):
-    """The body is over `http.max_body_bytes`: `BodyTooLarge(limit_bytes)`."""
+    """The body, or what it holds besides pictures, is over a limit: `BodyTooLarge(limit_bytes)`."""
 
     status = 413
     code = "body_too_large"
     message = "The request body is too large."
+
+
+class BodyTooSlow(DreamserveError):
+    """The body had not arrived after `http.body_timeout_s`: `BodyTooSlow(timeout_s)`."""
+
+    status = 408
+    code = "body_too_slow"
+    message = "The request body did not arrive in time."
+
+
+class HeadersTooLarge(DreamserveError):
+    """The headers are over `http.max_header_bytes`: `HeadersTooLarge(limit_bytes)`."""
+
+    status = 431
+    code = "headers_too_large"
+    message = "The request headers are too large."
 
 
 class InvalidKey(DreamserveError):

@@ -10,6 +10,7 @@ from serve_app import errors
 from serve_app.api.protocol import Load, Readiness, StoredFile
 from serve_app.config import AppConfig
 from serve_app.config.http import AuthMode
+from serve_app.images.source import InputPicture
 from serve_app.intake import Intake
 from serve_app.jobs.driver import Driver
 from serve_app.jobs.graph import Graph
@@ -80,13 +81,13 @@ class GenerationService:
         """The served models, looked at anew if one of these ids is not among them."""
         return await self._view.knowing(*ids)
 
-    async def keep_input(self, field: str, text: str) -> ImageSource:
+    async def keep_input(self, field: str, picture: InputPicture) -> ImageSource:
         """Keep an input picture for every run of the job: a URL as it is, inline data as a file.
 
         Raises:
             errors.InvalidImage: neither a URL nor base64, or too large.
         """
-        return await self._intake.keep(field, text)
+        return await self._intake.keep(field, picture)
 
     async def check_room(self) -> None:
         """Refuse a call of which nothing is known yet, while no job is accepted.
@@ -170,7 +171,9 @@ class GenerationService:
             if key is not None:
                 await self._files.delete(key)
 
-    async def publish(self, field: str, text: str, key_id: str, *, crop: bool = False) -> str:
+    async def publish(
+        self, field: str, picture: InputPicture, key_id: str, *, crop: bool = False
+    ) -> str:
         """Put an inline picture under a link that ends like those of `temp`; returns its key.
 
         Raises:
@@ -178,9 +181,9 @@ class GenerationService:
             errors.RateLimited: this key sends too much.
         """
         await self._reception.count(key_id)
-        return await self._intake.publish(field, text, crop=crop)
+        return await self._intake.publish(field, picture, crop=crop)
 
-    async def is_nsfw(self, field: str, text: str, key_id: str) -> bool:
+    async def is_nsfw(self, field: str, picture: InputPicture, key_id: str) -> bool:
         """Have the safety checker look at a picture of a client.
 
         Raises:
@@ -189,7 +192,7 @@ class GenerationService:
             errors.SafetyCheckFailed: the check could not be made.
         """
         await self._reception.count(key_id)
-        return await self._graph.check(await self.keep_input(field, text))
+        return await self._graph.check(await self.keep_input(field, picture))
 
     async def reload(self, model_id: str, key_id: str) -> ReloadState:
         """Have every replica of a model take up its weights anew; wait for a while.

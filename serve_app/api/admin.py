@@ -66,7 +66,7 @@ def router(admin: Admin, http: HttpConfig) -> APIRouter:
     @routes.post("", summary="Add an entry, or replace the run-time entry of the same id")
     async def add(request: Request) -> Response:
         await admin.check(request)
-        entry = _read(await body.read(request, http.max_json_depth))
+        entry = _read(await body.read(request, http))
         await admin.registry.add(entry)
         return _json(_row(entry, True), 201)
 
@@ -85,7 +85,7 @@ def router(admin: Admin, http: HttpConfig) -> APIRouter:
     @routes.post("/{model_id}/reload", summary="Take up the weights of a model anew")
     async def reload(request: Request, model_id: str) -> Response:
         await admin.check(request)
-        fields = await body.read(request, http.max_json_depth)
+        fields = await body.read(request, http)
         entry = await admin.registry.find_model(model_id)
         revision = read_revision(fields.get("revision"), has_revisions=entry.has_revisions)
         return _json(_state(await admin.reloads.reload(model_id, revision)))

@@ -1,75 +1,148 @@
 """Bytes of a request to its fields: JSON or form, both as an untyped mapping. Judges no field.
 
+The pictures of a body stay where they are until somebody asks for them (`images.inline`). What is
+left is small, and is read beside the event loop unless it is tiny.
+
 The standard parser, not orjson: it keeps a 30-digit seed exact and hands NaN on, so that the field
-which holds it can be named. Its two weak spots are closed here: nesting and lone surrogates (the
-latter in `coerce`, where text is read).
+which holds it can be named. Its weak spots are closed here: nesting, long numbers, many values;
+lone surrogates in `coerce`, where text is read.
 """
 
+import asyncio
+import codecs
+import hashlib
 import json
-from collections.abc import Mapping
-from urllib.parse import parse_qsl
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import JsonValue
 from starlette.requests import Request
 
 from serve_app import errors
+from serve_app.api import form
+from serve_app.api.lift import lift
+from serve_app.config import HttpConfig
+from serve_app.images.inline import Inline, Value
 
-__all__ = ["Fields", "parse", "read"]
+__all__ = ["Fields", "digested", "parse", "read"]
 
-Fields = Mapping[str, JsonValue]
+Fields = Mapping[str, Value]
 
 _FORM = "application/x-www-form-urlencoded"
-_MAX_FORM_FIELDS = 200
-_MAX_PARTS = 100_000  # commas and brackets; bounds the objects that a body can make
+_MULTIPART = "multipart/form-data"
+_TINY_BYTES = 16 * 1024  # a few milliseconds, whatever they hold
+_MAX_PARTS = 30_000  # commas and brackets, those of texts too; bounds what the parser makes
+_MAX_VALUES = 5_000  # in lists and objects of all levels; a `track_id` has room for 2,000
+_MAX_DIGITS = 1_000  # of a whole number; reading it takes time with their square
+# Two, so that a hostile body does not keep all others waiting; threads of asyncio have other work.
+_PARSERS = ThreadPoolExecutor(2, thread_name_prefix="body")
 
 
-async def read(request: Request, max_depth: int) -> Fields:
+async def read(request: Request, http: HttpConfig) -> Fields:
     """Read the fields of a request; no body means no fields.
 
     Raises:
-        errors.BodyTooLarge: by the body limit of `middleware`, while it is read.
+        errors.BodyTooLarge: by the limits of `http`, while it is read.
         errors.InvalidJson: neither a JSON object nor a form.
     """
     content_type = request.headers.get("content-type", "")
-    is_form = content_type.split(";")[0].strip().lower() == _FORM
-    return parse(await request.body(), max_depth, is_form=is_form)
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > http.max_form_bytes and _kind(content_type, data) == _FORM:
+            raise errors.BodyTooLarge(http.max_form_bytes)
+    if len(data) <= _TINY_BYTES:
+        return parse(data, content_type, http)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_PARSERS, parse, data, content_type, http)
 
 
-def parse(data: bytes, max_depth: int, *, is_form: bool = False) -> Fields:
+def parse(data: bytearray, content_type: str, http: HttpConfig) -> Fields:
     """Parse a body. A "form" that begins with a brace is JSON, as `curl -d` sends it.
 
+    The pictures among the fields are views of `data`.
+
     Raises:
-        errors.InvalidJson: no object, nested deeper than `max_depth`, or not UTF-8.
+        errors.BodyTooLarge: too much besides pictures.
+        errors.InvalidJson: no object, too many or too deep values, or not UTF-8.
     """
     try:
-        text = data.decode("utf-8-sig").strip()
-        if not text:
-            return {}
-        if is_form and not text.startswith("{"):
-            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_FORM_FIELDS)
-            return dict(pairs)
-        if text.count(",") + text.count("[") + text.count("{") > _MAX_PARTS:
-            raise errors.InvalidJson("too many values")
-        fields = json.loads(text)
+        kind = _kind(content_type, data)
+        if kind == _FORM:
+            return form.urlencoded(data, http)
+        if kind == _MULTIPART:
+            return form.multipart(data, content_type, http)
+        return _object(data, http)
     except (ValueError, RecursionError) as exc:  # bad UTF-8, JSON, form; over-long numbers
         raise errors.InvalidJson(type(exc).__name__) from exc
+
+
+def digested(fields: Fields) -> dict[str, JsonValue]:
+    """Copy the fields with a digest in place of each picture that lies in the body. Blocks."""
+    return {name: _digested(value) for name, value in fields.items()}
+
+
+def _kind(content_type: str, data: bytearray) -> str:
+    """Tell the media type that the body is read as; what is no form is taken for JSON."""
+    kind = content_type.partition(";")[0].strip().lower()
+    begin = bytes(data[:64]).removeprefix(codecs.BOM_UTF8).lstrip()
+    return "" if kind == _FORM and begin.startswith(b"{") else kind
+
+
+def _object(data: bytearray, http: HttpConfig) -> Fields:
+    left, lifted = lift(data, http.max_fields_bytes)
+    text = left.decode("utf-8-sig").strip()
+    if not text:
+        return {}
+    if text.count(",") + text.count("[") + text.count("{") > _MAX_PARTS:
+        raise errors.InvalidJson("too many values")
+    # Not strict, for shells that put base64 with its line breaks into a string.
+    fields = json.loads(text, parse_int=_to_int, strict=False)
     if not isinstance(fields, dict):
         raise errors.InvalidJson("no object")
-    if _is_deeper(fields, max_depth):
-        raise errors.InvalidJson("nested too deep")
-    return fields
+    _check(fields, http.max_json_depth)
+    if not lifted:
+        return fields
+    return {name: _put_back(value, lifted) for name, value in fields.items()}
 
 
-def _is_deeper(value: JsonValue, max_depth: int) -> bool:
-    level = [value]
+def _to_int(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise errors.InvalidJson("a number that is too long")
+    return int(digits)
+
+
+def _check(fields: JsonValue, max_depth: int) -> None:
+    """Refuse too many levels, or too many values in them all."""
+    level, num_values = [fields], 0
     for _ in range(max_depth + 1):
         level = [child for node in level for child in _children(node)]
+        num_values += len(level)
         if not level:
-            return False
-    return True
+            return
+        if num_values > _MAX_VALUES:
+            raise errors.InvalidJson("too many values")
+    raise errors.InvalidJson("nested too deep")
 
 
-def _children(node: JsonValue) -> list[JsonValue]:
+def _children(node: JsonValue) -> Iterable[JsonValue]:
     if isinstance(node, dict):
-        return list(node.values())
-    return node if isinstance(node, list) else []
+        return node.values()
+    return node if isinstance(node, list) else ()
+
+
+def _put_back(value: JsonValue, lifted: Mapping[str, Inline]) -> Value:
+    """Copy a value with the pictures in place of their names; its depth has been checked."""
+    if isinstance(value, dict):
+        return {name: _put_back(item, lifted) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_put_back(item, lifted) for item in value]
+    return lifted.get(value, value) if isinstance(value, str) else value
+
+
+def _digested(value: Value) -> JsonValue:
+    if isinstance(value, dict):
+        return {name: _digested(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_digested(item) for item in value]
+    return hashlib.sha256(value.view).hexdigest() if isinstance(value, Inline) else value

@@ -8,15 +8,15 @@ from pydantic import JsonValue
 from serve_app import errors
 from serve_app.api import addon, enhance, size, steps, style, syntax, unserved
 from serve_app.api.call import Call
+from serve_app.api.link import shown
 from serve_app.api.protocol import Service
 from serve_app.api.schemas import GenerationBody, field_message
 from serve_app.config import HttpConfig
+from serve_app.images.source import InputPicture
 from serve_app.models import ModelEntry
 from serve_app.types import Api, GenerationSpec, JobRequest, Kind
 
 __all__ = ["build"]
-
-_MAX_ECHO = 2048  # characters; a longer picture field is inline data, which no reply repeats
 
 
 async def build(
@@ -47,7 +47,7 @@ async def build(
         raise errors.InvalidFields(problems)
     spec = _spec(body, said, kind, entry, http)
     pictures = _pictures(body, kind) | {"ip_adapter_image": body.ip_adapter_image}
-    given = {field: text for field, text in pictures.items() if text}
+    given = {field: picture for field, picture in pictures.items() if picture}
     kept = await asyncio.gather(*(service.keep_input(*item) for item in given.items()))
     sources = dict(zip(given, kept, strict=True))
     return JobRequest(
@@ -67,7 +67,7 @@ async def build(
     )
 
 
-def _pictures(body: GenerationBody, kind: Kind) -> dict[str, str | None]:
+def _pictures(body: GenerationBody, kind: Kind) -> dict[str, InputPicture | None]:
     if kind is Kind.TEXT2IMG:
         return {}
     if kind is Kind.IMG2IMG:
@@ -76,7 +76,7 @@ def _pictures(body: GenerationBody, kind: Kind) -> dict[str, str | None]:
 
 
 def _missing(body: GenerationBody, kind: Kind, api: Api) -> dict[str, list[str]]:
-    needed: dict[str, str | None] = {"prompt": body.prompt, **_pictures(body, kind)}
+    needed: dict[str, InputPicture | None] = {"prompt": body.prompt, **_pictures(body, kind)}
     if api in (Api.V6, Api.V7) and kind is not Kind.TEXT2IMG:
         del needed["prompt"]  # V6 OpenAPI: optional where there is a picture
     return {
@@ -141,7 +141,5 @@ def _echo(body: GenerationBody, kind: Kind) -> dict[str, JsonValue]:
     pictures = _pictures(body, kind)
     if body.ip_adapter_image:
         pictures |= {"ip_adapter_image": body.ip_adapter_image}
-    for field, text in pictures.items():
-        is_link = text is not None and len(text) <= _MAX_ECHO and "://" in text
-        echo[field] = text if is_link else ""
+    echo |= {field: shown(picture) for field, picture in pictures.items()}
     return echo

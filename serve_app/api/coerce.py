@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue
 from pydantic_core import PydanticCustomError
 
+from serve_app.images.inline import Inline, Value
+
 __all__ = [
     "clean",
     "is_absent",
@@ -39,6 +41,7 @@ _MAX_TEXT = 10_000  # characters of a prompt
 _MAX_ID = 512  # characters of an id or a comma list of them
 _MAX_URL = 2048
 _MAX_TRACK_ID = 4096  # characters as JSON; webhook bodies stay small
+_TOO_LONG_TRACK_ID = f"may not be greater than {_MAX_TRACK_ID} characters"
 _MAX_INT = 2**63
 _MAX_WHOLE = 2**53  # above, floats skip integers, so one cannot be an id
 _NUMBER = re.compile(r"[+-]?(?:\d{1,400}(?:\.\d{0,400})?|\.\d{1,400})(?:e[+-]?\d{1,4})?", re.ASCII)
@@ -56,7 +59,7 @@ def problem(sentence_end: str) -> PydanticCustomError:
     return PydanticCustomError("value", "{text}", {"text": sentence_end})
 
 
-def is_absent(value: JsonValue) -> bool:
+def is_absent(value: Value) -> bool:
     """Tell whether a value means "not given": null, empty text or list, the word null."""
     if isinstance(value, str):
         return len(value) < 16 and value.strip().lower() in ("", "null")
@@ -82,11 +85,11 @@ def clean(text: str) -> str:
     return text.replace("\0", "").strip()
 
 
-def to_text(value: JsonValue) -> str:
+def to_text(value: Value) -> str:
     """Read a prompt."""
-    if not isinstance(value, str):
+    if not isinstance(value, str | Inline):
         raise problem("must be a string")
-    if len(value) > _MAX_TEXT:
+    if isinstance(value, Inline) or len(value) > _MAX_TEXT:
         raise problem(f"may not be greater than {_MAX_TEXT} characters")
     return clean(value)
 
@@ -190,13 +193,15 @@ def to_upscale(value: JsonValue) -> int:
     raise problem("must be one of no, yes, 1, 2, 3")
 
 
-def to_image(value: JsonValue) -> str:
+def to_image(value: Value) -> str | Inline:
     """Read a URL or inline data; V7 clients send a list of one, some with a null beside it."""
     if isinstance(value, list):
         given = [one for one in value if not (is_absent(one) or _is_none(one))]
         if len(given) > 1:
             raise problem(f"must be one picture, and {len(given)} were sent")
         value = given[0] if given else ""
+    if isinstance(value, Inline):
+        return value
     if not isinstance(value, str):
         raise problem("must be a URL, a base64 string or a data URI")
     return clean(value)
@@ -219,19 +224,21 @@ def to_url(value: JsonValue) -> str:
     return text
 
 
-def to_json(value: JsonValue) -> JsonValue:
+def to_json(value: Value) -> JsonValue:
     """Read a track_id: anything small, given back as it was sent."""
-    value = _clean_json(value)
-    if len(json.dumps(value)) > _MAX_TRACK_ID:
-        raise problem(f"may not be greater than {_MAX_TRACK_ID} characters")
-    return value
+    cleaned = _clean_json(value)
+    if len(json.dumps(cleaned)) > _MAX_TRACK_ID:
+        raise problem(_TOO_LONG_TRACK_ID)
+    return cleaned
 
 
-def _is_none(value: JsonValue) -> bool:
+def _is_none(value: Value) -> bool:
     return isinstance(value, str) and len(value) < 16 and value.strip().lower() == "none"
 
 
-def _clean_json(value: JsonValue) -> JsonValue:
+def _clean_json(value: Value) -> JsonValue:
+    if isinstance(value, Inline):
+        raise problem(_TOO_LONG_TRACK_ID)
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):

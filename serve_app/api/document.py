@@ -159,12 +159,13 @@ PATH_ID: Schema = {
 
 
 def request_body(model: type[WireModel], example: Schema) -> Schema:
-    """Describe a body, as JSON and as a form."""
+    """Describe a body, as JSON and as both kinds of form."""
     schema = model.model_json_schema()
     schema["properties"] = {"key": _KEY, **schema["properties"]}
     content: Schema = {
         "application/json": {"schema": schema, "example": example},
         "application/x-www-form-urlencoded": {"schema": schema},
+        "multipart/form-data": {"schema": schema},
     }
     return {"requestBody": {"required": True, "content": content}}
 

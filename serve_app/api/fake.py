@@ -5,6 +5,9 @@ from collections.abc import Iterable
 
 from serve_app import errors
 from serve_app.api.protocol import Load, Readiness, StoredFile
+from serve_app.config import ImagesConfig
+from serve_app.images import source
+from serve_app.images.source import InputPicture
 from serve_app.jobs.protocol import Idempotency
 from serve_app.models import AddOn, Catalogue, ModelEntry
 from serve_app.models.protocol import Desired, ReplicaPhase, ReplicaReport
@@ -23,6 +26,7 @@ __all__ = ["FakeService"]
 
 _FIRST_ID = 13446970  # of the documented reply
 _PREFIX = "dc639bd6-d605-42c7-950e-48c531124d0d"  # as well
+_MAX_BYTES = ImagesConfig().max_bytes
 
 
 class FakeService:
@@ -51,8 +55,8 @@ class FakeService:
         self.files: dict[str, StoredFile] = {}
         self.jobs: dict[int, Job] = {}
         self.holds: list[float] = []
-        self.inputs: list[tuple[str, str]] = []
-        self.published: list[tuple[str, str, bool]] = []
+        self.inputs: list[tuple[str, InputPicture]] = []
+        self.published: list[tuple[str, InputPicture, bool]] = []
         self.deleted: list[int] = []
         self.flags = False
         self.reloads: list[str] = []
@@ -71,14 +75,12 @@ class FakeService:
             raise errors.InvalidKey()
         return self.keys[key]
 
-    async def keep_input(self, field: str, text: str) -> ImageSource:
-        """Remember the text; what is no URL counts as base64 if its alphabet fits."""
-        self.inputs.append((field, text))
-        if "://" in text:
-            return ImageSource(field=field, url=text)
-        payload = text.rpartition(",")[2]
-        if not payload or not set(payload) <= _BASE64:
-            raise errors.InvalidImage(field, "This is neither a URL nor base64.")
+    async def keep_input(self, field: str, picture: InputPicture) -> ImageSource:
+        """Remember what came, and read it as the service does."""
+        self.inputs.append((field, picture))
+        parsed = await source.read(field, picture, _MAX_BYTES)
+        if isinstance(parsed, str):
+            return ImageSource(field=field, url=parsed)
         return ImageSource(field=field, stored_key=f"inputs/{len(self.inputs)}")
 
     async def check_room(self) -> None:
@@ -146,16 +148,23 @@ class FakeService:
         await self.cancel(job_id, key_id)
         self.deleted.append(job_id)
 
-    async def publish(self, field: str, text: str, key_id: str, *, crop: bool = False) -> str:  # noqa: ARG002
+    async def publish(
+        self,
+        field: str,
+        picture: InputPicture,
+        key_id: str,  # noqa: ARG002
+        *,
+        crop: bool = False,
+    ) -> str:
         """Remember what was asked; a URL is refused."""
-        if (await self.keep_input(field, text)).url is not None:
+        if (await self.keep_input(field, picture)).url is not None:
             raise errors.InvalidImage(field, f"The {field} field must be base64 or a data URI.")
-        self.published.append((field, text, crop))
+        self.published.append((field, picture, crop))
         return f"temp/0-{_PREFIX}.png"
 
-    async def is_nsfw(self, field: str, text: str, key_id: str) -> bool:  # noqa: ARG002
+    async def is_nsfw(self, field: str, picture: InputPicture, key_id: str) -> bool:  # noqa: ARG002
         """Say what `flags` says."""
-        await self.keep_input(field, text)
+        await self.keep_input(field, picture)
         return self.flags
 
     async def reload(self, model_id: str, key_id: str) -> ReloadState:  # noqa: ARG002
@@ -215,6 +224,3 @@ class FakeService:
     def _update(self, job_id: int, **changes: object) -> Job:
         self.jobs[job_id] = self.jobs[job_id].model_copy(update=changes)
         return self.jobs[job_id]
-
-
-_BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")

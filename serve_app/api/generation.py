@@ -1,5 +1,6 @@
 """Text to image, image to image and inpainting, on the paths of every family."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter
@@ -13,8 +14,8 @@ from serve_app.api.protocol import Service
 from serve_app.api.schemas import GenerationBody, parse
 from serve_app.config import HttpConfig, JobsConfig
 from serve_app.jobs import idempotency
-from serve_app.jobs.protocol import IDEMPOTENCY_KEY
-from serve_app.types import Api, Kind
+from serve_app.jobs.protocol import IDEMPOTENCY_KEY, Idempotency
+from serve_app.types import Api, Job, Kind
 
 __all__ = ["router"]
 
@@ -36,27 +37,30 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
 
     style.table(http.styles)  # a bad file ends the start, not a call
 
+    async def accept(request: Request, api: Api, kind: Kind) -> tuple[Job, float, bool]:
+        """Accept a job; tell also how long to hold the call, and whether the job ends with it.
+
+        The body goes when this is done; the call may be held for much longer.
+        """
+        if IDEMPOTENCY_KEY not in request.headers:  # else perhaps the repeat of an accepted call
+            await service.check_room()
+        fields = await body.read(request, http)
+        key_id = await service.identify(read_key(fields, request.headers))
+        asked = parse(GenerationBody, fields)
+        repeat = await _read_repeat(request, fields)
+        job = await service.admit(key_id, repeat)
+        if job is None:
+            call = Call(api, key_id, base_url(request, http), request.state.request_id)
+            job = await service.submit(await build(asked, kind, call, service, http), repeat)
+        hold_s = 0.0 if asked.instant_response else jobs.hold_s
+        # With a webhook nobody has to stay for the result, and who repeats a call comes back.
+        return job, hold_s, asked.webhook is None and repeat is None
+
     def endpoint(api: Api, kind: Kind) -> Endpoint:
         async def generate(request: Request) -> Response:
-            if (
-                IDEMPOTENCY_KEY not in request.headers
-            ):  # else perhaps the repeat of an accepted call
-                await service.check_room()
-            fields = await body.read(request, http.max_json_depth)
-            key_id = await service.identify(read_key(fields, request.headers))
-            asked = parse(GenerationBody, fields)
-            repeat = idempotency.read(
-                request.headers.get(IDEMPOTENCY_KEY), request.scope["path"], fields
-            )
-            job = await service.admit(key_id, repeat)
-            if job is None:
-                call = Call(api, key_id, base_url(request, http), request.state.request_id)
-                job = await service.submit(await build(asked, kind, call, service, http), repeat)
-            hold_s = 0.0 if asked.instant_response else jobs.hold_s
-            # With a webhook nobody has to stay for the result, and who repeats a call comes back.
-            leaves = asked.webhook is None and repeat is None
+            job, hold_s, ends_with_call = await accept(request, api, kind)
             if hold_s > 0:
-                job = await service.wait(job.id, hold_s, cancel_if_left=leaves)
+                job = await service.wait(job.id, hold_s, cancel_if_left=ends_with_call)
             return await present.generated(job, service, http)
 
         return generate
@@ -76,3 +80,11 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
                 responses=document.generation_responses(api),
             )
     return routes
+
+
+async def _read_repeat(request: Request, fields: body.Fields) -> Idempotency | None:
+    given, path = request.headers.get(IDEMPOTENCY_KEY), request.scope["path"]
+    if given is None:
+        return None
+    # In a thread: the digest of all that the call asks for takes its time.
+    return await asyncio.to_thread(lambda: idempotency.read(given, path, body.digested(fields)))

@@ -19,6 +19,7 @@ from serve_app.api import errors as wire
 from serve_app.api.body import Fields
 from serve_app.api.call import base_url, read_key
 from serve_app.api.job import read_id
+from serve_app.api.link import shown
 from serve_app.api.protocol import Service
 from serve_app.api.replies import CheckReply, CropReply, DeletedReply, LoadReply, UrlReply
 from serve_app.api.schemas import (
@@ -33,12 +34,12 @@ from serve_app.api.schemas import (
     parse,
 )
 from serve_app.config import HttpConfig
+from serve_app.images.source import InputPicture
 
 __all__ = ["router"]
 
 _FIRST_UPLOAD_ID = 2**52  # no job gets there, and JavaScript holds every integer below 2**53
 _THRESHOLD = 0.5  # documented default; the checker's own thresholds are part of its weights
-_MAX_ECHO = 2048  # characters; a longer picture field is inline data, which no reply repeats
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -77,7 +78,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
     """Make the routes of the helper calls."""
 
     async def read(request: Request) -> tuple[Fields, str]:
-        fields = await body.read(request, http.max_json_depth)
+        fields = await body.read(request, http)
         return fields, await service.identify(read_key(fields, request.headers))
 
     async def crop(request: Request) -> Response:
@@ -102,9 +103,8 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
         image = _required("init_image", asked.init_image)
         if asked.threshold not in (None, _THRESHOLD):
             raise errors.InvalidRequest("threshold", "Only a threshold of 0.5 is served here.")
-        is_link = len(image) <= _MAX_ECHO and "://" in image
         is_flagged = await service.is_nsfw("init_image", image, key_id)
-        reply = CheckReply(images=image if is_link else "", has_nsfw_concept=[is_flagged])
+        reply = CheckReply(images=shown(image), has_nsfw_concept=[is_flagged])
         return Response(orjson.dumps(reply.model_dump()), media_type="application/json")
 
     async def delete(request: Request) -> Response:
@@ -133,7 +133,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
     return routes
 
 
-def _required(field: str, value: str | None) -> str:
+def _required(field: str, value: InputPicture | None) -> InputPicture:
     if not value:
         raise errors.InvalidFields({field: [field_message(field, "field is required")]})
     return value

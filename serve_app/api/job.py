@@ -40,7 +40,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
     """Make the routes of fetch and cancel."""
 
     async def read(request: Request) -> tuple[int, str]:
-        fields = await body.read(request, http.max_json_depth)
+        fields = await body.read(request, http)
         key_id = await service.identify(read_key(fields, request.headers))
         in_path = request.path_params.get("request_id")
         given = in_path if in_path is not None else parse(FetchBody, fields).request_id

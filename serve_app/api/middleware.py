@@ -3,8 +3,8 @@
 1. CORS, outermost, so that a browser can read every answer, also the refusals of the others.
 2. `AccessLog`: gives the call its id and writes one line when it is answered; sees all outcomes.
 3. `PlainHeaders`: security headers on every answer.
-4. `Fallback`: turns every error of the layers below into the API's shape; nothing passes it.
-5. `BodyLimit`: refuses before a byte is read, or in the middle of a body that lied.
+4. `Arrival`: limits headers and bodies, and no answer leaves an unread body behind.
+5. `Fallback`: turns every error of the layers below into the API's shape; nothing passes it.
 6. `NoTrailingSlash`: one SDK appends it; a redirect would lose the POST.
 """
 
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app import errors
 from serve_app.api import errors as wire
+from serve_app.api.arrival import Arrival
 from serve_app.config import HttpConfig
 
 __all__ = ["REQUEST_ID", "middleware"]
@@ -51,8 +52,8 @@ def middleware(http: HttpConfig) -> list[Middleware]:
         ),
         Middleware(AccessLog),
         Middleware(PlainHeaders),
+        Middleware(Arrival, http=http),
         Middleware(Fallback, http=http),
-        Middleware(BodyLimit, max_bytes=http.max_body_bytes),
         Middleware(NoTrailingSlash),
     ]
 
@@ -157,33 +158,6 @@ def _ours(exc: Exception) -> errors.DreamserveError:
     if error.status >= 500:
         _log.warning("call_failed", code=error.code, detail=str(error))
     return error
-
-
-class BodyLimit:
-    """Caps the request body, by its declared length and as it arrives."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and (len(declared) > 18 or int(declared) > self._max_bytes):
-            raise errors.BodyTooLarge(self._max_bytes)
-        read_bytes = 0
-
-        async def counted_receive() -> Message:
-            nonlocal read_bytes
-            message = await receive()
-            read_bytes += len(message.get("body", b""))
-            if read_bytes > self._max_bytes:
-                raise errors.BodyTooLarge(self._max_bytes)
-            return message
-
-        await self._app(scope, counted_receive, send)
 
 
 class NoTrailingSlash:

@@ -42,7 +42,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
     """Make the routes about models."""
 
     async def read(request: Request) -> Fields:
-        fields = await body.read(request, http.max_json_depth)
+        fields = await body.read(request, http)
         await service.identify(read_key(fields, request.headers))
         return fields
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from serve_app.images.source import InputPicture
 from serve_app.jobs.protocol import Idempotency
 from serve_app.models import Catalogue
 from serve_app.models.reload import ReloadState
@@ -56,7 +57,7 @@ class Service(Protocol):
         """Tell the id of this key's owner; raises `errors.InvalidKey`."""
         ...
 
-    async def keep_input(self, field: str, text: str) -> ImageSource:
+    async def keep_input(self, field: str, picture: InputPicture) -> ImageSource:
         """Keep an input picture for every run of a job: a URL as it is, inline data as a file.
 
         Raises:
@@ -108,7 +109,9 @@ class Service(Protocol):
         """
         ...
 
-    async def publish(self, field: str, text: str, key_id: str, *, crop: bool = False) -> str:
+    async def publish(
+        self, field: str, picture: InputPicture, key_id: str, *, crop: bool = False
+    ) -> str:
         """Put an inline picture under a link that ends like those of `temp`; returns its key.
 
         crop: keep only the square in the middle.
@@ -119,7 +122,7 @@ class Service(Protocol):
         """
         ...
 
-    async def is_nsfw(self, field: str, text: str, key_id: str) -> bool:
+    async def is_nsfw(self, field: str, picture: InputPicture, key_id: str) -> bool:
         """Have the safety checker look at a picture, a URL or inline; raises as `publish`."""
         ...
 

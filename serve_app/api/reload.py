@@ -32,7 +32,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
     """Make the routes."""
 
     async def reload(request: Request) -> Response:
-        fields = await body.read(request, http.max_json_depth)
+        fields = await body.read(request, http)
         key_id = await service.identify(read_key(fields, request.headers))
         model_id = parse(ReloadBody, fields).model_id
         known = await service.catalogue_knowing(model_id or "")

@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    InstanceOf,
     JsonValue,
     ValidationError,
     WithJsonSchema,
@@ -21,6 +22,7 @@ from pydantic import (
 from serve_app import errors
 from serve_app.api import coerce
 from serve_app.api.body import Fields
+from serve_app.images.inline import Inline
 from serve_app.types import SafetyAction
 
 __all__ = [
@@ -123,7 +125,7 @@ Flag = Annotated[bool, BeforeValidator(coerce.to_flag), _union("string", "boolea
 Text = Annotated[str | None, BeforeValidator(coerce.to_text), _union("string")]
 Id = Annotated[str | None, _optional(coerce.to_id), _union("string", "integer")]
 Names = Annotated[tuple[str, ...], BeforeValidator(coerce.to_names), _union("string")]
-Image = Annotated[str | None, _optional(coerce.to_image), _union("string")]
+Image = Annotated[str | InstanceOf[Inline] | None, _optional(coerce.to_image), _union("string")]
 
 
 class WireModel(BaseModel):

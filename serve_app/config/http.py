@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from serve_app.config.components import Section
+from serve_app.config.components import Seconds, Section
 
 __all__ = ["AuthConfig", "AuthMode", "HttpConfig"]
 
@@ -19,10 +19,35 @@ class HttpConfig(Section):
         pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
         description="scheme, host and path prefix of all links; none: taken from each request",
     )
+    max_header_bytes: int = Field(
+        default=32 * 1024,
+        ge=1024,
+        description="bytes of the path, the query and all headers of a call",
+    )
     max_body_bytes: int = Field(
-        default=32 * 1024**2, ge=1024, description="bytes; two base64 pictures of the default limit"
+        default=32 * 1024**2, ge=1024, description="bytes of a body, JSON or multipart form"
+    )
+    max_form_bytes: int = Field(
+        default=16 * 1024**2,
+        ge=1024,
+        description="bytes of a urlencoded form; a picture in it is base64 and percent-encoded",
+    )
+    max_fields_bytes: int = Field(
+        default=1024**2, ge=1024, description="bytes of a body besides the pictures in it"
+    )
+    max_form_fields: int = Field(
+        default=200, ge=1, le=10_000, description="fields and files of a form"
     )
     max_json_depth: int = Field(default=16, ge=1, le=200, description="levels of nesting")
+    max_arriving_bytes: int = Field(
+        default=512 * 1024**2,
+        ge=1024,
+        description="bytes of all bodies that have not arrived to their ends, at one ingress "
+        "replica; who sends more is asked to come back",
+    )
+    body_timeout_s: Seconds = Field(
+        default=60.0, gt=0, description="seconds for a body to arrive, or its connection is closed"
+    )
     max_output_pixels: int = Field(
         default=9 * 1024**2,
         ge=4096,

@@ -1,32 +1,31 @@
-"""Tells the three ways in which a client can hand in a picture apart.
+"""Tells the ways in which a client can hand in a picture apart.
 
 API page "Inpainting", 2023 to 2026: `init_image` and `mask_image` are URLs, base64 text or data
-URIs. Base64 is read leniently, since clients wrap lines, drop the padding, or use the alphabet
-for URLs.
+URIs. A form may also hold the file itself.
 """
 
-import base64
-import binascii
+import asyncio
 import re
-from urllib.parse import unquote_to_bytes
 
 from serve_app import errors
+from serve_app.images import inline
+from serve_app.images.inline import Inline, Writing
 
-__all__ = ["parse"]
+__all__ = ["InputPicture", "parse", "read"]
 
+InputPicture = str | Inline  # as a client hands it in, not judged yet
+
+_SHORT = 16 * 1024  # characters; reading them takes no longer than waking a thread
 _URL = re.compile(r"https?:", re.IGNORECASE)
-_DATA = re.compile(r"data:([^,]{0,256}),", re.IGNORECASE)
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}:", re.IGNORECASE)
-_WHITESPACE = b" \t\r\n\v\f"
-_URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
+_SCHEME = re.compile(r"(?!data:)[a-z][a-z0-9+.-]{0,31}:", re.IGNORECASE)
 
 
-def parse(field: str, text: str, max_bytes: int) -> str | bytes:
-    """Tell a URL from inline data.
+def parse(field: str, picture: InputPicture, max_bytes: int) -> str | bytes:
+    """Tell a URL from inline data. Blocks as `inline.read`.
 
     Args:
         field: request field, named in errors.
-        text: what the client sent.
+        picture: what the client sent.
         max_bytes: limit on inline data, once decoded.
 
     Returns:
@@ -35,38 +34,22 @@ def parse(field: str, text: str, max_bytes: int) -> str | bytes:
     Raises:
         errors.InvalidImage: the text is neither, or the data is too large.
     """
-    text = text.strip()
+    if isinstance(picture, Inline):
+        return inline.read(field, picture, max_bytes)
+    text = picture.strip()
     if not text:
         raise errors.InvalidImage(field, f"The {field} field is empty.")
     if _URL.match(text):
         return text
-    if text[:5].lower() == "data:":
-        return _from_data_uri(field, text, max_bytes)
     if _SCHEME.match(text):
         raise errors.InvalidImage(field, f"The {field} URL must start with http:// or https://.")
-    return _from_base64(field, text, max_bytes)
+    # What is not ASCII is no base64 either, which is said there.
+    data = memoryview(text.encode("ascii", "replace"))
+    return inline.read(field, Inline(data, Writing.TEXT), max_bytes)
 
 
-def _from_data_uri(field: str, text: str, max_bytes: int) -> bytes:
-    head = _DATA.match(text)
-    if head is None or not head[1].lower().endswith(";base64"):
-        raise errors.InvalidImage(field, f"The {field} data URI is not of the base64 kind.")
-    return _from_base64(field, text[head.end() :], max_bytes)
-
-
-def _from_base64(field: str, text: str, max_bytes: int) -> bytes:
-    try:
-        raw = text.encode("ascii")
-        if b"%" in raw:  # a data URI may be percent-encoded
-            raw = unquote_to_bytes(raw)
-        raw = raw.translate(_URL_ALPHABET, _WHITESPACE).rstrip(b"=")
-        # Sized before it is decoded: 4 characters make 3 bytes.
-        if len(raw) * 3 // 4 > max_bytes:
-            raise errors.InvalidImage(field, f"The {field} file is over {max_bytes} bytes.")
-        data = base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
-    except (UnicodeEncodeError, binascii.Error) as exc:
-        message = f"The {field} field is neither an http(s) URL, a data URI nor base64."
-        raise errors.InvalidImage(field, message) from exc
-    if not data:
-        raise errors.InvalidImage(field, f"The {field} field holds no data.")
-    return data
+async def read(field: str, picture: InputPicture, max_bytes: int) -> str | bytes:
+    """Do as `parse` does, beside the event loop where it takes long."""
+    if isinstance(picture, str) and len(picture) <= _SHORT:
+        return parse(field, picture, max_bytes)
+    return await asyncio.to_thread(parse, field, picture, max_bytes)

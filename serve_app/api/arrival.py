@@ -1,0 +1,146 @@
+"""`Arrival`: how long headers may be, how large a body, and how long it may take to arrive.
+
+It also sees to it that no answer leaves an unread body behind: the server would go on reading from
+a client that sends a byte now and then, for as long as that likes.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app import errors
+from serve_app.api import errors as wire
+from serve_app.config import HttpConfig
+
+__all__ = ["Arrival"]
+
+_OVERLOADED_S = 5.0  # until some of the bodies have arrived
+
+
+@dataclass(slots=True)
+class _Total:
+    """Bytes of all bodies that have not arrived to their ends."""
+
+    num_bytes: int = 0
+
+
+class Arrival:
+    """Refuses calls by their headers, and bodies while they arrive.
+
+    An answer that comes before the end of the body waits for the rest, which is dropped: so the
+    client can read the answer and use the connection again. To a body that is too large or too slow
+    the answer goes at once, and closes the connection; not before the client had time to read it,
+    since closing a connection on which data comes in takes back what was sent last.
+    """
+
+    def __init__(self, app: ASGIApp, http: HttpConfig) -> None:
+        self._app = app
+        self._http = http
+        self._total = _Total()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a call through, or answer it in place of the app."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body = _Body(scope, receive, self._http, self._total)
+        is_closing = False
+
+        async def send_after_body(message: Message) -> None:
+            nonlocal is_closing
+            if message["type"] == "http.response.start":
+                if not body.is_over:
+                    await body.drop()
+                is_closing = not body.has_ended
+                if is_closing:
+                    MutableHeaders(scope=message)["connection"] = "close"
+            elif is_closing and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await body.drop()
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+            await send(message)
+
+        refusal = self._refusal(scope, body)
+        app = self._app
+        if refusal is not None:
+            app = wire.respond(refusal, wire.family(scope), self._http)
+        try:
+            await app(scope, body.receive, send_after_body)
+        finally:
+            body.forget()
+
+    def _refusal(self, scope: Scope, body: "_Body") -> errors.DreamserveError | None:
+        size = len(scope.get("raw_path", b"")) + len(scope["query_string"])
+        size += sum(len(name) + len(value) for name, value in scope["headers"])
+        if size > self._http.max_header_bytes:
+            return errors.HeadersTooLarge(self._http.max_header_bytes)
+        return errors.BodyTooLarge(self._http.max_body_bytes) if body.is_over else None
+
+
+class _Body:
+    """One body on its way in.
+
+    has_ended: nothing of it is to come. is_over: it is larger than the limit, or says so.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, http: HttpConfig, total: _Total) -> None:
+        self._receive = receive
+        self._http = http
+        self._total = total
+        self._num_bytes = 0
+        self._deadline = asyncio.get_running_loop().time() + http.body_timeout_s
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "0")
+        digits = declared.lstrip("0") if declared.isdecimal() else ""
+        self.has_ended = not digits and "transfer-encoding" not in headers
+        self.is_over = len(digits) > 18 or int(digits or 0) > http.max_body_bytes
+
+    async def receive(self) -> Message:
+        """Receive the next piece, if it is in time and within the limits.
+
+        Raises:
+            errors.BodyTooLarge: over `max_body_bytes`.
+            errors.BodyTooSlow: over `body_timeout_s`.
+            errors.Overloaded: over `max_arriving_bytes`, with the bodies of other calls.
+        """
+        message = await self._next()
+        size = len(message.get("body", b""))
+        self._num_bytes += size
+        self._total.num_bytes += size
+        if self._num_bytes > self._http.max_body_bytes:
+            self.is_over = True
+            raise errors.BodyTooLarge(self._http.max_body_bytes)
+        if self.has_ended:
+            self.forget()
+        elif self._total.num_bytes > self._http.max_arriving_bytes:
+            raise errors.Overloaded(_OVERLOADED_S)
+        return message
+
+    async def drop(self) -> None:
+        """Let the rest arrive, for as long as it may, and drop it."""
+        self.forget()
+        left = self._http.max_body_bytes
+        with contextlib.suppress(errors.BodyTooSlow):
+            while not self.has_ended and left > 0:
+                left -= len((await self._next()).get("body", b""))
+
+    def forget(self) -> None:
+        """Count this body no longer: it is there, or nobody wants it."""
+        self._total.num_bytes -= self._num_bytes
+        self._num_bytes = 0
+
+    async def _next(self) -> Message:
+        if self.has_ended:  # what comes now is the end of the connection
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise errors.BodyTooSlow(self._http.body_timeout_s) from None
+        except Exception:  # Ray's, when the client left while Serve's proxy waited for more
+            message = {"type": "http.disconnect"}
+        self.has_ended = not message.get("more_body", False)
+        return message

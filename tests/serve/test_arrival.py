@@ -1,0 +1,111 @@
+"""Slow senders and uploads through Serve's own proxy: the wire over a service without jobs."""
+
+import asyncio
+import contextlib
+
+import httpx2
+import pytest
+from ray import serve
+
+from tests.serve.conftest import MODELS
+from tests.serve.test_logs import lines
+
+pytestmark = pytest.mark.ray
+
+PREFIX = "/arrival"
+TEXT2IMG = f"{PREFIX}/api/v6/images/text2img"
+BODY_TIMEOUT_S = 3.0
+
+
+def fake_ingress():
+    """The deployment; a class of a function travels to the replica by value."""
+
+    @serve.deployment(ray_actor_options={"num_cpus": 0})
+    @serve.ingress()
+    class Wire:
+        def __serve_build_asgi_app__(self):
+            from pathlib import Path
+
+            from serve_app.api import create_api
+            from serve_app.api.fake import FakeService
+            from serve_app.config import HttpConfig, JobsConfig, LoggingConfig
+            from serve_app.models import ModelEntry
+            from serve_app.telemetry import logging
+            from serve_app.types import Kind
+
+            logging.configure(LoggingConfig())
+            entries = [ModelEntry(id=id_, source=Path("x"), kinds=tuple(Kind)) for id_ in MODELS]
+            http = HttpConfig(body_timeout_s=BODY_TIMEOUT_S)
+            return create_api(FakeService(entries), http, JobsConfig())
+
+    return Wire.bind()
+
+
+@pytest.fixture(scope="module")
+def port(cluster):
+    serve.run(fake_ingress(), name="arrival", route_prefix=PREFIX)
+    yield cluster
+    serve.delete("arrival")
+
+
+async def read_all(reader):
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := await reader.read(65_536):
+            answer += piece
+    return answer
+
+
+async def drip(port, path, header):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"POST {path} HTTP/1.1\r\n{header}\r\nhost: a\r\n\r\n".encode())
+    answer = asyncio.create_task(read_all(reader))
+    while not answer.done():
+        writer.write(b"1\r\n \r\n" if "chunked" in header else b" ")
+        await asyncio.wait([answer], timeout=0.2)
+    writer.close()
+    return answer.result().decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "status"),
+    [
+        (TEXT2IMG, "content-length: 1000", 408),
+        (TEXT2IMG, "transfer-encoding: chunked", 408),
+        (TEXT2IMG, "content-length: 99999999", 413),
+        (f"{PREFIX}/nowhere", "content-length: 1000", 404),
+    ],
+)
+async def test_24_clients_that_drip_their_bodies_are_sent_away(port, path, header, status):
+    async with asyncio.timeout(60):
+        answers = await asyncio.gather(*(drip(port, path, header) for _ in range(24)))
+    assert {answer[:12] for answer in answers} == {f"HTTP/1.1 {status}"}
+
+
+async def test_100_kb_of_headers_are_refused(port):
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        url = f"http://127.0.0.1:{port}{PREFIX}/health/live"
+        answer = await client.get(url, headers={"cookie": "c" * 100_000})
+    assert (answer.status_code, answer.json()["reason"]) == (431, "headers_too_large")
+
+
+async def test_client_that_leaves_while_it_sends_is_no_error(port):
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST {TEXT2IMG} HTTP/1.1\r\nhost: a\r\nx-request-id: leaver\r\ncontent-length: 99\r\n"
+    writer.write(f"{head}\r\n{{".encode())
+    await writer.drain()
+    await asyncio.sleep(0.5)  # until the replica waits for more
+    writer.close()
+    async with asyncio.timeout(30):
+        while not (found := [line for line in lines() if line.get("request_id") == "leaver"]):
+            await asyncio.sleep(0.2)
+    assert [(line["event"], line["level"]) for line in found] == [("http_request", "info")]
+
+
+async def test_file_arrives_through_the_proxy(port):
+    data = {"model_id": "tiny", "prompt": "a"}
+    files = {"init_image": ("a.png", b"\x89PNG" + bytes(5_000_000))}
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
+        url = f"http://127.0.0.1:{port}{PREFIX}/api/v6/images/img2img"
+        answer = await client.post(url, data=data, files=files)
+    assert answer.json()["status"] == "success", answer.text
