@@ -43,8 +43,34 @@ class ImagesConfig(Section):
         description="pixels; the picture for an IP adapter is made smaller where its longer side "
         "is above it; image encoders look at 224 to 336",
     )
-    decode_threads: int = Field(
-        default=2, ge=1, le=64, description="files decoded at a time per Preprocess replica"
+    max_scans: int = Field(
+        default=100,
+        ge=1,
+        description="scans of one JPEG; progressive ones have about ten, and each takes some 8 ms at "
+        "32 megapixels however few bytes it has",
+    )
+    max_parts: int = Field(
+        default=50_000,
+        ge=16,
+        description="chunks or segments of one file, frames of an animation among them; each takes "
+        "some microseconds",
+    )
+    decode_workers: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="worker processes that read files, per Preprocess replica; 55 MB each when idle",
+    )
+    decode_timeout_s: Seconds = Field(
+        default=5.0,
+        gt=0,
+        description="seconds that reading one file may take; its worker is replaced then",
+    )
+    decode_memory_bytes: int = Field(
+        default=768 * 1024**2,
+        ge=16 * 1024**2,
+        description="bytes of address space that a worker may use beyond what it starts with; "
+        "32 megapixels take up to 620 MB as a WebP, half of it as a PNG or JPEG",
     )
     max_redirects: int = Field(default=3, ge=0, le=10, description="hops, each judged anew")
     download_timeout_s: Seconds = Field(
