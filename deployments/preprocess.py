@@ -1,4 +1,4 @@
-"""Preprocess: pictures of clients, wherever they are, become PNGs of ours. Nobody else reads them."""
+"""Preprocess: pictures of clients become PNGs of ours. No other deployment reads them."""
 
 from dataclasses import replace
 from functools import partial

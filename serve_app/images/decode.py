@@ -57,6 +57,8 @@ def decode(field: str, data: bytes, config: ImagesConfig, wanted_px: int) -> Ima
         price.check(field, data, config)
         image = _open(field, data, config)
         return _load(field, image, wanted_px)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Lay a decoded picture on white; mode RGB."""
     if image.mode in ("LA", "RGBA"):

@@ -31,9 +31,12 @@ def unpack(data: bytes) -> Said:
     """Decode what follows the length.
 
     Raises:
-        pickle.UnpicklingError: it names another class or function.
+        pickle.UnpicklingError: it is no pickle, or names another class or function.
     """
-    said: Said = _Unpickler(io.BytesIO(data)).load()
+    try:
+        said: Said = _Unpickler(io.BytesIO(data)).load()
+    except Exception as exc:  # a broken pickle raises almost anything
+        raise pickle.UnpicklingError(type(exc).__name__) from exc
     return said
 
 

@@ -79,20 +79,15 @@ class _Worker:
 
     def __init__(self, config: ImagesConfig) -> None:
         self._config = config
-        self._process: asyncio.Task[Process] | None = None
+        self._process: asyncio.Task[Process] | None = None  # done when it is ready
 
     async def ready(self) -> Process:
-        if self._process is None:
+        if self._process is None or (self._process.done() and self._process.exception()):
             self._process = asyncio.create_task(self._start(None))
-        try:
-            process = await asyncio.shield(self._process)
-        except errors.ReplicaLost:
-            self._process = None  # whoever comes next tries again
-            raise
-        if process.returncode is None:
+        process = await asyncio.shield(self._process)
+        if not _output(process).at_eof():
             return process
-        self._process = None  # it died between two jobs
-        return await self.ready()
+        return await asyncio.shield(self._replace(process))  # it died between two jobs
 
     async def run(self, work: Callable[[], Result]) -> Result:
         process = await self.ready()
@@ -103,8 +98,7 @@ class _Worker:
                 while isinstance(said := await self._hear(process), str):
                     field = said
         except BaseException as exc:
-            _kill(process)
-            self._process = asyncio.create_task(self._start(process))
+            self._replace(process)
             if not isinstance(exc, _GONE):
                 raise
             after_s = round(time.perf_counter() - begun, 3)
@@ -117,16 +111,24 @@ class _Worker:
     async def aclose(self) -> None:
         if self._process is not None:
             with suppress(errors.ReplicaLost):
-                process = await self._process
-                _kill(process)
-                await process.communicate()
+                await _end(await self._process)
+
+    def _replace(self, former: Process) -> asyncio.Task[Process]:
+        """Kill a process and start another, unless that was done already."""
+        _kill(former)
+        assert self._process is not None, "the former one came from it"
+        is_ready = self._process.done() and not self._process.exception()
+        if is_ready and self._process.result() is former:
+            self._process = asyncio.create_task(self._start(former))
+        return self._process
 
     async def _start(self, former: Process | None) -> Process:
         """Start a process, once the memory of the former one is free."""
         if former is not None:
-            await former.communicate()
+            await _end(former)
         config = self._config
-        command = (sys.executable, "-P", "-m", "serve_app.images.worker")
+        # What a library warns of is a client's picture, and no news.
+        command = (sys.executable, "-P", "-W", "ignore", "-m", "serve_app.images.worker")
         limits = (str(config.decode_memory_bytes), str(config.decode_timeout_s))
         environment = _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)}
         process = None
@@ -143,11 +145,16 @@ class _Worker:
         return process
 
     async def _hear(self, process: Process) -> Said:
-        assert process.stdout is not None, "it was asked for"
-        (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+        output = _output(process)
+        (length,) = LENGTH.unpack(await output.readexactly(LENGTH.size))
         if length > self._config.decode_memory_bytes:
             raise pickle.UnpicklingError("longer than the memory of a worker")
-        return unpack(await process.stdout.readexactly(length))
+        return unpack(await output.readexactly(length))
+
+
+def _output(process: Process) -> asyncio.StreamReader:
+    assert process.stdout is not None, "it was asked for"
+    return process.stdout
 
 
 async def _tell(process: Process, work: Callable[[], object]) -> None:
@@ -159,6 +166,11 @@ async def _tell(process: Process, work: Callable[[], object]) -> None:
 def _kill(process: Process) -> None:
     with suppress(ProcessLookupError):
         process.kill()
+
+
+async def _end(process: Process) -> None:
+    _kill(process)
+    await process.communicate()  # its memory is free when this returns
 
 
 def _blame(field: str) -> errors.DreamserveError:

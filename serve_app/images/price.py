@@ -27,9 +27,8 @@ def check(field: str, data: bytes, config: ImagesConfig) -> None:
     Raises:
         errors.InvalidImage: too many scans, chunks or segments, or too large a canvas.
     """
-    num_parts = num_scans = 0
-    for is_scan in _parts(field, data, config):
-        num_parts += 1
+    num_scans = 0
+    for num_parts, is_scan in enumerate(_parts(field, data, config), start=1):
         num_scans += is_scan
         if num_scans > config.max_scans:
             message = f"The {field} picture has more than {config.max_scans} scans."
