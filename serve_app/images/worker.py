@@ -75,8 +75,9 @@ def _result(work: Callable[[], Said]) -> Said:
 
 
 def _limit_memory(memory_bytes: int) -> None:
-    limit = psutil.Process().memory_info().vms + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    if sys.platform == "linux":  # macOS knows the name and refuses the limit
+        limit = psutil.Process().memory_info().vms + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a picture of a client would lie in it
 
 
