@@ -46,6 +46,7 @@ bench: $(INSTALLED)  ## all benchmarks; benchmarks/README.md says what each meas
 	$(BIN)/python -m benchmarks.row_growth
 	$(BIN)/python -m benchmarks.inpaint_crop
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.isolation
 
 train: $(INSTALLED)  ## train all demo checkpoints again: hours on a CPU, minutes on a GPU
 	$(BIN)/python -m training.all

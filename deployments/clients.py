@@ -13,7 +13,7 @@ from deployments.replicas import ask_all
 from deployments.stage import last_of
 from serve_app import errors
 from serve_app.telemetry import logging
-from serve_app.types import ImageSource, Job, JobResult, Size
+from serve_app.types import ImageSource, Job, JobResult, OutputPlan, Size
 
 __all__ = ["GraphClient", "Stages"]
 
@@ -83,6 +83,13 @@ class GraphClient:
         images = self._preprocess.prepare.remote(_CHECKED, picture, None, about=about)
         yield images
         yield self._safety.is_flagged.remote(images, about=about)
+
+    async def publish(self, field: str, data: bytes, plan: OutputPlan, *, crop: bool) -> None:
+        """Have a client's picture encoded anew and stored; its pixels never come here."""
+        about = logging.carried()
+        pictures = self._preprocess.reencode.remote(field, data, crop, about=about)
+        stored = self._upload.store.remote(plan, pictures, about=about)
+        await last_of(iter((pictures, stored)), JobResult)
 
     async def progress(self, model_id: str) -> dict[int, float]:
         """Ask every replica of the model; those that do not answer in time are left out."""

@@ -1,29 +1,25 @@
-"""Preprocess: input pictures, wherever they are, become PNGs of the size to paint."""
+"""Preprocess: pictures of clients become PNGs of ours, of the size to paint; none else reads them."""
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from deployments.stage import stage
 from serve_app import errors
 from serve_app.config import ImagesConfig, LoggingConfig, StorageConfig
 from serve_app.images.download import Downloader
+from serve_app.images.isolation import Isolation
 from serve_app.images.prepare import prepare, prepare_ip_picture
+from serve_app.images.reencode import reencode
 from serve_app.storage import open_store
 from serve_app.telemetry import logging
-from serve_app.types import ImageSource, PreparedImages, Size
+from serve_app.types import ImageSource, Pictures, PreparedImages, Size
 
 __all__ = ["Preprocess"]
 
-Result = TypeVar("Result")
-
 
 class Preprocess:
-    """Downloads in the event loop, decodes in threads."""
+    """Downloads in the event loop, has files read in worker processes."""
 
     def __init__(
         self, images: ImagesConfig, storage: StorageConfig, data_dir: Path, logs: LoggingConfig
@@ -32,8 +28,11 @@ class Preprocess:
         self._config = images
         self._downloader = Downloader(images)
         self._files = open_store(storage, data_dir)
-        # A 32 megapixel PNG takes about 350 MB while it is read: fewer at a time than requests.
-        self._decoders = ThreadPoolExecutor(images.decode_threads, "decode")
+        self.isolation = Isolation(images)
+
+    async def check_health(self) -> None:
+        """Raise when the workers cannot be started; Serve asks before a replica's first call."""
+        await self.isolation.start()
 
     @stage
     async def prepare(
@@ -50,14 +49,18 @@ class Preprocess:
         images = PreparedImages()
         if init_file is not None:
             work = partial(prepare, init_file, mask_file, size, self._config)
-            images = await self._in_thread(work)
+            images = await self.isolation.run(work)
         if ip_file is not None:
-            picture = await self._in_thread(partial(prepare_ip_picture, ip_file, self._config))
+            picture = await self.isolation.run(partial(prepare_ip_picture, ip_file, self._config))
             images = replace(images, ip_adapter=picture)
         return images
 
-    async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+    @stage
+    async def reencode(self, field: str, data: bytes, crop: bool) -> Pictures:
+        """Make one of our own pictures of a client's file; raises `errors.InvalidImage`."""
+        work = partial(reencode, field, data, self._config, crop=crop)
+        picture = await self.isolation.run(work)
+        return Pictures((picture,), nsfw=(False,), generation_time_s=0.0, ran={})
 
     async def _read(self, source: ImageSource | None) -> bytes | None:
         if source is None:

@@ -65,7 +65,7 @@ class GenerationService:
         self._config = config
         self._background: set[asyncio.Task[Any]] = set()
         self._reception = Reception(stores.jobs, driver, config)
-        self._intake = Intake(stores.files, config.images)
+        self._intake = Intake(stores.files, graph, config.images)
 
     @property
     def catalogue(self) -> Catalogue:

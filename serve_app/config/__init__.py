@@ -9,7 +9,6 @@ from serve_app.config.catalogue import CatalogueConfig
 from serve_app.config.components import (
     DatabaseConfig,
     EngineConfig,
-    ImagesConfig,
     JobsConfig,
     LimitsConfig,
     LoggingConfig,
@@ -18,6 +17,7 @@ from serve_app.config.components import (
     WebhooksConfig,
 )
 from serve_app.config.http import AuthConfig, HttpConfig
+from serve_app.config.images import ImagesConfig
 from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
 from serve_app.config.serving import DeploymentOptions, ServingConfig

@@ -11,7 +11,6 @@ from serve_app.config.catalogue import CatalogueConfig
 from serve_app.config.components import (
     DatabaseConfig,
     EngineConfig,
-    ImagesConfig,
     JobsConfig,
     LimitsConfig,
     LoggingConfig,
@@ -20,6 +19,7 @@ from serve_app.config.components import (
     WebhooksConfig,
 )
 from serve_app.config.http import AuthConfig, HttpConfig
+from serve_app.config.images import ImagesConfig
 from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
 from serve_app.config.serving import ServingConfig

@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 __all__ = [
     "DatabaseConfig",
     "EngineConfig",
-    "ImagesConfig",
     "JobsConfig",
     "LimitsConfig",
     "LoggingConfig",
+    "Port",
     "S3Config",
     "SafetyConfig",
     "Seconds",
@@ -29,35 +29,6 @@ class Section(BaseModel):
 
     # A refused value stays out of the message: it may be a secret.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class ImagesConfig(Section):
-    """Limits on pictures that clients hand in, by URL or inline."""
-
-    max_bytes: int = Field(default=20 * 1024**2, ge=1024, description="bytes of one encoded file")
-    max_pixels: int = Field(default=32_000_000, ge=4096, description="width x height of one file")
-    max_side_px: int = Field(default=8192, ge=64, description="pixels of the longer side")
-    ip_adapter_side_px: int = Field(
-        default=1024,
-        ge=64,
-        description="pixels; the picture for an IP adapter is made smaller where its longer side "
-        "is above it; image encoders look at 224 to 336",
-    )
-    decode_threads: int = Field(
-        default=2, ge=1, le=64, description="files decoded at a time per Preprocess replica"
-    )
-    max_redirects: int = Field(default=3, ge=0, le=10, description="hops, each judged anew")
-    download_timeout_s: Seconds = Field(
-        default=15.0, description="seconds for one whole download, redirects included"
-    )
-    connect_timeout_s: Seconds = Field(default=5.0, description="seconds until connected")
-    allowed_hosts: tuple[str, ...] = Field(
-        default=(),
-        description="host names that may resolve to private or special addresses, on any port",
-    )
-    allowed_ports: tuple[Port, ...] = Field(
-        default=(80, 443), description="ports that other hosts may be dialled on"
-    )
 
 
 class EngineConfig(Section):

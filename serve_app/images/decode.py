@@ -1,9 +1,9 @@
 """Reads untrusted picture files: PNG, JPEG and WebP, told by content, the first frame only.
 
-The order matters: bytes are counted before anything is parsed, the size in the header is judged
-before pixels are unpacked, and only then is the picture turned upright and made 8-bit. Colour
-profiles are not applied. Pillow raises almost anything for broken files, so all of it is
-translated here. Everything blocks.
+The order matters: bytes are counted before anything is parsed, what the headers say of size and
+price is judged before pixels are unpacked, and only then is the picture turned upright and made
+8-bit. Colour profiles are not applied. Pillow raises almost anything for broken files, so all of it
+is translated here. Everything blocks; `images.isolation` limits time and memory.
 """
 
 import io
@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 
 from serve_app import errors
 from serve_app.config import ImagesConfig
+from serve_app.images import price, reading
 
 __all__ = ["decode", "to_rgb"]
 
@@ -46,27 +47,16 @@ def decode(field: str, data: bytes, config: ImagesConfig, wanted_px: int | None)
         The picture, upright, 8 bits per channel, mode L, LA, RGB or RGBA.
 
     Raises:
-        errors.InvalidImage: the file is no picture of an accepted format, broken or too large.
+        errors.InvalidImage: the file is no picture of an accepted format, broken, too large or too
+            dear.
+        MemoryError: there is none left.
     """
     if len(data) > config.max_bytes:
         raise errors.InvalidImage(field, f"The {field} file is over {config.max_bytes} bytes.")
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise errors.InvalidImage(field, _too_large(field, config)) from exc
-    except Exception as exc:
-        message = f"The {field} file is not a readable PNG, JPEG or WebP picture."
-        raise errors.InvalidImage(field, message) from exc
-    if max(image.size) > config.max_side_px or image.width * image.height > config.max_pixels:
-        raise errors.InvalidImage(field, _too_large(field, config))
-    try:
-        if wanted_px is not None:
-            image.draft(None, (wanted_px * _DRAFT_MARGIN,) * 2)
-        image.load()
-        return _upright(_to_8_bit(image), _orientation(image))
-    except Exception as exc:
-        message = f"The {field} picture is broken or incomplete."
-        raise errors.InvalidImage(field, message) from exc
+    with reading.watch.get()(field):
+        price.check(field, data, config)
+        image = _open(field, data, config)
+        return _load(field, image, wanted_px)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -81,11 +71,33 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _too_large(field: str, config: ImagesConfig) -> str:
-    return (
-        f"The {field} picture is too large: at most {config.max_pixels} pixels and "
-        f"{config.max_side_px} pixels per side."
-    )
+def _open(field: str, data: bytes, config: ImagesConfig) -> Image.Image:
+    """Read the headers and judge the size; nothing is unpacked yet."""
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise price.too_large(field, config) from exc
+    except MemoryError:
+        raise
+    except Exception as exc:
+        message = f"The {field} file is not a readable PNG, JPEG or WebP picture."
+        raise errors.InvalidImage(field, message) from exc
+    price.check_size(field, *image.size, config)
+    return image
+
+
+def _load(field: str, image: Image.Image, wanted_px: int | None) -> Image.Image:
+    """Unpack, turn upright and make 8-bit."""
+    try:
+        if wanted_px is not None:
+            image.draft(None, (wanted_px * _DRAFT_MARGIN,) * 2)
+        image.load()
+        return _upright(_to_8_bit(image), _orientation(image))
+    except MemoryError:
+        raise
+    except Exception as exc:
+        message = f"The {field} picture is broken or incomplete."
+        raise errors.InvalidImage(field, message) from exc
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 
-from serve_app.types import ImageSource, Job, JobResult
+from serve_app.types import ImageSource, Job, JobResult, OutputPlan
 
 __all__ = ["FakeGraph"]
 
@@ -19,6 +19,7 @@ class FakeGraph:
         self.stopped: list[int] = []
         self.at_work: dict[int, float] = {}
         self.flags = False
+        self.published: list[tuple[str, bytes, OutputPlan, bool]] = []
         self.load_left_s = 0.0
         self.reconciled: list[str] = []
         self.away: set[str] = set()
@@ -55,6 +56,12 @@ class FakeGraph:
     async def check(self, picture: ImageSource) -> bool:  # noqa: ARG002  # never looked at
         """Say what `flags` says."""
         return self.flags
+
+    async def publish(self, field: str, data: bytes, plan: OutputPlan, *, crop: bool) -> None:
+        """Take the next failure or remember what was asked for."""
+        if self.failures:
+            raise self.failures.pop(0)
+        self.published.append((field, data, plan, crop))
 
     async def load_s(self, model_id: str) -> float:  # noqa: ARG002  # one model only
         """Say what `load_left_s` says."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from serve_app.types import ImageSource, Job, JobResult
+from serve_app.types import ImageSource, Job, JobResult, OutputPlan
 
 __all__ = ["Graph"]
 
@@ -37,6 +37,14 @@ class Graph(Protocol):
 
     async def check(self, picture: ImageSource) -> bool:
         """Tell whether the safety checker flags a picture of a client.
+
+        Raises:
+            errors.DreamserveError: translated; nothing else leaves.
+        """
+        ...
+
+    async def publish(self, field: str, data: bytes, plan: OutputPlan, *, crop: bool) -> None:
+        """Encode a client's picture anew, or only its middle square, and store it as planned.
 
         Raises:
             errors.DreamserveError: translated; nothing else leaves.

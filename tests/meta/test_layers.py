@@ -136,3 +136,15 @@ def test_heavy_packages_are_not_imported_by_light_replicas():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_foreign_pictures_are_read_by_preprocess_only():
+    """Ingress and janitor hold everybody's jobs: no file of a client may break or fill them."""
+    import subprocess
+    import sys
+
+    code = "import sys, deployments.ingress, deployments.janitor; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "serve_app.images.source" in loaded
+    assert "serve_app.images.decode" not in loaded

@@ -137,7 +137,12 @@ def service(cluster, tmp_path_factory):
                 "janitor": {"num_cpus": 0, "health_check_period_s": 1},
             },
             "engine": {"max_rows": 8},  # less to measure
-            "images": {"allowed_hosts": ["localhost"], "download_timeout_s": 3},
+            "images": {
+                "allowed_hosts": ["localhost"],
+                "download_timeout_s": 3,
+                "max_scans": 1_000_000,  # so that a small file can take long to read
+                "decode_timeout_s": 60,
+            },
             "jobs": {"hold_s": HOLD_S, "lease_s": LEASE_S, "poll_s": 0.2},
             "reload": {"poll_s": 0.5, "report_s": 1, "hold_s": 60, "min_interval_s": 0},
             "webhooks": {

@@ -17,7 +17,7 @@ from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.reload import Reloads
 from serve_app.service import GenerationService, Stores
 from serve_app.storage.memory import MemoryStore
-from serve_app.types import ImageSource, JobState
+from serve_app.types import ImageSource, JobState, OutputPlan
 from tests.builders import job_request, webhook_body
 
 
@@ -75,24 +75,29 @@ async def test_delete_of_another_keys_job_removes_nothing(bench):
     assert await bench.service.read_file(job.request.output.keys[0]) is not None
 
 
-@pytest.mark.parametrize(("crop", "size"), [(False, (48, 32)), (True, (32, 32))])
-async def test_published_picture_can_be_read_under_a_temporary_name(bench, crop, size):
+@pytest.mark.parametrize("crop", [False, True])
+async def test_picture_is_published_by_the_graph_under_a_temporary_name(bench, crop):
     key = await bench.service.publish("image", inline(), "open", crop=crop)
     assert key.startswith("temp/")
-    stored = await bench.service.read_file(key)
-    assert stored.media_type == "image/png"
-    assert Image.open(io.BytesIO(stored.data)).size == size
+    plan = OutputPlan(keys=(key,), temp=True)
+    assert bench.graph.published == [("image", base64.b64decode(inline()), plan, crop)]
+
+
+async def test_publish_fails_as_the_graph_does(bench):
+    bench.graph.failures = [errors.InvalidImage("image", "no picture")]
+    with pytest.raises(errors.InvalidImage, match="no picture"):
+        await bench.service.publish("image", inline(), "open")
 
 
 @pytest.mark.parametrize(
     "text",
-    ["https://a.example/i.png", base64.b64encode(b"<svg/>").decode(), "A" * 7_500_000, "?"],
-    ids=["link", "no-picture", "too-large", "no-base64"],
+    ["https://a.example/i.png", "A" * 7_500_000, "?"],
+    ids=["link", "too-large", "no-base64"],
 )
-async def test_publish_of_what_is_no_inline_picture_stores_nothing(bench, text):
+async def test_publish_of_what_is_no_inline_data_asks_nobody(bench, text):
     with pytest.raises(errors.InvalidImage, match="image"):
         await bench.service.publish("image", text, "open")
-    assert await bench.files.expire("temp", -1) == 0
+    assert bench.graph.published == []
 
 
 @pytest.mark.parametrize("flags", [True, False])

@@ -1,12 +1,14 @@
 """Preprocess by itself: which pictures it makes of which sources."""
 
 import io
+import sys
 
 import pytest
 from PIL import Image
 
 from deployments.preprocess import Preprocess
 from deployments.stage import StageFailure
+from serve_app import errors
 from serve_app.config import ImagesConfig, LoggingConfig, StorageConfig
 from serve_app.images.codec import to_image
 from serve_app.storage import open_store
@@ -30,9 +32,16 @@ async def sources(tmp_path):
 
 
 @pytest.fixture
-def prepare(tmp_path):
+async def preprocess(tmp_path):
     images = ImagesConfig(ip_adapter_side_px=64)
-    return Preprocess(images, StorageConfig(), tmp_path, LoggingConfig()).prepare
+    preprocess = Preprocess(images, StorageConfig(), tmp_path, LoggingConfig())
+    yield preprocess
+    await preprocess.isolation.aclose()
+
+
+@pytest.fixture
+def prepare(preprocess):
+    return preprocess.prepare
 
 
 async def test_each_source_has_its_place(prepare, sources):
@@ -52,3 +61,26 @@ async def test_bad_picture_is_named_by_its_field(prepare, sources):
     failure = await prepare(SIZE, None, None, sources["ip_adapter_image"])
     assert isinstance(failure, StageFailure)
     assert failure.error.field == "ip_adapter_image"
+
+
+@pytest.mark.parametrize(("crop", "size"), [(False, (60, 40)), (True, (40, 40))])
+async def test_inline_picture_becomes_one_of_ours(preprocess, crop, size):
+    buffer = io.BytesIO()
+    Image.new("RGB", (60, 40), "red").save(buffer, "JPEG")
+    made = await preprocess.reencode("image", buffer.getvalue(), crop)
+    (picture,) = made.pictures
+    assert to_image(picture).size == size
+    assert made.nsfw == (False,)
+
+
+async def test_inline_data_that_is_no_picture_is_named_by_its_field(preprocess):
+    failure = await preprocess.reencode("base64_string", b"<svg/>", False)
+    assert failure.error.field == "base64_string"
+
+
+async def test_replica_is_healthy_once_its_workers_run(preprocess, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(errors.ReplicaLost):
+            await preprocess.check_health()
+    await preprocess.check_health()

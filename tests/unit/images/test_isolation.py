@@ -1,0 +1,288 @@
+"""Worker processes: what they make, how they are stopped, and what their parent believes."""
+
+import asyncio
+import io
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import psutil
+import pytest
+from PIL import Image
+
+from serve_app import errors
+from serve_app.config import ImagesConfig
+from serve_app.images.codec import to_image
+from serve_app.images.frame import LENGTH, pack, unpack
+from serve_app.images.isolation import Isolation
+from serve_app.images.prepare import prepare, prepare_ip_picture
+from serve_app.images.reencode import reencode
+from serve_app.types import Picture
+from tests.picture_files import LARGE, file, png, rows, scans
+
+RED = file(Image.new("RGB", (60, 40), "red"))
+WHITE = file(Image.new("L", (60, 40), "white"))
+SLOW = scans(20_000, *LARGE, progressive=True)  # some minutes
+WIDE = png(*LARGE, rows(LARGE[1] * (LARGE[0] + 1)), colour=0)  # some 90 MB
+LIMITS = {"max_scans": 1_000_000, "decode_workers": 1}
+DEAR = "takes too much time or memory"
+PARENT = """
+import asyncio, sys
+from functools import partial
+from serve_app.config import ImagesConfig
+from serve_app.images.isolation import Isolation
+from serve_app.images.prepare import prepare_ip_picture
+
+async def main(path):
+    config = ImagesConfig(decode_timeout_s=2, max_scans=1_000_000)
+    isolation = Isolation(config)
+    await isolation.start()
+    with open(path, "rb") as file:
+        work = asyncio.create_task(isolation.run(partial(prepare_ip_picture, file.read(), config)))
+    await asyncio.sleep(0.5)
+    print("at work", flush=True)
+    await work
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+async def isolate():
+    """Make isolations that end with the test."""
+    made = []
+
+    async def make(**limits):
+        config = ImagesConfig(**LIMITS | limits)
+        isolation = Isolation(config)
+        made.append(isolation)
+        await isolation.start()
+        return isolation, config
+
+    yield make
+    for isolation in made:
+        await isolation.aclose()
+
+
+def workers(parent: psutil.Process | None = None) -> list[psutil.Process]:
+    children = (parent or psutil.Process()).children()
+    return [child for child in children if "serve_app.images.worker" in child.cmdline()]
+
+
+async def read(isolation, config, data=RED) -> tuple[int, int, int]:
+    """Read a picture; the colour of its first pixel."""
+    images = await isolation.run(partial(prepare, data, None, 16, 24, config))
+    return to_image(images.init).getpixel((0, 0))
+
+
+async def begin(isolation, config, data) -> "asyncio.Task[tuple[int, int, int]]":
+    """Start reading a picture, and wait until a worker is at it."""
+    before = {process: sum(process.cpu_times()) for process in workers()}
+    reading = asyncio.create_task(read(isolation, config, data))
+    while all(sum(process.cpu_times()) < spent + 0.1 for process, spent in before.items()):
+        await asyncio.sleep(0.02)
+    return reading
+
+
+async def gone(processes) -> bool:
+    return not (await asyncio.to_thread(psutil.wait_procs, processes, 20))[1]
+
+
+async def test_worker_makes_every_kind_of_result(isolate):
+    isolation, config = await isolate()
+    images = await isolation.run(partial(prepare, RED, WHITE, 16, 24, config))
+    assert to_image(images.init).size == to_image(images.mask).size == (24, 16)
+    picture = await isolation.run(partial(prepare_ip_picture, RED, config))
+    assert (picture.height, picture.width) == (40, 60)
+    square = await isolation.run(partial(reencode, "image", RED, config, crop=True))
+    assert to_image(square).size == (40, 40)
+
+
+async def test_error_of_a_picture_comes_out_with_its_field(isolate):
+    isolation, config = await isolate()
+    with pytest.raises(errors.InvalidImage, match="base64_string file is not") as caught:
+        await isolation.run(partial(reencode, "base64_string", b"<svg/>", config))
+    assert caught.value.field == "base64_string"
+
+
+async def test_workers_are_kept(isolate):
+    isolation, config = await isolate()
+    before = workers()
+    for _ in range(5):
+        await read(isolation, config)
+        with pytest.raises(errors.InvalidImage):
+            await read(isolation, config, b"no picture")
+    assert workers() == before
+
+
+async def test_picture_that_takes_too_long_is_refused_and_its_worker_replaced(isolate):
+    isolation, config = await isolate(decode_timeout_s=1)
+    before = workers()
+    with pytest.raises(errors.InvalidImage, match=f"init_image picture {DEAR}"):
+        await read(isolation, config, SLOW)
+    assert await read(isolation, config) == (255, 0, 0)
+    assert not {process.pid for process in before} & {process.pid for process in workers()}
+
+
+async def test_time_is_counted_for_each_picture_and_names_the_one_that_took_it(isolate):
+    isolation, config = await isolate(decode_timeout_s=1)
+    with pytest.raises(errors.InvalidImage, match=DEAR) as caught:
+        await isolation.run(partial(prepare, RED, SLOW, 16, 24, config))
+    assert caught.value.field == "mask_image"
+
+
+async def test_picture_that_takes_too_much_memory_is_refused(isolate):
+    isolation, config = await isolate(decode_memory_bytes=16 * 1024**2)
+    with pytest.raises(errors.InvalidImage, match=f"init_image picture {DEAR}"):
+        await read(isolation, config, WIDE)
+    assert await read(isolation, config) == (255, 0, 0)
+
+
+async def test_largest_picture_fits_the_default_limits(isolate):
+    isolation, config = await isolate(max_scans=100, decode_timeout_s=60)
+    assert await read(isolation, config, WIDE) == (0, 0, 0)
+
+
+async def test_cancelled_caller_ends_the_worker_at_once(isolate):
+    isolation, config = await isolate(decode_timeout_s=60)
+    before = workers()
+    caller = await begin(isolation, config, SLOW)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert await gone(before)
+    assert await read(isolation, config) == (255, 0, 0)
+
+
+async def test_cancelled_waiter_takes_no_place(isolate):
+    isolation, config = await isolate(decode_timeout_s=2)
+    caller = await begin(isolation, config, SLOW)
+    waiter = asyncio.create_task(read(isolation, config))
+    await asyncio.sleep(0)
+    waiter.cancel()
+    with pytest.raises(errors.InvalidImage, match=DEAR):
+        await caller
+    assert waiter.cancelled()
+    assert await read(isolation, config) == (255, 0, 0)
+
+
+async def test_neighbours_of_a_dear_picture_go_on(isolate):
+    isolation, config = await isolate(decode_workers=2, decode_timeout_s=30)
+    dear = await begin(isolation, config, SLOW)
+    for _ in range(5):
+        assert await read(isolation, config) == (255, 0, 0)
+    assert not dear.done()
+    dear.cancel()
+    assert await read(isolation, config) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=str)
+async def test_worker_that_dies_at_work_is_the_pictures_fault(isolate, number):
+    isolation, config = await isolate(decode_timeout_s=60)
+    (worker,) = workers()
+    caller = await begin(isolation, config, SLOW)
+    worker.send_signal(number)
+    with pytest.raises(errors.InvalidImage, match=f"init_image picture {DEAR}"):
+        await caller
+    assert await read(isolation, config) == (255, 0, 0)
+
+
+async def test_worker_that_died_between_two_pictures_is_nobodys_fault(isolate):
+    isolation, config = await isolate()
+    (worker,) = workers()
+    worker.kill()
+    assert await gone([worker])
+    assert await read(isolation, config) == (255, 0, 0)
+
+
+async def test_worker_that_hangs_is_replaced(isolate):
+    isolation, config = await isolate(decode_timeout_s=0.5)
+    (worker,) = workers()
+    worker.suspend()
+    with pytest.raises(errors.ReplicaLost):
+        await read(isolation, config)
+    assert await gone([worker])
+    assert await read(isolation, config) == (255, 0, 0)
+
+
+async def test_interrupt_of_the_terminal_is_left_to_the_parent(isolate):
+    isolation, config = await isolate()
+    (worker,) = workers()
+    worker.send_signal(signal.SIGINT)
+    assert await read(isolation, config) == (255, 0, 0)
+    assert workers() == [worker]
+
+
+async def test_bug_is_not_the_pictures_fault(isolate):
+    isolation, config = await isolate()
+    with pytest.raises(errors.GenerationFailed) as caught:
+        await isolation.run(partial(json.loads, "{"))
+    assert "JSONDecodeError" in str(caught.value)
+    assert await read(isolation, config) == (255, 0, 0)
+
+
+async def test_what_is_printed_does_not_stand_in_the_output(isolate):
+    isolation, config = await isolate()
+    assert await isolation.run(partial(print, "noise", flush=True)) is None
+    assert await read(isolation, config) == (255, 0, 0)
+
+
+async def test_worker_knows_no_secret_and_loads_nothing_heavy(isolate, monkeypatch):
+    monkeypatch.setenv("DREAMSERVE_STORAGE__S3__SECRET_ACCESS_KEY", "canary")
+    await isolate()
+    (worker,) = workers()
+    assert "canary" not in str(worker.environ())
+    loaded = {os.path.basename(mapped.path).split(".")[0] for mapped in worker.memory_maps()}
+    assert "_imaging" in loaded
+    assert not {name for name in loaded if name.startswith(("libtorch", "_raylet", "libc10"))}
+
+
+async def test_worker_that_cannot_start_is_told_and_tried_again(isolate, monkeypatch):
+    isolation = Isolation(ImagesConfig())
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(errors.ReplicaLost):
+            await isolation.start()
+    await isolation.start()
+    await isolation.aclose()
+
+
+def test_workers_end_with_their_parent_however_it_ends(tmp_path):
+    (tmp_path / "slow.jpg").write_bytes(SLOW)
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "slow.jpg")]
+    path = os.pathsep.join(sys.path)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env={"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    ) as parent:
+        assert parent.stdout.readline() == b"at work\n"
+        children = workers(psutil.Process(parent.pid))
+        parent.kill()
+    assert len(children) == 2
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+@pytest.mark.parametrize(
+    "value", [os.getcwd, Image.new("L", (1, 1)), errors.JobNotFound(1), io.BytesIO], ids=str
+)
+def test_parent_believes_only_a_few_classes(value):
+    with pytest.raises(pickle.UnpicklingError):
+        unpack(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("data", [b"", b"rubbish", pickle.dumps("init_image")[:-3]], ids=str)
+def test_parent_takes_rubbish_for_a_worker_gone_wrong(data):
+    with pytest.raises(pickle.UnpicklingError):
+        unpack(data)
+
+
+@pytest.mark.parametrize(
+    "value", [Picture(b"x", 1, 2), errors.InvalidImage("f", "m"), "init_image"], ids=str
+)
+def test_what_is_believed_arrives_whole(value):
+    data = pack(value)
+    assert LENGTH.unpack(data[: LENGTH.size]) == (len(data) - LENGTH.size,)
+    assert repr(unpack(data[LENGTH.size :])) == repr(value)
