@@ -43,6 +43,8 @@ class Embeddings:
         self._lineage = lineage
         names = _FILE_NAMES if family.has_clip_text else ()
         self._encoders = [name for name in names if getattr(pipeline, name, None) is not None]
+        # `apply` may not walk through a module whose layers a LoRA may be wrapping meanwhile.
+        self._dtypes = {name: self._encoder(name).dtype for name in self._encoders}
         self._lock = Lock()
         self._mark = secrets.token_hex(8)
         self._tokens: dict[str, str] = {}  # by key
@@ -132,8 +134,8 @@ class Embeddings:
         width = self._width(name)
         if tensor.ndim not in (1, 2) or 0 in tensor.shape or not tensor.is_floating_point():
             raise Unfit(f"a tensor of the shape {tuple(tensor.shape)}", f"vectors of width {width}")
-        dtype = self._encoder(name).dtype
-        vectors = tensor.reshape(-1, tensor.shape[-1]).to(dtype, copy=True)
+        # A copy, since the file is mapped and may change in place.
+        vectors = tensor.reshape(-1, tensor.shape[-1]).to(self._dtypes[name], copy=True)
         if vectors.shape[1] != width:
             raise Unfit(f"vectors of width {vectors.shape[1]}", f"width {width}")
         check_tensor("its vectors", vectors)

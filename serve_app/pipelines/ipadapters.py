@@ -107,6 +107,9 @@ class IpAdapters:
     ) -> None:
         self._unet = denoiser if isinstance(denoiser, UNet2DConditionModel) else None
         self._layers = [] if self._unet is None or is_compiled else _text_layers(self._unet)
+        # `get` may not walk through the module, whose layers a LoRA may be wrapping meanwhile.
+        weight = next(denoiser.parameters())
+        self._device, self._dtype = weight.device, weight.dtype
         self._lock = Lock()
         self._loaded = kept
         self._hooks: list[RemovableHandle] = []
@@ -128,9 +131,32 @@ class IpAdapters:
             adapter = self._loaded.get(named.key)
             if adapter is None:
                 with judging(named):
-                    adapter = _read(named.entry.path, self._unet, self._layers)
+                    adapter = self._read(named.entry.path, self._unet)
                 self._loaded.put(named.key, adapter, adapter.num_bytes)
             return adapter
+
+    def _read(self, folder: Path, unet: UNet2DConditionModel) -> IpAdapter:
+        file, encoder_folder = _files(folder)
+        state = load_file(file)
+        if strange := [key for key in state if not key.startswith(("image_proj.", "ip_adapter."))]:
+            raise Unfit(f"the tensor {strange[0]}", "tensors of an image_proj and an ip_adapter")
+        # The public way to load it would change the UNet, which is at work.
+        projection = unet._convert_ip_adapter_image_proj_to_diffusers(
+            _below(state, "image_proj."), low_cpu_mem_usage=False
+        )
+        if not isinstance(projection, _SERVED):
+            raise Unfit("an adapter that takes the embedding of a face", "one that takes a picture")
+        encoder = CLIPVisionModelWithProjection.from_pretrained(
+            encoder_folder, local_files_only=True, use_safetensors=True
+        )
+        check_module("image_encoder", encoder, encoder_folder)
+        _check_widths(projection, encoder, self._layers[0])
+        keys, values = _matrices(_below(state, "ip_adapter."), self._layers)
+        for module in (encoder, projection, keys, values):
+            settle("it", module.to(device=self._device, dtype=self._dtype), self._device)
+        size = encoder.config.image_size
+        processor = CLIPImageProcessor(size=size, crop_size=size)
+        return IpAdapter(encoder, processor, projection, keys, values)
 
     def apply(self, adapter: IpAdapter | None) -> None:
         """Let the layers heed an adapter, or leave them as they were made."""
@@ -178,30 +204,6 @@ class IpAdapters:
             return output + scales[:, None, None] * own
 
         return add
-
-
-def _read(folder: Path, unet: UNet2DConditionModel, layers: Sequence[Attention]) -> IpAdapter:
-    file, encoder_folder = _files(folder)
-    state = load_file(file)
-    if strange := [name for name in state if not name.startswith(("image_proj.", "ip_adapter."))]:
-        raise Unfit(f"the tensor {strange[0]}", "tensors of an image_proj and an ip_adapter")
-    # The public way to load it would change the UNet, which is at work.
-    projection = unet._convert_ip_adapter_image_proj_to_diffusers(
-        _below(state, "image_proj."), low_cpu_mem_usage=False
-    )
-    if not isinstance(projection, _SERVED):
-        raise Unfit("an adapter that takes the embedding of a face", "one that takes a picture")
-    encoder = CLIPVisionModelWithProjection.from_pretrained(
-        encoder_folder, local_files_only=True, use_safetensors=True
-    )
-    check_module("image_encoder", encoder, encoder_folder)
-    _check_widths(projection, encoder, layers[0])
-    keys, values = _matrices(_below(state, "ip_adapter."), layers)
-    for module in (encoder, projection, keys, values):
-        settle("it", module.to(device=unet.device, dtype=unet.dtype), unet.device)
-    size = encoder.config.image_size
-    processor = CLIPImageProcessor(size=size, crop_size=size)
-    return IpAdapter(encoder, processor, projection, keys, values)
 
 
 def _matrices(

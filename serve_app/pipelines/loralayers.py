@@ -44,6 +44,8 @@ class LoraLayers:
             for layer, own in module.named_modules()
             if isinstance(own, nn.Linear) or (isinstance(own, nn.Conv2d) and own.groups == 1)
         }
+        # Other threads may not walk through a module whose layers are being wrapped.
+        self._device, self._dtype = module.device, module.dtype
         self._is_wrapped = False
 
     def fitted(self, pairs: Mapping[str, Pair]) -> Tensors:
@@ -103,6 +105,7 @@ class LoraLayers:
     def remove(self, adapter: str) -> None:
         """Take an adapter out of all layers, also one that is in some only."""
         if self._is_wrapped:
+            set_adapter(self._module, [], inference_mode=True)  # else peft chooses who is next
             delete_adapter(self._module, adapter, prefix="lora_")
             self._module.peft_config.pop(adapter, None)
 
@@ -122,8 +125,8 @@ class LoraLayers:
         return magnitude if len(shape) == 2 else magnitude.view(1, -1, 1, 1)
 
     def _settled(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        place, dtype = self._module.device, self._module.dtype
-        settled = tensor.to(place, dtype, copy=True).contiguous()  # the file may change in place
+        # A copy, since files of the CPU are mapped and may change in place.
+        settled = tensor.to(self._device, self._dtype, copy=True).contiguous()
         check_tensor(f"{self._name}.{name}", settled)
         return settled
 
