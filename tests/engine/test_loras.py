@@ -20,7 +20,8 @@ from serve_app import errors
 from serve_app.config import EngineConfig
 from serve_app.models import AddOn
 from serve_app.pipelines import loralayers
-from serve_app.types import GenerationSpec, LoraUse
+from serve_app.pipelines.randomadapter import write_random_ip_adapter
+from serve_app.types import GenerationSpec, IpAdapterUse, LoraUse
 from tests.engine.lora_files import LAYERS, Made, kohya, kohya_name, make, save
 from tests.engine.lora_files import peft as in_peft_names
 from tests.engine.test_families import make_flux, make_sd3, make_xl
@@ -555,6 +556,32 @@ def test_file_that_changes_in_place_does_not_change_what_was_read(
         opened.write(b"\0" * 4096)
     picture = weaver.engine.submit(request).result(60).image
     assert difference(picture, paint_stock(changed(base, plus(made, 1)), spec)) <= TOLERANCE
+
+
+def test_files_are_read_without_a_walk_through_modules_at_work(
+    weaver: Weaver,
+    base: DiffusionPipeline,
+    add: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_spec: MakeSpec,
+) -> None:
+    """The engine may be wrapping their layers, and a walk would end in an error."""
+    add("ink", kohya(make(base)))
+    save({"a": torch.ones(1, 32)}, tmp_path / "sun.safetensors")
+    weaver.known.append(AddOn(id="sun", type="embedding", source=tmp_path / "sun.safetensors"))
+    write_random_ip_adapter(tmp_path / "look", base.unet)
+    weaver.known.append(AddOn(id="look", type="ip_adapter", source=tmp_path / "look"))
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("dictionary changed size during iteration")
+
+    checkpoint = weaver.checkpoint
+    for module in (checkpoint.base.unet, checkpoint.base.text_encoder):
+        for walk in ("named_modules", "named_parameters", "parameters", "modules", "children"):
+            monkeypatch.setattr(module, walk, fail)
+    adapter = IpAdapterUse(id="look", scale=1)
+    weaver.request(make_spec(loras=using(("ink", 1)), embeddings=("sun",), ip_adapter=adapter))
 
 
 # Other families
