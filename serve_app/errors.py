@@ -3,6 +3,7 @@
     DreamserveError
     +-- InvalidRequest         400  a field has a bad value; `fields` names it
     |   +-- InvalidImage       400  a picture could not be had or read; names its field
+    |   +-- AddOnMisfit        400  an add-on does not fit the model; names it and its field
     +-- InvalidFields          400  several fields have bad values
     +-- InvalidJson            400  the body is no JSON object
     +-- BodyTooLarge           413
@@ -38,6 +39,7 @@ from typing import ClassVar
 from serve_app.types import JobFailure
 
 __all__ = [
+    "AddOnMisfit",
     "BodyTooLarge",
     "BodyTooSlow",
     "Cancelled",
@@ -118,6 +120,12 @@ class InvalidImage(InvalidRequest):
     """An input picture could not be had or read: `InvalidImage(field, message)`."""
 
     code = "invalid_image"
+
+
+class AddOnMisfit(InvalidRequest):
+    """An add-on that the request names does not fit the model: `AddOnMisfit(field, message)`."""
+
+    code = "add_on_misfit"
 
 
 class InvalidFields(DreamserveError):
@@ -342,6 +350,11 @@ class WeightsRefused(DreamserveError):
         super().__init__(entry_id, reason)
         self.entry_id = entry_id
         self.reason = reason
+
+    @property
+    def public_message(self) -> str:
+        """Which weights they are; why they are refused may hold paths."""
+        return f"Failed: the weights of {self.entry_id} could not be loaded."
 
     def __str__(self) -> str:
         return f"{self.entry_id}: {self.reason}"

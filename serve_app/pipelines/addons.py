@@ -35,6 +35,16 @@ class Named:
     entry: AddOn
     key: str
 
+    @property
+    def title(self) -> str:
+        """What clients read it called."""
+        return _title(self.entry.id, self.entry.type)
+
+    @property
+    def field(self) -> str:
+        """Field of requests that names it."""
+        return _NOUNS[self.entry.type][1]
+
 
 @dataclass(frozen=True, slots=True)
 class NamedAll:
@@ -96,8 +106,8 @@ class AddOns:
     def _get(self, add_on_id: str, add_on_type: AddOnType) -> Named:
         entry = self._find(add_on_id, add_on_type)
         if entry is None or not entry.fits(self._model_id):
-            noun, name = _NOUNS[add_on_type]
-            raise errors.InvalidRequest(name, f"The {noun} {add_on_id[:96]} is not known")
+            text = f"The {_title(add_on_id[:96], add_on_type)} is not known"
+            raise errors.InvalidRequest(_NOUNS[add_on_type][1], text)
         said = entry.model_dump_json()
         with self._locks.setdefault(said, Lock()):
             here = self._here.get(said)
@@ -105,6 +115,10 @@ class AddOns:
                 found = resolve(entry, self._config)
                 here = self._here[said] = Named(found, _key(entry, said))
         return here
+
+
+def _title(add_on_id: str, add_on_type: AddOnType) -> str:
+    return f"{_NOUNS[add_on_type][0]} {add_on_id}"
 
 
 def _key(entry: AddOn, said: str) -> str:

@@ -7,31 +7,48 @@ replaced by that token.
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from threading import Lock
 
-import safetensors
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
+from transformers import PreTrainedModel
 
 from serve_app import errors
 from serve_app.pipelines.addons import Named
+from serve_app.pipelines.families import Family
+from serve_app.pipelines.lineage import Lineage, read_header
+from serve_app.pipelines.misfit import Unfit, judging
+from serve_app.pipelines.soundness import check_tensor
 from serve_app.pipelines.specs import trigger_word
 from serve_app.types import GenerationSpec
 
 __all__ = ["Embeddings"]
 
+_FILE_NAMES = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}  # where there are two
+
 
 class Embeddings:
-    """The embeddings of a pipeline, each with its token."""
+    """The embeddings of a pipeline, each with its token.
 
-    def __init__(self, pipeline: DiffusionPipeline) -> None:
+    Args:
+        pipeline: whose tokenizers and text encoders are changed in place.
+        family: of the pipeline; where more than CLIP reads the text there are no embeddings.
+        lineage: of the pipeline.
+    """
+
+    def __init__(self, pipeline: DiffusionPipeline, family: Family, lineage: Lineage) -> None:
         self._pipeline = pipeline
+        self._lineage = lineage
+        names = _FILE_NAMES if family.has_clip_text else ()
+        self._encoders = [name for name in names if getattr(pipeline, name, None) is not None]
+        # `apply` may not walk through a module whose layers a LoRA may be wrapping meanwhile.
+        self._dtypes = {name: self._encoder(name).dtype for name in self._encoders}
         self._lock = Lock()
         self._mark = secrets.token_hex(8)
         self._tokens: dict[str, str] = {}  # by key
-        self._read: dict[str, dict[str, torch.Tensor]] = {}  # by token, until it is loaded
-        self._bad: dict[str, str] = {}  # why not, by token
+        self._waiting: dict[str, _Waiting] = {}  # by token, until it is loaded
 
     def apply(
         self, spec: GenerationSpec, named: Mapping[str, Named]
@@ -41,8 +58,11 @@ class Embeddings:
         The texts have the triggers (`specs.with_triggers`). Reads files; off the engine thread.
 
         Raises:
-            errors.GenerationFailed: a file cannot be read.
+            errors.InvalidRequest: the model takes no embeddings.
+            errors.AddOnMisfit: one does not fit the model.
         """
+        if spec.embeddings and not self._encoders:
+            raise errors.InvalidRequest("embeddings_model", "The model takes no embeddings")
         prompt, negative = spec.prompt, spec.negative_prompt
         tokens = []
         for name in spec.embeddings:
@@ -58,43 +78,95 @@ class Embeddings:
         """Bring embeddings into the text encoders. Only on the engine thread.
 
         Raises:
-            errors.GenerationFailed: one does not fit the checkpoint.
+            errors.AddOnMisfit: a library refuses one that was found to fit.
+            errors.OutOfMemory: there is no room for it; it may be tried again.
         """
         for token in tokens:
-            if token in self._read:
-                try:
-                    _load(self._pipeline, self._read.pop(token), token)
-                except Exception as exc:  # whatever diffusers finds wrong with the file
-                    self._bad[token] = str(exc)
-            if token in self._bad:
-                raise errors.GenerationFailed(f"embedding does not fit: {self._bad[token]}")
+            if token not in self._waiting:
+                continue
+            waiting = self._waiting[token]
+            with judging(waiting.named):
+                while waiting.vectors:
+                    self._load(token, *waiting.vectors[0])
+                    waiting.vectors.pop(0)
+            del self._waiting[token]
 
     def _token(self, named: Named) -> str:
         with self._lock:
             if named.key not in self._tokens:
+                with judging(named):
+                    vectors = self._read(named)
                 token = f"<{self._mark}n{len(self._tokens)}>"  # one word: no trigger is inside
-                try:
-                    self._read[token] = load_file(named.entry.path)
-                except (OSError, safetensors.SafetensorError) as exc:
-                    raise errors.GenerationFailed(f"embedding {named.entry.id}: {exc}") from exc
+                self._waiting[token] = _Waiting(named, list(vectors.items()))
                 self._tokens[named.key] = token
             return self._tokens[named.key]
 
+    def _read(self, named: Named) -> dict[str, torch.Tensor]:
+        """Read a file's vectors, (number, D), for each text encoder of the model.
 
-def _load(pipeline: DiffusionPipeline, state: Mapping[str, torch.Tensor], token: str) -> None:
-    """Load one file; those for XL have a tensor per text encoder."""
-    encoders = {"clip_l": "", "clip_g": "_2"}
-    if not set(encoders) <= set(state):
-        encoders = {next(iter(state)): ""}
-    for name, suffix in encoders.items():
-        encoder = getattr(pipeline, f"text_encoder{suffix}")
-        tokenizer = getattr(pipeline, f"tokenizer{suffix}")
-        vectors = state[name]
-        size = len(tokenizer) + (len(vectors) if vectors.ndim > 1 else 1)
+        An encoder without any would read the token as a text of letters.
+
+        Raises:
+            Unfit: there are none for an encoder, or others.
+        """
+        self._lineage.check(read_header(named.entry.path))
+        tensors = load_file(named.entry.path)
+        if len(self._encoders) == 1 and not tensors.keys() & set(_FILE_NAMES.values()):
+            if len(tensors) != 1:
+                raise Unfit(f"{len(tensors)} tensors", "one tensor")
+            return {
+                name: self._fitted(name, own)
+                for name, own in zip(self._encoders, tensors.values(), strict=True)
+            }
+        wanted = {_FILE_NAMES[name]: name for name in self._encoders}
+        if tensors.keys() != wanted.keys():
+            widths = (f"{key} of width {self._width(name)}" for key, name in wanted.items())
+            raise Unfit(_told(tensors), " and ".join(widths))
+        vectors = {name: self._fitted(name, tensors[key]) for key, name in wanted.items()}
+        if len({len(own) for own in vectors.values()}) > 1:
+            raise Unfit(_told(tensors), "as many vectors for each text encoder")
+        return vectors
+
+    def _fitted(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        width = self._width(name)
+        if tensor.ndim not in (1, 2) or 0 in tensor.shape or not tensor.is_floating_point():
+            raise Unfit(f"a tensor of the shape {tuple(tensor.shape)}", f"vectors of width {width}")
+        # A copy, since the file is mapped and may change in place.
+        vectors = tensor.reshape(-1, tensor.shape[-1]).to(self._dtypes[name], copy=True)
+        if vectors.shape[1] != width:
+            raise Unfit(f"vectors of width {vectors.shape[1]}", f"width {width}")
+        check_tensor("its vectors", vectors)
+        return vectors
+
+    def _width(self, name: str) -> int:
+        return int(self._encoder(name).get_input_embeddings().weight.shape[1])
+
+    def _load(self, token: str, name: str, vectors: torch.Tensor) -> None:
+        encoder = self._encoder(name)
+        tokenizer = getattr(self._pipeline, name.replace("text_encoder", "tokenizer"))
         # diffusers would have the new rows drawn like the old ones, which takes a second, and then
         # write over them: everybody's next step would wait.
-        encoder.resize_token_embeddings(size, mean_resizing=False)
-        pipeline.load_textual_inversion(
+        encoder.resize_token_embeddings(len(tokenizer) + len(vectors), mean_resizing=False)
+        self._pipeline.load_textual_inversion(
             vectors, token=token, text_encoder=encoder, tokenizer=tokenizer
         )
         encoder.eval().requires_grad_(False)
+
+    def _encoder(self, name: str) -> PreTrainedModel:
+        encoder = getattr(self._pipeline, name)
+        assert isinstance(encoder, PreTrainedModel), "CLIP text encoders are of transformers"
+        return encoder
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """An embedding that is still to be loaded. vectors: by the encoders that lack them."""
+
+    named: Named
+    vectors: list[tuple[str, torch.Tensor]]
+
+
+def _told(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Name what a file holds: the first few tensors with their shapes."""
+    told = [f"{name[:32]} {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:3]]
+    return ", ".join(told) or "no tensors"

@@ -32,6 +32,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 from serve_app import errors
 from serve_app.pipelines.addons import Named
 from serve_app.pipelines.kept import Kept, num_bytes
+from serve_app.pipelines.misfit import Unfit, judging
 from serve_app.pipelines.soundness import check_module, settle
 from serve_app.pipelines.standin import Run
 
@@ -106,6 +107,9 @@ class IpAdapters:
     ) -> None:
         self._unet = denoiser if isinstance(denoiser, UNet2DConditionModel) else None
         self._layers = [] if self._unet is None or is_compiled else _text_layers(self._unet)
+        # `get` may not walk through the module, whose layers a LoRA may be wrapping meanwhile.
+        weight = next(denoiser.parameters())
+        self._device, self._dtype = weight.device, weight.dtype
         self._lock = Lock()
         self._loaded = kept
         self._hooks: list[RemovableHandle] = []
@@ -116,7 +120,7 @@ class IpAdapters:
 
         Raises:
             errors.InvalidRequest: the denoiser has no layers for it.
-            errors.GenerationFailed: it does not fit; `errors.OutOfMemory` where there is no room.
+            errors.AddOnMisfit: it does not fit; `errors.OutOfMemory` where there is no room.
         """
         if named is None:
             return None
@@ -126,9 +130,33 @@ class IpAdapters:
         with self._lock:
             adapter = self._loaded.get(named.key)
             if adapter is None:
-                adapter = self._load(named, self._unet)
+                with judging(named):
+                    adapter = self._read(named.entry.path, self._unet)
                 self._loaded.put(named.key, adapter, adapter.num_bytes)
             return adapter
+
+    def _read(self, folder: Path, unet: UNet2DConditionModel) -> IpAdapter:
+        file, encoder_folder = _files(folder)
+        state = load_file(file)
+        if strange := [key for key in state if not key.startswith(("image_proj.", "ip_adapter."))]:
+            raise Unfit(f"the tensor {strange[0]}", "tensors of an image_proj and an ip_adapter")
+        # The public way to load it would change the UNet, which is at work.
+        projection = unet._convert_ip_adapter_image_proj_to_diffusers(
+            _below(state, "image_proj."), low_cpu_mem_usage=False
+        )
+        if not isinstance(projection, _SERVED):
+            raise Unfit("an adapter that takes the embedding of a face", "one that takes a picture")
+        encoder = CLIPVisionModelWithProjection.from_pretrained(
+            encoder_folder, local_files_only=True, use_safetensors=True
+        )
+        check_module("image_encoder", encoder, encoder_folder)
+        _check_widths(projection, encoder, self._layers[0])
+        keys, values = _matrices(_below(state, "ip_adapter."), self._layers)
+        for module in (encoder, projection, keys, values):
+            settle("it", module.to(device=self._device, dtype=self._dtype), self._device)
+        size = encoder.config.image_size
+        processor = CLIPImageProcessor(size=size, crop_size=size)
+        return IpAdapter(encoder, processor, projection, keys, values)
 
     def apply(self, adapter: IpAdapter | None) -> None:
         """Let the layers heed an adapter, or leave them as they were made."""
@@ -177,51 +205,40 @@ class IpAdapters:
 
         return add
 
-    def _load(self, named: Named, unet: UNet2DConditionModel) -> IpAdapter:
-        try:
-            return _read(named.entry.path, unet, self._layers)
-        except torch.OutOfMemoryError as exc:
-            raise errors.OutOfMemory(str(exc)) from exc
-        except Exception as exc:  # whatever diffusers and torch find wrong with the files
-            text = f"IP adapter {named.entry.id} does not fit: {exc}"
-            raise errors.GenerationFailed(text) from exc
-
-
-def _read(folder: Path, unet: UNet2DConditionModel, layers: Sequence[Attention]) -> IpAdapter:
-    file, encoder_folder = _files(folder)
-    state = load_file(file)
-    # The public way to load it would change the UNet, which is at work.
-    projection = unet._convert_ip_adapter_image_proj_to_diffusers(
-        _below(state, "image_proj."), low_cpu_mem_usage=False
-    )
-    if not isinstance(projection, _SERVED):
-        raise TypeError("it takes the embedding of a face, not a picture")
-    encoder = CLIPVisionModelWithProjection.from_pretrained(
-        encoder_folder, local_files_only=True, use_safetensors=True
-    )
-    check_module("image_encoder", encoder, encoder_folder)
-    keys, values = _matrices(_below(state, "ip_adapter."), layers)
-    for module in (encoder, projection, keys, values):
-        settle(folder.name, module.to(device=unet.device, dtype=unet.dtype), unet.device)
-    size = encoder.config.image_size
-    processor = CLIPImageProcessor(size=size, crop_size=size)
-    return IpAdapter(encoder, processor, projection, keys, values)
-
 
 def _matrices(
     state: Mapping[str, torch.Tensor], layers: Sequence[Attention]
 ) -> tuple[nn.ParameterList, nn.ParameterList]:
     """Read keys and values; the files number the layers of the UNet 1, 3, 5 and so on."""
-    keys, values = nn.ParameterList(), nn.ParameterList()
+    kinds = {"k": nn.ParameterList(), "v": nn.ParameterList()}
     for number, layer in enumerate(layers):
-        for kind, matrices in (("k", keys), ("v", values)):
-            matrix, wanted = state[f"{2 * number + 1}.to_{kind}_ip.weight"], layer.to_k.weight.shape
+        wanted = layer.to_k.weight.shape
+        for kind, matrices in kinds.items():
+            matrix = state.get(f"{2 * number + 1}.to_{kind}_ip.weight", torch.empty(0))
             if matrix.shape != wanted:
-                raise ValueError(f"a layer is {tuple(wanted)}, its matrix {tuple(matrix.shape)}")
+                found = f"a matrix of the shape {tuple(matrix.shape)} for layer {number}"
+                raise Unfit(found, f"{tuple(wanted)}")
             matrices.append(nn.Parameter(matrix, requires_grad=False))
     if len(state) != 2 * len(layers):
-        raise ValueError("it has more layers than the model")
-    return keys, values
+        raise Unfit(f"matrices for {len(state) / 2:g} layers", f"for {len(layers)}")
+    return kinds["k"], kinds["v"]
+
+
+def _check_widths(
+    projection: nn.Module, encoder: CLIPVisionModelWithProjection, layer: Attention
+) -> None:
+    """Raise Unfit unless the projection takes what the encoder gives and gives what layers take."""
+    is_plain = isinstance(projection, ImageProjection)
+    given = encoder.config.projection_dim if is_plain else encoder.config.hidden_size
+    first = next(part for part in projection.modules() if isinstance(part, nn.Linear))
+    if first.in_features != given:
+        found = f"an image encoder that gives vectors of width {given}"
+        raise Unfit(found, f"width {first.in_features}, which the adapter takes")
+    is_plus = isinstance(projection, IPAdapterPlusImageProjection)
+    norm = projection.norm_out if is_plus else projection.norm
+    wanted = layer.to_k.in_features
+    if norm.normalized_shape != (wanted,):
+        raise Unfit(f"tokens of width {norm.normalized_shape[0]}", f"width {wanted}")
 
 
 def _text_layers(unet: UNet2DConditionModel) -> list[Attention]:
@@ -234,10 +251,10 @@ def _files(folder: Path) -> tuple[Path, Path]:
     """Find the adapter's file and the folder of its image encoder, at any depth."""
     encoders = [file.parent for file in folder.rglob("config.json")]
     if len(encoders) != 1:
-        raise ValueError(f"the folder holds {len(encoders)} image encoders (config.json)")
+        raise Unfit(f"{len(encoders)} image encoders (config.json) in the folder", "one")
     files = [file for file in folder.rglob("*.safetensors") if not file.is_relative_to(encoders[0])]
     if len(files) != 1:
-        raise ValueError(f"the folder holds {len(files)} safetensors files beside the encoder")
+        raise Unfit(f"{len(files)} safetensors files beside the image encoder", "one")
     return files[0], encoders[0]
 
 

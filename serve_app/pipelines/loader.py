@@ -24,6 +24,8 @@ from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.host import HostCopies
 from serve_app.pipelines.ipadapters import IpAdapter, IpAdapters
 from serve_app.pipelines.kept import Kept, Uses
+from serve_app.pipelines.lineage import lineage_of
+from serve_app.pipelines.loras import Loras
 from serve_app.pipelines.schedulers import Schedulers
 from serve_app.pipelines.soundness import check_complete, settle
 from serve_app.pipelines.vaes import Vaes
@@ -56,7 +58,8 @@ def load_checkpoint(
     denoiser, is_compiled = getattr(base, family.denoiser), config.compile != "off"
     perturbation = Perturbation(denoiser, is_compiled=is_compiled)
     uses = Uses()
-    loras: Kept[str] = Kept(config.lora_bytes, uses)
+    lineage = lineage_of(base)
+    loras = Loras(base, family.denoiser, lineage, Kept(config.lora_bytes, uses))
     adapters: Kept[IpAdapter] = Kept(config.ip_adapter_bytes, uses)
     ip_adapters = IpAdapters(denoiser, adapters, is_compiled=is_compiled)
     return Checkpoint(
@@ -67,10 +70,10 @@ def load_checkpoint(
             base, family, config, lambda run: ip_adapters.reading(perturbation.reading(run))
         ),
         schedulers=Schedulers(base.scheduler),
-        vaes=Vaes(base.vae, config, uses),
+        vaes=Vaes(base.vae, config, uses, lineage),
         variants=Variants(base, family, config.tomesd_ratio, perturbation, ip_adapters, loras),
         uses=uses,
-        embeddings=Embeddings(base),
+        embeddings=Embeddings(base, family, lineage),
         texts=TextCache(config.text_cache),
         native_px=entry.native_size_px,
         multiple_px=entry.size_multiple_px,

@@ -5,6 +5,7 @@ text encoder that transformers made up because its tensor is missing.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -13,37 +14,64 @@ from diffusers import DiffusionPipeline
 from torch import nn
 from transformers import PreTrainedModel
 
-__all__ = ["check_complete", "check_files", "check_module", "settle"]
+from serve_app.pipelines.misfit import Unfit
+
+__all__ = [
+    "check_complete",
+    "check_files",
+    "check_module",
+    "check_shapes",
+    "check_tensor",
+    "settle",
+]
 
 
 def check_files(source: Path) -> None:
     """Read every tensor of the safetensors files, one at a time.
 
     Raises:
-        ValueError: a tensor holds NaN or infinity.
+        Unfit: a tensor holds NaN or infinity.
         SafetensorError: a file is truncated or no safetensors file.
     """
     for file in [source] if source.is_file() else sorted(source.rglob("*.safetensors")):
         with safetensors.safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118  # no mapping
-                _check_tensor(f"{file.name}: {name}", opened.get_tensor(name))
+                check_tensor(f"{file.name}: {name}", opened.get_tensor(name))
 
 
 def check_finite(part: str, module: nn.Module) -> None:
-    """Look at all weights as they are on the device; raises ValueError at NaN or infinity."""
+    """Look at all weights as they are on the device; raises Unfit at NaN or infinity."""
     for name, tensor in module.state_dict().items():
-        _check_tensor(f"{part}: {name}", tensor)
+        check_tensor(f"{part}: {name}", tensor)
+
+
+def check_tensor(name: str, tensor: torch.Tensor) -> None:
+    """Raise Unfit when a tensor of real numbers holds NaN or infinity."""
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise Unfit(f"NaN or infinity in {name}", "finite numbers")
+
+
+def check_shapes(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> None:
+    """Raise Unfit unless the tensors are those that are wanted, by name and shape."""
+    for name, tensor in wanted.items():
+        if name not in found:
+            raise Unfit(f"no {name}", f"one of the shape {tuple(tensor.shape)}")
+        if found[name].shape != tensor.shape:
+            here = tuple(found[name].shape)
+            raise Unfit(f"{name} of the shape {here}", f"{tuple(tensor.shape)}")
+    if strange := sorted(found.keys() - wanted.keys()):
+        raise Unfit(f"{strange[0]}, which the model lacks", f"{len(wanted)} tensors, not it")
 
 
 def check_complete(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """Raise ValueError when a model of transformers has weights that are in no file."""
+    """Raise Unfit when a model of transformers has weights that are in no file."""
     for part, module in pipeline.components.items():
         if isinstance(module, PreTrainedModel):
             check_module(part, module, folder / part)
 
 
 def check_module(part: str, module: PreTrainedModel, folder: Path) -> None:
-    """Raise ValueError when weights of this model are in no file of its folder.
+    """Raise Unfit when weights of this model are in no file of its folder.
 
     transformers draws what is missing at random, and says so in its log only; diffusers refuses.
     Names in files differ from those in memory, between versions too, so shapes are compared.
@@ -55,7 +83,7 @@ def check_module(part: str, module: PreTrainedModel, folder: Path) -> None:
     missing = Counter(tuple(weight.shape) for weight in module.parameters())
     missing.subtract(shape for file in files for shape in _shapes(file))
     if absent := [shape for shape, count in missing.items() if count > 0]:
-        raise ValueError(f"{part}: no tensor for weights of shape {absent[0]}")
+        raise Unfit(f"no tensor for weights of {part}", f"one of the shape {absent[0]}")
 
 
 def detach_from_files(module: nn.Module) -> None:
@@ -68,18 +96,13 @@ def detach_from_files(module: nn.Module) -> None:
         tensor.data = tensor.data.clone()
 
 
-def _check_tensor(name: str, tensor: torch.Tensor) -> None:
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{name} holds NaN or infinity")
-
-
 def _shapes(file: Path) -> list[tuple[int, ...]]:
     with safetensors.safe_open(file, "pt") as opened:
         return [tuple(opened.get_slice(name).get_shape()) for name in opened.keys()]  # noqa: SIM118
 
 
 def settle(name: str, component: torch.nn.Module, device: torch.device) -> None:
-    """Make a loaded module ready to serve; raises ValueError when its weights are not finite."""
+    """Make a loaded module ready to serve; raises Unfit when its weights are not finite."""
     component.eval().requires_grad_(False)
     check_finite(name, component)
     if device.type == "cpu":

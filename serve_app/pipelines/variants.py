@@ -5,23 +5,17 @@ that needs it or runs its forwards; the planner serves variants in turns, since 
 """
 
 from collections.abc import Hashable
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
-from threading import Lock
 
-import safetensors
 import tomesd
-import torch
 from diffusers import DiffusionPipeline
-from safetensors.torch import load_file
 
 from serve_app import errors
-from serve_app.pipelines.addons import Named, NamedAll
+from serve_app.pipelines.addons import NamedAll
 from serve_app.pipelines.families import Family
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.ipadapters import IpAdapter, IpAdapters
-from serve_app.pipelines.kept import Kept
+from serve_app.pipelines.loras import Adapter, Loras
 from serve_app.types import GenerationSpec
 
 __all__ = ["Variant", "Variants"]
@@ -29,16 +23,16 @@ __all__ = ["Variant", "Variants"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """LoRA adapters with their strengths, in order of catalogue id, and what is patched."""
+    """LoRAs with their strengths, a DoRA first, then by catalogue id, and what is patched."""
 
-    loras: tuple[tuple[str, float], ...] = ()
+    loras: tuple[tuple[Adapter, float], ...] = ()
     merges_tokens: bool = False
     perturbs: bool = False
     ip_adapter: IpAdapter | None = None
 
 
 class Variants:
-    """Knows the LoRA files and what is active.
+    """Names what requests need, and brings the modules there.
 
     can_merge: whether token merging acts on the denoiser.
 
@@ -48,7 +42,7 @@ class Variants:
         tomesd_ratio: share of the tokens that is merged.
         perturbation: of the denoiser's self-attention.
         ip_adapters: of the denoiser.
-        kept: LoRAs by key.
+        loras: of the pipeline.
     """
 
     def __init__(
@@ -58,9 +52,8 @@ class Variants:
         tomesd_ratio: float,
         perturbation: Perturbation,
         ip_adapters: IpAdapters,
-        kept: Kept[str],
+        loras: Loras,
     ) -> None:
-        self._base = base
         self._denoiser = getattr(base, family.denoiser)
         self.can_merge = (
             family.denoiser == "unet" and tomesd_ratio > 0 and _sees_all(self._denoiser)
@@ -68,32 +61,21 @@ class Variants:
         self._ratio = tomesd_ratio
         self._perturbation = perturbation
         self._ip_adapters = ip_adapters
-        self._lock = Lock()
-        self._adapters = kept
-        self._numbers = count()  # a name is used once, so that no variant means another LoRA
-        self._leaving: list[str] = []
-        self._read: dict[str, dict[str, torch.Tensor]] = {}  # by adapter, until it is loaded
-        self._loaded: set[str] = set()
-        self._bad: dict[str, str] = {}  # why not, by adapter
+        self._loras = loras
 
     def of(self, spec: GenerationSpec, named: NamedAll) -> Variant:
         """Name the variant that a request needs, and read its files. Off the engine thread.
 
         Raises:
-            errors.InvalidRequest: the denoiser has no layers for what it asks.
-            errors.GenerationFailed: a file cannot be read, or an IP adapter does not fit;
-                `errors.OutOfMemory` where there is no room for it.
+            errors.InvalidRequest: the denoiser has no layers for what it asks, or two DoRAs.
+            errors.AddOnMisfit: a LoRA or IP adapter does not fit.
+            errors.OutOfMemory: there is no room for one.
         """
         if spec.self_attention and not self._perturbation.is_possible:
             text = "The model has no layers that self-attention guidance acts on"
             raise errors.InvalidRequest("self_attention", text)
-        strengths: dict[str, float] = {}
-        for use in spec.loras:
-            strengths[use.id] = strengths.get(use.id, 0.0) + use.strength
         return Variant(
-            loras=tuple(
-                (self._adapter(named.loras[name]), strengths[name]) for name in sorted(strengths)
-            ),
+            loras=self._uses(spec, named),
             merges_tokens=spec.tomesd and self.can_merge,
             perturbs=spec.self_attention,
             ip_adapter=self._ip_adapters.get(named.ip_adapter),
@@ -102,62 +84,30 @@ class Variants:
     def activate(self, variant: Hashable) -> None:
         """Bring the modules into the state of a variant. Only on the engine thread.
 
-        Raises:
-            errors.GenerationFailed: a LoRA that does not fit the checkpoint.
+        Raises what `Loras.apply` does.
         """
         assert isinstance(variant, Variant), "requests carry what `of` gave them"
-        while self._leaving:
-            self._unload(self._leaving.pop())
-        for adapter, _ in variant.loras:
-            if adapter not in self._loaded:
-                self._load(adapter)
-        if variant.loras:
-            names = [adapter for adapter, _ in variant.loras]
-            self._base.enable_lora()
-            self._base.set_adapters(names, [strength for _, strength in variant.loras])
-        elif self._loaded:
-            self._base.disable_lora()
+        self._loras.apply(variant.loras)
         self._merge(variant.merges_tokens)
         self._perturbation.apply(variant.perturbs)
         self._ip_adapters.apply(variant.ip_adapter)
 
-    def _adapter(self, named: Named) -> str:
-        with self._lock:
-            adapter = self._adapters.get(named.key)
-            if adapter is None:
-                try:
-                    state = load_file(named.entry.path)
-                except (OSError, safetensors.SafetensorError) as exc:
-                    raise errors.GenerationFailed(f"LoRA {named.entry.id}: {exc}") from exc
-                adapter = f"lora_{next(self._numbers)}"
-                self._read[adapter] = state
-                size = sum(tensor.nbytes for tensor in state.values())
-                self._leaving.extend(self._adapters.put(named.key, adapter, size))
-            return adapter
+    def _uses(self, spec: GenerationSpec, named: NamedAll) -> tuple[tuple[Adapter, float], ...]:
+        """Add the strengths of each LoRA up; one of strength 0 is left out.
 
-    def _load(self, adapter: str) -> None:
-        if adapter in self._bad:
-            raise errors.GenerationFailed(self._bad[adapter])
-        if adapter not in self._read:
-            raise errors.GenerationFailed("its job was cancelled, and the LoRA has left since")
-        try:
-            self._base.load_lora_weights(self._read.pop(adapter), adapter_name=adapter)
-        except Exception as exc:  # whatever diffusers and peft find wrong with the file
-            with suppress(Exception):
-                self._base.delete_adapters(adapter)
-            self._bad[adapter] = f"The LoRA does not fit: {exc}"
-            raise errors.GenerationFailed(self._bad[adapter]) from exc
-        self._loaded.add(adapter)
-        for component in self._base.components.values():
-            if isinstance(component, torch.nn.Module):
-                component.eval().requires_grad_(False)
-
-    def _unload(self, adapter: str) -> None:
-        if adapter in self._loaded:
-            self._base.delete_adapters(adapter)
-            self._loaded.discard(adapter)
-        self._read.pop(adapter, None)
-        self._bad.pop(adapter, None)
+        peft gives the rows of all that came before it the lengths of a DoRA, so it has to be the
+        first, and a second one would change it.
+        """
+        strengths: dict[str, float] = {}
+        for use in spec.loras:
+            strengths[use.id] = strengths.get(use.id, 0.0) + use.strength
+        found = {name: self._loras.get(named.loras[name]) for name in sorted(strengths)}
+        uses = [(adapter, strengths[name]) for name, adapter in found.items() if strengths[name]]
+        if sum(adapter.is_dora for adapter, _ in uses) > 1:
+            names = [name for name, adapter in found.items() if adapter.is_dora and strengths[name]]
+            text = f"Only one DoRA can be used at a time: {', '.join(names)}"
+            raise errors.InvalidRequest("lora_model", text)
+        return tuple(sorted(uses, key=lambda use: not use[0].is_dora))
 
     def _merge(self, is_wanted: bool) -> None:
         """Patch or unpatch the UNet. Never at random: a neighbour would change the picture."""

@@ -14,6 +14,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from serve_app import errors
 from serve_app.config import EngineConfig
@@ -273,6 +274,42 @@ def add_layer(folder: Path) -> None:
     change(folder, "ip_adapter.99.to_k_ip.weight", torch.zeros(3, 3))
 
 
+def take_layer(folder: Path) -> None:
+    file = folder / "ip_adapter.safetensors"
+    state = load_file(file)
+    del state["ip_adapter.1.to_v_ip.weight"]
+    save_file(state, file)
+
+
+def add_face(folder: Path) -> None:
+    change(folder, "lora.0.down.weight", torch.zeros(3, 3))
+
+
+def change_encoder(folder: Path) -> None:
+    CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=16,
+            projection_dim=40,
+        )
+    ).save_pretrained(folder / "image_encoder")
+
+
+def change_tokens(folder: Path) -> None:
+    for name, shape in (("norm.weight", (48,)), ("norm.bias", (48,))):
+        change(folder, f"image_proj.{name}", torch.ones(shape))
+    change(folder, "image_proj.proj.weight", torch.ones(4 * 48, 24))
+    change(folder, "image_proj.proj.bias", torch.ones(4 * 48))
+
+
+def break_file(folder: Path) -> None:
+    (folder / "image_encoder" / "config.json").write_text("{")
+
+
 def break_encoder(folder: Path) -> None:
     file = folder / "image_encoder" / "model.safetensors"
     state = load_file(file)
@@ -296,12 +333,17 @@ def change(folder: Path, name: str, tensor: torch.Tensor) -> None:
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
-        (break_layer, r"its matrix \(3, 3\)"),
-        (break_number, "holds NaN"),
-        (add_layer, "more layers than the model"),
-        (break_encoder, "no tensor for weights of shape"),
-        (add_adapter, "2 safetensors files"),
-        (drop_encoder, "0 image encoders"),
+        (break_layer, r"a matrix of the shape \(3, 3\) for layer 0, expected \(16, 32\)"),
+        (take_layer, r"a matrix of the shape \(0,\) for layer 0, expected \(16, 32\)"),
+        (break_number, "NaN or infinity"),
+        (add_layer, r"matrices for \d+.5 layers, expected for \d+"),
+        (add_face, r"the tensor lora.0.down.weight"),
+        (break_encoder, "no tensor for weights of image_encoder, expected one of the shape"),
+        (change_encoder, "an image encoder that gives vectors of width 40, expected width 24"),
+        (change_tokens, "tokens of width|files of another form"),
+        (break_file, "files of another form, expected an IP adapter and its image encoder"),
+        (add_adapter, "2 safetensors files beside the image encoder, expected one"),
+        (drop_encoder, "0 image encoders .* expected one"),
     ],
 )
 async def test_adapter_that_does_not_fit_fails_its_job_alone(
@@ -321,8 +363,11 @@ async def test_adapter_that_does_not_fit_fails_its_job_alone(
         return_exceptions=True,
     )
     assert isinstance(fine, Pictures)
-    assert isinstance(bad, errors.GenerationFailed)
-    assert re.search(reason, str(bad))
+    assert isinstance(bad, errors.AddOnMisfit)
+    assert bad.field == "ip_adapter_id"
+    assert bad.detail.startswith("The IP adapter bad does not fit this model: found ")
+    assert re.search(reason, bad.detail), bad.detail
+    assert str(tmp_path) not in bad.detail
 
 
 @pytest.mark.parametrize("make", [lambda: torch.nn.Linear(1, 1), lambda: random_unet(RandomUNet())])
@@ -336,7 +381,11 @@ def test_denoiser_without_layers_for_it_refuses(
 
 
 async def test_adapters_leave_for_others_unless_they_are_at_work(
-    painter: WeavePainter, entry: ModelEntry, add_ons: AddOns, make_spec: MakeSpec
+    entry: ModelEntry,
+    add_ons: AddOns,
+    adapters: dict[str, Path],
+    canvas: Canvas,
+    make_spec: MakeSpec,
 ) -> None:
     config = CPU.model_copy(update={"ip_adapter_bytes": 0})
     stingy = WeavePainter(entry, config, load_checkpoint(entry, config), add_ons)
@@ -347,5 +396,6 @@ async def test_adapters_leave_for_others_unless_they_are_at_work(
     stingy.close()
     assert held == 1
     for spec, *made in zip(specs, woven, alone, strict=True):
-        expected = pixels(await painter.paint(1, spec, inputs(3)))
+        stock = Stock(entry.path, adapters).paint(spec, canvas).permute(1, 2, 0)
+        expected = (stock.numpy() * 255).round()
         assert all(np.abs(pixels(one) - expected).max() <= 1 for one in made)

@@ -15,6 +15,7 @@ CLASSES = [
 ARGUMENTS = {
     errors.InvalidRequest: ("prompt", "too long"),
     errors.InvalidImage: ("init_image", "unreadable"),
+    errors.AddOnMisfit: ("lora_model", "The LoRA ink does not fit this model"),
     errors.NotServed: ("not here",),
     errors.WeightsRefused: ("sd15", "no such file"),
 }

@@ -111,6 +111,30 @@ async def test_bad_add_on_fails_its_job_and_no_other(http):
     await http.delete("/admin/models/bad", headers=OPERATOR)
 
 
+@pytest.mark.parametrize(
+    ("add_on_type", "field", "noun"),
+    [
+        ("lora", "lora_model", "LoRA"),
+        ("vae", "vae", "VAE"),
+        ("embedding", "embeddings_model", "embedding"),
+    ],
+)
+async def test_add_on_that_does_not_fit_is_an_error_of_its_field(
+    http, sources, add_on_type, field, noun
+):
+    """With a model of its own deployment and one of the Pool."""
+    source = sources["lora" if add_on_type == "embedding" else "embedding"]
+    entry = {"id": f"misfit-{add_on_type}", "type": add_on_type, "source": source}
+    await http.post("/admin/models", json=entry, headers=OPERATOR)
+    for model_id in ("twins", "tail-1"):
+        answer = await post(http, model_id=model_id, **{field: entry["id"]})
+        assert answer["reason"] == "add_on_misfit"
+        (text,) = answer["message"][field]
+        assert text.startswith(f"The {noun} {entry['id']} does not fit this model: found ")
+        assert ", expected " in text
+    await http.delete(f"/admin/models/{entry['id']}", headers=OPERATOR)
+
+
 @pytest.mark.parametrize("placement", ["pool", "own"])
 async def test_model_serves_without_a_redeploy_until_it_is_removed(http, placement):
     """By the Pool; one that shall have an application of its own too, until that is deployed."""

@@ -116,10 +116,11 @@ async def test_driver_outlasts_an_outage_longer_than_max_attempts():
     ("error", "code"),
     [
         (errors.InvalidImage("init_image", "unreadable"), "invalid_image"),
+        (errors.AddOnMisfit("vae", "The VAE soft does not fit"), "add_on_misfit"),
         (errors.NonFiniteLatents(), "non_finite_latents"),
         (ValueError("bug"), "generation_failed"),
     ],
-    ids=["client", "model", "bug"],
+    ids=["client", "add-on", "model", "bug"],
 )
 async def test_driver_fails_what_will_not_pass_at_once(error, code):
     graph = FakeGraph(failures=[error])

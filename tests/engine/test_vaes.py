@@ -1,0 +1,139 @@
+"""VAEs of requests: they decode as in stock diffusers, and those of other latents are refused."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file
+
+from serve_app import errors
+from serve_app.models import AddOn
+from serve_app.pipelines.randomweights import random_vae
+from serve_app.types import GenerationSpec
+from tests.engine.lora_files import save
+from tests.engine.weaving import TOLERANCE, Weaver, difference, paint_stock
+
+MakeSpec = Callable[..., GenerationSpec]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def weaver(folder: Callable[[str], Path]) -> Iterator[Weaver]:
+    weaver = Weaver(folder("attention"), [])
+    yield weaver
+    weaver.engine.close()
+
+
+@pytest.fixture
+def vae(tmp_path: Path) -> Path:
+    torch.manual_seed(8)
+    random_vae().save_pretrained(tmp_path / "vae")
+    return tmp_path / "vae"
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_vae_of_a_request_equals_stock_with_it(
+    weaver: Weaver, folder: Callable[[str], Path], vae: Path, form: str, make_spec: MakeSpec
+) -> None:
+    weaver.known[:] = [
+        AddOn(id="soft", type="vae", source=vae if form == "folder" else vae / WEIGHTS)
+    ]
+    spec = make_spec(vae="soft")
+    own, woven, again = weaver.paint(make_spec(), spec, make_spec())
+    stock = diffusers.StableDiffusionPipeline.from_pretrained(
+        folder("attention"), safety_checker=None, vae=AutoencoderKL.from_pretrained(vae)
+    )
+    assert difference(woven, paint_stock(stock, spec)) <= TOLERANCE
+    assert difference(own, again) <= TOLERANCE
+    assert difference(own, woven) > 0.02
+
+
+def config(**changes: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def weights(name: str, tensor: torch.Tensor | None, **header: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        tensors = load_file(folder / WEIGHTS)
+        (folder / WEIGHTS).unlink()
+        tensors.pop(name, None)
+        if tensor is not None:
+            tensors[name] = tensor
+        save(tensors, folder / WEIGHTS, **header)
+
+    return change
+
+
+def smaller(folder: Path) -> None:
+    AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+    ).save_pretrained(folder)
+
+
+BIAS = "decoder.conv_out.bias"
+XL = {"modelspec.architecture": "stable-diffusion-xl-v1-base/vae"}
+MISFITS = [
+    (config(scaling_factor=0.13025), "folder", "scaling_factor 0.13025, expected 0.18215"),
+    (config(shift_factor=0.0609), "folder", "shift_factor 0.0609, expected None"),
+    (config(latents_mean=[0.1] * 4), "folder", "latents_mean .* expected None"),
+    (config(_class_name="AutoencoderTiny"), "folder", "class AutoencoderTiny, expected Auto"),
+    (config(latent_channels=16), "folder", "files of another form"),
+    (smaller, "folder", "latent cells of 2 pixels, expected 8"),
+    (lambda folder: (folder / "config.json").unlink(), "folder", "files of another form"),
+    (weights(BIAS, None), "folder", "files of another form|missing keys"),
+    (weights("a", torch.ones(1)), "folder", "unexpected keys: a"),
+    (weights(BIAS, torch.full((3,), torch.nan)), "folder", f"NaN or infinity in .*{BIAS}"),
+    (weights("a", None, **XL), "folder", "a file for Stable Diffusion XL"),
+    (weights("a", None, **XL), "file", "a file for Stable Diffusion XL"),
+    (weights("a", torch.ones(1)), "file", "found a, which the model lacks"),
+    (weights(BIAS, None), "file", rf"no {BIAS}, expected one of the shape \(3,\)"),
+    (weights(BIAS, torch.ones(4)), "file", rf"{BIAS} of the shape \(4,\), expected \(3,\)"),
+    (weights(BIAS, torch.full((3,), torch.nan)), "file", f"NaN or infinity in .*{BIAS}"),
+]
+
+
+@pytest.mark.parametrize(("harm", "form", "reason"), MISFITS)
+def test_vae_that_does_not_fit_is_an_error_of_its_field(
+    weaver: Weaver,
+    vae: Path,
+    harm: Callable[[Path], None],
+    form: str,
+    reason: str,
+    make_spec: MakeSpec,
+) -> None:
+    harm(vae)
+    weaver.known[:] = [
+        AddOn(id="bad", type="vae", source=vae if form == "folder" else vae / WEIGHTS)
+    ]
+    before = weaver.paint(make_spec())[0]
+    for _ in range(2):
+        with pytest.raises(errors.AddOnMisfit) as caught:
+            weaver.paint(make_spec(vae="bad"))
+        assert caught.value.field == "vae"
+        text = caught.value.public_message
+        assert text.startswith("The VAE bad does not fit this model: found ")
+        assert re.search(reason, text), text
+        assert str(vae) not in text
+    assert torch.equal(weaver.paint(make_spec())[0], before)
+
+
+@pytest.mark.parametrize("said", ["stable-diffusion-v1/vae", "stable-diffusion-v2-512/vae"])
+def test_vae_that_two_kinds_have_in_common_fits_both(
+    weaver: Weaver, vae: Path, said: str, make_spec: MakeSpec
+) -> None:
+    weights("a", None, **{"modelspec.architecture": said})(vae)
+    weaver.known[:] = [AddOn(id="soft", type="vae", source=vae)]
+    assert weaver.paint(make_spec(vae="soft"))

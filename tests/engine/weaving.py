@@ -1,0 +1,96 @@
+"""Painting with add-ons, as a painter does it but for pixels in floating point; and stock alone."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import diffusers
+import torch
+from diffusers import DiffusionPipeline
+
+from serve_app.config import EngineConfig
+from serve_app.engine.engine import Engine
+from serve_app.engine.request import Progress, Request
+from serve_app.models import AddOn, ModelEntry
+from serve_app.pipelines.addons import AddOns
+from serve_app.pipelines.checkpoint import Checkpoint
+from serve_app.pipelines.loader import load_checkpoint
+from serve_app.pipelines.work import Painting, Sample
+from serve_app.types import GenerationSpec, Kind
+
+CPU = EngineConfig(device="cpu", measure_rows=False, channels_last=False, turn_ticks=2)
+TOLERANCE = 1e-4  # of a value in [0, 1], float32
+
+
+class Weaver:
+    """A checkpoint with add-ons, which may grow, and one engine."""
+
+    def __init__(self, folder: Path, add_ons: Sequence[AddOn], config: EngineConfig = CPU) -> None:
+        entry = ModelEntry(id="random", source=folder, kinds=tuple(Kind), native_size_px=64)
+        self.checkpoint: Checkpoint = load_checkpoint(entry, config)
+        self.engine = Engine(config, self.checkpoint.variants.activate)
+        self._add_ons = AddOns("random", self._find)
+        self.known = list(add_ons)
+
+    def _find(self, add_on_id: str, add_on_type: str) -> AddOn | None:
+        found = (one for one in self.known if (one.id, one.type) == (add_on_id, add_on_type))
+        return next(found, None)
+
+    def request(self, spec: GenerationSpec) -> Request:
+        """Do what a painter does before its engine gets a request."""
+        checkpoint, named = self.checkpoint, self._add_ons.of(spec)
+        spec, tokens = checkpoint.embeddings.apply(spec, named.embeddings)
+        variant = checkpoint.variants.of(spec, named)
+        body = Sample(
+            checkpoint=checkpoint,
+            spec=spec,
+            canvas=None,
+            size=(spec.height, spec.width),
+            scheduler=checkpoint.schedulers.make(spec),
+            variant=variant,
+            progress=Progress(),
+            vae=checkpoint.vaes.get(named.vae),
+            tokens=tokens,
+        )
+        return Request(body, variant=variant)
+
+    def paint(self, *specs: GenerationSpec) -> list[torch.Tensor]:
+        """Paint all specs together; pictures are (3, H, W) in [0, 1]."""
+        futures = [self.engine.submit(self.request(spec)) for spec in specs]
+        results = [future.result(timeout=60) for future in futures]
+        return [result.image for result in results if isinstance(result, Painting)]
+
+
+def paint_stock(
+    pipeline: DiffusionPipeline, spec: GenerationSpec, **changes: object
+) -> torch.Tensor:
+    """Let a pipeline of diffusers paint with a sampler of its own."""
+    pipeline.scheduler = getattr(diffusers, spec.scheduler).from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    arguments = {
+        "prompt": spec.prompt,
+        "height": spec.height,
+        "width": spec.width,
+        "num_inference_steps": spec.steps,
+        "guidance_scale": spec.guidance_scale,
+        "generator": torch.Generator().manual_seed(spec.seed),
+        "output_type": "pt",
+    }
+    return pipeline(**arguments | changes).images[0]
+
+
+def changed(
+    pipeline: DiffusionPipeline,
+    changes: Mapping[tuple[str, str], Callable[[torch.Tensor], torch.Tensor]],
+) -> DiffusionPipeline:
+    """Copy a pipeline with the weights of layers, by component and name, changed."""
+    copied = copy.deepcopy(pipeline)
+    for (component, layer), change in changes.items():
+        weight = getattr(copied, component).get_submodule(layer).weight
+        weight.data = change(weight.data)
+    return copied
+
+
+def difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Give the largest difference of any value."""
+    return float((one - other).abs().max())
