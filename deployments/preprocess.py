@@ -1,4 +1,4 @@
-"""Preprocess: pictures of clients become PNGs of ours, of the size to paint; none else reads them."""
+"""Preprocess: pictures of clients become PNGs of ours, of the size to paint."""
 
 from dataclasses import replace
 from functools import partial

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 import tomesd
+import torch
 from diffusers import DiffusionPipeline
 
 from serve_app import errors
