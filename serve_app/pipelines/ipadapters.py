@@ -235,7 +235,8 @@ def _check_widths(
         found = f"an image encoder that gives vectors of width {given}"
         raise Unfit(found, f"width {first.in_features}, which the adapter takes")
     is_plus = isinstance(projection, IPAdapterPlusImageProjection)
-    norm = projection.norm_out if is_plus else projection.norm
+    norm = projection.get_submodule("norm_out" if is_plus else "norm")
+    assert isinstance(norm, nn.LayerNorm), "the last layer of each form"
     wanted = layer.to_k.in_features
     if norm.normalized_shape != (wanted,):
         raise Unfit(f"tokens of width {norm.normalized_shape[0]}", f"width {wanted}")

@@ -63,8 +63,8 @@ def lineage_of(pipeline: DiffusionPipeline) -> Lineage:
     for beginning, name in _BY_PIPELINE.items():
         if type(pipeline).__name__.startswith(beginning):
             return Lineage(frozenset({name}))
-    name = _BY_TEXT_WIDTH.get(pipeline.unet.config.cross_attention_dim)
-    return Lineage(frozenset({_SD1, _SD2} if name is None else {name}))
+    known = _BY_TEXT_WIDTH.get(pipeline.unet.config.cross_attention_dim)
+    return Lineage(frozenset({_SD1, _SD2} if known is None else {known}))
 
 
 def read_header(file: Path) -> dict[str, str]:

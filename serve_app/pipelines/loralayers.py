@@ -45,7 +45,8 @@ class LoraLayers:
             if isinstance(own, nn.Linear) or (isinstance(own, nn.Conv2d) and own.groups == 1)
         }
         # Other threads may not walk through a module whose layers are being wrapped.
-        self._device, self._dtype = module.device, module.dtype
+        weight = next(module.parameters())
+        self._device, self._dtype = weight.device, weight.dtype
         self._is_wrapped = False
 
     def fitted(self, pairs: Mapping[str, Pair]) -> Tensors:
@@ -107,7 +108,7 @@ class LoraLayers:
         if self._is_wrapped:
             set_adapter(self._module, [], inference_mode=True)  # else peft chooses who is next
             delete_adapter(self._module, adapter, prefix="lora_")
-            self._module.peft_config.pop(adapter, None)
+            vars(self._module).get("peft_config", {}).pop(adapter, None)
 
     def _known(self, layer: str) -> str:
         """Find a layer by its name in a file; transformers 5.6 dropped a part of some names."""

@@ -118,7 +118,8 @@ class Loras:
             raise Unfit("layers of a model's only text encoder", "layers of one of two")
         options = {"unet_config": self._base.unet.config} if "unet" in self._parts else {}
         converted = self._base.lora_state_dict(dict(tensors), **options)
-        return converted[0] if isinstance(converted, tuple) else converted
+        named: Tensors = converted[0] if isinstance(converted, tuple) else converted
+        return named
 
     def _attach(self, adapter: str) -> None:
         if adapter not in self._waiting:

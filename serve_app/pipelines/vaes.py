@@ -122,7 +122,7 @@ def _cell_px(config: Mapping[str, object]) -> int:
     """Give the side of a latent cell: each level after the first halves the picture."""
     levels = config["block_out_channels"]
     assert isinstance(levels, Sequence), "one number of channels per level"
-    return 2 ** (len(levels) - 1)
+    return int(2 ** (len(levels) - 1))
 
 
 def _make(vae: AutoencoderKL, name: str, config: EngineConfig) -> Vae:
