@@ -55,6 +55,7 @@ class FakeService:
         self.published: list[tuple[str, str, bool]] = []
         self.deleted: list[int] = []
         self.flags = False
+        self.closed_webhooks: set[str] = set()
         self.reloads: list[str] = []
         self.reloaded: tuple[ReplicaPhase, dict[str, ReplicaPhase]] = (ReplicaPhase.READY, {})
         self._named: dict[tuple[str, str], tuple[int, Idempotency]] = {}
@@ -80,6 +81,11 @@ class FakeService:
         if not payload or not set(payload) <= _BASE64:
             raise errors.InvalidImage(field, "This is neither a URL nor base64.")
         return ImageSource(field=field, stored_key=f"inputs/{len(self.inputs)}")
+
+    async def check_webhook(self, url: str) -> None:
+        """Refuse what is in `closed_webhooks`."""
+        if url in self.closed_webhooks:
+            raise errors.InvalidRequest("webhook", "The webhook cannot be called.")
 
     async def check_room(self) -> None:
         """Raise `refusal` if there is no room."""
