@@ -23,6 +23,7 @@ from serve_app.storage.link import FileLinks
 from serve_app.storage.protocol import ObjectStore
 from serve_app.types import ImageSource, Job, JobRequest, JobState, OutputPlan
 from serve_app.webhooks.protocol import DeliveryState, Outbox
+from serve_app.webhooks.receivers import Receivers
 
 __all__ = ["OPEN_KEY_ID", "GenerationService", "Stores"]
 
@@ -66,6 +67,7 @@ class GenerationService:
         self._background: set[asyncio.Task[Any]] = set()
         self._reception = Reception(stores.jobs, driver, config)
         self._intake = Intake(stores.files, graph, config.images)
+        self._receivers = Receivers(config.webhooks)
 
     @property
     def catalogue(self) -> Catalogue:
@@ -88,6 +90,14 @@ class GenerationService:
             errors.InvalidImage: neither a URL nor base64, or too large.
         """
         return await self._intake.keep(field, picture)
+
+    async def check_webhook(self, url: str) -> None:
+        """Refuse an address that webhooks may not go to, before a job promises one.
+
+        Raises:
+            errors.InvalidRequest: it may not be called, or does not exist.
+        """
+        await self._receivers.check(url)
 
     async def check_room(self) -> None:
         """Refuse a call of which nothing is known yet, while no job is accepted.

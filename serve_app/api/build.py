@@ -28,6 +28,7 @@ async def build(
         errors.ModelNotFound: `model_id` is missing or unknown.
         errors.NotServed: the model does not do this kind of call.
         errors.InvalidFields: fields are missing, out of range or not honoured.
+        errors.InvalidRequest: the webhook may not go where it is to.
         errors.InvalidImage: a picture is neither a URL nor base64.
     """
     if body.model_id is None:
@@ -45,6 +46,8 @@ async def build(
     )
     if problems:
         raise errors.InvalidFields(problems)
+    if body.webhook is not None:
+        await service.check_webhook(body.webhook)
     spec = _spec(body, said, kind, entry, http)
     pictures = _pictures(body, kind) | {"ip_adapter_image": body.ip_adapter_image}
     given = {field: picture for field, picture in pictures.items() if picture}

@@ -59,6 +59,7 @@ class FakeService:
         self.published: list[tuple[str, InputPicture, bool]] = []
         self.deleted: list[int] = []
         self.flags = False
+        self.closed_webhooks: set[str] = set()
         self.reloads: list[str] = []
         self.reloaded: tuple[ReplicaPhase, dict[str, ReplicaPhase]] = (ReplicaPhase.READY, {})
         self._named: dict[tuple[str, str], tuple[int, Idempotency]] = {}
@@ -82,6 +83,11 @@ class FakeService:
         if isinstance(parsed, str):
             return ImageSource(field=field, url=parsed)
         return ImageSource(field=field, stored_key=f"inputs/{len(self.inputs)}")
+
+    async def check_webhook(self, url: str) -> None:
+        """Refuse what is in `closed_webhooks`."""
+        if url in self.closed_webhooks:
+            raise errors.InvalidRequest("webhook", "The webhook cannot be called.")
 
     async def check_room(self) -> None:
         """Raise `refusal` if there is no room."""

@@ -65,6 +65,10 @@ class Service(Protocol):
         """
         ...
 
+    async def check_webhook(self, url: str) -> None:
+        """Refuse an address that webhooks may not go to; raises `errors.InvalidRequest`."""
+        ...
+
     async def check_room(self) -> None:
         """Refuse a call before its body is read; raises `errors.Overloaded`."""
         ...

@@ -353,6 +353,13 @@ class WebhooksConfig(Section):
     allowed_ports: tuple[Port, ...] = Field(
         default=(80, 443), description="ports that other receivers may be dialled on"
     )
+    lookup_timeout_s: Seconds = Field(
+        default=2.0,
+        gt=0,
+        le=30,
+        description="seconds that a call waits for the address of its webhook's host; after them "
+        "it is accepted, and judged when it is sent",
+    )
 
     @model_validator(mode="after")
     def _lease_outlasts_an_attempt(self) -> Self:

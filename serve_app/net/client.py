@@ -6,7 +6,6 @@ counted as they come off the wire and never unpacked.
 """
 
 import asyncio
-import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,47 +16,20 @@ from typing import Self
 import httpcore2
 import httpx2
 
-from serve_app.net.address import is_inside
 from serve_app.net.failure import (
     BadReply,
     BadStatus,
-    Refused,
     TooLarge,
     TooManyRedirects,
     TooSlow,
     Unreachable,
 )
+from serve_app.net.judge import MAX_URL_CHARS, Judge, Policy
 from serve_app.net.transport import GuardedBackend, Resolver, SystemResolver
 
-__all__ = ["GuardedClient", "Policy", "PostReply"]
+__all__ = ["GuardedClient", "PostReply"]
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_MAX_URL_CHARS = 8192
-# Names as DNS has them, underscores included, dotted v4 addresses, and bare v6 ones. What else
-# a URL may hold as its host (percent signs, quotes, zone ids) only serves to confuse.
-_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*)|[0-9a-f:.]*:[0-9a-f:.]*")
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Limits of one client.
-
-    Args:
-        allowed_hosts: names that may resolve to private or special addresses, on any port.
-        allowed_ports: ports that other hosts may be dialled on.
-        max_redirects: hops of one `get`, each judged anew.
-        timeout_s: seconds for one whole call, lookups and redirects included.
-        connect_timeout_s: seconds for a lookup and for each connection.
-        max_bytes: bytes of one body.
-    """
-
-    allowed_hosts: tuple[str, ...] = ()
-    allowed_ports: tuple[int, ...] = (80, 443)
-    max_redirects: int = 3
-    timeout_s: float = 15.0
-    connect_timeout_s: float = 5.0
-    max_bytes: int = 20 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +59,7 @@ class GuardedClient:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._policy = policy
-        self._allowed_hosts = frozenset(_canonical(host) for host in policy.allowed_hosts)
+        self._judge = Judge(policy)
         self._system: SystemResolver | None = None
         if resolver is None:
             resolver = self._system = SystemResolver()
@@ -95,7 +67,7 @@ class GuardedClient:
             ssl_context=ssl_context or httpx2.create_ssl_context(trust_env=False),
             max_connections=None,
             max_keepalive_connections=0,
-            network_backend=GuardedBackend(resolver, self._allowed_hosts),
+            network_backend=GuardedBackend(resolver, self._judge.allowed_hosts),
         )
 
     async def get(self, url: str) -> bytes:
@@ -105,14 +77,14 @@ class GuardedClient:
             NetFailure: the class says why; see `failure`.
         """
         async with self._limits():
-            target = self._judge(url)
+            target = self._judge.read(url)
             for _ in range(self._policy.max_redirects + 1):
                 async with self._send("GET", target, {}, None) as response:
                     if response.status == 200:
                         return await self._read(response)
                     if response.status not in _REDIRECTS:
                         raise BadStatus(response.status)
-                    target = self._judge(_next_url(target, response))
+                    target = self._judge.read(_next_url(target, response))
             raise TooManyRedirects(self._policy.max_redirects)
 
     async def post(self, url: str, content: bytes, headers: Mapping[str, str]) -> PostReply:
@@ -123,7 +95,7 @@ class GuardedClient:
         """
         async with (
             self._limits(),
-            self._send("POST", self._judge(url), headers, content) as response,
+            self._send("POST", self._judge.read(url), headers, content) as response,
         ):
             asked = _header(response, b"retry-after")
             text = None if asked is None else asked.decode("latin-1")
@@ -165,24 +137,6 @@ class GuardedClient:
         ) as exc:
             raise BadReply(str(exc)) from exc
 
-    def _judge(self, url: str | httpx2.URL) -> httpx2.URL:
-        """Judge what the text of a URL tells; what its name resolves to is judged when dialled."""
-        parsed = _parse(url)
-        if parsed.scheme not in _DEFAULT_PORTS:
-            raise Refused("only http and https URLs are accepted")
-        if parsed.userinfo:
-            raise Refused("a URL with a user name or password is not accepted")
-        host = parsed.raw_host.decode("ascii")
-        if not _HOST.fullmatch(host):
-            raise Refused("the URL has no valid host name")
-        port = _DEFAULT_PORTS[parsed.scheme] if parsed.port is None else parsed.port
-        is_allowed_host = _canonical(host) in self._allowed_hosts and 0 < port < 65536
-        if not is_allowed_host and port not in self._policy.allowed_ports:
-            raise Refused(f"port {port} is not allowed")
-        if not is_allowed_host and is_inside(host):
-            raise Refused("its address is not allowed")
-        return parsed
-
     @asynccontextmanager
     async def _send(
         self, method: str, url: httpx2.URL, headers: Mapping[str, str], content: bytes | None
@@ -219,24 +173,9 @@ class GuardedClient:
         return bytes(body)
 
 
-def _canonical(host: str) -> str:
-    return host.lower().rstrip(".")
-
-
-def _parse(url: str | httpx2.URL) -> httpx2.URL:
-    if isinstance(url, httpx2.URL):
-        return url
-    if len(url) > _MAX_URL_CHARS:
-        raise Refused(f"the URL has more than {_MAX_URL_CHARS} characters")
-    try:
-        return httpx2.URL(url)
-    except (httpx2.InvalidURL, ValueError) as exc:  # IDNA and port errors are ValueErrors
-        raise Refused("the URL is not valid") from exc
-
-
 def _next_url(current: httpx2.URL, response: httpcore2.Response) -> httpx2.URL:
     location = _header(response, b"location")
-    if location is None or len(location) > _MAX_URL_CHARS:
+    if location is None or len(location) > MAX_URL_CHARS:
         raise BadReply("a redirect without a usable location")
     try:
         return current.join(location.decode("utf-8"))

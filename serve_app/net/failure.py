@@ -4,6 +4,7 @@
     +-- Refused             the URL itself is not acceptable; the reason is fit for the client
     +-- Unreachable         no connection
     |   +-- ForbiddenAddress   the host resolves to an address that may not be dialled
+    |   +-- UnknownHost        there is no such host
     +-- TooManyRedirects
     +-- BadStatus           the server answered, but not with 200
     +-- BadReply            what came is not HTTP, or ended early
@@ -11,7 +12,7 @@
     +-- TooSlow
 
 `str(error)` may hold addresses of the inside: log it, never show it. A client that could tell
-`ForbiddenAddress` from `Unreachable` could map the inside by name, so show both the same way.
+`ForbiddenAddress` from `UnknownHost` could map the inside by name, so show both the same way.
 """
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "TooLarge",
     "TooManyRedirects",
     "TooSlow",
+    "UnknownHost",
     "Unreachable",
 ]
 
@@ -45,6 +47,10 @@ class Unreachable(NetFailure):
 
 class ForbiddenAddress(Unreachable):
     """The host resolves to an address that may not be dialled: `ForbiddenAddress(detail)`."""
+
+
+class UnknownHost(Unreachable):
+    """There is no such host, as far as its name servers say: `UnknownHost(detail)`."""
 
 
 class TooManyRedirects(NetFailure):

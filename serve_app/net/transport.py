@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpcore2
 
 from serve_app.net.address import is_public
-from serve_app.net.failure import ForbiddenAddress, Unreachable
+from serve_app.net.failure import ForbiddenAddress, UnknownHost, Unreachable
 
 __all__ = ["GuardedBackend", "Resolver", "SystemResolver", "is_own"]
 
@@ -22,6 +22,7 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 # Lookups that hang must not use up the threads of the process, so they have a few of their own.
 _RESOLVER_THREADS = 8
+_UNKNOWN = (socket.EAI_NONAME, socket.EAI_NODATA)  # all else may be the resolver's own trouble
 
 
 class SystemResolver:
@@ -78,14 +79,9 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):  # type: ignore[misc]
             socket_options: as in httpcore2.
 
         Raises:
-            ForbiddenAddress: any of the answers is not public; none is dialled then.
-            Unreachable: no answer, or no address accepts the connection.
+            Unreachable: no address accepts the connection; also what `addresses` raises.
         """
-        addresses = await self._resolve(host, port, timeout)
-        if host.rstrip(".") not in self._allowed_hosts:
-            for address in addresses:
-                if not is_public(address) or is_own(address):
-                    raise ForbiddenAddress(f"{host} resolves to {address}")
+        addresses = await self.addresses(host, port, timeout)
         failure: Exception | None = None
         for address in addresses:
             try:
@@ -96,6 +92,21 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):  # type: ignore[misc]
                 failure = exc
         raise Unreachable(f"{host} port {port} does not accept connections") from failure
 
+    async def addresses(self, host: str, port: int, limit_s: float | None) -> Sequence[str]:
+        """Resolve and judge every answer; these may be dialled, and no others.
+
+        Raises:
+            ForbiddenAddress: any of them is not public.
+            UnknownHost: there are none.
+            Unreachable: the resolver gave no answer within `limit_s` seconds.
+        """
+        addresses = await self._resolve(host, port, limit_s)
+        if host.rstrip(".") not in self._allowed_hosts:
+            for address in addresses:
+                if not is_public(address) or is_own(address):
+                    raise ForbiddenAddress(f"{host} resolves to {address}")
+        return addresses
+
     async def sleep(self, seconds: float) -> None:
         """Wait between retries of httpcore2."""
         await asyncio.sleep(seconds)
@@ -105,9 +116,13 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):  # type: ignore[misc]
             async with asyncio.timeout(limit_s):
                 addresses = await self._resolver(host, port)
         except (OSError, UnicodeError) as exc:  # a timeout is an OSError
-            raise Unreachable(f"{host} does not resolve") from exc
+            is_unknown = isinstance(exc, UnicodeError) or (
+                isinstance(exc, socket.gaierror) and exc.errno in _UNKNOWN
+            )
+            failure = UnknownHost if is_unknown else Unreachable
+            raise failure(f"{host} does not resolve") from exc
         if not addresses:
-            raise Unreachable(f"{host} resolves to nothing")
+            raise UnknownHost(f"{host} resolves to nothing")
         return addresses
 
 

@@ -1,7 +1,8 @@
 """Webhooks: tell receivers that a job is done, at least once, signed, on a schedule.
 
-`signing` makes headers, `retry` decides, `delivery` sends what the outbox holds. The outbox itself
-is in `serve_app.jobs`, since its rows are written together with the jobs they tell of.
+`receivers` judges addresses when a call comes, `signing` makes headers, `retry` decides, `delivery`
+sends what the outbox holds. The outbox itself is in `serve_app.jobs`, since its rows are written
+together with the jobs they tell of.
 """
 
 from serve_app.config import WebhooksConfig
@@ -9,10 +10,11 @@ from serve_app.net import GuardedClient, Policy
 from serve_app.webhooks.delivery import Limits, Sender
 from serve_app.webhooks.poster import GuardedPoster
 from serve_app.webhooks.protocol import Outbox
+from serve_app.webhooks.receivers import Receivers
 from serve_app.webhooks.retry import SCHEDULE_S
 from serve_app.webhooks.signing import Signer
 
-__all__ = ["GuardedPoster", "Limits", "Sender", "Signer", "open_sender"]
+__all__ = ["GuardedPoster", "Limits", "Receivers", "Sender", "Signer", "open_sender"]
 
 
 def open_sender(outbox: Outbox, config: WebhooksConfig) -> Sender:

@@ -165,6 +165,13 @@ async def test_webhook_status_follows_the_message(bench):
     assert await bench.service.webhook_status(job) == "delivered"
 
 
+async def test_webhook_to_the_inside_is_refused_before_a_job_promises_one(bench):
+    for url in ("http://127.0.0.1/hook", "https://example.com:22/hook"):
+        with pytest.raises(errors.InvalidRequest) as caught:
+            await bench.service.check_webhook(url)
+        assert caught.value.field == "webhook"
+
+
 async def test_webhook_status_without_a_webhook_is_empty(bench):
     job = await bench.service.submit(job_request())
     assert await bench.service.webhook_status(job) == ""

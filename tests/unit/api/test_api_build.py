@@ -219,6 +219,16 @@ async def test_users_negative_prompt_comes_first(api, text_body):
     assert spec.negative_prompt.startswith("dogs ((out of frame))")
 
 
+async def test_webhook_that_may_not_be_called_is_refused_with_the_call(api, text_body, service):
+    service.closed_webhooks.add("https://a.example:22/")
+    body = text_body | {"init_image": "aGk=", "webhook": "https://a.example:22/"}
+    reply = await api.reply(IMG2IMG, body)
+    assert (reply["status"], list(reply["message"])) == ("error", ["webhook"])
+    assert (service.jobs, service.inputs) == ({}, [])
+    answer = await api.post("/api/v6/images/img2img", body)
+    assert answer.status_code == 400
+
+
 async def test_webhook_and_track_id_reach_the_job(api, text_body):
     body = text_body | {"webhook": "https://a.example/h?t=1", "track_id": 77}
     request = await api.last_request(TEXT2IMG, body)
