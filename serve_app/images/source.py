@@ -6,6 +6,7 @@ URIs. A form may also hold the file itself.
 
 import asyncio
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 from serve_app import errors
 from serve_app.images import inline
@@ -16,6 +17,8 @@ __all__ = ["InputPicture", "parse", "read"]
 InputPicture = str | Inline  # as a client hands it in, not judged yet
 
 _SHORT = 16 * 1024  # characters; reading them takes no longer than waking a thread
+# Two, so that one client does not keep all others waiting; threads of asyncio have other work.
+_READERS = ThreadPoolExecutor(2, thread_name_prefix="picture")
 _URL = re.compile(r"https?:", re.IGNORECASE)
 _SCHEME = re.compile(r"(?!data:)[a-z][a-z0-9+.-]{0,31}:", re.IGNORECASE)
 
@@ -52,4 +55,5 @@ async def read(field: str, picture: InputPicture, max_bytes: int) -> str | bytes
     """Do as `parse` does, beside the event loop where it takes long."""
     if isinstance(picture, str) and len(picture) <= _SHORT:
         return parse(field, picture, max_bytes)
-    return await asyncio.to_thread(parse, field, picture, max_bytes)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_READERS, parse, field, picture, max_bytes)

@@ -1,7 +1,10 @@
 """Forms: what browsers, curl and PHP send, compared with other readers and writers of forms."""
 
 import asyncio
+import contextlib
+import gc
 import json
+import weakref
 from unittest import mock
 from urllib.parse import parse_qsl, urlencode
 
@@ -190,13 +193,12 @@ def test_very_many_parts_are_refused_before_they_are_parsed():
         parse(data, content_type)
 
 
+IMG2IMG = "/api/v4/dreambooth/img2img"
 CALL = {"key": "", "model_id": "your_model_id", "prompt": "a cat"}
 
 
 async def test_picture_can_come_as_a_file(api):
-    answer = await api.http.post(
-        "/api/v4/dreambooth/img2img", data=CALL, files={"init_image": ("a.png", PNG)}
-    )
+    answer = await api.http.post(IMG2IMG, data=CALL, files={"init_image": ("a.png", PNG)})
     assert answer.json()["status"] == "success", answer.text
     assert answer.json()["meta"]["init_image"] == ""
     ((field, picture),) = api.service.inputs
@@ -251,7 +253,7 @@ async def test_repeats_are_known_by_what_is_in_the_file(api):
     async def send(data):
         return (
             await api.http.post(
-                "/api/v4/dreambooth/img2img",
+                IMG2IMG,
                 data=CALL,
                 files={"init_image": ("a.png", data)},
                 headers={"idempotency-key": "one"},
@@ -265,5 +267,21 @@ async def test_repeats_are_known_by_what_is_in_the_file(api):
 
 async def test_form_is_as_good_as_json(api):
     sent = json.loads(json.dumps(CALL)) | {"init_image": "iVBORw0KGgo="}
-    answer = await api.http.post("/api/v4/dreambooth/img2img", data=sent)
+    answer = await api.http.post(IMG2IMG, data=sent)
     assert answer.json()["status"] == "success", answer.text
+
+
+async def test_body_goes_while_the_call_is_held(api):
+    api.service.never_answers = True
+    files = {"init_image": ("a.png", PNG)}
+    calling = asyncio.create_task(api.http.post(IMG2IMG, data=CALL, files=files))
+    await api.service.held.wait()
+    ((_, picture),) = api.service.inputs
+    body_of_call = weakref.ref(picture.view)
+    api.service.inputs.clear()
+    del picture
+    gc.collect()
+    assert body_of_call() is None
+    calling.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await calling
