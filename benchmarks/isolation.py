@@ -23,7 +23,7 @@ from PIL import Image
 from serve_app.config import ImagesConfig
 from serve_app.images.isolation import Isolation
 from serve_app.images.prepare import prepare
-from serve_app.types import PreparedImages
+from serve_app.types import PreparedImages, Size
 
 
 def main() -> None:
@@ -44,8 +44,9 @@ async def _run(rounds: int, side: int) -> None:
     print(
         f"{len(workers)} workers after {time.perf_counter() - begun:.2f} s, {memory:.0f} MiB each"
     )
+    size = Size(height=side, width=side)
     for form in ("PNG", "JPEG", "WEBP"):
-        work = partial(prepare, _file(form, side), None, side, side, ImagesConfig())
+        work = partial(prepare, _file(form, side), None, size, ImagesConfig())
         inside, outside = await _alternate(isolation, work, rounds)
         print(f"{form} of {side} px: in process {inside}, in a worker {outside}")
     await isolation.aclose()

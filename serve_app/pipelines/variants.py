@@ -8,8 +8,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 import tomesd
-import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 from serve_app import errors
 from serve_app.pipelines.addons import NamedAll
@@ -120,7 +119,7 @@ class Variants:
             tomesd.remove_patch(self._denoiser)
 
 
-def _sees_all(denoiser: torch.nn.Module) -> bool:
+def _sees_all(denoiser: UNet2DConditionModel) -> bool:
     """Whether a UNet has attention at full resolution, the only one that tomesd merges tokens of.
 
     XL has none. Source: tomesd 0.1, `max_downsample`.

@@ -266,7 +266,9 @@ def test_workers_end_with_their_parent_however_it_ends(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [os.getcwd, Image.new("L", (1, 1)), errors.JobNotFound(1), io.BytesIO], ids=str
+    "value",
+    [os.getcwd, Image.new("L", (1, 1)), errors.JobNotFound(1), io.BytesIO],
+    ids=lambda value: type(value).__name__,
 )
 def test_parent_believes_only_a_few_classes(value):
     with pytest.raises(pickle.UnpicklingError):
