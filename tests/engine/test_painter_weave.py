@@ -82,6 +82,28 @@ async def test_paint_large_picture_runs_the_crop_and_says_so(
     assert whole.ran == {}
 
 
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("name", ["demo", "demo-inpaint"])
+async def test_paint_over_a_scratch_leaves_nothing_of_it(
+    make_painter: Callable[..., WeavePainter],
+    make_spec: Callable[..., GenerationSpec],
+    name: str,
+    width: int,
+) -> None:
+    plain, ink = np.array((250, 190, 215)), np.array((30, 30, 40))
+    line = slice(97, 97 + width)  # between the pixels that stock pipelines look at
+    init = np.full((256, 256, 3), plain, np.uint8)
+    mask = np.zeros((256, 256), np.uint8)
+    init[line, 40:216], mask[line, 40:216] = ink, 255
+    wish = {"prompt": "a pink background", "steps": 20, "guidance_scale": 3}
+    spec = make_spec(kind=Kind.INPAINT, height=256, width=256, **wish)
+    inputs = PreparedImages(encode(init), encode(mask))
+    result = pixels(await make_painter(name, 256).paint(1, spec, inputs))
+    kept = (result - plain)[mask > 0] @ (ink - plain) / ((ink - plain) ** 2).sum()
+    assert np.abs(kept).max() < 0.1
+    assert (result == init)[mask == 0].all()
+
+
 @pytest.mark.parametrize(
     ("asked", "ran"),
     [
