@@ -163,8 +163,7 @@ class GenerationService:
         Raises:
             errors.JobNotFound: no such job, or another key's.
         """
-        await self._owned(job_id, key_id)
-        await self._cancel(job_id)
+        await self._driver.cancel(await self._owned(job_id, key_id))
         return await self._get(job_id)
 
     async def delete(self, job_id: int, key_id: str) -> None:
@@ -174,10 +173,10 @@ class GenerationService:
             errors.JobNotFound: no such job, or another key's.
             errors.StorageUnavailable: the files are still there.
         """
-        request = (await self._owned(job_id, key_id)).request
-        await self._cancel(job_id)
-        stored = [image.stored_key for image in request.pictures if image]
-        for key in (*request.output.keys, *stored):
+        job = await self._owned(job_id, key_id)
+        await self._driver.cancel(job)
+        stored = [image.stored_key for image in job.request.pictures if image]
+        for key in (*job.request.output.keys, *stored):
             if key is not None:
                 await self._files.delete(key)
 
@@ -314,7 +313,7 @@ class GenerationService:
 
     async def _withdraw(self, accepting: "asyncio.Task[Job]") -> None:
         with contextlib.suppress(errors.DreamserveError):  # refused: nothing to take back
-            await self._cancel((await accepting).id)
+            await self._driver.cancel(await accepting)
 
     def _in_background(self, work: Coroutine[None, None, T]) -> "asyncio.Task[T]":
         """Start what has to end although the call that wants it is cancelled."""
@@ -324,5 +323,4 @@ class GenerationService:
         return task
 
     async def _cancel(self, job_id: int) -> None:
-        await self._jobs.cancel(job_id)
-        self._driver.stop([job_id])
+        await self._driver.cancel(await self._get(job_id))

@@ -14,13 +14,13 @@ from serve_app.config.components import (
     LoggingConfig,
     SafetyConfig,
     StorageConfig,
-    WebhooksConfig,
 )
 from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.images import ImagesConfig
 from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
 from serve_app.config.serving import DeploymentOptions, ServingConfig
+from serve_app.config.webhook import WebhooksConfig
 
 __all__ = [
     "AppConfig",

@@ -32,6 +32,7 @@ _log = structlog.get_logger()
 _RENEWALS_PER_LEASE = 3  # two may fail before the lease is lost
 
 _BROKEN = errors.to_failure(errors.GenerationFailed())
+_CANCELLED = errors.to_failure(errors.Cancelled())
 
 T = TypeVar("T")
 WebhookBody = Callable[[Job, JobResult | JobFailure], Coroutine[None, None, str]]
@@ -97,6 +98,17 @@ class Driver:
         for job_id in job_ids:
             if task := self._running.get(job_id):
                 task.cancel()
+
+    async def cancel(self, job: Job) -> None:
+        """Settle an open job as cancelled, whoever drives it, and stop the work on it here.
+
+        Its webhook is told, as of any other end. A final job stays as it is.
+        """
+        body: str | None = None
+        if job.request.webhook and not job.state.is_final:
+            body = await self._webhook_body(job, _CANCELLED)
+        await self._store.cancel(job.id, body)
+        self.stop([job.id])
 
     def check_health(self) -> None:
         """Raise RuntimeError when a loop has ended: a bug, and nobody would drive jobs here."""

@@ -159,11 +159,12 @@ class MemoryJobStore:
         row = self._held(owner, job_id)
         return self._settle(row, {"state": JobState.FAILED, "failure": failure}, webhook_body)
 
-    async def cancel(self, job_id: int) -> bool:
+    async def cancel(self, job_id: int, webhook_body: str | None = None) -> bool:
         """Settle an open job as cancelled; see the protocol."""
         row = self._rows.get(job_id)
         is_open = row is not None and not row.job.state.is_final
-        return self._settle(row if is_open else None, {"state": JobState.CANCELLED}, None)
+        values: dict[str, object] = {"state": JobState.CANCELLED}
+        return self._settle(row if is_open else None, values, webhook_body)
 
     async def count_open(self) -> dict[str, int]:
         """Count open jobs per model; see the protocol."""

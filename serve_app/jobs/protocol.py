@@ -132,8 +132,11 @@ class JobStore(Protocol):
         """Settle a held job; False when the lease is not ours any more. Body as in `succeed`."""
         ...
 
-    async def cancel(self, job_id: int) -> bool:
-        """Settle an open job as cancelled, whoever holds it; False when it was final already."""
+    async def cancel(self, job_id: int, webhook_body: str | None = None) -> bool:
+        """Settle an open job as cancelled, whoever holds it; False when it was final already.
+
+        Body as in `succeed`.
+        """
         ...
 
     async def count_open(self) -> dict[str, int]:

@@ -174,11 +174,12 @@ class SqlJobStore:
             statements.SETTLE_HELD, job_id, {"owner": owner, **values}, webhook_body
         )
 
-    async def cancel(self, job_id: int) -> bool:
+    async def cancel(self, job_id: int, webhook_body: str | None = None) -> bool:
         """Settle an open job as cancelled; see the protocol."""
         if not 0 < job_id <= _MAX_ID:
             return False
-        return await self._settle(statements.CANCEL, job_id, {"state": JobState.CANCELLED}, None)
+        values = {"state": JobState.CANCELLED}
+        return await self._settle(statements.CANCEL, job_id, values, webhook_body)
 
     async def count_open(self) -> dict[str, int]:
         """Count open jobs per model; see the protocol."""

@@ -124,5 +124,6 @@ def _sees_all(denoiser: UNet2DConditionModel) -> bool:
 
     XL has none. Source: tomesd 0.1, `max_downsample`.
     """
+    assert isinstance(denoiser, UNet2DConditionModel), "families with a UNet have this one"
     ends = (denoiser.down_blocks[0], denoiser.up_blocks[-1])
     return any(getattr(block, "attentions", None) for block in ends)

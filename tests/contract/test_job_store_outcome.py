@@ -59,11 +59,25 @@ async def test_cancel_and_settling_at_once_have_one_winner(bench):
     jobs = [await bench.claimed("a", webhook=HOOK) for _ in range(6)]
     for job in jobs:
         cancelled, settled = await asyncio.gather(
-            bench.jobs.cancel(job.id), bench.jobs.succeed("a", job.id, RESULT, "{}")
+            bench.jobs.cancel(job.id, '"cancelled"'),
+            bench.jobs.succeed("a", job.id, RESULT, '"settled"'),
         )
         assert cancelled != settled
-        has_message = await bench.outbox.state_of(job.id) is not None
-        assert has_message == settled
+        (message,) = await bench.outbox.claim("sender", 10, 5)
+        assert (message.job_id, message.body) == (
+            job.id,
+            '"cancelled"' if cancelled else '"settled"',
+        )
+
+
+async def test_cancel_leaves_a_message_only_where_it_settles(bench):
+    job, final, silent = (
+        await bench.job(webhook=HOOK), await bench.claimed("a", webhook=HOOK), await bench.job()
+    )  # fmt: skip
+    await bench.jobs.succeed("a", final.id, RESULT)
+    for one in (job, job, final, silent):
+        await bench.jobs.cancel(one.id, "{}")
+    assert [message.job_id for message in await bench.outbox.claim("sender", 10, 5)] == [job.id]
 
 
 async def test_cancel_a_queued_job_is_never_claimed(bench):

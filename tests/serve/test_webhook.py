@@ -1,9 +1,7 @@
 """Webhooks from the running application to a receiver on this machine."""
 
 import asyncio
-import contextlib
 import json
-import sqlite3
 
 import pytest
 from standardwebhooks import Webhook
@@ -68,17 +66,20 @@ async def test_receiver_that_failed_gets_the_same_message_again(http, receiver):
     assert times == sorted(times)
 
 
-async def test_receiver_on_the_inside_is_never_called(service, http, receiver):
+async def test_receiver_on_the_inside_is_refused_with_the_call(http, receiver):
     url = receiver.url.replace("localhost", "127.0.0.1")
-    asked = body(webhook=url, instant_response="yes")
-    answer = (await http.post(INPAINT, json=asked)).json()
-    query = "SELECT state FROM outbox WHERE job_id = ?"
-    async with asyncio.timeout(30):
-        state = None
-        while state != ("failed",):
-            with contextlib.closing(
-                sqlite3.connect(service.data_dir / "dreamserve.db")
-            ) as database:
-                state = database.execute(query, (answer["id"],)).fetchone()
-            await asyncio.sleep(0.1)
+    answer = (await http.post(INPAINT, json=body(webhook=url))).json()
+    assert (answer["status"], list(answer["message"])) == ("error", ["webhook"])
     assert receiver.arrivals == []
+
+
+async def test_cancelled_job_reaches_the_receiver_once(http, receiver):
+    answer = await submit(http, receiver, steps=50, samples=4)
+    path = f"/api/v4/dreambooth/cancel/{answer['id']}"
+    for status in ("success", "error"):
+        assert (await http.post(path)).json()["status"] == status
+    (arrival,) = await accepted(receiver, answer["id"])
+    told = json.loads(arrival.body)
+    assert (told["status"], told["reason"], told["output"]) == ("failed", "cancelled", [])
+    await asyncio.sleep(1)
+    assert len(receiver.arrivals) == 1

@@ -29,7 +29,8 @@ class Bench:
         self.graph = graph or FakeGraph()
         self.jobs, self.files = MemoryJobStore(), MemoryStore()
         self.keys = MemoryKeyStore()
-        self.driver = Driver(self.jobs, self.graph, self.config.jobs, webhook_body)
+        self.told = []
+        self.driver = Driver(self.jobs, self.graph, self.config.jobs, self.tell)
         self.models = MemoryModelStore()
         self.view = CatalogueView(Catalogue(models), self.models, Path())
         self.service = GenerationService(
@@ -40,6 +41,10 @@ class Bench:
             Reloads(self.models, self.graph.reconcile, self.config.reload),
             self.config,
         )
+
+    async def tell(self, job, outcome):
+        self.told.append((job.id, getattr(outcome, "code", "")))
+        return await webhook_body(job, outcome)
 
 
 @pytest.fixture
@@ -163,6 +168,34 @@ async def test_webhook_status_follows_the_message(bench):
     (message,) = await bench.jobs.outbox.claim("sender", 60, 1)
     await bench.jobs.outbox.settle("sender", message.id, DeliveryState.DELIVERED)
     assert await bench.service.webhook_status(job) == "delivered"
+
+
+@pytest.mark.parametrize("call", ["cancel", "delete"])
+@pytest.mark.parametrize("is_driven", [True, False])
+async def test_job_that_is_cancelled_tells_its_webhook_once(bench, call, is_driven):
+    bench.graph.duration_s = 30
+    asked = job_request(webhook="https://example.com/hook")
+    if is_driven:
+        job = await bench.service.submit(asked)
+    else:
+        job = await bench.jobs.add(asked, max_open=9)
+    for _ in range(2):
+        await getattr(bench.service, call)(job.id, "open")
+    (message,) = await bench.jobs.outbox.claim("sender", 60, 9)
+    assert (message.job_id, message.url) == (job.id, "https://example.com/hook")
+    assert (await bench.jobs.get(job.id)).state is JobState.CANCELLED
+    assert bench.told == [(job.id, "cancelled")]
+    async with asyncio.timeout(5):
+        while bench.graph.at_work:
+            await asyncio.sleep(0.01)
+
+
+async def test_job_that_ended_before_it_was_cancelled_tells_its_result_only(bench):
+    job = await bench.service.submit(job_request(webhook="https://example.com/hook"))
+    await bench.service.wait(job.id, 5, cancel_if_left=True)
+    await bench.service.cancel(job.id, "open")
+    assert len(await bench.jobs.outbox.claim("sender", 60, 9)) == 1
+    assert bench.told == [(job.id, "")]
 
 
 async def test_webhook_to_the_inside_is_refused_before_a_job_promises_one(bench):

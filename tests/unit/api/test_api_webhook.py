@@ -56,6 +56,12 @@ async def test_body_of_a_failure_is_the_documented_one():
     assert (body["message"], body["output"]) == ("Failed, Try Again", [])
 
 
+async def test_body_of_a_cancelled_job_is_a_failure_with_its_reason():
+    body = await write(job("t"), errors.to_failure(errors.Cancelled()))
+    assert (body["status"], body["reason"], body["output"]) == ("failed", "cancelled", [])
+    assert body["message"] == "The request was cancelled."
+
+
 async def test_body_shows_what_ran():
     result = JobResult(keys=(), nsfw=(), generation_time_s=1.5, ran={"scheduler": "LCMScheduler"})
     assert (await write(job(1), result))["meta"]["scheduler"] == "LCMScheduler"
