@@ -79,11 +79,15 @@ def top(
     ] = None,
     interval: Annotated[float, typer.Option(min=1, help="seconds between looks")] = 5.0,
     once: Annotated[bool, typer.Option("--once", help="print one table and end")] = False,
+    config: Annotated[
+        Path, typer.Option(help="Serve config file of the service, whose token Ray asks for")
+    ] = Path("configs/dev.yaml"),
 ) -> None:
     """Show models, queues, rows per forward and pictures per second of the running service."""
     if scrape:
         top_command.show(lambda: scrape, interval, once=once)
         return
+    serving.prepare_to_join(config)
     # Ray takes a second to import; the other commands can do without.
     from deployments import nodes  # noqa: PLC0415
 

@@ -1,8 +1,10 @@
 """Starting the service as `serve run` does, with address and environment prepared."""
 
 import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,18 +15,24 @@ from typing import IO
 import psutil
 import yaml
 
+from serve_app.cli import token
+from serve_app.cli.database import read_config
 from serve_app.config import AppConfig
 from serve_app.config.bind import check_bind
 
-__all__ = ["exec_service", "service"]
+__all__ = ["exec_service", "prepare_to_join", "service"]
 
 _STOP_TIMEOUT_S = 40.0  # Ray needs about 10 s
+# Ray takes 127.0.0.1 for the address of a node that forms no cluster, and all of its processes
+# listen there only. Everywhere else it turns 127.0.0.1 into the machine's own address.
+_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+_IN_EACH_WORKER = {"worker_process_setup_hook": "deployments.loopback.bind_to_loopback"}
 
 
 def exec_service(config: Path, host: str, port: int) -> None:
     """Become `serve run`: the shell's Ctrl-C reaches it directly."""
-    command = _command(config, host, port)
-    os.execve(command[0], command, _environment())
+    command, environment = _prepare(config, host, port)
+    os.execve(command[0], command, environment)
 
 
 @contextlib.contextmanager
@@ -36,9 +44,10 @@ def service(
     To be called on the main thread: SIGTERM leaves like Ctrl-C, or the child would live on.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    command, environment = _prepare(config, host, port)
     child = subprocess.Popen(
-        _command(config, host, port),
-        env=_environment(),
+        command,
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -50,28 +59,64 @@ def service(
         _stop(child)
 
 
-def _command(config: Path, host: str, port: int) -> list[str]:
-    """Write the config with this address beside the data and name the command that serves it."""
+def prepare_to_join(config: Path) -> None:
+    """Have this process be let into the cluster of the service that runs with this config.
+
+    To be called before Ray is imported. What the caller has set wins.
+    """
+    os.environ.update({**_ON_LOOPBACK, **os.environ})
+    if "RAY_AUTH_MODE" in os.environ or not config.exists():
+        return
+    file = token.find(_run_folder(read_config(config)))
+    if file is not None:
+        os.environ.update(token.environment(file))
+
+
+def _run_folder(config: AppConfig) -> Path:
+    return config.data_dir / "run"
+
+
+def _prepare(config: Path, host: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """Write the config with this address beside the data; give command and environment to serve it.
+
+    Raises:
+        ValueError: the address is taken, or would be open to everybody by accident.
+    """
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     settings["http_options"] = {**settings.get("http_options", {}), "host": host, "port": port}
     app_config = AppConfig.model_validate(settings["applications"][0].get("args", {}))
     check_bind(app_config.auth, host)
-    folder = app_config.data_dir / "run"
+    _check_free(host, port)  # first: who serves there needs its token
+    folder = _run_folder(app_config)
     folder.mkdir(parents=True, exist_ok=True)
     rendered = folder / f"serve-{port}.yaml"
     rendered.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     code = "from ray.serve.scripts import cli; cli()"
-    return [sys.executable, "-c", code, "run", "--address", "local", str(rendered)]
+    command = [sys.executable, "-c", code, "run", "--address", "local"]
+    command += ["--runtime-env-json", json.dumps(_IN_EACH_WORKER), str(rendered)]
+    return command, _environment(token.make(folder, port))
 
 
-def _environment() -> dict[str, str]:
+def _environment(token_file: Path) -> dict[str, str]:
     """Defaults for a private local cluster; what the caller has set wins."""
     defaults = {
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AUTH_MODE": "disabled",  # the cluster is ours alone and listens on loopback
         "RAY_DISABLE_IMPORT_WARNING": "1",
+        **_ON_LOOPBACK,
+        **token.environment(token_file),
     }
     return {**defaults, **os.environ}
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise ValueError when somebody listens there: Ray would find out after many seconds."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        try:
+            probe.bind((host, port))
+        except OSError as exc:
+            raise ValueError(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

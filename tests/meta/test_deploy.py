@@ -99,3 +99,14 @@ def test_front_proxies_bound_bodies_as_we_do():
     assert (
         ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"] == limit
     )
+
+
+def test_network_policy_lets_others_reach_http_and_metrics_only():
+    policy = yaml.safe_load((DEPLOY / "networkpolicy.yaml").read_text())["spec"]
+    own, operator, *others = policy["ingress"]
+    assert policy["policyTypes"] == ["Ingress"]
+    assert own["from"] == [{"podSelector": policy["podSelector"]}]
+    assert "ports" not in own
+    assert {port["port"] for port in operator["ports"]} == {8265, 8000}
+    assert [[port["port"] for port in rule["ports"]] for rule in others] == [[8000], [8080]]
+    assert all("namespaceSelector" in source for rule in others for source in rule["from"])

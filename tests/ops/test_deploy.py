@@ -17,6 +17,7 @@ from tests.serve.test_applications import SERVICE, Installation, entry, write_we
 
 pytestmark = [pytest.mark.ops, pytest.mark.ray, pytest.mark.timeout(700)]
 
+DREAMSERVE = "from serve_app.cli import main; main()"
 OPERATOR = {"authorization": f"Bearer {ADMIN_KEY}"}
 WAIT_S = 300  # a machine may be loaded
 
@@ -50,17 +51,27 @@ def answers(http, model_id):
     return ready.get("models", {}).get(model_id, False)
 
 
-def call(*command):
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    done = subprocess.run(
+def call(*command, **environment):
+    return subprocess.run(
         [sys.executable, "-c", *command],
         check=False,  # its own message is worth more than ours
         capture_output=True,
         text=True,
-        env=environment,
+        timeout=WAIT_S,
+        env={name: text for name, text in os.environ.items() if name != "RAY_AUTH_MODE"}
+        | environment,
     )
+
+
+def output(done):
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def token_of(installed):
+    """What `docs/deployment.md` says that Ray's own commands need."""
+    file = installed.folder / "var" / "run" / f"ray-token-{installed.port}"
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(file)}
 
 
 def replicas(application):
@@ -73,20 +84,37 @@ def is_alive(process):
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
+def cluster_address():
+    """Where drivers may join."""
+    (gcs,) = [
+        one for one in psutil.Process().children(recursive=True) if "gcs_server" in one.name()
+    ]
+    (port,) = {c.laddr.port for c in gcs.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    return f"127.0.0.1:{port}"
+
+
+def test_top_finds_cluster_and_token(installed, http):
+    until(lambda: answers(http, "first"))
+    look = "top", "--once", "--address", cluster_address(), "--config", str(installed.file)
+    assert "first" in output(call(DREAMSERVE, *look))
+
+
 def test_deploy_adds_a_model_and_restarts_no_other(installed, http):
     until(lambda: answers(http, "first"))
     others = replicas(SERVICE)
     write_weights(installed.folder / "hot", 1)
     added = http.post("/admin/models", json=entry("hot"), headers=OPERATOR)
     assert added.status_code == 201
-    printed = call(
-        "from serve_app.cli import main; main()", "config", "--config", str(installed.file)
-    )
+    printed = output(call(DREAMSERVE, "config", "--config", str(installed.file)))
     assert yaml.safe_load(printed)["applications"][1]["name"] == "model-hot"
     (installed.folder / "next.yaml").write_text(printed)
     dashboard = re.search(r"dashboard at .*?(127\.0\.0\.1:\d+)", installed.log.read_text())
     deploy = "from ray.serve.scripts import cli; cli()", "deploy"
-    call(*deploy, str(installed.folder / "next.yaml"), "-a", f"http://{dashboard[1]}")
+    deploy = *deploy, str(installed.folder / "next.yaml"), "-a", f"http://{dashboard[1]}"
+    refused = call(*deploy, RAY_AUTH_MODE="disabled")
+    assert refused.returncode != 0
+    assert not replicas("model-hot")
+    output(call(*deploy, **token_of(installed)))
     until(lambda: answers(http, "hot"))
     assert replicas("model-hot")
     assert replicas(SERVICE) == others

@@ -1,9 +1,12 @@
 """The README's first command, as a newcomer runs it, on a cluster of its own."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from PIL import Image
 
 pytestmark = pytest.mark.ray
+DREAMSERVE = "from serve_app.cli import main; main()"
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "inpaint"
 
@@ -28,19 +32,45 @@ def processes_of(data_dir: Path) -> list[str]:
     return found
 
 
+def addresses_until_it_ends(process: subprocess.Popen[bytes]) -> dict[str, set[str]]:
+    """Where the process and those that it started have listened, by their names."""
+    seen: dict[str, set[str]] = defaultdict(set)
+    family = psutil.Process(process.pid)
+    while process.poll() is None:
+        for one in family.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                name, sockets = one.name(), one.net_connections("inet")
+                seen[name] |= {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
+        time.sleep(0.5)
+    return seen
+
+
+def assert_all_is_closed(seen: dict[str, set[str]], data_dir: Path) -> None:
+    """To other machines by where everything listens, to other users of this one by the token."""
+    names = " ".join(name for name, addresses in seen.items() if addresses)
+    assert all(part in names for part in ("gcs_server", "raylet", "ProxyActor", "ServeRepli"))
+    assert set().union(*seen.values()) <= {"127.0.0.1", "::ffff:127.0.0.1"}, seen
+    (token,) = (data_dir / "run").glob("ray-token-*")
+    assert token.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.timeout(240)
 def test_demo_writes_its_files_and_leaves_no_process(tmp_path):
     data_dir = tmp_path / "var"
-    done = subprocess.run(
-        [sys.executable, "-c", "from serve_app.cli import main; main()", "demo", "--out", tmp_path],
-        cwd=ROOT,
-        env={**os.environ, "DREAMSERVE_DATA_DIR": str(data_dir)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    environment = {**os.environ, "DREAMSERVE_DATA_DIR": str(data_dir)}
+    environment.pop("RAY_AUTH_MODE", None)
+    with (tmp_path / "demo.log").open("wb") as log:
+        demo = subprocess.Popen(
+            [sys.executable, "-c", DREAMSERVE, "demo", "--out", tmp_path],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+        seen = addresses_until_it_ends(demo)
+    assert demo.returncode == 0, (tmp_path / "demo.log").read_text()
     assert processes_of(data_dir) == []
+    assert_all_is_closed(seen, data_dir)
 
     answer = json.loads((tmp_path / "response.json").read_text())
     request = json.loads((EXAMPLE / "request.json").read_text())
