@@ -148,6 +148,7 @@ class GenerationBody(WireModel):
         None, description="Pixels; rounded down to a multiple of 8, at most 1024."
     )
     height: Integer = Field(None, description="Pixels; as width.")
+    aspect_ratio: Id = Field(None, description="Not served: ask for width and height.")
     samples: Annotated[Integer, _between(1, 4)] = Field(None, description="Images, 1 to 4.")
     num_inference_steps: Integer = Field(None, description="Denoising steps; kept in 1 to 50.")
     steps: Integer = Field(None, description="As num_inference_steps; the name on inpaint.")

@@ -20,6 +20,10 @@ def reasons(
             body.multi_lingual and not can_translate,
             "Translation is not served here.",
         ),
+        "aspect_ratio": (
+            body.aspect_ratio is not None,
+            "aspect_ratio is not served here, ask for width and height.",
+        ),
         **_of_unets(body, entry),
     }
     if kind is not Kind.TEXT2IMG:

@@ -135,6 +135,23 @@ async def test_bad_value_is_named_with_its_field(api, inpaint_body, field, value
 
 
 @pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"aspect_ratio": "16:9"}, "aspect_ratio is not served here, ask for width and height."),
+        (
+            {"init_image": ["https://a.example/1.png", "https://a.example/2.png"]},
+            "init_image must be one picture, and 2 were sent",
+        ),
+    ],
+)
+async def test_v7_says_what_it_does_not_take(api, text_body, service, fields, message):
+    body = text_body | {"init_image": ["https://a.example/1.png"]} | fields
+    answer = await api.post("/api/v7/images/image-to-image", body)
+    assert (answer.status_code, answer.json()["message"]) == (400, message)
+    assert not service.jobs
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [("scheduler", "Nope"), ("safety_checker_type", "red"), ("algorithm_type", "fast")],
 )
