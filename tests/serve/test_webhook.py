@@ -74,7 +74,7 @@ async def test_receiver_on_the_inside_is_refused_with_the_call(http, receiver):
 
 
 async def test_cancelled_job_reaches_the_receiver_once(http, receiver):
-    answer = await submit(http, receiver, steps=50, samples=4)
+    answer = await submit(http, receiver, steps=50, samples=4, width=512, height=512)
     path = f"/api/v4/dreambooth/cancel/{answer['id']}"
     for _ in range(2):  # the second finds it cancelled
         assert (await http.post(path)).json()["status"] == "success"
