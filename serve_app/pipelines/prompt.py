@@ -20,7 +20,7 @@ _TOKENS = re.compile(
     r"""
     \\(?P<escaped>[\\()\[\]])
     | (?P<open>[(\[])
-    | :\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)
+    | :\s{0,8}(?P<weight>[+-]?(?:\d{1,16}(?:\.\d{0,16})?|\.\d{1,16}))\s{0,8}\)
     | (?P<close>[)\]])
     | (?P<text>[^\\()\[\]:]+|.)
     """,
@@ -37,28 +37,48 @@ class Span:
 
 
 @dataclass(slots=True)
-class _Open:
-    bracket: str
-    first: int  # index of the first span inside
+class _Bracket:
+    """An opened bracket. factor: of what is inside; known when it is closed."""
+
+    kind: str
+    factor: float
 
 
 def parse(prompt: str) -> list[Span]:
-    """Split a prompt into spans of equal weight. Any text is a prompt; there are no errors."""
+    """Split a prompt into spans of equal weight. Any text is a prompt; there are no errors.
+
+    Takes time in proportion to the text, however many brackets it opens.
+    """
     spans: list[Span] = []
-    opened: list[_Open] = []
+    weights = [1.0]  # of what stands at each depth
+    for part in _read(prompt):
+        if isinstance(part, str):
+            spans.append(Span(part, weights[-1]))
+        elif part is None:
+            weights.pop()
+        else:
+            weights.append(_bounded(weights[-1] * part.factor))
+    return _merge(spans)
+
+
+def _read(prompt: str) -> list[str | _Bracket | None]:
+    """Read texts and opened brackets; None where the last one opened is closed."""
+    parts: list[str | _Bracket | None] = []
+    opened: list[_Bracket] = []
     for match in _TOKENS.finditer(prompt):
         kind, text = match.lastgroup, match.group(match.lastgroup or 0)
         if kind == "open":
-            opened.append(_Open(text, len(spans)))
-        elif kind == "weight" and opened and opened[-1].bracket == "(":
-            _scale(spans, opened.pop().first, _bounded(float(text)))
-        elif kind == "close" and opened and opened[-1].bracket == {")": "(", "]": "["}[text]:
-            _scale(spans, opened.pop().first, _ROUND if text == ")" else _SQUARE)
+            opened.append(_Bracket(text, _ROUND if text == "(" else _SQUARE))
+            parts.append(opened[-1])
+        elif kind == "weight" and opened and opened[-1].kind == "(":
+            opened.pop().factor = _bounded(float(text))
+            parts.append(None)
+        elif kind == "close" and opened and opened[-1].kind == {")": "(", "]": "["}[text]:
+            opened.pop()
+            parts.append(None)
         else:
-            spans.append(Span(text if kind == "escaped" else match.group()))
-    for unclosed in reversed(opened):
-        _scale(spans, unclosed.first, _ROUND if unclosed.bracket == "(" else _SQUARE)
-    return _merge(spans)
+            parts.append(text if kind == "escaped" else match.group())
+    return parts
 
 
 def sections(spans: Sequence[Span]) -> list[list[Span]]:
@@ -74,10 +94,6 @@ def sections(spans: Sequence[Span]) -> list[list[Span]]:
 
 def _bounded(weight: float) -> float:
     return max(-_MAX_WEIGHT, min(_MAX_WEIGHT, weight))
-
-
-def _scale(spans: list[Span], first: int, factor: float) -> None:
-    spans[first:] = [Span(span.text, _bounded(span.weight * factor)) for span in spans[first:]]
 
 
 def _merge(spans: list[Span]) -> list[Span]:

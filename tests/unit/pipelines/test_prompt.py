@@ -65,3 +65,9 @@ def test_parse_text_without_brackets_is_itself(text: str) -> None:
 )
 def test_sections_end_at_break(text: str, divided: list[list[Span]]) -> None:
     assert sections(parse(text)) == divided
+
+
+@pytest.mark.timeout(20)  # took minutes when each bracket went over all that it held
+@pytest.mark.parametrize("text", ["(:1" * 3300, "[" * 5000 + "a" + "]" * 5000, "(:" + " " * 9900])
+def test_parse_takes_time_in_proportion_to_the_text(text: str) -> None:
+    assert all(abs(span.weight) <= 10 for span in parse(text))
