@@ -77,7 +77,7 @@ async def drip(port, path, header):
     ],
 )
 async def test_24_clients_that_drip_their_bodies_are_sent_away(port, path, header, status):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         answers = await asyncio.gather(*(drip(port, path, header) for _ in range(24)))
     assert {answer[:12] for answer in answers} == {f"HTTP/1.1 {status}"}
 
@@ -105,7 +105,7 @@ async def test_client_that_leaves_while_it_sends_is_no_error(port):
 async def test_file_arrives_through_the_proxy(port):
     data = {"model_id": "tiny", "prompt": "a"}
     files = {"init_image": ("a.png", b"\x89PNG" + bytes(5_000_000))}
-    async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
+    async with httpx2.AsyncClient(trust_env=False, timeout=150) as client:
         url = f"http://127.0.0.1:{port}{PREFIX}/api/v6/images/img2img"
         answer = await client.post(url, data=data, files=files)
     assert answer.json()["status"] == "success", answer.text
