@@ -17,6 +17,7 @@ from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
 from serve_app.models.footprint import weight_bytes
 from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, on_device
+from serve_app.pipelines.construction import keep_in_threads
 from serve_app.pipelines.embeddings import Embeddings
 from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import family_of
@@ -47,6 +48,7 @@ def load_checkpoint(
         OSError: no such file, or it is no checkpoint.
         ValueError: an architecture that is not served, or weights that are not sound.
     """
+    keep_in_threads()
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # warnings quote prompts, which must not reach a log
