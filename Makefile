@@ -2,13 +2,14 @@
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
+SOAK_S ?= 600
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-plain test-ray test-ops run chaos bench train train-trial check format clean
+.PHONY: help demo test test-plain test-ray test-ops run chaos soak bench train train-trial check format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
@@ -40,6 +41,9 @@ run: $(INSTALLED)  ## serve on http://HOST:PORT until Ctrl-C
 
 chaos: $(INSTALLED)  ## kill things for minutes while jobs run; figures go to out/
 	$(BIN)/python -m pytest tests/chaos -m chaos
+
+soak: $(INSTALLED)  ## ordinary calls beside hostile ones for SOAK_S seconds, 600 by default
+	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_S)
 
 bench: $(INSTALLED)  ## all benchmarks; benchmarks/README.md says what each measures
 	$(BIN)/python -m benchmarks.engine
