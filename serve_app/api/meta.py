@@ -4,6 +4,7 @@ import re
 
 from pydantic import JsonValue
 
+from serve_app.pipelines.samplers import will_run
 from serve_app.types import Job, Kind
 
 __all__ = ["meta"]
@@ -57,7 +58,7 @@ def _request_values(job: Job) -> dict[str, JsonValue]:
         "prompt": spec.prompt,
         "negative_prompt": spec.negative_prompt,
         "model_id": spec.model_id,
-        "scheduler": spec.scheduler,
+        **will_run(spec),
         "safetychecker": checked,
         "safety_checker": checked,
         "safety_checker_type": echo.get("safety_checker_type"),
@@ -74,8 +75,6 @@ def _request_values(job: Job) -> dict[str, JsonValue]:
         "enhance_style": echo.get("enhance_style"),
         "instant_response": _yes_no(echo.get("instant_response", False)),
         "tomesd": _yes_no(spec.tomesd),
-        "use_karras_sigmas": _yes_no(spec.use_karras_sigmas),
-        "algorithm_type": spec.algorithm_type or "no",
         "vae": spec.vae,
         "lora": ",".join(lora.id for lora in spec.loras) or None,
         "lora_strength": ",".join(_plain(lora.strength) for lora in spec.loras) or 1,

@@ -35,6 +35,7 @@ from serve_app.pipelines.compose import (
 )
 from serve_app.pipelines.ipadapters import PicturePrompt
 from serve_app.pipelines.rewrite import rewriter_of
+from serve_app.pipelines.samplers import will_run
 from serve_app.pipelines.specs import (
     check_kind,
     named_add_ons,
@@ -285,8 +286,8 @@ def _ran(
 ) -> dict[str, JsonValue]:
     """Say where what ran differs from what was asked."""
     ran: dict[str, JsonValue] = {}
-    if painting.scheduler != spec.scheduler:
-        ran["scheduler"] = painting.scheduler
+    told = will_run(spec) | {"scheduler": spec.scheduler}
+    ran |= {key: value for key, value in painting.sampler.items() if value != told[key]}
     if spec.clip_skip > checkpoint.max_clip_skip:
         ran["clip_skip"] = checkpoint.max_clip_skip
     if spec.tomesd and not checkpoint.variants.can_merge:

@@ -1,93 +1,53 @@
-"""The API's 18 scheduler names: which diffusers class runs each, with which options.
-
-Some names are no samplers that a latent pipeline can run; the nearest one that works runs in
-their place, and the reply says so. Flow-matching checkpoints (SD3, Flux) have one sampler.
-
-Source of the names: the API's documentation of 2023 to 2026; of the substitutes: section 6 of the
-API's pages ("not usable samplers for a latent pipeline") and runs of each class in diffusers 0.42.
-"""
+"""`Schedulers`: each request's own scheduler, made from a checkpoint's."""
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-import diffusers
-from diffusers import FlowMatchEulerDiscreteScheduler, SchedulerMixin
+import torch
+from diffusers import DDIMScheduler, SchedulerMixin
+from pydantic import JsonValue
 
-from serve_app import errors
+from serve_app.pipelines.families import accepted
+from serve_app.pipelines.samplers import ALGORITHMS, Sampler, algorithm_of, in_meta, sampler_for
+from serve_app.pipelines.solvers import SOLVERS
+from serve_app.pipelines.specs import run_strength
 from serve_app.types import GenerationSpec
 
-__all__ = ["SAMPLERS", "Sampler", "Schedulers", "sampler_for"]
-
-_DPM_ALGORITHMS = ("dpmsolver++", "sde-dpmsolver++")
-
-
-@dataclass(frozen=True, slots=True)
-class Sampler:
-    """How one scheduler name runs.
-
-    runs: name of the diffusers class.
-    karras: whether it takes `use_karras_sigmas`.
-    algorithms: values of `algorithm_type` that it takes.
-    options: always set.
-    """
-
-    runs: str
-    karras: bool = False
-    algorithms: tuple[str, ...] = ()
-    options: tuple[tuple[str, object], ...] = ()
-
-
-# As Stable Diffusion ships it; with the Runge-Kutta start it fails below four steps.
-_PNDM = Sampler("PNDMScheduler", options=(("skip_prk_steps", True),))
-
-SAMPLERS: Mapping[str, Sampler] = {
-    "DDPMScheduler": Sampler("DDPMScheduler"),
-    "DDIMScheduler": Sampler("DDIMScheduler"),
-    "PNDMScheduler": _PNDM,
-    "LMSDiscreteScheduler": Sampler("LMSDiscreteScheduler", karras=True),
-    "EulerDiscreteScheduler": Sampler("EulerDiscreteScheduler", karras=True),
-    "EulerAncestralDiscreteScheduler": Sampler("EulerAncestralDiscreteScheduler"),
-    "DPMSolverMultistepScheduler": Sampler("DPMSolverMultistepScheduler", True, _DPM_ALGORITHMS),
-    "HeunDiscreteScheduler": Sampler("HeunDiscreteScheduler", karras=True),
-    "KDPM2DiscreteScheduler": Sampler("KDPM2DiscreteScheduler", karras=True),
-    "DPMSolverSinglestepScheduler": Sampler("DPMSolverSinglestepScheduler", True, _DPM_ALGORITHMS),
-    "KDPM2AncestralDiscreteScheduler": Sampler("KDPM2AncestralDiscreteScheduler", karras=True),
-    "UniPCMultistepScheduler": Sampler("UniPCMultistepScheduler", karras=True),
-    "DEISMultistepScheduler": Sampler("DEISMultistepScheduler", karras=True),
-    "LCMScheduler": Sampler("LCMScheduler"),
-    # Inverts a picture to noise, so what it paints is noise by design.
-    "DDIMInverseScheduler": Sampler("DDIMScheduler"),
-    # Has timesteps of its own from 0 to 1 and no `add_noise`; PNDM is what it improves upon.
-    "IPNDMScheduler": _PNDM,
-    # Its step needs arguments that no pipeline passes; it is Heun's method with noise.
-    "KarrasVeScheduler": Sampler("HeunDiscreteScheduler", karras=True),
-    # Has no `step`; it is an ancestral sampler of the same variance-exploding process.
-    "ScoreSdeVeScheduler": Sampler("EulerAncestralDiscreteScheduler"),
-}
+__all__ = ["Schedulers", "ran_sampler"]
 
 _MAX_PROTOTYPES = 64
-_ALIASES = {
-    "dpmsolver+++": "sde-dpmsolver++",  # the API writes three pluses
-    "dpmsolver": "dpmsolver++",  # diffusers gives up the forms without pluses
-    "sde-dpmsolver": "sde-dpmsolver++",
+_LCM_STEPS = 50  # of which the sampler draws its own
+_STEEP = 1.5  # a last noise level so many times the one before has no room for Karras' levels
+_LEAST_SIGNAL = 2**-24  # share of the picture in "no signal", as in diffusers' own classes
+
+# What the model was trained with. A class would take its own default where a file leaves one out.
+_OF_THE_MODEL = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+)
+# Latents are not confined to [-1, 1], so these would cut them off. PNDM as Stable Diffusion ships
+# it; with the Runge-Kutta start it fails below four steps.
+_ALWAYS = {"clip_sample": False, "thresholding": False, "skip_prk_steps": True}
+# Of classes that cannot take a model that predicts the picture itself, the nearest that can.
+_OF_SAMPLES = {
+    "PNDMScheduler": "DDIMScheduler",
+    "EulerAncestralDiscreteScheduler": "DDPMScheduler",
+    "KDPM2DiscreteScheduler": "DPMSolverSinglestepScheduler",
+    "KDPM2AncestralDiscreteScheduler": "DDPMScheduler",
 }
-
-
-def sampler_for(name: str) -> Sampler:
-    """Look up a scheduler name of the API.
-
-    Raises:
-        errors.InvalidRequest: no such name.
-    """
-    sampler = SAMPLERS.get(name)
-    if sampler is None:
-        raise errors.InvalidRequest("scheduler", f"The scheduler {name[:64]} is not known")
-    return sampler
+# PNDM averages noises; where there is no signal they say nothing of the picture.
+_OF_NO_SIGNAL = {"PNDMScheduler": "DDIMScheduler"}
 
 
 class Schedulers:
     """Makes each request its own scheduler, from a checkpoint's.
+
+    A checkpoint that was not trained on noise schedules with a signal share per timestep (flow
+    matching as in SD3 and Flux, EDM) has one sampler, its own.
 
     Some classes take up to a second to construct (they compute all 1000 timesteps; measured on a
     CPU), so one of each kind is kept and copied, in less than a millisecond.
@@ -95,10 +55,12 @@ class Schedulers:
 
     def __init__(self, base: SchedulerMixin) -> None:
         self._base = base
+        is_continuous = base.config.get("timestep_type") == "continuous"
+        self._has_one = is_continuous or not hasattr(base, "alphas_cumprod")
         self._prototypes: dict[tuple[str, str], SchedulerMixin] = {}
 
     def make(self, spec: GenerationSpec) -> SchedulerMixin:
-        """Make a scheduler; the class's name says what runs. Safe to call from any thread.
+        """Make a scheduler; `ran_sampler` says what runs. Safe to call from any thread.
 
         The checkpoint's noise schedule and prediction type are kept.
 
@@ -106,30 +68,92 @@ class Schedulers:
             errors.InvalidRequest: unknown scheduler or algorithm type.
         """
         sampler = sampler_for(spec.scheduler)
-        options = _options(spec, sampler)
-        key = (sampler.runs, repr(options))
+        name = self._class_for(sampler)
+        options = self._options(spec, sampler, name)
+        key = (name, repr(options))
         prototype = self._prototypes.get(key)
         if prototype is None:
-            if isinstance(self._base, FlowMatchEulerDiscreteScheduler):
-                prototype = type(self._base).from_config(self._base.config)
-            else:
-                cls = getattr(diffusers, sampler.runs)
-                prototype = cls.from_config(self._base.config, **options)
+            prototype = self._construct(name, options)
             if len(self._prototypes) < _MAX_PROTOTYPES:
                 self._prototypes[key] = prototype
-        return copy.deepcopy(prototype)
+        made = copy.deepcopy(prototype)
+        if name == "PNDMScheduler":
+            made.skipped = spec.steps - int(spec.steps * run_strength(spec))
+        return made
+
+    def _class_for(self, sampler: Sampler) -> str:
+        """Name the class that runs a sampler for this checkpoint."""
+        if self._has_one:
+            return type(self._base).__name__
+        config = self._base.config
+        if config.prediction_type == "sample":
+            return _OF_SAMPLES.get(sampler.runs, sampler.runs)
+        if config.get("rescale_betas_zero_snr"):
+            return _OF_NO_SIGNAL.get(sampler.runs, sampler.runs)
+        return sampler.runs
+
+    def _options(self, spec: GenerationSpec, sampler: Sampler, name: str) -> dict[str, object]:
+        """Give what a request makes of the class, besides what the checkpoint does."""
+        algorithm, config = algorithm_of(spec), self._base.config
+        options: dict[str, object] = {}
+        if self._has_one:
+            return options
+        if sampler.algorithms:
+            own = config.get("algorithm_type")
+            options["algorithm_type"] = algorithm or (own if own in ALGORITHMS else ALGORITHMS[0])
+        elif name == "DEISMultistepScheduler":
+            options["algorithm_type"] = "deis"
+        if sampler.karras:
+            options["use_karras_sigmas"] = spec.use_karras_sigmas and not self._is_steep()
+        if options.get("use_karras_sigmas"):
+            options |= {"use_exponential_sigmas": False, "use_beta_sigmas": False}
+        if name == "LCMScheduler":
+            options["original_inference_steps"] = max(_LCM_STEPS, spec.steps)
+        if name == "DDIMScheduler" and config.get("timestep_spacing") == "linspace":
+            options["timestep_spacing"] = "leading"  # it takes all steps to be equally long
+        if spec.steps == 1:
+            options["timestep_spacing"] = "trailing"  # the others begin where they end
+        return options
+
+    def _is_steep(self) -> bool:
+        """Whether Karras' levels, rounded to timesteps, would be far from what the model sees.
+
+        So it is with cosine betas. A model that predicts velocities hardly depends on the level of
+        noise where there is next to no signal.
+        """
+        if self._base.config.prediction_type != "epsilon":
+            return False
+        signal = self._base.alphas_cumprod[-2:].double()
+        before, last = (((1 - signal) / signal) ** 0.5).tolist()
+        return bool(last > _STEEP * before)
+
+    def _construct(self, name: str, options: dict[str, object]) -> SchedulerMixin:
+        config = self._base.config
+        if self._has_one:
+            return type(self._base).from_config(config)
+        cls = SOLVERS[name]
+        takes = accepted(cls.__init__).parameters
+        model = {key: config[key] for key in _OF_THE_MODEL if key in config}
+        if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in takes:
+            options = options | {"trained_betas": _zero_snr_betas(model)}
+        options = _ALWAYS | model | options
+        return cls.from_config(config, **{key: options[key] for key in takes if key in options})
 
 
-def _options(spec: GenerationSpec, sampler: Sampler) -> dict[str, object]:
-    options = dict(sampler.options)
-    if sampler.karras:
-        options["use_karras_sigmas"] = spec.use_karras_sigmas
-    if sampler.algorithms and spec.algorithm_type is not None:
-        algorithm = _ALIASES.get(spec.algorithm_type, spec.algorithm_type)
-        if algorithm not in sampler.algorithms:
-            known = ", ".join(sampler.algorithms)
-            raise errors.InvalidRequest("algorithm_type", f"algorithm_type is one of {known}")
-        options["algorithm_type"] = algorithm
-    if sampler.runs == "LCMScheduler":
-        options["original_inference_steps"] = max(50, spec.steps)  # the steps are drawn from it
-    return options
+def _zero_snr_betas(model: dict[str, object]) -> list[float]:
+    """Compute betas that end without signal, for classes that cannot rescale theirs."""
+    signal = DDIMScheduler(**model).alphas_cumprod.double()
+    signal[-1] = _LEAST_SIGNAL
+    before = torch.cat([signal.new_ones(1), signal[:-1]])
+    return [float(beta) for beta in 1 - signal / before]
+
+
+def ran_sampler(scheduler: SchedulerMixin, asked: GenerationSpec) -> dict[str, JsonValue]:
+    """Say for `meta` what a scheduler runs, in the words of the request."""
+    config = scheduler.config
+    return in_meta(
+        type(scheduler).__name__,
+        asked,
+        is_karras=config.get("use_karras_sigmas", False),
+        algorithm=config.get("algorithm_type"),
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 from PIL import Image
+from pydantic import JsonValue
 from torch.nn import functional
 
 from serve_app.engine.request import Progress
@@ -16,6 +17,7 @@ from serve_app.pipelines.families import accepted
 from serve_app.pipelines.guidance import guided
 from serve_app.pipelines.ipadapters import PicturePrompt
 from serve_app.pipelines.panorama import windowed
+from serve_app.pipelines.schedulers import ran_sampler
 from serve_app.pipelines.specs import first_size, run_strength
 from serve_app.pipelines.standin import Run
 from serve_app.pipelines.vaes import Vae
@@ -29,12 +31,12 @@ __all__ = ["Painting", "Sample"]
 class Painting:
     """What the model made, on the device: still to be checked, copied and composed.
 
-    image: (3, H, W) in [0, 1]. latents: of the last step. scheduler: the class that ran.
+    image: (3, H, W) in [0, 1]. latents: of the last step. sampler: what ran, as `meta` says it.
     """
 
     image: torch.Tensor
     latents: torch.Tensor
-    scheduler: str
+    sampler: Mapping[str, JsonValue]
 
     def is_finite(self) -> bool:
         """Whether neither latents nor pixels have NaN or infinities. Waits for the device."""
@@ -78,7 +80,7 @@ class Sample:
             _Pass(
                 Kind.IMG2IMG,
                 self.size,
-                checkpoint.schedulers.make(self.spec),
+                checkpoint.schedulers.make(wanted),
                 run_strength(wanted),
                 start=_enlarge(first.image, self.size),
                 number=1,
@@ -101,7 +103,7 @@ class Sample:
 
         arguments = self._arguments(pipeline, kind, this)
         image = pipeline(**arguments, callback_on_step_end=after_step)[0]
-        return Painting(image[0], latents[0], type(this.scheduler).__name__)
+        return Painting(image[0], latents[0], ran_sampler(this.scheduler, self.spec))
 
     def _around(self, run: Run) -> Run:
         """Add what a request asks for around each call of the denoiser."""

@@ -22,7 +22,7 @@ from serve_app.engine.engine import Engine
 from serve_app.engine.request import Progress, Request
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
-from serve_app.pipelines.schedulers import SAMPLERS
+from serve_app.pipelines.samplers import SAMPLERS
 from serve_app.pipelines.variants import Variant
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind
@@ -33,6 +33,11 @@ STOCK = {
     Kind.IMG2IMG: diffusers.StableDiffusionImg2ImgPipeline,
     Kind.INPAINT: diffusers.StableDiffusionInpaintPipeline,
 }
+# Stock is wrong in the rest (`docs/samplers.md`); `tests/unit/pipelines/test_solvers.py` covers it.
+_RIGHT = {
+    name: {"strength": 1.0} for name in ("PNDMScheduler", "IPNDMScheduler", "LMSDiscreteScheduler")
+}
+_OF_VELOCITIES = ("velocity", "demo", "demo-inpaint")
 _SCHEDULERS: dict[tuple[str, str, str], SchedulerMixin] = {}  # of the stock side
 
 
@@ -70,7 +75,9 @@ def test_engine_every_sampler_and_kind_equals_stock(
 ) -> None:
     rng = random.Random(shape)
     specs = [
-        make_spec(kind=rng.choice(kinds), scheduler=name, **_settings(rng)) for name in SAMPLERS
+        make_spec(kind=rng.choice(kinds), scheduler=name, **_settings(rng) | _RIGHT.get(name, {}))
+        for name in SAMPLERS
+        if not (SAMPLERS[name].runs == "PNDMScheduler" and shape in _OF_VELOCITIES)
     ]
     woven = _weave(engine, checkpoint(shape), specs, canvas, rng)
     stock = StockPainter(folder(shape))
@@ -209,7 +216,9 @@ class StockPainter:
 
     def _scheduler(self, spec: GenerationSpec) -> SchedulerMixin:
         sampler = SAMPLERS[spec.scheduler]
-        options = dict(sampler.options)
+        options: dict[str, object] = {}
+        if sampler.runs == "PNDMScheduler":
+            options["skip_prk_steps"] = True
         if sampler.karras:
             options["use_karras_sigmas"] = spec.use_karras_sigmas
         if sampler.algorithms:

@@ -2,7 +2,8 @@ import pytest
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from serve_app import errors
-from serve_app.pipelines.schedulers import SAMPLERS, Schedulers
+from serve_app.pipelines.samplers import SAMPLERS
+from serve_app.pipelines.schedulers import Schedulers
 from serve_app.types import GenerationSpec, Kind
 
 

@@ -1,0 +1,88 @@
+"""The corrected classes equal diffusers' own where those are right, on a denoiser like any other.
+
+Stock on the first 500 of 1000 timesteps calls the denoiser at the same ones as image to image from
+the middle, and for it the first of them is the first.
+"""
+
+import diffusers
+import pytest
+import torch
+
+from serve_app.pipelines.solvers import SOLVERS
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+LEADING = {"timestep_spacing": "leading", "steps_offset": 1}
+STEPS = 10
+
+
+def predict(sample: torch.Tensor, timestep: object) -> torch.Tensor:
+    """Something that bends with sample and time."""
+    return torch.tanh(sample) + torch.cos(sample * float(timestep) / 300)
+
+
+def run(scheduler, latents: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+    for timestep in timesteps:
+        predicted = predict(scheduler.scale_model_input(latents, timestep), timestep)
+        latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+    return latents
+
+
+@pytest.fixture
+def start() -> torch.Tensor:
+    return torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("name", ["PNDMScheduler", "LMSDiscreteScheduler"])
+def test_image_to_image_equals_stock_on_the_shorter_schedule(
+    name: str, start: torch.Tensor
+) -> None:
+    options = LEADING | ({"skip_prk_steps": True} if name == "PNDMScheduler" else {})
+    whole = SOLVERS[name](**BETAS, **options)
+    if name == "PNDMScheduler":
+        whole.skipped = 5
+    whole.set_timesteps(STEPS)
+    if name != "PNDMScheduler":
+        whole.set_begin_index(5)
+    betas = whole.betas[:500].tolist()
+    short = getattr(diffusers, name)(trained_betas=betas, num_train_timesteps=500, **options)
+    short.set_timesteps(5)
+    assert whole.timesteps[5:].tolist() == short.timesteps.tolist()
+    found = run(whole, start, whole.timesteps[5:])
+    torch.testing.assert_close(found, run(short, start, short.timesteps), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(SOLVERS))
+def test_text_to_image_equals_stock(name: str, start: torch.Tensor) -> None:
+    options = LEADING | {"skip_prk_steps": True, "clip_sample": False}
+    both = []
+    for cls in (SOLVERS[name], getattr(diffusers, name)):
+        scheduler = cls.from_config(BETAS | options)
+        scheduler.set_timesteps(STEPS)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            both.append(run(scheduler, start, scheduler.timesteps))
+    torch.testing.assert_close(*both, atol=1e-4, rtol=1e-4)
+
+
+def test_pndm_of_velocities_equals_pndm_of_the_same_noises(start: torch.Tensor) -> None:
+    options = BETAS | LEADING | {"skip_prk_steps": True}
+    noises = diffusers.PNDMScheduler(**options)
+    velocities = SOLVERS["PNDMScheduler"](**options, prediction_type="v_prediction")
+    results = []
+    for scheduler in (noises, velocities):
+        scheduler.set_timesteps(STEPS)
+        latents = start
+        for timestep in scheduler.timesteps:
+            predicted = predict(latents, timestep)
+            if scheduler is velocities:
+                signal = scheduler.alphas_cumprod[timestep]
+                predicted = (predicted - (1 - signal) ** 0.5 * latents) / signal**0.5
+            latents = scheduler.step(predicted, timestep, latents, return_dict=False)[0]
+        results.append(latents)
+    torch.testing.assert_close(*results, atol=1e-4, rtol=1e-4)
+
+
+def test_class_keeps_name_and_configuration() -> None:
+    for name, cls in SOLVERS.items():
+        made = cls(beta_end=0.015)
+        assert (type(made).__name__, made.config["beta_end"]) == (name, 0.015)
