@@ -65,7 +65,8 @@ def keep_in_threads() -> None:
         for owner, name, own in _REPLACEMENTS:
             getattr(owner, name)
             setattr(owner, name, own)
-        register_module_parameter_registration_hook(_put)
+        # torch annotates hooks as if they returned nothing; what they return is registered.
+        register_module_parameter_registration_hook(_put)  # type: ignore[arg-type]
         _guard.__enter__()
 
 

@@ -270,6 +270,22 @@ async def test_highres_fix_tells_both_passes_and_its_progress_grows(
     assert seen[-1] > 0.5
 
 
+async def test_highres_fix_makes_the_second_scheduler_for_the_second_pass(
+    painter: WeavePainter, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[GenerationSpec] = []
+    schedulers = painter._checkpoint.schedulers
+    make = schedulers.make
+    monkeypatch.setattr(schedulers, "make", lambda spec: asked.append(spec) or make(spec))
+    spec = make_spec(height=128, width=128, highres_fix=True, steps=10, scheduler="PNDMScheduler")
+    await painter.paint(1, spec, None)
+    config = painter._checkpoint.config
+    assert [(one.kind, one.strength) for one in asked] == [
+        (Kind.TEXT2IMG, 1.0),
+        (Kind.IMG2IMG, config.highres_strength),
+    ]
+
+
 @pytest.mark.parametrize("effect", ["highres_fix", "panorama"])
 async def test_effect_on_a_picture_of_the_native_size_says_that_it_did_nothing(
     painter: WeavePainter, make_spec: MakeSpec, effect: str

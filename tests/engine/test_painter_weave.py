@@ -122,6 +122,28 @@ async def test_paint_says_which_sampler_ran_instead(
     assert result.ran.get("scheduler") == ran
 
 
+@pytest.mark.parametrize(
+    ("changes", "ran"),
+    [
+        pytest.param({"scheduler": "EulerDiscreteScheduler"}, {}, id="taken"),
+        pytest.param({"algorithm_type": "dpmsolver++"}, {}, id="told-by-the-name"),
+        pytest.param(
+            {"scheduler": "KarrasVeScheduler"},
+            {"scheduler": "HeunDiscreteScheduler"},
+            id="substitute",
+        ),
+    ],
+)
+async def test_paint_says_only_what_the_name_does_not(
+    make_painter: Callable[..., WeavePainter],
+    make_spec: Callable[..., GenerationSpec],
+    changes: dict[str, str],
+    ran: dict[str, str],
+) -> None:
+    spec = make_spec(use_karras_sigmas=True, **changes)
+    assert (await make_painter("plain").paint(1, spec, None)).ran == ran
+
+
 async def test_paint_samples_and_a_second_try_encode_the_input_once(
     make_painter: Callable[..., WeavePainter],
     make_spec: Callable[..., GenerationSpec],

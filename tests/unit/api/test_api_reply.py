@@ -55,6 +55,33 @@ async def test_nsfw_is_told_when_any_picture_is(api, text_body):
     assert (await api.reply(TEXT2IMG, text_body))["nsfw_content_detected"] is True
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "algorithm", "runs", "karras", "algorithm_runs"),
+    [
+        pytest.param("DDIM", "dpmsolver++", "DDIMScheduler", "no", "no", id="takes-neither"),
+        pytest.param("UniPCMultistep", None, "UniPCMultistepScheduler", "yes", "no", id="karras"),
+        pytest.param("IPNDM", None, "PNDMScheduler", "no", "no", id="substitute"),
+        pytest.param(
+            "DPMSolverMultistep", "dpmsolver+++", "DPMSolverMultistepScheduler", "yes",
+            "dpmsolver+++", id="spelling",
+        ),
+        pytest.param(
+            "DPMSolverMultistep", "dpmsolver", "DPMSolverMultistepScheduler", "yes",
+            "dpmsolver++", id="given-up",
+        ),
+    ],
+)  # fmt: skip
+async def test_meta_of_processing_shows_what_will_run(
+    api, text_body, scheduler, algorithm, runs, karras, algorithm_runs
+):
+    body = text_body | {"scheduler": scheduler, "use_karras_sigmas": "yes"}
+    if algorithm is not None:
+        body["algorithm_type"] = algorithm
+    reply = await processing(api, body)
+    names = ("scheduler", "use_karras_sigmas", "algorithm_type")
+    assert tuple(reply["meta"][name] for name in names) == (runs, karras, algorithm_runs)
+
+
 async def test_meta_shows_what_ran(api, text_body):
     api.service.outcome = JobResult(
         keys=(), nsfw=(False,), generation_time_s=1.0, ran={"scheduler": "DDIMScheduler"}

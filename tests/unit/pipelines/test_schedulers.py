@@ -1,9 +1,20 @@
+import inspect
+
 import pytest
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SchedulerMixin,
+)
 
 from serve_app import errors
 from serve_app.pipelines.samplers import SAMPLERS
-from serve_app.pipelines.schedulers import Schedulers
+from serve_app.pipelines.schedulers import Schedulers, ran_sampler
 from serve_app.types import GenerationSpec, Kind
 
 
@@ -99,3 +110,101 @@ def test_make_flow_checkpoint_runs_its_own_sampler() -> None:
     made = schedulers.make(spec("PNDMScheduler"))
     assert isinstance(made, FlowMatchEulerDiscreteScheduler)
     assert made.config.shift == 3.0
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        pytest.param(EDMEulerScheduler(sigma_max=70.0), id="edm"),
+        pytest.param(EulerDiscreteScheduler(timestep_type="continuous"), id="continuous"),
+    ],
+)
+def test_make_checkpoint_without_timesteps_runs_its_own_sampler(base: SchedulerMixin) -> None:
+    made = Schedulers(base).make(spec("DDIMScheduler", use_karras_sigmas=True))
+    assert type(made) is type(base)
+    assert made.config == base.config
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_make_takes_betas_that_the_file_leaves_out_from_the_checkpoints_class(name: str) -> None:
+    base = DDIMScheduler.from_config({})
+    made = Schedulers(base).make(spec(name))
+    torch.testing.assert_close(made.betas, base.betas)
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_make_rescales_the_betas_of_every_class(name: str) -> None:
+    base = DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
+    made = Schedulers(base).make(spec(name))
+    assert made.alphas_cumprod[-1] <= 1.01 * 2**-24
+    torch.testing.assert_close(
+        made.alphas_cumprod[:-1], base.alphas_cumprod[:-1], atol=1e-7, rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_make_never_cuts_latents_off(name: str) -> None:
+    base = DDIMScheduler(clip_sample=True, thresholding=True)
+    made = Schedulers(base).make(spec(name))
+    takes = inspect.signature(type(made).__init__).parameters
+    cutting = [key for key in ("clip_sample", "thresholding") if key in takes and made.config[key]]
+    assert not cutting  # the configuration keeps what the class does not take
+
+
+@pytest.mark.filterwarnings("ignore:.*dpmsolver.*is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", list(SAMPLERS))
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({"algorithm_type": "sde-dpmsolver++"}, id="sde"),
+        pytest.param(
+            {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}, id="given-up"
+        ),
+        pytest.param({"use_beta_sigmas": True}, id="beta-sigmas"),
+        pytest.param({"use_exponential_sigmas": True}, id="exponential-sigmas"),
+    ],
+)
+def test_make_any_name_of_a_checkpoint_with_options_of_its_own(
+    name: str, config: dict[str, object]
+) -> None:
+    made = Schedulers(DPMSolverMultistepScheduler(**config)).make(
+        spec(name, use_karras_sigmas=True)
+    )
+    made.set_timesteps(5)
+    assert type(made).__name__ == SAMPLERS[name].runs
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "told"),
+    [
+        pytest.param(
+            DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+            "UniPCMultistepScheduler",
+            {"scheduler": "UniPCMultistepScheduler", "use_karras_sigmas": "no"},
+            id="cosine",
+        ),
+        pytest.param(
+            DDIMScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction"),
+            "PNDMScheduler",
+            {"scheduler": "DDIMScheduler", "use_karras_sigmas": "no"},
+            id="zero-snr",
+        ),
+        pytest.param(
+            EulerDiscreteScheduler(prediction_type="sample"),
+            "KDPM2DiscreteScheduler",
+            {"scheduler": "DPMSolverSinglestepScheduler", "use_karras_sigmas": "yes"},
+            id="sample",
+        ),
+        pytest.param(
+            DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++"),
+            "DPMSolverMultistepScheduler",
+            {"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": "yes"},
+            id="algorithm-of-the-checkpoint",
+        ),
+    ],
+)
+def test_ran_sampler_tells_what_the_checkpoint_changed(
+    base: SchedulerMixin, name: str, told: dict[str, str]
+) -> None:
+    asked = spec(name, use_karras_sigmas=True)
+    assert ran_sampler(Schedulers(base).make(asked), asked).items() >= told.items()
