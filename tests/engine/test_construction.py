@@ -92,13 +92,14 @@ def loads(folder: Callable[[str], Path]) -> dict[str, Load]:
 
 
 @pytest.fixture
-def painter(folder: Callable[[str], Path], tmp_path: Path) -> Iterator[WeavePainter]:
-    """A painter whose add-ons are loaded when they are named."""
+def new_painter(
+    folder: Callable[[str], Path], tmp_path: Path
+) -> Iterator[Callable[[], WeavePainter]]:
+    """Make painters that have done nothing yet; add-ons are loaded when they are named."""
     source = folder("attention")
     entry = ModelEntry(id="attention", source=source, kinds=tuple(Kind), native_size_px=64)
-    checkpoint = load_checkpoint(entry, CPU)
     torch.manual_seed(5)
-    write_random_ip_adapter(tmp_path / "picture", checkpoint.base.unet)
+    write_random_ip_adapter(tmp_path / "picture", load_checkpoint(entry, CPU).base.unet)
     write_lora(source, tmp_path / "lora")
     random_vae().save_pretrained(tmp_path / "vae")
     save_file({"emb_params": torch.randn(2, 32)}, tmp_path / "sun.safetensors")
@@ -113,9 +114,15 @@ def painter(folder: Callable[[str], Path], tmp_path: Path) -> Iterator[WeavePain
         path = sources.get((id_, kind))
         return None if path is None else AddOn(id=id_, type=kind, source=path)
 
-    made = WeavePainter(entry, CPU, checkpoint, AddOns(entry.id, find))
-    yield made
-    made.close()
+    made: list[WeavePainter] = []
+
+    def make() -> WeavePainter:
+        made.append(WeavePainter(entry, CPU, load_checkpoint(entry, CPU), AddOns(entry.id, find)))
+        return made[-1]
+
+    yield make
+    for painter in made:
+        painter.close()
 
 
 def paint(painter: WeavePainter, spec: GenerationSpec) -> np.ndarray:
@@ -126,11 +133,16 @@ def paint(painter: WeavePainter, spec: GenerationSpec) -> np.ndarray:
 
 
 LIBRARIES = ("diffusers", "transformers")
-ADD_ONS: dict[str, dict[str, object]] = {
+NAMED: dict[str, dict[str, object]] = {
     "vae": {"vae": "vae"},
     "lora": {"loras": (LoraUse(id="lora", strength=1.0),)},
     "embedding": {"prompt": "sun", "embeddings": ("sun",)},
     "ip_adapter": {"ip_adapter": IpAdapterUse(id="picture", scale=0.8)},
+}
+# Paints that make tensors without naming a dtype: with float16 they differ.
+UNNAMED: dict[str, dict[str, object]] = {
+    "sampler": {"scheduler": "LCMScheduler"},
+    "weights": {"prompt": "a (green:1.2) star", "clip_skip": 2},
 }
 
 
@@ -153,35 +165,34 @@ def test_load_in_float16_changes_the_process_at_no_moment(
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "UniPCMultistepScheduler"])
+@pytest.mark.parametrize("name", NAMED | UNNAMED)
 def test_paint_beside_a_construction_is_equal_to_the_bit(
     loads: dict[str, Load],
     library: str,
-    scheduler: str,
-    painter: WeavePainter,
-    make_spec: Callable[..., GenerationSpec],
-) -> None:
-    spec = make_spec(scheduler=scheduler)
-    alone = paint(painter, spec)
-    with held(loads[library]):
-        assert torch.tensor(0.5).dtype is torch.float32
-        assert np.array_equal(paint(painter, spec), alone)
-
-
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("name", ADD_ONS)
-def test_add_on_loaded_beside_a_construction_paints_as_ever(
-    loads: dict[str, Load],
-    library: str,
     name: str,
-    painter: WeavePainter,
+    new_painter: Callable[[], WeavePainter],
     make_spec: Callable[..., GenerationSpec],
 ) -> None:
-    spec = make_spec(**ADD_ONS[name])
+    spec = make_spec(**(NAMED | UNNAMED)[name])
+    alone, beside = paint(new_painter(), spec), new_painter()
     with held(loads[library]):
-        beside = paint(painter, spec)
-    assert np.array_equal(beside, paint(painter, spec))
-    assert not np.array_equal(beside, paint(painter, make_spec()))
+        assert np.array_equal(paint(beside, spec), alone)
+    assert not np.array_equal(alone, paint(beside, make_spec()))
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_those_paints_would_show_another_default_dtype(
+    name: str,
+    new_painter: Callable[[], WeavePainter],
+    make_spec: Callable[..., GenerationSpec],
+) -> None:
+    spec = make_spec(**UNNAMED[name])
+    alone, other = paint(new_painter(), spec), new_painter()
+    torch.set_default_dtype(torch.float16)
+    try:
+        assert not np.array_equal(paint(other, spec), alone)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("first", LIBRARIES)
