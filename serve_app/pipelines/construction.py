@@ -65,7 +65,7 @@ def keep_in_threads() -> None:
         for owner, name, own in _REPLACEMENTS:
             getattr(owner, name)
             setattr(owner, name, own)
-        # torch annotates hooks as if they returned nothing; what they return is registered.
+        # torch's type says that hooks return nothing, its text that they may return a parameter.
         register_module_parameter_registration_hook(_put)  # type: ignore[arg-type]
         _guard.__enter__()
 
