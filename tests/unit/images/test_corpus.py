@@ -19,6 +19,7 @@ from serve_app.images.codec import to_image
 from serve_app.images.isolation import Isolation
 from serve_app.images.prepare import prepare, prepare_ip_picture
 from serve_app.images.reencode import reencode
+from serve_app.types import Size
 from tests.picture_files import DEAR, HARMLESS, HOSTILE, SEEDS, file
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -47,15 +48,15 @@ async def outcome(isolation, work) -> str:
 
 @pytest.mark.parametrize("name", SEEDS | HARMLESS)
 async def test_sound_picture_is_read(isolation, name):
-    work = partial(prepare, (SEEDS | HARMLESS)[name], None, 8, 8, CONFIG)
+    work = partial(prepare, (SEEDS | HARMLESS)[name], None, Size(height=8, width=8), CONFIG)
     assert await outcome(isolation, work) == "made"
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_hostile_picture_is_refused_by_name(isolation, name):
     for work in (
-        partial(prepare, HOSTILE[name], None, 8, 8, CONFIG),
-        partial(prepare, RED, HOSTILE[name], 8, 8, CONFIG),
+        partial(prepare, HOSTILE[name], None, Size(height=8, width=8), CONFIG),
+        partial(prepare, RED, HOSTILE[name], Size(height=8, width=8), CONFIG),
         partial(prepare_ip_picture, HOSTILE[name], CONFIG),
         partial(reencode, "image", HOSTILE[name], CONFIG),
     ):
@@ -92,7 +93,7 @@ async def test_pictures_take_no_memory_of_the_parent(isolation):
     dear = [HARMLESS[name] for name in names] + [HOSTILE["webp_of_46_bytes"]]
     before = begin_peak()
     for data in dear:
-        await outcome(isolation, partial(prepare, data, None, 8, 8, CONFIG))
+        await outcome(isolation, partial(prepare, data, None, Size(height=8, width=8), CONFIG))
     assert peak() - before < 64 * MIB
 
 

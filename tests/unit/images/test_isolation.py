@@ -21,7 +21,7 @@ from serve_app.images.frame import LENGTH, pack, unpack
 from serve_app.images.isolation import Isolation
 from serve_app.images.prepare import prepare, prepare_ip_picture
 from serve_app.images.reencode import reencode
-from serve_app.types import Picture
+from serve_app.types import Picture, Size
 from tests.picture_files import LARGE, file, png, rows, scans
 
 RED = file(Image.new("RGB", (60, 40), "red"))
@@ -75,7 +75,7 @@ def workers(parent: psutil.Process | None = None) -> list[psutil.Process]:
 
 async def read(isolation, config, data=RED) -> tuple[int, int, int]:
     """Read a picture; the colour of its first pixel."""
-    images = await isolation.run(partial(prepare, data, None, 16, 24, config))
+    images = await isolation.run(partial(prepare, data, None, Size(height=16, width=24), config))
     return to_image(images.init).getpixel((0, 0))
 
 
@@ -94,7 +94,7 @@ async def gone(processes) -> bool:
 
 async def test_worker_makes_every_kind_of_result(isolate):
     isolation, config = await isolate()
-    images = await isolation.run(partial(prepare, RED, WHITE, 16, 24, config))
+    images = await isolation.run(partial(prepare, RED, WHITE, Size(height=16, width=24), config))
     assert to_image(images.init).size == to_image(images.mask).size == (24, 16)
     picture = await isolation.run(partial(prepare_ip_picture, RED, config))
     assert (picture.height, picture.width) == (40, 60)
@@ -131,7 +131,7 @@ async def test_picture_that_takes_too_long_is_refused_and_its_worker_replaced(is
 async def test_time_is_counted_for_each_picture_and_names_the_one_that_took_it(isolate):
     isolation, config = await isolate(decode_timeout_s=1)
     with pytest.raises(errors.InvalidImage, match=DEAR) as caught:
-        await isolation.run(partial(prepare, RED, SLOW, 16, 24, config))
+        await isolation.run(partial(prepare, RED, SLOW, Size(height=16, width=24), config))
     assert caught.value.field == "mask_image"
 
 
