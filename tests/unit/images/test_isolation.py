@@ -196,6 +196,7 @@ async def test_worker_that_died_between_two_pictures_is_nobodys_fault(isolate):
     (worker,) = workers()
     worker.kill()
     assert await gone([worker])
+    await asyncio.sleep(0.2)  # until its pipe is seen to be closed
     assert await read(isolation, config) == (255, 0, 0)
 
 
