@@ -35,6 +35,7 @@ from serve_app.types import GenerationSpec, IpAdapterUse, Kind, Pictures, Prepar
 from tests.engine.conftest import SHAPES
 from tests.engine.test_families import make_xl
 from tests.engine.test_parity import STOCK, TOLERANCE
+from tests.engine.weaving import stock_scheduler
 
 CPU = EngineConfig(device="cpu", measure_rows=False, channels_last=False, turn_ticks=2)
 MakeSpec = Callable[..., GenerationSpec]
@@ -151,7 +152,7 @@ class Stock:
     def _pipeline(self, spec: GenerationSpec) -> DiffusionPipeline:
         unused = {"safety_checker": None, "feature_extractor": None}  # the latter for 224 pixels
         pipeline = self._classes[spec.kind].from_pretrained(self._checkpoint, **unused)
-        pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config)
+        pipeline.scheduler = stock_scheduler(pipeline, "DDIMScheduler")
         pipeline.set_progress_bar_config(disable=True)
         if spec.ip_adapter is not None:
             folder = self._adapters[spec.ip_adapter.id]

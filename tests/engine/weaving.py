@@ -6,7 +6,7 @@ from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, SchedulerMixin
 
 from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
@@ -61,11 +61,24 @@ class Weaver:
         return [result.image for result in results if isinstance(result, Painting)]
 
 
+def stock_scheduler(pipeline: DiffusionPipeline, name: str) -> SchedulerMixin:
+    """Make a scheduler of diffusers for a pipeline's checkpoint.
+
+    XL ships Euler's config: it says nothing of clipping and spaces timesteps evenly. DDIM would cut
+    latents off at 1 and aim at other timesteps than it is called with (`docs/samplers.md`).
+    """
+    right = {"clip_sample": False, "timestep_spacing": "leading"} if name == "DDIMScheduler" else {}
+    own: SchedulerMixin = getattr(diffusers, name).from_config(
+        dict(pipeline.scheduler.config) | right
+    )
+    return own
+
+
 def paint_stock(
     pipeline: DiffusionPipeline, spec: GenerationSpec, **changes: object
 ) -> torch.Tensor:
     """Let a pipeline of diffusers paint with a sampler of its own."""
-    pipeline.scheduler = getattr(diffusers, spec.scheduler).from_config(pipeline.scheduler.config)
+    pipeline.scheduler = stock_scheduler(pipeline, spec.scheduler)
     pipeline.set_progress_bar_config(disable=True)
     arguments = {
         "prompt": spec.prompt,
