@@ -91,8 +91,7 @@ _CORRECTIONS = (
     ("Euler and KDPM2 ancestral, steep steps", "no numbers", "levels that cannot round so"),
     ("cosine betas, prediction of noise, Karras", "noise at few steps", "without Karras"),
     ("prediction of the picture", "PNDM, KDPM2 and the ancestral ones fail", "the nearest runs"),
-    ("DEIS, the file says `sde-dpmsolver++`", "fails", "runs"),
-    ("Karras, the file says `use_beta_sigmas`", "fails", "Karras' levels"),
+    ("options of another class in the file", "noise, or fails", "only those that fit are taken"),
 )
 
 

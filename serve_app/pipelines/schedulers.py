@@ -29,6 +29,16 @@ _OF_THE_MODEL = (
     "rescale_betas_zero_snr",
     "prediction_type",
 )
+# What a file may say of a sampler besides. Whatever else stands there belongs to another class, as
+# diffusers' converters copy it over, and some of it makes a sampler paint noise or fail.
+_OF_THE_FILE = (
+    "timestep_spacing",
+    "steps_offset",
+    "set_alpha_to_one",
+    "solver_order",
+    "use_lu_lambdas",
+    "euler_at_final",
+)
 # Latents are not confined to [-1, 1], so these would cut them off. PNDM as Stable Diffusion ships
 # it; with the Runge-Kutta start it fails below four steps.
 _ALWAYS = {"clip_sample": False, "thresholding": False, "skip_prk_steps": True}
@@ -55,8 +65,11 @@ class Schedulers:
 
     def __init__(self, base: SchedulerMixin) -> None:
         self._base = base
-        is_continuous = base.config.get("timestep_type") == "continuous"
-        self._has_one = is_continuous or not hasattr(base, "alphas_cumprod")
+        self._has_one = (
+            not hasattr(base, "alphas_cumprod")
+            or base.config.prediction_type == "flow_prediction"
+            or base.config.get("timestep_type") == "continuous"
+        )
         self._prototypes: dict[tuple[str, str], SchedulerMixin] = {}
 
     def make(self, spec: GenerationSpec) -> SchedulerMixin:
@@ -105,8 +118,6 @@ class Schedulers:
             options["algorithm_type"] = "deis"
         if sampler.karras:
             options["use_karras_sigmas"] = spec.use_karras_sigmas and not self._is_steep()
-        if options.get("use_karras_sigmas"):
-            options |= {"use_exponential_sigmas": False, "use_beta_sigmas": False}
         if name == "LCMScheduler":
             options["original_inference_steps"] = max(_LCM_STEPS, spec.steps)
         if name == "DDIMScheduler" and config.get("timestep_spacing") == "linspace":
@@ -134,10 +145,12 @@ class Schedulers:
         cls = SOLVERS[name]
         takes = accepted(cls.__init__).parameters
         model = {key: config[key] for key in _OF_THE_MODEL if key in config}
+        unsaid = config.get("_use_default_values", ())
+        own = {key: config[key] for key in _OF_THE_FILE if key in config and key not in unsaid}
         if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in takes:
             options = options | {"trained_betas": _zero_snr_betas(model)}
-        options = _ALWAYS | model | options
-        return cls.from_config(config, **{key: options[key] for key in takes if key in options})
+        options = _ALWAYS | model | own | options
+        return cls(**{key: options[key] for key in takes if key in options})
 
 
 def _zero_snr_betas(model: dict[str, object]) -> list[float]:

@@ -9,7 +9,7 @@ from diffusers import SchedulerMixin
 from diffusers.configuration_utils import FrozenDict
 from diffusers.utils import logging
 
-from benchmarks.denoiser import Denoiser, Pictures, paint, residual
+from benchmarks.denoiser import Checkpoint, Denoiser, Pictures, paint, residual
 from benchmarks.samplers import CHECKPOINTS, LIMIT, ROWS, Grid, cells, head, table
 from serve_app.pipelines.families import FAMILIES
 from serve_app.pipelines.randomweights import random_vae
@@ -47,6 +47,33 @@ def test_sampler_comes_out_at_the_picture_as_its_page_says(title: str) -> None:
     for line, thin in zip(said, measured, strict=True):
         pairs = zip(_figures(line), _figures(thin), strict=True)
         assert all(figure + 0.0015 > one for figure, one in pairs), f"{line} but {thin}"
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        {"final_sigmas_type": "sigma_min"},
+        {"final_sigmas_type": "denoise_to_zero", "interpolation_type": "log_linear"},
+        {"lower_order_final": False, "solver_order": 3},
+        {"predict_x0": False, "solver_type": "bh1"},
+        {"sigma_min": 0.002, "sigma_max": 80.0},
+        {"use_flow_sigmas": True, "use_dynamic_shifting": True},
+        {"use_beta_sigmas": True},
+        {"use_exponential_sigmas": True},
+        {"variance_type": "fixed_large"},
+        {"variance_type": "learned_range"},
+    ],
+    ids=", ".join,
+)
+def test_sampler_comes_out_at_the_picture_whatever_the_file_says_for_another(
+    stray: dict[str, object],
+) -> None:
+    """Each option is right for some class of diffusers, and copied along with a configuration."""
+    sd = CHECKPOINTS["Stable Diffusion 1.5"]
+    checkpoint = Checkpoint(sd.family, "DDIMScheduler", {**sd.config, **stray})
+    found = cells(checkpoint, {Kind.TEXT2IMG: [(1, 1.0), (3, 1.0), (10, 1.0), (21, 1.0)]})
+    left = {str(row): cell.residuals for (row, _), cell in found.items()}
+    assert {of: all_ for of, all_ in left.items() if not max(all_) <= LIMIT} == {}
 
 
 def test_page_has_all_checkpoints_and_nothing_beyond_the_limit() -> None:
