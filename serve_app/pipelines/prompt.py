@@ -15,7 +15,7 @@ __all__ = ["Span", "parse", "sections"]
 _ROUND = 1.1
 _SQUARE = 1 / 1.1
 _MAX_WEIGHT = 10.0
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")  # in capitals, as A1111 wants it
+_BREAK = re.compile(r"\bBREAK\b")  # in capitals, as A1111 wants it
 _TOKENS = re.compile(
     r"""
     \\(?P<escaped>[\\()\[\]])
@@ -86,6 +86,9 @@ def sections(spans: Sequence[Span]) -> list[list[Span]]:
     divided: list[list[Span]] = [[]]
     for span in spans:
         first, *others = _BREAK.split(span.text)
+        if others:  # blanks beside the word go with it
+            first = first.rstrip()
+            others = [*(text.strip() for text in others[:-1]), others[-1].lstrip()]
         divided[-1].append(Span(first, span.weight))
         divided += [[Span(text, span.weight)] for text in others]
     filled = [[span for span in section if span.text] for section in divided]

@@ -68,6 +68,16 @@ def test_sections_end_at_break(text: str, divided: list[list[Span]]) -> None:
 
 
 @pytest.mark.timeout(20)  # took minutes when each bracket went over all that it held
-@pytest.mark.parametrize("text", ["(:1" * 3300, "[" * 5000 + "a" + "]" * 5000, "(:" + " " * 9900])
-def test_parse_takes_time_in_proportion_to_the_text(text: str) -> None:
-    assert all(abs(span.weight) <= 10 for span in parse(text))
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("(:1" * 3300, id="open"),
+        pytest.param("[" * 5000 + "a" + "]" * 5000, id="deep"),
+        pytest.param("(:" + " " * 9900, id="blanks-before-a-weight"),
+        pytest.param("a" + " " * 99_998 + "a", id="blanks"),
+        pytest.param("a BREAK" + "\n" * 99_990 + "a", id="blanks-after-a-break"),
+    ],
+)
+def test_prompt_takes_time_in_proportion_to_its_text(text: str) -> None:
+    spans = [span for section in sections(parse(text)) for span in section]
+    assert all(abs(span.weight) <= 10 for span in spans)
