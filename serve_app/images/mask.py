@@ -26,7 +26,7 @@ def to_shades(image: Image.Image) -> Image.Image:
 
     Alpha is measured by its greatest value, so it does not matter how opaque a brush was.
 
-    - No alpha, or nothing more than half transparent: luminance.
+    - No alpha, or nothing more than half transparent: luminance, the less the more transparent.
     - Black and white with some white, in what can be seen: luminance, and transparent is black.
       This is what an HTML canvas with white strokes exports, or a PNG whose black is transparent.
     - Else the colours say nothing (one colour all over, or a photograph): transparent is white.

@@ -21,7 +21,7 @@ from serve_app.pipelines.families import Family
 from serve_app.pipelines.lineage import Lineage, read_header
 from serve_app.pipelines.misfit import Unfit, judging
 from serve_app.pipelines.soundness import check_tensor
-from serve_app.pipelines.specs import trigger_word
+from serve_app.pipelines.triggers import replaced
 from serve_app.types import GenerationSpec
 
 __all__ = ["Embeddings"]
@@ -55,7 +55,7 @@ class Embeddings:
     ) -> tuple[GenerationSpec, tuple[str, ...]]:
         """Replace the triggers of the embeddings that a request names by their tokens; gives both.
 
-        The texts have the triggers (`specs.with_triggers`). Reads files; off the engine thread.
+        The texts have the triggers (`with_triggers`). Reads files; off the engine thread.
 
         Raises:
             errors.InvalidRequest: the model takes no embeddings.
@@ -63,16 +63,13 @@ class Embeddings:
         """
         if spec.embeddings and not self._encoders:
             raise errors.InvalidRequest("embeddings_model", "The model takes no embeddings")
-        prompt, negative = spec.prompt, spec.negative_prompt
-        tokens = []
-        for name in spec.embeddings:
-            token = self._token(named[name])
-            trigger = named[name].entry.trigger or name
-            word = trigger_word(trigger)
-            prompt, negative = word.sub(token, prompt), word.sub(token, negative)
-            tokens.append(token)
-        texts = {"prompt": prompt, "negative_prompt": negative}
-        return spec.model_copy(update=texts), tuple(tokens)
+        tokens = {name: self._token(named[name]) for name in spec.embeddings}
+        triggers = {name: named[name].entry.trigger or name for name in spec.embeddings}
+        texts = {
+            "prompt": replaced(spec.prompt, triggers, tokens),
+            "negative_prompt": replaced(spec.negative_prompt, triggers, tokens),
+        }
+        return spec.model_copy(update=texts), tuple(tokens.values())
 
     def load(self, tokens: tuple[str, ...]) -> None:
         """Bring embeddings into the text encoders. Only on the engine thread.

@@ -6,6 +6,7 @@ clip_skip, pooled embeddings and second encoders are diffusers' own, and a short
 weights gets exactly stock's embeddings.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ __all__ = ["TextCache", "remember_encoding", "text_arguments"]
 
 _MEAN_RANGE = (0.5, 2.0)  # of the factor that restores the mean
 _PROMPT, _NEGATIVE = "prompt", "negative"  # the texts that a chunk's tokenizer knows
+_LATER_VECTOR = re.compile(r"<.+>_\d+")  # the second and later tokens of an embedding, in diffusers
 _ENCODERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
 
 
@@ -139,23 +141,40 @@ def _chunks(
 ) -> list[_Chunk]:
     """Cut each section into chunks that fit between start and end token; at least one.
 
-    The token of an embedding stands for as many tokens as the embedding has vectors.
+    The token of an embedding stands for as many tokens as the embedding has vectors, which stay
+    in one chunk, as in the A1111 web UI.
     """
     size = tokenizer.model_max_length - 2
     chunks: list[_Chunk] = []
     for section in text:
         ids: list[int] = []
         weights: list[float] = []
+        starts = [0]
         for span in section:
             words = pipeline.maybe_convert_prompt(span.text, tokenizer)
             tokens = tokenizer(words, add_special_tokens=False).input_ids
-            ids += tokens
-            weights += [span.weight] * len(tokens)
-        starts = range(0, max(len(ids), 1), size)
+            for word in _whole(tokenizer, tokens, size):
+                if len(ids) + len(word) - starts[-1] > size:
+                    starts.append(len(ids))
+                ids += word
+                weights += [span.weight] * len(word)
+        ends = [*starts[1:], len(ids)]
         chunks += [
-            _Chunk(ids[start : start + size], weights[start : start + size]) for start in starts
+            _Chunk(ids[start:end], weights[start:end])
+            for start, end in zip(starts, ends, strict=True)
         ]
     return chunks
+
+
+def _whole(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], size: int) -> list[list[int]]:
+    """Group tokens that are not to be parted: those of one embedding, `size` at most."""
+    words: list[list[int]] = []
+    for number, token in zip(ids, tokenizer.convert_ids_to_tokens(ids), strict=True):
+        if words and len(words[-1]) < size and _LATER_VECTOR.fullmatch(token):
+            words[-1].append(number)
+        else:
+            words.append([number])
+    return words
 
 
 def _at(chunks: Sequence[_Chunk], index: int) -> _Chunk:

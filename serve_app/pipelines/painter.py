@@ -43,8 +43,8 @@ from serve_app.pipelines.specs import (
     ran_size,
     sample_specs,
     sized,
-    with_triggers,
 )
+from serve_app.pipelines.triggers import with_triggers
 from serve_app.pipelines.vaes import Vae
 from serve_app.pipelines.variants import Variant
 from serve_app.pipelines.work import Painting, Sample

@@ -1,8 +1,6 @@
 """Small rules on a `GenerationSpec` that every painter keeps. No torch."""
 
 import math
-import re
-from collections.abc import Mapping
 
 from pydantic import JsonValue
 
@@ -18,9 +16,7 @@ __all__ = [
     "run_strength",
     "sample_specs",
     "sized",
-    "trigger_word",
     "window_starts",
-    "with_triggers",
 ]
 
 _FIRST_SPREAD = 0.25  # share by which a side of the first pass may differ for the sake of the shape
@@ -50,24 +46,6 @@ def sized(spec: GenerationSpec, images: PreparedImages | None) -> GenerationSpec
         return spec
     size = {"height": images.init.height, "width": images.init.width, "fit": None}
     return spec.model_copy(update=size)
-
-
-def with_triggers(spec: GenerationSpec, triggers: Mapping[str, str]) -> GenerationSpec:
-    """Put the word of each named embedding at the end of the prompt where neither text has it.
-
-    triggers: the words, by the embedding's id.
-    """
-    prompt = spec.prompt
-    for name in spec.embeddings:
-        word = trigger_word(triggers[name])
-        if not word.search(prompt) and not word.search(spec.negative_prompt):
-            prompt = f"{prompt} {triggers[name]}".lstrip()
-    return spec.model_copy(update={"prompt": prompt})
-
-
-def trigger_word(trigger: str) -> re.Pattern[str]:
-    """Find the word of an embedding in a text, as a word of its own and in any case."""
-    return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
 
 
 def sample_specs(spec: GenerationSpec) -> list[GenerationSpec]:

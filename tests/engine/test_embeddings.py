@@ -1,5 +1,6 @@
 """Embeddings: vectors for every text encoder, as stock diffusers loads them, or none at all."""
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,6 +97,29 @@ def test_embedding_of_two_encoders_equals_stock_on_every_replica(
         assert difference(picture, truth) <= TOLERANCE
     assert torch.equal(*pictures)
     assert difference(truth, paint_stock(expected, spec)) > 1e-3, "it does something"
+
+
+def test_embeddings_whose_words_overlap_or_are_one_all_act(
+    folder: Callable[[str], Path], tmp_path: Path, make_spec: MakeSpec
+) -> None:
+    words = {"a": "bad", "b": "bad-5", "c": "BAD"}
+    vectors = {name: drawn(2, WIDTH) * scale for name, scale in zip(words, (1, 2, 3), strict=True)}
+    files = {
+        name: save({"v": own}, tmp_path / f"{name}.safetensors") for name, own in vectors.items()
+    }
+    add_ons = [
+        AddOn(id=name, type="embedding", source=files[name], trigger=word)
+        for name, word in words.items()
+    ]
+    expected = diffusers.DiffusionPipeline.from_pretrained(folder("attention"), safety_checker=None)
+    for name, own in vectors.items():
+        expected.load_textual_inversion(own, token=f"<{name}>")
+    spec = make_spec(prompt="a bad-5 and a bad cat", embeddings=tuple(words))
+    weaver = Weaver(folder("attention"), add_ons)
+    with contextlib.closing(weaver.engine):
+        woven = weaver.paint(spec)[0]
+    truth = paint_stock(expected, spec, prompt="a <b> and a <a> <c> cat")
+    assert difference(woven, truth) <= TOLERANCE
 
 
 MISFITS = [

@@ -181,6 +181,28 @@ def test_text_embedding_of_several_vectors_keeps_them_all(
     assert not torch.allclose(alone, expected, atol=1e-2)
 
 
+@torch.no_grad()
+def test_text_embedding_is_not_parted_by_the_end_of_a_chunk(
+    folder: Callable[[str], Path], make_spec: Callable[..., GenerationSpec]
+) -> None:
+    loaded = diffusers.DiffusionPipeline.from_pretrained(folder("plain"), safety_checker=None)
+    width = loaded.text_encoder.config.hidden_size
+    loaded.load_textual_inversion(torch.randn(4, width), token="<sks>")
+    loaded.load_textual_inversion(torch.randn(80, width), token="<long>")
+
+    def chunks(prompt: str) -> tuple[torch.Tensor, ...]:
+        spec = make_spec(prompt=prompt, guidance_scale=1.0)
+        made = text_arguments(loaded, spec, TextCache(1), ())["prompt_embeds"]
+        assert isinstance(made, torch.Tensor)
+        return made.split(77, dim=1)
+
+    words = " ".join(["abc"] * 24)  # three tokens each: three more have room
+    first, second = chunks(f"{words} <sks> cat")
+    assert torch.allclose(first, stock(loaded, words), atol=1e-5)
+    assert torch.allclose(second, stock(loaded, "<sks> cat"), atol=1e-5)
+    assert [part.shape[1] for part in chunks("<long>")] == [77, 77], "no chunk could hold it"
+
+
 def test_remember_encoding_encodes_equal_texts_once(pipeline: DiffusionPipeline) -> None:
     cache = TextCache(4)
     remember_encoding(pipeline, cache, ())

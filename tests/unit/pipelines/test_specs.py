@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from serve_app.pipelines.specs import first_size, with_triggers
+from serve_app.pipelines.specs import first_size
 from serve_app.types import Kind
 from tests.builders import spec
 
@@ -53,24 +53,3 @@ def test_first_pass_is_hardly_stretched_and_about_native(native_px, multiple_px)
 def test_picture_without_the_fix_has_no_first_pass(changes):
     asked = {"height": 1024, "width": 1024, "highres_fix": True} | changes
     assert first_size(spec(**asked), 512) is None
-
-
-@pytest.mark.parametrize(
-    ("prompt", "negative", "expected"),
-    [
-        ("a cat", "", "a cat sks"),
-        ("", "", "sks"),
-        ("a SKS cat", "", "a SKS cat"),
-        ("a cat", "sks", "a cat"),
-        ("tasks", "", "tasks sks"),
-        ("a (sks:1.2) cat", "", "a (sks:1.2) cat"),
-    ],
-)
-def test_word_of_an_embedding_is_put_at_the_end_where_no_text_has_it(prompt, negative, expected):
-    asked = spec(prompt=prompt, negative_prompt=negative, embeddings=("style",))
-    assert with_triggers(asked, {"style": "sks"}).prompt == expected
-
-
-def test_words_of_several_embeddings_are_put_in_their_order():
-    asked = spec(prompt="a cat", embeddings=("b", "a", "b"))
-    assert with_triggers(asked, {"a": "one", "b": "<two>"}).prompt == "a cat <two> one"
