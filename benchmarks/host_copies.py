@@ -15,7 +15,7 @@ import torch
 
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
-from serve_app.models.footprint import weight_bytes
+from serve_app.models.weights.footprint import weight_bytes
 from serve_app.pipelines.host import HostCopies
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.randomweights import RandomUNet, write_random_text2img

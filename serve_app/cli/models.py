@@ -19,7 +19,7 @@ from serve_app.models import AddOn, Catalogue, Entry
 from serve_app.models.entry import HubSource, ModelEntry, anchored, read_entry
 from serve_app.models.problem import problems
 from serve_app.models.registry import Registry
-from serve_app.models.verify import Verdict, verify
+from serve_app.models.weights.verify import Verdict, verify
 
 __all__ = ["add", "list_models", "remove", "verify_models"]
 

@@ -13,8 +13,8 @@ from threading import Lock
 from serve_app import errors
 from serve_app.config import CatalogueConfig
 from serve_app.models import AddOn, AddOnType
-from serve_app.models.files import fingerprint
-from serve_app.models.weights import resolve
+from serve_app.models.weights.files import fingerprint
+from serve_app.models.weights.resolve import resolve
 from serve_app.types import GenerationSpec
 
 __all__ = ["AddOns", "FindAddOn", "Named", "NamedAll"]

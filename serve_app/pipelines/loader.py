@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
-from serve_app.models.footprint import weight_bytes
+from serve_app.models.weights.footprint import weight_bytes
 from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, on_device
 from serve_app.pipelines.construction import keep_in_threads
 from serve_app.pipelines.embeddings import Embeddings

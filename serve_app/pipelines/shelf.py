@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from serve_app.config import AppConfig
 from serve_app.models import AddOn, AddOnType, Catalogue, ModelEntry
-from serve_app.models.footprint import weight_bytes
 from serve_app.models.protocol import ModelStore
+from serve_app.models.weights.footprint import weight_bytes
 from serve_app.pipelines.host import HostCopies, HostSnapshot
 from serve_app.pipelines.reporter import Reporter
 from serve_app.pipelines.resident import Resident

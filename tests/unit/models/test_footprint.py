@@ -5,7 +5,7 @@ import json
 import pytest
 
 from serve_app.models import ModelEntry
-from serve_app.models.footprint import weight_bytes
+from serve_app.models.weights.footprint import weight_bytes
 from serve_app.types import Kind
 
 

@@ -11,7 +11,7 @@ from safetensors.numpy import save
 from serve_app import errors
 from serve_app.config import CatalogueConfig
 from serve_app.models import AddOn, ModelEntry
-from serve_app.models.weights import digest, resolve
+from serve_app.models.weights.resolve import digest, resolve
 from serve_app.types import Kind
 
 REPO = "acme/tiny"

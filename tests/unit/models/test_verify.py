@@ -10,8 +10,8 @@ from safetensors.numpy import save_file
 
 from serve_app.config import CatalogueConfig
 from serve_app.models import AddOn
-from serve_app.models.finite import first_non_finite
-from serve_app.models.verify import verify
+from serve_app.models.weights.finite import first_non_finite
+from serve_app.models.weights.verify import verify
 
 
 def add_on(source, **changes):

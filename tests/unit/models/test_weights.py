@@ -13,8 +13,9 @@ from safetensors.numpy import save_file
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig
-from serve_app.models import AddOn, ModelEntry, copies
-from serve_app.models.weights import digest, resolve
+from serve_app.models import AddOn, ModelEntry
+from serve_app.models.weights import copies
+from serve_app.models.weights.resolve import digest, resolve
 from serve_app.types import Kind
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from serve_app import errors
 from serve_app.config import CatalogueConfig
 from serve_app.models.entry import E
-from serve_app.models.files import digest
-from serve_app.models.finite import first_non_finite
-from serve_app.models.weights import resolve
+from serve_app.models.weights.files import digest
+from serve_app.models.weights.finite import first_non_finite
+from serve_app.models.weights.resolve import resolve
 
 __all__ = ["Verdict", "verify"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import safetensors
 
-from serve_app.models.header import read_length
+from serve_app.models.weights.header import read_length
 
 __all__ = ["Refused", "check_headers", "check_manifest", "digest", "fingerprint", "list_files"]
 

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.models.header import read_header
+from serve_app.models.weights.header import read_header
 
 __all__ = ["first_non_finite"]
 

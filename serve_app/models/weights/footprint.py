@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from serve_app.models.entry import HubSource, ModelEntry, Source
-from serve_app.models.header import FORMAT_MAX_BYTES, read_header
+from serve_app.models.weights.header import FORMAT_MAX_BYTES, read_header
 
 __all__ = ["weight_bytes"]
 

@@ -10,9 +10,9 @@ import structlog
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig
-from serve_app.models import copies, hub
 from serve_app.models.entry import E, HubSource, ModelEntry, Source
-from serve_app.models.files import (
+from serve_app.models.weights import copies, hub
+from serve_app.models.weights.files import (
     Refused,
     check_headers,
     check_manifest,

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from serve_app.config import CatalogueConfig
 from serve_app.models.entry import HubSource
-from serve_app.models.files import Refused
+from serve_app.models.weights.files import Refused
 
 __all__ = ["cached_within", "fetch"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from serve_app.models.files import fingerprint
+from serve_app.models.weights.files import fingerprint
 
 __all__ = ["local_copy"]
 
