@@ -19,10 +19,10 @@ from diffusers import StableDiffusionInpaintPipeline, UniPCMultistepScheduler
 from PIL import Image
 
 from serve_app.config import EngineConfig
-from serve_app.engine.protocol import Painter
 from serve_app.models import ModelEntry
 from serve_app.pipelines import load_painter
 from serve_app.pipelines.compose import encode
+from serve_app.pipelines.protocol import Painter
 from serve_app.pipelines.randomweights import RandomUNet, write_random_inpaint
 from serve_app.types import GenerationSpec, Kind, PreparedImages
 

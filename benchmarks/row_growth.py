@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Mapping
 from itertools import pairwise
 
-from serve_app.engine.caps import profile
+from serve_app.engine.row_caps import profile
 
 Times = Mapping[int, float]  # seconds of one forward by rows
 

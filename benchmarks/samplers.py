@@ -13,8 +13,8 @@ from pathlib import Path
 from diffusers.utils import logging
 
 from benchmarks.denoiser import Checkpoint, residual
-from serve_app.pipelines.samplers import ALGORITHMS, SAMPLERS
-from serve_app.pipelines.schedulers import Schedulers, ran_sampler
+from serve_app.pipelines.samplers.names import ALGORITHMS, SAMPLERS
+from serve_app.pipelines.samplers.schedulers import Schedulers, ran_sampler
 from serve_app.pipelines.specs import run_strength
 from serve_app.types import GenerationSpec, Kind
 
@@ -65,7 +65,7 @@ and knows the noise that the checkpoint was trained with; the loop is that of th
 (`benchmarks/denoiser.py`). Written by `python -m benchmarks.samplers`;
 `tests/unit/pipelines/test_samplers.py` measures a part of it.
 
-Where diffusers 0.42 is wrong, `serve_app/pipelines/solvers.py` and `schedulers.py` put it right.
+Where diffusers 0.42 is wrong, `serve_app/pipelines/samplers/solvers.py` and `schedulers.py` put it right.
 Where a class cannot run at all, the one under "runs" does, and the reply's `meta` names it.
 
 {corrections}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from serve_app.engine.caps import profile
+from serve_app.engine.row_caps import profile
 
 __all__ = ["FAMILIES", "Device", "Family", "row_cap"]
 

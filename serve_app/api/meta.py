@@ -4,7 +4,7 @@ import re
 
 from pydantic import JsonValue
 
-from serve_app.pipelines.samplers import will_run
+from serve_app.pipelines.samplers.names import will_run
 from serve_app.types import Job, Kind
 
 __all__ = ["meta"]

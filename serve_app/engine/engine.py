@@ -20,12 +20,12 @@ import torch
 
 from serve_app import errors
 from serve_app.config import EngineConfig
-from serve_app.engine.capfile import CapFile
 from serve_app.engine.lane import Call, forward
-from serve_app.engine.meter import Meter
 from serve_app.engine.metrics import Counters, EngineSnapshot
 from serve_app.engine.planner import Candidate, Plan, Planner, Policy
 from serve_app.engine.request import Request
+from serve_app.engine.row_cap_profiler import Meter
+from serve_app.engine.row_cap_store import CapFile
 from serve_app.engine.weave import Abandoned, Weave
 
 __all__ = ["Engine"]

@@ -5,11 +5,11 @@ Knows no loop (`engine/`) and nothing of the service. Importing the package does
 """
 
 from serve_app.config import CatalogueConfig, EngineConfig
-from serve_app.engine.protocol import Painter
 from serve_app.models import ModelEntry
 from serve_app.models.weights.resolve import resolve
-from serve_app.pipelines.addons import AddOns, FindAddOn
+from serve_app.pipelines.addons.lookup import AddOns, FindAddOn
 from serve_app.pipelines.fake import FakePainter
+from serve_app.pipelines.protocol import Painter
 from serve_app.pipelines.weights import make_painter
 
 __all__ = ["FakePainter", "load_painter"]

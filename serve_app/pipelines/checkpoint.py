@@ -9,14 +9,14 @@ from torch import nn
 
 from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
-from serve_app.pipelines.embeddings import Embeddings
-from serve_app.pipelines.embeds import TextCache
+from serve_app.pipelines.addons.lru import Uses, num_bytes
+from serve_app.pipelines.addons.textual_inversion import Embeddings
+from serve_app.pipelines.addons.vaes import Vae, Vaes
+from serve_app.pipelines.addons.variants import Variants
 from serve_app.pipelines.families import Family, accepted, by_name
-from serve_app.pipelines.kept import Uses, num_bytes
-from serve_app.pipelines.schedulers import Schedulers
-from serve_app.pipelines.standin import Run, denoiser_stand_in, stand_in, vae_stand_in
-from serve_app.pipelines.vaes import Vae, Vaes
-from serve_app.pipelines.variants import Variants
+from serve_app.pipelines.proxy import Run, denoiser_stand_in, stand_in, vae_stand_in
+from serve_app.pipelines.samplers.schedulers import Schedulers
+from serve_app.pipelines.text.encoding import TextCache
 from serve_app.types import Kind
 
 __all__ = ["Checkpoint", "denoiser_lane", "on_device"]

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from serve_app.engine.stacking import slice_rows, stack
-from serve_app.pipelines.standin import Run
+from serve_app.pipelines.proxy import Run
 
 __all__ = ["Perturbation", "guided"]
 

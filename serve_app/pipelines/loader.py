@@ -16,21 +16,21 @@ from transformers.utils import logging as transformers_logging
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
 from serve_app.models.weights.footprint import weight_bytes
+from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
+from serve_app.pipelines.addons.lineage import lineage_of
+from serve_app.pipelines.addons.loras import Loras
+from serve_app.pipelines.addons.lru import Kept, Uses
+from serve_app.pipelines.addons.textual_inversion import Embeddings
+from serve_app.pipelines.addons.vaes import Vaes
+from serve_app.pipelines.addons.variants import Variants
 from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, on_device
 from serve_app.pipelines.construction import keep_in_threads
-from serve_app.pipelines.embeddings import Embeddings
-from serve_app.pipelines.embeds import TextCache
 from serve_app.pipelines.families import family_of
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.host import HostCopies
-from serve_app.pipelines.ipadapters import IpAdapter, IpAdapters
-from serve_app.pipelines.kept import Kept, Uses
-from serve_app.pipelines.lineage import lineage_of
-from serve_app.pipelines.loras import Loras
-from serve_app.pipelines.schedulers import Schedulers
+from serve_app.pipelines.samplers.schedulers import Schedulers
 from serve_app.pipelines.soundness import check_complete, settle
-from serve_app.pipelines.vaes import Vaes
-from serve_app.pipelines.variants import Variants
+from serve_app.pipelines.text.encoding import TextCache
 
 __all__ = ["load_checkpoint"]
 

@@ -21,8 +21,11 @@ from serve_app.engine.engine import Engine
 from serve_app.engine.metrics import EngineSnapshot
 from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
-from serve_app.pipelines.addons import AddOns, NamedAll
-from serve_app.pipelines.capkey import cap_file
+from serve_app.pipelines.addons.ip_adapters import PicturePrompt
+from serve_app.pipelines.addons.lookup import AddOns, NamedAll
+from serve_app.pipelines.addons.triggers import with_triggers
+from serve_app.pipelines.addons.vaes import Vae
+from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import (
     Canvas,
@@ -33,9 +36,8 @@ from serve_app.pipelines.compose import (
     open_ip_picture,
     paste,
 )
-from serve_app.pipelines.ipadapters import PicturePrompt
-from serve_app.pipelines.rewrite import rewriter_of
-from serve_app.pipelines.samplers import will_run
+from serve_app.pipelines.row_cap_key import cap_file
+from serve_app.pipelines.samplers.names import will_run
 from serve_app.pipelines.specs import (
     check_kind,
     named_add_ons,
@@ -44,9 +46,7 @@ from serve_app.pipelines.specs import (
     sample_specs,
     sized,
 )
-from serve_app.pipelines.triggers import with_triggers
-from serve_app.pipelines.vaes import Vae
-from serve_app.pipelines.variants import Variant
+from serve_app.pipelines.text.rewrite import rewriter_of
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
 

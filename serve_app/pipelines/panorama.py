@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import torch
 
 from serve_app.engine.stacking import stack
+from serve_app.pipelines.proxy import Run
 from serve_app.pipelines.specs import window_starts
-from serve_app.pipelines.standin import Run
 
 __all__ = ["windowed"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from serve_app import errors
 from serve_app.engine.metrics import Counters, EngineSnapshot, total
-from serve_app.engine.protocol import Painter
 from serve_app.models.protocol import Desired
+from serve_app.pipelines.protocol import Painter
 
 __all__ = ["Served", "Slot", "run_and_forget"]
 

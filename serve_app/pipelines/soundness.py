@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 from transformers import PreTrainedModel
 
-from serve_app.pipelines.misfit import Unfit
+from serve_app.pipelines.addons.misfit import Unfit
 
 __all__ = [
     "check_complete",

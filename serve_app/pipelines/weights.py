@@ -11,13 +11,13 @@ from typing import Protocol
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig, EngineConfig
-from serve_app.engine.protocol import Painter
 from serve_app.models import ModelEntry
 from serve_app.models.protocol import Desired
 from serve_app.models.weights.resolve import digest, resolve
-from serve_app.pipelines.addons import AddOns, FindAddOn
+from serve_app.pipelines.addons.lookup import AddOns, FindAddOn
 from serve_app.pipelines.fake import FakePainter
 from serve_app.pipelines.host import HostCopies
+from serve_app.pipelines.protocol import Painter
 
 __all__ = ["CatalogueWeights", "Found", "Held", "Weights", "make_painter"]
 

@@ -10,18 +10,18 @@ from pydantic import JsonValue
 from torch.nn import functional
 
 from serve_app.engine.request import Progress
+from serve_app.pipelines.addons.ip_adapters import PicturePrompt
+from serve_app.pipelines.addons.vaes import Vae
+from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, touched_cells
-from serve_app.pipelines.embeds import remember_encoding, text_arguments
 from serve_app.pipelines.families import accepted
 from serve_app.pipelines.guidance import guided
-from serve_app.pipelines.ipadapters import PicturePrompt
 from serve_app.pipelines.panorama import windowed
-from serve_app.pipelines.schedulers import ran_sampler
+from serve_app.pipelines.proxy import Run
+from serve_app.pipelines.samplers.schedulers import ran_sampler
 from serve_app.pipelines.specs import first_size, run_strength
-from serve_app.pipelines.standin import Run
-from serve_app.pipelines.vaes import Vae
-from serve_app.pipelines.variants import Variant
+from serve_app.pipelines.text.encoding import remember_encoding, text_arguments
 from serve_app.types import GenerationSpec, Kind
 
 __all__ = ["Painting", "Sample"]

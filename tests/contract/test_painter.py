@@ -13,11 +13,11 @@ from PIL import Image
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig, EngineConfig, ReloadConfig
-from serve_app.engine.protocol import Painter
 from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.models import ModelEntry
 from serve_app.pipelines import FakePainter, load_painter
 from serve_app.pipelines.compose import encode
+from serve_app.pipelines.protocol import Painter
 from serve_app.pipelines.randomweights import write_random_inpaint
 from serve_app.pipelines.reporter import Reporter
 from serve_app.pipelines.resident import Resident

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from serve_app.config import EngineConfig
-from serve_app.engine.capfile import CapFile
 from serve_app.engine.engine import Engine
 from serve_app.engine.lane import Lane
+from serve_app.engine.row_cap_store import CapFile
 from serve_app.models import ModelEntry
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas

@@ -23,7 +23,7 @@ from transformers import CLIPTextModel, PreTrainedModel
 from serve_app.config import EngineConfig
 from serve_app.models import AddOn, AddOnType, ModelEntry
 from serve_app.pipelines import loader
-from serve_app.pipelines.addons import AddOns
+from serve_app.pipelines.addons.lookup import AddOns
 from serve_app.pipelines.compose import encode
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter

@@ -16,7 +16,7 @@ from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
-from serve_app.pipelines.addons import NamedAll
+from serve_app.pipelines.addons.lookup import NamedAll
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.guidance import Perturbation

@@ -21,12 +21,12 @@ from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
+from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
 from serve_app.pipelines.randomweights import byte_tokenizer
-from serve_app.pipelines.variants import Variant
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from serve_app import errors
 from serve_app.config import EngineConfig
 from serve_app.models import AddOn, AddOnType, ModelEntry
-from serve_app.pipelines.addons import AddOns
+from serve_app.pipelines.addons.lookup import AddOns
 from serve_app.pipelines.compose import encode
 from serve_app.pipelines.host import HostCopies
 from serve_app.pipelines.loader import load_checkpoint

@@ -21,11 +21,11 @@ from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.request import Progress, Request
 from serve_app.models import AddOn, ModelEntry
-from serve_app.pipelines.addons import AddOns, Named
+from serve_app.pipelines.addons.ip_adapters import IpAdapters
+from serve_app.pipelines.addons.lookup import AddOns, Named
+from serve_app.pipelines.addons.lru import Kept, Uses
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, encode
-from serve_app.pipelines.ipadapters import IpAdapters
-from serve_app.pipelines.kept import Kept, Uses
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
 from serve_app.pipelines.randomadapter import write_random_ip_adapter

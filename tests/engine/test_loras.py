@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from serve_app import errors
 from serve_app.config import EngineConfig
 from serve_app.models import AddOn
-from serve_app.pipelines import loralayers
+from serve_app.pipelines.addons import lora_layers as loralayers
 from serve_app.pipelines.randomadapter import write_random_ip_adapter
 from serve_app.types import GenerationSpec, IpAdapterUse, LoraUse
 from tests.engine.lora_files import LAYERS, Made, kohya, kohya_name, make, save

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from serve_app.engine import meter
-from serve_app.engine.capfile import CapFile
+from serve_app.engine import row_cap_profiler as meter
 from serve_app.engine.engine import Engine
 from serve_app.engine.lane import Call, Lane
-from serve_app.engine.meter import Meter
 from serve_app.engine.request import Request
+from serve_app.engine.row_cap_profiler import Meter
+from serve_app.engine.row_cap_store import CapFile
 from tests.engine.toys import Body
 
 Timings = list[tuple[int, int]]  # size of the sample, rows

@@ -20,10 +20,10 @@ from transformers import CLIPTextModel
 from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.request import Progress, Request
+from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
-from serve_app.pipelines.samplers import SAMPLERS
-from serve_app.pipelines.variants import Variant
+from serve_app.pipelines.samplers.names import SAMPLERS
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from serve_app.pipelines.checkpoint import Checkpoint
-from serve_app.pipelines.embeds import TextCache, remember_encoding, text_arguments
+from serve_app.pipelines.text.encoding import TextCache, remember_encoding, text_arguments
 from serve_app.types import GenerationSpec, Kind
 from tests.engine.test_families import make_xl
 

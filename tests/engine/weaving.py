@@ -12,7 +12,7 @@ from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.request import Progress, Request
 from serve_app.models import AddOn, ModelEntry
-from serve_app.pipelines.addons import AddOns
+from serve_app.pipelines.addons.lookup import AddOns
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.work import Painting, Sample

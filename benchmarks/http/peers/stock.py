@@ -21,7 +21,7 @@ from diffusers import (
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from serve_app.pipelines.schedulers import Schedulers
+from serve_app.pipelines.samplers.schedulers import Schedulers
 from serve_app.types import GenerationSpec, Kind
 
 __all__ = ["MAX_BATCH", "MAX_WAIT_S", "Ask", "StockModel", "folder"]

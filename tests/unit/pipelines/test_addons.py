@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 from serve_app import errors
 from serve_app.config import CatalogueConfig
 from serve_app.models import AddOn
-from serve_app.pipelines.addons import AddOns
+from serve_app.pipelines.addons.lookup import AddOns
 from serve_app.types import IpAdapterUse, LoraUse
 from tests.builders import spec
 

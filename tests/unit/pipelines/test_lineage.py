@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from serve_app.pipelines.lineage import lineage_of, read_header
-from serve_app.pipelines.misfit import Unfit
+from serve_app.pipelines.addons.lineage import lineage_of, read_header
+from serve_app.pipelines.addons.misfit import Unfit
 
 
 def pipeline(name, text_width=None):

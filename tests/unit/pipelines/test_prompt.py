@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.pipelines.prompt import Span, parse, sections
+from serve_app.pipelines.text.syntax import Span, parse, sections
 
 
 @pytest.mark.parametrize(

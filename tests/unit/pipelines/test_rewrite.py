@@ -25,7 +25,7 @@ from serve_app.config import AppConfig, EngineConfig
 from serve_app.models import ModelEntry
 from serve_app.pipelines import load_painter
 from serve_app.pipelines.randomweights import write_random_inpaint
-from serve_app.pipelines.rewrite import Rewriter, rewriter_of
+from serve_app.pipelines.text.rewrite import Rewriter, rewriter_of
 from serve_app.types import Kind
 from tests.builders import spec
 

@@ -13,8 +13,8 @@ from diffusers import (
 )
 
 from serve_app import errors
-from serve_app.pipelines.samplers import SAMPLERS
-from serve_app.pipelines.schedulers import Schedulers, ran_sampler
+from serve_app.pipelines.samplers.names import SAMPLERS
+from serve_app.pipelines.samplers.schedulers import Schedulers, ran_sampler
 from serve_app.types import GenerationSpec, Kind
 
 

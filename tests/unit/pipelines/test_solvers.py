@@ -8,7 +8,7 @@ import diffusers
 import pytest
 import torch
 
-from serve_app.pipelines.solvers import SOLVERS
+from serve_app.pipelines.samplers.solvers import SOLVERS
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 LEADING = {"timestep_spacing": "leading", "steps_offset": 1}

@@ -1,6 +1,6 @@
 import pytest
 
-from serve_app.pipelines.triggers import replaced, with_triggers
+from serve_app.pipelines.addons.triggers import replaced, with_triggers
 from tests.unit.pipelines.test_specs import spec
 
 

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
-from serve_app.pipelines.addons import Named
-from serve_app.pipelines.encodes import EncodeCache
+from serve_app.pipelines.addons.lineage import Lineage, read_header
+from serve_app.pipelines.addons.lookup import Named
+from serve_app.pipelines.addons.lru import Kept, Uses, num_bytes
+from serve_app.pipelines.addons.misfit import Unfit, judging
+from serve_app.pipelines.encode_cache import EncodeCache
 from serve_app.pipelines.families import by_name
-from serve_app.pipelines.kept import Kept, Uses, num_bytes
-from serve_app.pipelines.lineage import Lineage, read_header
-from serve_app.pipelines.misfit import Unfit, judging
 from serve_app.pipelines.soundness import check_shapes, settle
 
 __all__ = ["Vae", "Vaes"]

@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from serve_app import errors
-from serve_app.pipelines.addons import Named
+from serve_app.pipelines.addons.lineage import Lineage, read_header
+from serve_app.pipelines.addons.lookup import Named
+from serve_app.pipelines.addons.misfit import Unfit, judging
+from serve_app.pipelines.addons.triggers import replaced
 from serve_app.pipelines.families import Family
-from serve_app.pipelines.lineage import Lineage, read_header
-from serve_app.pipelines.misfit import Unfit, judging
 from serve_app.pipelines.soundness import check_tensor
-from serve_app.pipelines.triggers import replaced
 from serve_app.types import GenerationSpec
 
 __all__ = ["Embeddings"]

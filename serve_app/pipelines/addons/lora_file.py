@@ -22,7 +22,7 @@ from diffusers.utils.state_dict_utils import (
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 
-from serve_app.pipelines.misfit import Unfit
+from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.soundness import check_tensor
 
 __all__ = ["Convert", "Pair", "Tensors", "read_pairs"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import safetensors
 from diffusers import DiffusionPipeline
 
-from serve_app.pipelines.misfit import Unfit
+from serve_app.pipelines.addons.misfit import Unfit
 
 __all__ = ["Lineage", "lineage_of", "read_header"]
 

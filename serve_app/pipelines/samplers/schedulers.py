@@ -7,8 +7,14 @@ from diffusers import DDIMScheduler, SchedulerMixin
 from pydantic import JsonValue
 
 from serve_app.pipelines.families import accepted
-from serve_app.pipelines.samplers import ALGORITHMS, Sampler, algorithm_of, in_meta, sampler_for
-from serve_app.pipelines.solvers import SOLVERS
+from serve_app.pipelines.samplers.names import (
+    ALGORITHMS,
+    Sampler,
+    algorithm_of,
+    in_meta,
+    sampler_for,
+)
+from serve_app.pipelines.samplers.solvers import SOLVERS
 from serve_app.pipelines.specs import run_strength
 from serve_app.types import GenerationSpec
 

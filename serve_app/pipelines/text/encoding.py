@@ -17,7 +17,7 @@ from diffusers import DiffusionPipeline
 from transformers import PreTrainedTokenizerBase
 
 from serve_app.pipelines.families import accepted
-from serve_app.pipelines.prompt import Span, parse, sections
+from serve_app.pipelines.text.syntax import Span, parse, sections
 from serve_app.types import GenerationSpec
 
 __all__ = ["TextCache", "remember_encoding", "text_arguments"]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from diffusers import SchedulerMixin
 
-from serve_app.pipelines.samplers import SAMPLERS
+from serve_app.pipelines.samplers.names import SAMPLERS
 
 __all__ = ["SOLVERS"]
 

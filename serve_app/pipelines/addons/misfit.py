@@ -11,7 +11,7 @@ import structlog
 import torch
 
 from serve_app import errors
-from serve_app.pipelines.addons import Named
+from serve_app.pipelines.addons.lookup import Named
 
 __all__ = ["Unfit", "judging"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app.pipelines.kept import Kept, Uses
+from serve_app.pipelines.addons.lru import Kept, Uses
 
 
 @pytest.fixture

@@ -30,11 +30,11 @@ from torch.utils.hooks import RemovableHandle
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from serve_app import errors
-from serve_app.pipelines.addons import Named
-from serve_app.pipelines.kept import Kept, num_bytes
-from serve_app.pipelines.misfit import Unfit, judging
+from serve_app.pipelines.addons.lookup import Named
+from serve_app.pipelines.addons.lru import Kept, num_bytes
+from serve_app.pipelines.addons.misfit import Unfit, judging
+from serve_app.pipelines.proxy import Run
 from serve_app.pipelines.soundness import check_module, settle
-from serve_app.pipelines.standin import Run
 
 __all__ = ["IpAdapter", "IpAdapters", "PicturePrompt"]
 

@@ -19,8 +19,8 @@ from peft.functional import (
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from serve_app.pipelines.lorafile import Pair, Tensors
-from serve_app.pipelines.misfit import Unfit
+from serve_app.pipelines.addons.lora_file import Pair, Tensors
+from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.soundness import check_tensor
 
 __all__ = ["LoraLayers", "is_dora"]

@@ -13,9 +13,9 @@ from time import perf_counter, thread_time
 import structlog
 import torch
 
-from serve_app.engine.capfile import CapFile
-from serve_app.engine.caps import RowCaps, Size, profile
 from serve_app.engine.lane import Call, forward
+from serve_app.engine.row_cap_store import CapFile
+from serve_app.engine.row_caps import RowCaps, Size, profile
 
 __all__ = ["Meter"]
 

@@ -5,7 +5,7 @@ import platform
 import torch
 
 from serve_app.config import EngineConfig
-from serve_app.engine.capfile import CapFile
+from serve_app.engine.row_cap_store import CapFile
 from serve_app.pipelines.checkpoint import Checkpoint
 
 __all__ = ["cap_file"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from serve_app.pipelines.encodes import EncodeCache
+from serve_app.pipelines.encode_cache import EncodeCache
 
 
 class Encoder:

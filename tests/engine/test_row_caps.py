@@ -1,6 +1,6 @@
 import pytest
 
-from serve_app.engine.caps import RowCaps, profile
+from serve_app.engine.row_caps import RowCaps, profile
 
 
 @pytest.mark.parametrize(

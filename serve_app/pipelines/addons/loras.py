@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from serve_app import errors
-from serve_app.pipelines.addons import Named
-from serve_app.pipelines.kept import Kept
-from serve_app.pipelines.lineage import Lineage, read_header
-from serve_app.pipelines.lorafile import Tensors, read_pairs
-from serve_app.pipelines.loralayers import LoraLayers, is_dora
-from serve_app.pipelines.misfit import Unfit, judging
+from serve_app.pipelines.addons.lineage import Lineage, read_header
+from serve_app.pipelines.addons.lookup import Named
+from serve_app.pipelines.addons.lora_file import Tensors, read_pairs
+from serve_app.pipelines.addons.lora_layers import LoraLayers, is_dora
+from serve_app.pipelines.addons.lru import Kept
+from serve_app.pipelines.addons.misfit import Unfit, judging
 
 __all__ = ["Adapter", "Loras"]
 

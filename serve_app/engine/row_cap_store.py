@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from serve_app.engine.caps import Size
+from serve_app.engine.row_caps import Size
 
 __all__ = ["CapFile"]
 

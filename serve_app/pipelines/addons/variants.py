@@ -11,11 +11,11 @@ import tomesd
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 from serve_app import errors
-from serve_app.pipelines.addons import NamedAll
+from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
+from serve_app.pipelines.addons.lookup import NamedAll
+from serve_app.pipelines.addons.loras import Adapter, Loras
 from serve_app.pipelines.families import Family
 from serve_app.pipelines.guidance import Perturbation
-from serve_app.pipelines.ipadapters import IpAdapter, IpAdapters
-from serve_app.pipelines.loras import Adapter, Loras
 from serve_app.types import GenerationSpec
 
 __all__ = ["Variant", "Variants"]

@@ -1,0 +1,1 @@
+"""LoRAs, VAEs, embeddings and IP adapters that requests name."""

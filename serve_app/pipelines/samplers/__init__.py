@@ -1,0 +1,1 @@
+"""Samplers: their names in the API, and how each request gets its own."""

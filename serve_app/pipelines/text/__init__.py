@@ -1,0 +1,1 @@
+"""Prompts: their syntax, how they are encoded, and how they are rewritten."""
