@@ -30,10 +30,10 @@ from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
-from serve_app.pipelines.randomweights import RandomUNet, write_random_text2img
 from serve_app.pipelines.specs import run_strength
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.telemetry import logging
+from serve_app.testing.checkpoints import RandomUNet, write_random_text2img
 from serve_app.types import GenerationSpec, Kind
 
 SCHEDULERS = (

@@ -18,7 +18,7 @@ from serve_app.models import ModelEntry
 from serve_app.models.weights.footprint import weight_bytes
 from serve_app.pipelines.host import HostCopies
 from serve_app.pipelines.loader import load_checkpoint
-from serve_app.pipelines.randomweights import RandomUNet, write_random_text2img
+from serve_app.testing.checkpoints import RandomUNet, write_random_text2img
 from serve_app.types import Kind
 
 _SIZES = (

@@ -20,10 +20,10 @@ from PIL import Image
 
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
-from serve_app.pipelines import load_painter
 from serve_app.pipelines.compose import encode
 from serve_app.pipelines.protocol import Painter
-from serve_app.pipelines.randomweights import RandomUNet, write_random_inpaint
+from serve_app.testing.checkpoints import RandomUNet, write_random_inpaint
+from serve_app.testing.painter import load_painter
 from serve_app.types import GenerationSpec, Kind, PreparedImages
 
 SIDE_PX = 1024

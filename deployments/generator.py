@@ -13,10 +13,10 @@ from serve_app.jobs import open_job_store
 from serve_app.jobs.models import SqlModelStore
 from serve_app.models import Catalogue, CatalogueView, ModelEntry
 from serve_app.models.workload import Pace, Workload
-from serve_app.pipelines.reporter import Reporter
-from serve_app.pipelines.resident import Resident
 from serve_app.pipelines.specs import named_add_ons
-from serve_app.pipelines.weights import CatalogueWeights
+from serve_app.replica.resident import Resident
+from serve_app.replica.status import Reporter
+from serve_app.replica.weights import CatalogueWeights
 from serve_app.telemetry import logging, metrics
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
 

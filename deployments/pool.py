@@ -13,9 +13,9 @@ from serve_app.config import AppConfig
 from serve_app.jobs import open_job_store
 from serve_app.jobs.models import SqlModelStore
 from serve_app.models import Catalogue, CatalogueView
-from serve_app.models.cache import ModelCache
-from serve_app.pipelines.shelf import ResidentShelf
 from serve_app.pipelines.specs import named_add_ons
+from serve_app.replica.cache import ModelCache
+from serve_app.replica.pool_loader import ResidentShelf
 from serve_app.telemetry import logging, metrics
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
 
@@ -23,7 +23,7 @@ __all__ = ["Pool"]
 
 
 class Pool:
-    """Owns a cache of models; see `serve_app.models.cache`."""
+    """Owns a cache of models; see `serve_app.replica.cache`."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it in the replica's loop
         self, config: AppConfig, catalogue: Catalogue

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from serve_app.storage.disk import DiskStore
-from serve_app.storage.memory import MemoryStore
+from serve_app.testing.storage import MemoryStore
 
 __all__ = ["DiskBench", "MemoryStoreBench", "S3Bench"]
 

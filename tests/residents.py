@@ -5,7 +5,7 @@ import threading
 from functools import partial
 
 from serve_app.pipelines import FakePainter
-from serve_app.pipelines.weights import Found
+from serve_app.replica.weights import Found
 from tests.builders import spec
 
 __all__ = ["MODEL", "Files", "colour", "colour_of", "report_of", "until"]

@@ -17,7 +17,7 @@ from benchmarks.http.load import closed_loop, open_loop
 from benchmarks.http.report import LOADS, Measured, best_peer, markdown
 from benchmarks.http.servers import Running, Server, running, servers
 from benchmarks.http.traffic import Body, arrivals_s, identical, mixed
-from serve_app.pipelines.randomweights import write_random_text2img
+from serve_app.testing.checkpoints import write_random_text2img
 
 _TRAFFIC: dict[str, Callable[[int], Iterator[Body]]] = {"mixed": mixed, "identical": identical}
 _WARM_UP_S = 5.0

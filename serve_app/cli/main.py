@@ -49,7 +49,7 @@ def checkpoint(
 ) -> None:
     """Write a random-weight inpainting checkpoint in diffusers format: plumbing, not pictures."""
     # torch takes seconds to import; the other commands can do without.
-    from serve_app.pipelines.randomweights import write_random_inpaint  # noqa: PLC0415
+    from serve_app.testing.checkpoints import write_random_inpaint  # noqa: PLC0415
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:

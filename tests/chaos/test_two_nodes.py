@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serve_app.pipelines.randomweights import write_random_text2img
+from serve_app.testing.checkpoints import write_random_text2img
 from tests.chaos.test_chaos import report
 from tests.node_cluster import WORKER, NodeCluster
 from tests.serve.conftest import free_port

@@ -13,15 +13,16 @@ from PIL import Image
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig, EngineConfig, ReloadConfig
-from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.models import ModelEntry
-from serve_app.pipelines import FakePainter, load_painter
+from serve_app.pipelines import FakePainter
 from serve_app.pipelines.compose import encode
 from serve_app.pipelines.protocol import Painter
-from serve_app.pipelines.randomweights import write_random_inpaint
-from serve_app.pipelines.reporter import Reporter
-from serve_app.pipelines.resident import Resident
-from serve_app.pipelines.weights import CatalogueWeights
+from serve_app.replica.resident import Resident
+from serve_app.replica.status import Reporter
+from serve_app.replica.weights import CatalogueWeights
+from serve_app.testing.checkpoints import write_random_inpaint
+from serve_app.testing.models import MemoryModelStore
+from serve_app.testing.painter import load_painter
 from serve_app.types import Fit, GenerationSpec, Kind, Pictures, PreparedImages
 
 SIZE = 64

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from serve_app.net import GuardedClient, NetFailure, Policy, Refused
+from serve_app.testing.webhooks import FakePoster
 from serve_app.webhooks import GuardedPoster
-from serve_app.webhooks.fake import FakePoster
 from serve_app.webhooks.protocol import Reply
 
 

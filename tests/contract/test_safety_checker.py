@@ -11,7 +11,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil
 
 from serve_app import errors
 from serve_app.safety.diffusers_checker import DiffusersChecker
-from serve_app.safety.fake import FakeChecker
+from serve_app.testing.safety import FakeChecker
 from serve_app.types import Picture, Pictures, SafetyAction
 
 torch.set_num_threads(1)

@@ -16,7 +16,7 @@ from serve_app.models import ModelEntry
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
-from serve_app.pipelines.randomweights import RandomUNet, write_random_inpaint
+from serve_app.testing.checkpoints import RandomUNet, write_random_inpaint
 from serve_app.types import GenerationSpec, Kind
 from tests.engine.toys import Denoiser
 

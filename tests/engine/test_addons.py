@@ -22,7 +22,7 @@ from serve_app.pipelines.addons.lookup import AddOns, FindAddOn
 from serve_app.pipelines.addons.triggers import with_triggers
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
-from serve_app.pipelines.randomweights import random_vae
+from serve_app.testing.checkpoints import random_vae
 from serve_app.types import GenerationSpec, Kind, LoraUse, Pictures
 from tests.engine import weaving
 from tests.weight_files import write_lora

@@ -27,8 +27,8 @@ from serve_app.pipelines.addons.lookup import AddOns
 from serve_app.pipelines.compose import encode
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
-from serve_app.pipelines.randomadapter import write_random_ip_adapter
-from serve_app.pipelines.randomweights import random_vae
+from serve_app.testing.checkpoints import random_vae
+from serve_app.testing.ip_adapters import write_random_ip_adapter
 from serve_app.types import GenerationSpec, IpAdapterUse, Kind, LoraUse, PreparedImages
 from tests.engine.test_families import make_flux, make_sd3, make_xl
 from tests.weight_files import write_lora

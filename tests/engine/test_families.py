@@ -26,8 +26,8 @@ from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
-from serve_app.pipelines.randomweights import byte_tokenizer
 from serve_app.pipelines.work import Painting, Sample
+from serve_app.testing.checkpoints import byte_tokenizer
 from serve_app.types import GenerationSpec, Kind
 
 TOLERANCE = 1e-4

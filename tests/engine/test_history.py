@@ -26,8 +26,8 @@ from serve_app.pipelines.compose import encode
 from serve_app.pipelines.host import HostCopies
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
-from serve_app.pipelines.randomadapter import write_random_ip_adapter
-from serve_app.pipelines.randomweights import random_vae
+from serve_app.testing.checkpoints import random_vae
+from serve_app.testing.ip_adapters import write_random_ip_adapter
 from serve_app.types import GenerationSpec, IpAdapterUse, Kind, LoraUse, PreparedImages
 from tests.weight_files import write_lora
 

@@ -10,8 +10,8 @@ from serve_app.models import AddOn, ModelEntry
 from serve_app.models.protocol import Desired
 from serve_app.pipelines import loader
 from serve_app.pipelines.host import HostCopies
-from serve_app.pipelines.randomweights import write_random_text2img
-from serve_app.pipelines.weights import CatalogueWeights
+from serve_app.replica.weights import CatalogueWeights
+from serve_app.testing.checkpoints import write_random_text2img
 from serve_app.types import Kind, LoraUse
 from tests.builders import spec
 from tests.engine.test_addons import finder, write_lora

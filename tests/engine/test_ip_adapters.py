@@ -28,9 +28,9 @@ from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, encode
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
-from serve_app.pipelines.randomadapter import write_random_ip_adapter
-from serve_app.pipelines.randomweights import RandomUNet, random_unet
 from serve_app.pipelines.work import Painting, Sample
+from serve_app.testing.checkpoints import RandomUNet, random_unet
+from serve_app.testing.ip_adapters import write_random_ip_adapter
 from serve_app.types import GenerationSpec, IpAdapterUse, Kind, Pictures, PreparedImages
 from tests.engine.conftest import SHAPES
 from tests.engine.test_families import make_xl

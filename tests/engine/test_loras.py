@@ -20,7 +20,7 @@ from serve_app import errors
 from serve_app.config import EngineConfig
 from serve_app.models import AddOn
 from serve_app.pipelines.addons import lora_layers as loralayers
-from serve_app.pipelines.randomadapter import write_random_ip_adapter
+from serve_app.testing.ip_adapters import write_random_ip_adapter
 from serve_app.types import GenerationSpec, IpAdapterUse, LoraUse
 from tests.engine.lora_files import LAYERS, Made, kohya, kohya_name, make, save
 from tests.engine.lora_files import peft as in_peft_names

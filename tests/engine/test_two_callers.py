@@ -17,15 +17,15 @@ from PIL import Image
 from serve_app.api import create_api
 from serve_app.config import AppConfig, EngineConfig
 from serve_app.jobs.driver import Driver
-from serve_app.jobs.fake import FakeGraph
-from serve_app.jobs.memory import MemoryJobStore, MemoryKeyStore
-from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.models import Catalogue, CatalogueView, Enhancement, ModelEntry
 from serve_app.models.reload import Reloads
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
 from serve_app.service import GenerationService, Stores
-from serve_app.storage.memory import MemoryStore
+from serve_app.testing.graph import FakeGraph
+from serve_app.testing.jobs import MemoryJobStore, MemoryKeyStore
+from serve_app.testing.models import MemoryModelStore
+from serve_app.testing.storage import MemoryStore
 from serve_app.types import Job, JobResult, Kind
 from tests.builders import webhook_body
 

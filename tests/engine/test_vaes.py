@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from serve_app import errors
 from serve_app.models import AddOn
-from serve_app.pipelines.randomweights import random_vae
+from serve_app.testing.checkpoints import random_vae
 from serve_app.types import GenerationSpec
 from tests.engine.lora_files import save
 from tests.engine.weaving import TOLERANCE, Weaver, difference, paint_stock

@@ -60,7 +60,7 @@ def write_embedding(folder: Path) -> None:
 
 
 def write_models(folder: Path) -> None:
-    from serve_app.pipelines.randomweights import write_random_inpaint
+    from serve_app.testing.checkpoints import write_random_inpaint
 
     (folder / "models").mkdir(parents=True)
     for model_id, seed in (MODELS | TAIL).items():

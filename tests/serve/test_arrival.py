@@ -27,10 +27,10 @@ def fake_ingress():
             from pathlib import Path
 
             from serve_app.api import create_api
-            from serve_app.api.fake import FakeService
             from serve_app.config import HttpConfig, JobsConfig, LoggingConfig
             from serve_app.models import ModelEntry
             from serve_app.telemetry import logging
+            from serve_app.testing.service import FakeService
             from serve_app.types import Kind
 
             logging.configure(LoggingConfig())

@@ -77,8 +77,8 @@ async def test_add_on_serves_without_a_redeploy_until_it_is_removed(
 
 
 async def test_picture_for_an_ip_adapter_goes_through_the_graph(http, tmp_path):
-    from serve_app.pipelines.randomadapter import write_random_ip_adapter
-    from serve_app.pipelines.randomweights import RandomUNet, random_unet
+    from serve_app.testing.checkpoints import RandomUNet, random_unet
+    from serve_app.testing.ip_adapters import write_random_ip_adapter
 
     write_random_ip_adapter(tmp_path, random_unet(RandomUNet()))
     entry = {"id": "shown", "type": "ip_adapter", "source": str(tmp_path)}

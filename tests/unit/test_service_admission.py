@@ -8,14 +8,14 @@ import pytest
 from serve_app import errors
 from serve_app.config import AppConfig
 from serve_app.jobs.driver import Driver
-from serve_app.jobs.fake import FakeGraph
-from serve_app.jobs.memory import MemoryJobStore, MemoryKeyStore
-from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.jobs.protocol import Idempotency
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.reload import Reloads
 from serve_app.service import GenerationService, Stores
-from serve_app.storage.memory import MemoryStore
+from serve_app.testing.graph import FakeGraph
+from serve_app.testing.jobs import MemoryJobStore, MemoryKeyStore
+from serve_app.testing.models import MemoryModelStore
+from serve_app.testing.storage import MemoryStore
 from serve_app.types import JobState
 from tests.builders import job_request, webhook_body
 

@@ -7,9 +7,9 @@ import httpx2
 import pytest
 
 from serve_app.api import create_api
-from serve_app.api.fake import FakeService
 from serve_app.config import HttpConfig, JobsConfig
 from serve_app.models import AddOn, Enhancement, ModelEntry
+from serve_app.testing.service import FakeService
 from serve_app.types import Kind
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"

@@ -9,15 +9,15 @@ from pydantic import SecretStr
 
 from serve_app.api import create_api
 from serve_app.api.admin import Admin
-from serve_app.api.fake import FakeService
 from serve_app.config import HttpConfig, JobsConfig, ReloadConfig
-from serve_app.jobs.fake import FakeGraph
-from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue, ModelEntry
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
 from serve_app.models.registry import Registry
 from serve_app.models.reload import Reloads
+from serve_app.testing.graph import FakeGraph
+from serve_app.testing.models import MemoryModelStore
+from serve_app.testing.service import FakeService
 from serve_app.types import Kind
 
 KEY = "an-operators-key-of-some-length"

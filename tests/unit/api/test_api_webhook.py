@@ -8,7 +8,7 @@ from serve_app import errors
 from serve_app.api.webhook import WebhookWriter
 from serve_app.config import StorageConfig
 from serve_app.storage.link import FileLinks
-from serve_app.storage.memory import MemoryStore
+from serve_app.testing.storage import MemoryStore
 from serve_app.types import GenerationSpec, Job, JobRequest, JobResult, JobState, Kind, OutputPlan
 
 

@@ -10,7 +10,7 @@ from deployments import generator
 from deployments.generator import Generator
 from serve_app.config import AppConfig
 from serve_app.models import Catalogue, ModelEntry
-from serve_app.pipelines.resident import Resident
+from serve_app.replica.resident import Resident
 from serve_app.types import Kind
 from tests.builders import spec
 

@@ -9,8 +9,8 @@ import pytest
 from serve_app import errors
 from serve_app.config import JobsConfig
 from serve_app.jobs.driver import Driver
-from serve_app.jobs.fake import FakeGraph
-from serve_app.jobs.memory import MemoryJobStore
+from serve_app.testing.graph import FakeGraph
+from serve_app.testing.jobs import MemoryJobStore
 from serve_app.types import JobState
 from tests.builders import job_request, webhook_body
 

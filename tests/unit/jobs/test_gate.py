@@ -7,7 +7,7 @@ import pytest
 from serve_app import errors
 from serve_app.jobs import gate as module
 from serve_app.jobs.gate import Gate
-from serve_app.jobs.memory import MemoryJobStore
+from serve_app.testing.jobs import MemoryJobStore
 from tests.builders import job_request
 
 

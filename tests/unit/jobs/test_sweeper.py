@@ -2,9 +2,9 @@
 
 from serve_app import errors
 from serve_app.config import JobsConfig, StorageConfig
-from serve_app.jobs.memory import MemoryJobStore
 from serve_app.jobs.sweeper import Sweeper
-from serve_app.storage.memory import MemoryStore
+from serve_app.testing.jobs import MemoryJobStore
+from serve_app.testing.storage import MemoryStore
 from serve_app.types import JobState
 from tests.builders import job_request
 

@@ -2,8 +2,8 @@
 
 import asyncio
 
-from serve_app.jobs.memory import MemoryJobStore
 from serve_app.jobs.watch import Watch
+from serve_app.testing.jobs import MemoryJobStore
 from tests.builders import job_request
 
 

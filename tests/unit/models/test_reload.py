@@ -6,9 +6,9 @@ import pytest
 
 from serve_app import errors
 from serve_app.config import ReloadConfig
-from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
 from serve_app.models.reload import Reloads
+from serve_app.testing.models import MemoryModelStore
 
 MODEL = "tiny"
 READY, LOADING, FAILED = ReplicaPhase.READY, ReplicaPhase.LOADING, ReplicaPhase.FAILED

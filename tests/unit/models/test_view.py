@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from serve_app import errors
-from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.models import AddOn, Catalogue, CatalogueView, ModelEntry
 from serve_app.models.registry import Registry
+from serve_app.testing.models import MemoryModelStore
 from serve_app.types import Kind
 
 BAD_IDS = ["", "../../etc/passwd", "a/b", ".hidden", "a b", "a\0", "a\n", "ä", "x" * 10_000]

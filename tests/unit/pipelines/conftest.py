@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from serve_app.config import ReloadConfig
-from serve_app.jobs.memory_models import MemoryModelStore
-from serve_app.pipelines.reporter import Reporter
-from serve_app.pipelines.resident import Resident
+from serve_app.replica.resident import Resident
+from serve_app.replica.status import Reporter
+from serve_app.testing.models import MemoryModelStore
 from tests.residents import MODEL, Files
 
 

@@ -12,9 +12,9 @@ from serve_app import errors
 from serve_app.config import EngineConfig
 from serve_app.engine.lane import Call, forward
 from serve_app.models import ModelEntry
-from serve_app.pipelines import load_painter
 from serve_app.pipelines.loader import load_checkpoint
-from serve_app.pipelines.randomweights import RandomUNet, write_random_text2img
+from serve_app.testing.checkpoints import RandomUNet, write_random_text2img
+from serve_app.testing.painter import load_painter
 from serve_app.types import Kind
 
 torch.set_num_threads(1)

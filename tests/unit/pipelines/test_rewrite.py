@@ -23,9 +23,9 @@ from transformers import (
 from serve_app import errors
 from serve_app.config import AppConfig, EngineConfig
 from serve_app.models import ModelEntry
-from serve_app.pipelines import load_painter
-from serve_app.pipelines.randomweights import write_random_inpaint
 from serve_app.pipelines.text.rewrite import Rewriter, rewriter_of
+from serve_app.testing.checkpoints import write_random_inpaint
+from serve_app.testing.painter import load_painter
 from serve_app.types import Kind
 from tests.builders import spec
 

@@ -10,8 +10,8 @@ import torch
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
 from serve_app.pipelines.loader import load_checkpoint
-from serve_app.pipelines.randomweights import RandomUNet, write_random_text2img
 from serve_app.pipelines.row_cap_key import cap_file
+from serve_app.testing.checkpoints import RandomUNet, write_random_text2img
 from serve_app.types import Kind
 
 TINY = RandomUNet(4, (8, 16), (False, True), sample_size=4)

@@ -12,9 +12,9 @@ from diffusers.utils import logging
 from benchmarks.denoiser import Checkpoint, Denoiser, Pictures, paint, residual
 from benchmarks.samplers import CHECKPOINTS, LIMIT, ROWS, Grid, cells, head, table
 from serve_app.pipelines.families import FAMILIES
-from serve_app.pipelines.randomweights import random_vae
 from serve_app.pipelines.samplers.names import SAMPLERS
 from serve_app.pipelines.samplers.schedulers import Schedulers
+from serve_app.testing.checkpoints import random_vae
 from serve_app.types import GenerationSpec, Kind
 
 # Stock pipelines speak of the offset that some of the checkpoints' configurations leave out.

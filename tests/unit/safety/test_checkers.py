@@ -15,7 +15,7 @@ from serve_app import errors
 from serve_app.images.codec import encode
 from serve_app.safety.absent import AbsentChecker
 from serve_app.safety.diffusers_checker import DiffusersChecker
-from serve_app.safety.fake import FakeChecker
+from serve_app.testing.safety import FakeChecker
 from serve_app.types import Pictures, SafetyAction
 
 torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import pytest
 from serve_app import errors
 from serve_app.config import StorageConfig
 from serve_app.storage import Uploader
-from serve_app.storage.memory import MemoryStore
+from serve_app.testing.storage import MemoryStore
 from serve_app.types import OutputPlan, Picture, Pictures
 
 KEYS = ("generations/0-a.png", "generations/1-a.png")

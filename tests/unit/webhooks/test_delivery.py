@@ -8,9 +8,9 @@ from standardwebhooks import Webhook
 
 from serve_app import errors
 from serve_app.net import Refused, TooSlow, Unreachable
+from serve_app.testing.webhooks import FakePoster
 from serve_app.types import JobResult
 from serve_app.webhooks import Limits, Sender, Signer
-from serve_app.webhooks.fake import FakePoster
 from serve_app.webhooks.protocol import DeliveryState, Reply
 from serve_app.webhooks.retry import SCHEDULE_S
 from serve_app.webhooks.signing import new_secret

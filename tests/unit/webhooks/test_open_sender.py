@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from serve_app.config import WebhooksConfig
-from serve_app.jobs.memory import MemoryOutbox
+from serve_app.testing.jobs import MemoryOutbox
 from serve_app.webhooks import open_sender
 from serve_app.webhooks.protocol import DeliveryState
 

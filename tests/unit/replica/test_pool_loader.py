@@ -7,10 +7,10 @@ import pytest
 
 from serve_app import errors
 from serve_app.config import AppConfig
-from serve_app.jobs.memory_models import MemoryModelStore
 from serve_app.models import Catalogue, ModelEntry
-from serve_app.models.cache import ModelCache
-from serve_app.pipelines.shelf import ResidentShelf
+from serve_app.replica.cache import ModelCache
+from serve_app.replica.pool_loader import ResidentShelf
+from serve_app.testing.models import MemoryModelStore
 from serve_app.types import Kind
 from tests.builders import spec
 

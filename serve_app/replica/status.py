@@ -13,8 +13,8 @@ from serve_app import errors
 from serve_app.config import ReloadConfig
 from serve_app.models.protocol import Desired, ModelStore, ReplicaPhase, ReplicaReport
 from serve_app.models.reload import read_revision
-from serve_app.pipelines.slot import Served
-from serve_app.pipelines.weights import Held
+from serve_app.replica.slot import Served
+from serve_app.replica.weights import Held
 
 __all__ = ["Reporter"]
 

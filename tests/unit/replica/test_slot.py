@@ -11,7 +11,7 @@ import pytest
 from serve_app import errors
 from serve_app.models.protocol import Desired
 from serve_app.pipelines.fake import FakePainter
-from serve_app.pipelines.slot import Served, Slot, run_and_forget
+from serve_app.replica.slot import Served, Slot, run_and_forget
 
 ROUNDS = 300
 
@@ -60,7 +60,7 @@ async def test_slot_that_closes_between_a_look_and_the_wait_wakes_the_paint(monk
             closing.join(0.1)  # it has to wait for the paint to be among those that wait
         return loop
 
-    monkeypatch.setattr("serve_app.pipelines.slot.asyncio.get_running_loop", close_first)
+    monkeypatch.setattr("serve_app.replica.slot.asyncio.get_running_loop", close_first)
     with pytest.raises(errors.ReplicaLost):
         await asyncio.wait_for(use(slot), 10)
     closing.join()

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from serve_app.models.ledger import Ledger, LedgerRules, Step
+from serve_app.replica.ledger import Ledger, LedgerRules, Step
 
 TURN_S = 10.0
 SIZES = MappingProxyType({"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6})

@@ -18,9 +18,9 @@ from serve_app import errors
 from serve_app.config import ReloadConfig
 from serve_app.engine.metrics import EngineSnapshot
 from serve_app.models.protocol import Desired, ReplicaPhase
-from serve_app.pipelines.reporter import Reporter
-from serve_app.pipelines.slot import Served, Slot
-from serve_app.pipelines.weights import Found, Held, Weights
+from serve_app.replica.slot import Served, Slot
+from serve_app.replica.status import Reporter
+from serve_app.replica.weights import Found, Held, Weights
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
 
 __all__ = ["Resident", "ResidentState"]

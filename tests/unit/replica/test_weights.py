@@ -11,8 +11,8 @@ from serve_app import errors
 from serve_app.config import CatalogueConfig, EngineConfig
 from serve_app.models import ModelEntry
 from serve_app.models.protocol import Desired
-from serve_app.pipelines.randomweights import write_random_text2img
-from serve_app.pipelines.weights import CatalogueWeights
+from serve_app.replica.weights import CatalogueWeights
+from serve_app.testing.checkpoints import write_random_text2img
 from serve_app.types import Kind
 from tests.builders import spec
 from tests.weight_files import HARM, UNET, rewrite
@@ -89,7 +89,7 @@ def test_files_that_change_while_they_load_are_refused(folder, monkeypatch):
             self.is_closed = True
 
     closing = Closing()
-    monkeypatch.setattr("serve_app.pipelines.weights.make_painter", change_and_make)
+    monkeypatch.setattr("serve_app.replica.weights.make_painter", change_and_make)
     with pytest.raises(errors.WeightsRefused, match="changed"):
         found.load()
     assert closing.is_closed

@@ -8,10 +8,10 @@ from serve_app.models import AddOn, AddOnType, Catalogue, ModelEntry
 from serve_app.models.protocol import ModelStore
 from serve_app.models.weights.footprint import weight_bytes
 from serve_app.pipelines.host import HostCopies, HostSnapshot
-from serve_app.pipelines.reporter import Reporter
-from serve_app.pipelines.resident import Resident
-from serve_app.pipelines.slot import run_and_forget
-from serve_app.pipelines.weights import CatalogueWeights
+from serve_app.replica.resident import Resident
+from serve_app.replica.slot import run_and_forget
+from serve_app.replica.status import Reporter
+from serve_app.replica.weights import CatalogueWeights
 
 __all__ = ["ResidentShelf"]
 

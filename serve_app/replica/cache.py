@@ -18,8 +18,8 @@ import structlog
 
 from serve_app import errors
 from serve_app.config import PoolConfig
-from serve_app.models.ledger import Ledger, LedgerRules
-from serve_app.models.loadtime import LoadTimes
+from serve_app.replica.ledger import Ledger, LedgerRules
+from serve_app.replica.load_times import LoadTimes
 
 __all__ = ["CacheSnapshot", "ModelCache", "Occupancy", "Shelf"]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from serve_app import errors
 from serve_app.config.pool import PoolConfig
-from serve_app.models.cache import ModelCache
+from serve_app.replica.cache import ModelCache
 
 
 class FakeShelf:
