@@ -9,8 +9,8 @@ from deployments.metrics import Instruments
 from deployments.rounds import check_rounds
 from deployments.stage import stage
 from serve_app.config import AppConfig
-from serve_app.jobs import open_job_store
-from serve_app.jobs.models import SqlModelStore
+from serve_app.database import open_job_store
+from serve_app.database.models import SqlModelStore
 from serve_app.models import Catalogue, CatalogueView, ModelEntry
 from serve_app.models.workload import Pace, Workload
 from serve_app.pipelines.specs import named_add_ons

@@ -17,10 +17,11 @@ from serve_app.api.admin import Admin
 from serve_app.api.webhook import WebhookWriter
 from serve_app.config import AppConfig, EngineConfig
 from serve_app.config.bind import check_bind
-from serve_app.jobs import Driver, open_job_store
-from serve_app.jobs.keys import SqlKeyStore
-from serve_app.jobs.models import SqlModelStore
-from serve_app.jobs.outbox import SqlOutbox
+from serve_app.database import open_job_store
+from serve_app.database.keys import SqlKeyStore
+from serve_app.database.models import SqlModelStore
+from serve_app.database.outbox import SqlOutbox
+from serve_app.jobs import Driver
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.registry import Registry

@@ -9,8 +9,9 @@ from deployments.rounds import check_rounds
 from serve_app import errors
 from serve_app.api.webhook import WebhookWriter
 from serve_app.config import AppConfig
-from serve_app.jobs import Driver, open_job_store
-from serve_app.jobs.outbox import SqlOutbox
+from serve_app.database import open_job_store
+from serve_app.database.outbox import SqlOutbox
+from serve_app.jobs import Driver
 from serve_app.jobs.sweeper import Sweeper
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks

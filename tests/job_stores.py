@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import Double, update
 
 from serve_app.config import DatabaseConfig
-from serve_app.jobs.keys import SqlKeyStore
-from serve_app.jobs.migrate import upgrade
-from serve_app.jobs.models import SqlModelStore
-from serve_app.jobs.outbox import SqlOutbox
+from serve_app.database.jobs import SqlJobStore
+from serve_app.database.keys import SqlKeyStore
+from serve_app.database.migrate import upgrade
+from serve_app.database.models import SqlModelStore
+from serve_app.database.outbox import SqlOutbox
+from serve_app.database.schema import metadata
 from serve_app.jobs.protocol import Lease
-from serve_app.jobs.schema import metadata
-from serve_app.jobs.sql import SqlJobStore
 from serve_app.testing.jobs import MemoryJobStore, MemoryKeyStore
 from serve_app.testing.models import MemoryModelStore
 from tests.builders import job_request

@@ -15,7 +15,7 @@ import yaml
 from serve_app.cli.database import read_config, with_database
 from serve_app.cli.demo import free_port, wait_until_ready
 from serve_app.cli.serving import service
-from serve_app.jobs.keys import SqlKeyStore
+from serve_app.database.keys import SqlKeyStore
 
 __all__ = ["MODEL", "Installation", "installation"]
 

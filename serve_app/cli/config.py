@@ -6,7 +6,7 @@ import typer
 import yaml
 
 from serve_app.cli.database import read_config, with_database
-from serve_app.jobs.models import SqlModelStore
+from serve_app.database.models import SqlModelStore
 from serve_app.models import Catalogue, ModelEntry
 from serve_app.models.application import with_models
 

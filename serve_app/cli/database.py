@@ -8,8 +8,8 @@ from typing import TypeVar
 import yaml
 
 from serve_app.config import AppConfig
-from serve_app.jobs import open_job_store
-from serve_app.jobs.connection import Database
+from serve_app.database import open_job_store
+from serve_app.database.connection import Database
 
 __all__ = ["read_config", "with_database"]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app.cli.database import read_config, with_database
-from serve_app.jobs.keys import SqlKeyStore
+from serve_app.database.keys import SqlKeyStore
 
 __all__ = ["create", "list_keys", "revoke"]
 

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from serve_app import errors
 from serve_app.cli.database import read_config, with_database
-from serve_app.jobs.connection import Database
-from serve_app.jobs.models import SqlModelStore
+from serve_app.database.connection import Database
+from serve_app.database.models import SqlModelStore
 from serve_app.models import Catalogue
 from serve_app.models.protocol import Desired, ReplicaPhase, ReplicaReport
 from serve_app.models.registry import Registry

@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from serve_app import errors
-from serve_app.jobs import codec
+from serve_app.database import codec
+from serve_app.database.outbox import new_message_id
 from serve_app.jobs.number import FIRST, id_of, new_key
-from serve_app.jobs.outbox import new_message_id
 from serve_app.jobs.protocol import Idempotency, Lease
 from serve_app.testing.keys import MemoryKeyStore
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState

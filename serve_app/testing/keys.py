@@ -4,8 +4,8 @@ import hmac
 import time
 from collections.abc import Callable
 
-from serve_app.jobs import codec
-from serve_app.jobs.keys import digest, new_key_id, new_secret, shown_prefix
+from serve_app.database import codec
+from serve_app.database.keys import digest, new_key_id, new_secret, shown_prefix
 from serve_app.jobs.protocol import ApiKey
 
 __all__ = ["MemoryKeyStore"]

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
-from serve_app.jobs import codec
+from serve_app.database import codec
 from serve_app.models.entry import Entry
 from serve_app.models.protocol import Desired, ReplicaReport
 

@@ -10,8 +10,8 @@ from deployments.pool import Pool
 from deployments.stage import StageFailure
 from serve_app import errors
 from serve_app.config import AppConfig
-from serve_app.jobs import open_job_store
-from serve_app.jobs.models import SqlModelStore
+from serve_app.database import open_job_store
+from serve_app.database.models import SqlModelStore
 from serve_app.models import Catalogue, ModelEntry
 from serve_app.types import Kind
 from tests.builders import spec

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from serve_app.jobs import codec
-from serve_app.jobs.connection import Database, Now, uncancelled
-from serve_app.jobs.schema import outbox
+from serve_app.database import codec
+from serve_app.database.connection import Database, Now, uncancelled
+from serve_app.database.schema import outbox
 from serve_app.webhooks.protocol import Backlog, DeliveryState, Message
 
 __all__ = ["SqlOutbox", "insert_message", "new_message_id"]

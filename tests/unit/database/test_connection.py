@@ -13,10 +13,10 @@ from sqlalchemy import select, text
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
-from serve_app.jobs.connection import Database, Now
-from serve_app.jobs.migrate import upgrade
-from serve_app.jobs.schema import api_keys
-from serve_app.jobs.sql import SqlJobStore
+from serve_app.database.connection import Database, Now
+from serve_app.database.jobs import SqlJobStore
+from serve_app.database.migrate import upgrade
+from serve_app.database.schema import api_keys
 from tests.builders import job_request
 
 ACCEPT_FOR_EVER = """

@@ -17,10 +17,10 @@ from sqlalchemy.pool import NullPool
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
-from serve_app.jobs import migrate
-from serve_app.jobs.migrate import upgrade
+from serve_app.database import migrate
+from serve_app.database.migrate import upgrade
+from serve_app.database.schema import metadata
 from serve_app.jobs.number import FIRST
-from serve_app.jobs.schema import metadata
 
 UPGRADE = """
 import sys

@@ -13,12 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
-from serve_app.jobs import admission, codec, statements
-from serve_app.jobs.connection import Database, Now, uncancelled
+from serve_app.database import admission, codec, statements
+from serve_app.database.connection import Database, Now, uncancelled
+from serve_app.database.outbox import insert_message
+from serve_app.database.schema import jobs
 from serve_app.jobs.number import id_of
-from serve_app.jobs.outbox import insert_message
 from serve_app.jobs.protocol import Idempotency, Lease
-from serve_app.jobs.schema import jobs
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
 
 __all__ = ["SqlJobStore"]

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 
 from serve_app.config import DatabaseConfig
-from serve_app.jobs import open_job_store
+from serve_app.database import open_job_store
 from tests.builders import job_request
 
 

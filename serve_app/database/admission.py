@@ -8,9 +8,9 @@ from sqlalchemy import ColumnElement, Row, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app import errors
-from serve_app.jobs.connection import Now
+from serve_app.database.connection import Now
+from serve_app.database.schema import jobs
 from serve_app.jobs.protocol import Idempotency
-from serve_app.jobs.schema import jobs
 
 __all__ = ["check_room", "find_repeated", "forget"]
 

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
-from serve_app.jobs import open_job_store
-from serve_app.jobs.models import SqlModelStore
-from serve_app.jobs.schema import catalogue_entries, jobs
+from serve_app.database import open_job_store
+from serve_app.database.models import SqlModelStore
+from serve_app.database.schema import catalogue_entries, jobs
 from serve_app.models import AddOn
 from serve_app.types import JobState
 from tests.builders import job_request

@@ -6,8 +6,8 @@ Values that differ from job to job are bound by name when it is run.
 
 from sqlalchemy import bindparam, func, insert, or_, select, update
 
-from serve_app.jobs.connection import Now
-from serve_app.jobs.schema import job_numbers, jobs
+from serve_app.database.connection import Now
+from serve_app.database.schema import job_numbers, jobs
 from serve_app.types import JobState
 
 __all__ = [

@@ -12,9 +12,9 @@ import structlog
 from sqlalchemy import delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from serve_app.jobs import codec
-from serve_app.jobs.connection import Database, Now, uncancelled
-from serve_app.jobs.schema import (
+from serve_app.database import codec
+from serve_app.database.connection import Database, Now, uncancelled
+from serve_app.database.schema import (
     catalogue_entries,
     catalogue_version,
     model_generations,

@@ -12,10 +12,10 @@ import secrets
 
 from sqlalchemy import Row, insert, select, update
 
-from serve_app.jobs.codec import check_text
-from serve_app.jobs.connection import Database, Now, uncancelled
+from serve_app.database.codec import check_text
+from serve_app.database.connection import Database, Now, uncancelled
+from serve_app.database.schema import api_keys
 from serve_app.jobs.protocol import ApiKey
-from serve_app.jobs.schema import api_keys
 
 __all__ = ["SqlKeyStore", "digest", "new_key_id", "new_secret", "shown_prefix"]
 

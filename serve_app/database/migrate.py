@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
-from serve_app.jobs.connection import database_url, translated
+from serve_app.database.connection import database_url, translated
 
 __all__ = ["upgrade"]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from serve_app import errors
-from serve_app.jobs import codec
+from serve_app.database import codec
 from serve_app.types import JobRequest
 from tests.builders import job_request, spec
 

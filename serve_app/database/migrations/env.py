@@ -1,8 +1,8 @@
-"""Run by alembic, never imported: migrates the connection that `serve_app.jobs.migrate` opened."""
+"""Run by alembic, never imported: migrates the connection that `serve_app.database.migrate` opened."""
 
 from alembic import context
 
-from serve_app.jobs.schema import metadata
+from serve_app.database.schema import metadata
 
 __all__: list[str] = []
 
