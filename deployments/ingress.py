@@ -27,7 +27,7 @@ from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.registry import Registry
 from serve_app.models.reload import Reloads
 from serve_app.pipelines.cost import denoiser_work
-from serve_app.service import GenerationService, Stores
+from serve_app.service.generation import GenerationService, Stores
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks
 from serve_app.telemetry import logging

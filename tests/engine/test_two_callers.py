@@ -21,7 +21,7 @@ from serve_app.models import Catalogue, CatalogueView, Enhancement, ModelEntry
 from serve_app.models.reload import Reloads
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
-from serve_app.service import GenerationService, Stores
+from serve_app.service.generation import GenerationService, Stores
 from serve_app.testing.graph import FakeGraph
 from serve_app.testing.jobs import MemoryJobStore, MemoryKeyStore
 from serve_app.testing.models import MemoryModelStore

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from serve_app import errors
-from serve_app.jobs import gate as module
-from serve_app.jobs.gate import Gate
+from serve_app.service import gate as module
+from serve_app.service.gate import Gate
 from serve_app.testing.jobs import MemoryJobStore
 from tests.builders import job_request
 

@@ -11,13 +11,13 @@ from serve_app.api.protocol import Load, Readiness, StoredFile
 from serve_app.config import AppConfig
 from serve_app.config.http import AuthMode
 from serve_app.images.source import InputPicture
-from serve_app.intake import Intake
 from serve_app.jobs.driver import Driver
 from serve_app.jobs.graph import Graph
 from serve_app.jobs.protocol import Idempotency, JobStore, KeyStore
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.reload import Reloads, ReloadState
-from serve_app.reception import Reception
+from serve_app.service.admission import Reception
+from serve_app.service.uploads import Intake
 from serve_app.storage import names
 from serve_app.storage.link import FileLinks
 from serve_app.storage.protocol import ObjectStore

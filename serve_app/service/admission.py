@@ -7,9 +7,9 @@ from serve_app import errors
 from serve_app.config import AppConfig
 from serve_app.config.http import AuthMode
 from serve_app.jobs.driver import Driver
-from serve_app.jobs.gate import Gate
 from serve_app.jobs.protocol import Idempotency, JobStore
 from serve_app.jobs.rate import RateLimiter
+from serve_app.service.gate import Gate
 from serve_app.types import Job, JobRequest
 
 __all__ = ["Reception"]

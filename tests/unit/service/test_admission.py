@@ -11,7 +11,7 @@ from serve_app.jobs.driver import Driver
 from serve_app.jobs.protocol import Idempotency
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.reload import Reloads
-from serve_app.service import GenerationService, Stores
+from serve_app.service.generation import GenerationService, Stores
 from serve_app.testing.graph import FakeGraph
 from serve_app.testing.jobs import MemoryJobStore, MemoryKeyStore
 from serve_app.testing.models import MemoryModelStore
