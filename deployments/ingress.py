@@ -13,8 +13,8 @@ from starlette.types import ASGIApp
 from deployments.clients import GraphClient, Stages
 from deployments.rounds import check_rounds
 from serve_app.api import create_api
-from serve_app.api.admin import Admin
-from serve_app.api.webhook import WebhookWriter
+from serve_app.api.replies.webhook import WebhookWriter
+from serve_app.api.routes.admin import Admin
 from serve_app.config import AppConfig, EngineConfig
 from serve_app.config.bind import check_bind
 from serve_app.database import open_job_store

@@ -7,7 +7,7 @@ from deployments.clients import GraphClient, Stages
 from deployments.metrics import Instruments
 from deployments.rounds import check_rounds
 from serve_app import errors
-from serve_app.api.webhook import WebhookWriter
+from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.config import AppConfig
 from serve_app.database import open_job_store
 from serve_app.database.outbox import SqlOutbox

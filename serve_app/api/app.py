@@ -4,10 +4,11 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from serve_app import __version__
-from serve_app.api import admin, errors, file, generation, health, helper, job, model, reload
-from serve_app.api.admin import Admin
 from serve_app.api.middleware import middleware
 from serve_app.api.protocol import Service
+from serve_app.api.replies import errors
+from serve_app.api.routes import admin, file, generation, health, helper, job, model, reload
+from serve_app.api.routes.admin import Admin
 from serve_app.config import HttpConfig, JobsConfig
 
 __all__ = ["create_api"]

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from serve_app.api import create_api
-from serve_app.api.admin import Admin
+from serve_app.api.routes.admin import Admin
 from serve_app.config import HttpConfig, JobsConfig, ReloadConfig
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue, ModelEntry

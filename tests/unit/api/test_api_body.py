@@ -7,7 +7,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 
 from serve_app import errors
-from serve_app.api import body
+from serve_app.api.requests import body
 from serve_app.config import HttpConfig
 from serve_app.images.inline import Inline
 

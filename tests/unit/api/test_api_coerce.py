@@ -5,7 +5,7 @@ import math
 import pytest
 from pydantic_core import PydanticCustomError
 
-from serve_app.api import coerce
+from serve_app.api.requests import coerce
 
 
 @pytest.mark.parametrize(

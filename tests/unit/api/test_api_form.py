@@ -16,7 +16,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartParser
 
 from serve_app import errors
-from serve_app.api import body, form
+from serve_app.api.requests import body, form
 from serve_app.config import HttpConfig
 from serve_app.images.inline import Inline, Writing
 

@@ -17,15 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serve_app import errors
-from serve_app.api import body
-from serve_app.api.helper import CheckBody, CropBody, DeleteBody, UrlBody
-from serve_app.api.schemas import (
+from serve_app.api.requests import body
+from serve_app.api.requests.schemas import (
     SCHEDULERS,
     FetchBody,
     GenerationBody,
     KeyBody,
     ReloadBody,
 )
+from serve_app.api.routes.helper import CheckBody, CropBody, DeleteBody, UrlBody
 from serve_app.config import HttpConfig, LoggingConfig
 from serve_app.telemetry import logging
 from tests.asgi import send

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serve_app import errors
-from serve_app.api import lift
+from serve_app.api.requests import lift
 
 _texts = st.text(st.characters(codec="utf-8"), max_size=30) | st.text('\\"/\u00e9ab', max_size=30)
 _objects = st.dictionaries(

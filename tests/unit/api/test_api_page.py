@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from serve_app import errors
-from serve_app.api import replies
-from serve_app.api.schemas import FetchBody, GenerationBody
+from serve_app.api.replies import bodies as replies
+from serve_app.api.requests.schemas import FetchBody, GenerationBody
 from tests.unit.api import test_conformance_fields as fields
 from tests.unit.api import test_conformance_replies as answers
 

@@ -11,7 +11,7 @@ import tracemalloc
 
 import pytest
 
-from serve_app.api.schemas import GenerationBody
+from serve_app.api.requests.schemas import GenerationBody
 from serve_app.config import LoggingConfig
 from serve_app.telemetry import logging
 from tests.asgi import send

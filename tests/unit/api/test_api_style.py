@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app.api import style
+from serve_app.api.requests import style
 from serve_app.config import AppConfig, HttpConfig
 
 TEXT2IMG = "/api/v4/dreambooth"

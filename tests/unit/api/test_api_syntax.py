@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from serve_app.api.schemas import GenerationBody
-from serve_app.api.syntax import read
+from serve_app.api.requests.schemas import GenerationBody
+from serve_app.api.requests.syntax import read
 from serve_app.models import ModelEntry
 from serve_app.types import Kind
 

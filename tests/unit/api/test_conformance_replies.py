@@ -8,7 +8,7 @@ import json
 import pytest
 
 from serve_app import errors
-from serve_app.api.webhook import WebhookWriter
+from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.config import HttpConfig, JobsConfig, StorageConfig
 from serve_app.storage.link import FileLinks
 from serve_app.testing.storage import MemoryStore

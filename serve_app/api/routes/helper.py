@@ -14,15 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app import errors
-from serve_app.api import body, document
-from serve_app.api import errors as wire
-from serve_app.api.body import Fields
-from serve_app.api.call import base_url, read_key
-from serve_app.api.job import read_id
-from serve_app.api.link import shown
 from serve_app.api.protocol import Service
-from serve_app.api.replies import CheckReply, CropReply, DeletedReply, LoadReply, UrlReply
-from serve_app.api.schemas import (
+from serve_app.api.replies import errors as wire
+from serve_app.api.replies import openapi as document
+from serve_app.api.replies.bodies import CheckReply, CropReply, DeletedReply, LoadReply, UrlReply
+from serve_app.api.replies.link import shown
+from serve_app.api.requests import body
+from serve_app.api.requests.body import Fields
+from serve_app.api.requests.call import base_url, read_key
+from serve_app.api.requests.schemas import (
     FetchBody,
     Flag,
     Id,
@@ -33,6 +33,7 @@ from serve_app.api.schemas import (
     field_message,
     parse,
 )
+from serve_app.api.routes.job import read_id
 from serve_app.config import HttpConfig
 from serve_app.images.source import InputPicture
 

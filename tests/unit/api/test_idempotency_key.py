@@ -3,7 +3,7 @@
 import pytest
 
 from serve_app import errors
-from serve_app.jobs.idempotency import read
+from serve_app.api.requests.idempotency import read
 
 PATH = "/api/v4/dreambooth"
 FIELDS = {"key": "sd_live_a", "prompt": "a cat", "steps": "30", "seed": None}

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app import errors
-from serve_app.api import body
-from serve_app.api.body import Fields
+from serve_app.api.requests import body
+from serve_app.api.requests.body import Fields
 from serve_app.config import HttpConfig
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models.entry import AddOn, Entry, read_entry

@@ -7,13 +7,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serve_app.api import body, document, present, style
-from serve_app.api.build import build
-from serve_app.api.call import Call, base_url, read_key
 from serve_app.api.protocol import Service
-from serve_app.api.schemas import GenerationBody, parse
+from serve_app.api.replies import openapi as document
+from serve_app.api.replies import present
+from serve_app.api.requests import body, idempotency, style
+from serve_app.api.requests.build import build
+from serve_app.api.requests.call import Call, base_url, read_key
+from serve_app.api.requests.schemas import GenerationBody, parse
 from serve_app.config import HttpConfig, JobsConfig
-from serve_app.jobs import idempotency
 from serve_app.jobs.protocol import IDEMPOTENCY_KEY, Idempotency
 from serve_app.types import Api, Job, Kind
 

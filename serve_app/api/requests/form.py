@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote_plus
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serve_app import errors
-from serve_app.api.lift import LONG_BYTES
+from serve_app.api.requests.lift import LONG_BYTES
 from serve_app.config import HttpConfig
 from serve_app.images.inline import Inline, Value, Writing
 

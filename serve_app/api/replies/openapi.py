@@ -8,7 +8,7 @@ import operator
 
 from pydantic import JsonValue
 
-from serve_app.api.replies import (
+from serve_app.api.replies.bodies import (
     CancelledReply,
     CheckReply,
     CropReply,
@@ -25,7 +25,7 @@ from serve_app.api.replies import (
     SuccessReply,
     UrlReply,
 )
-from serve_app.api.schemas import WireModel
+from serve_app.api.requests.schemas import WireModel
 from serve_app.types import Api, Kind
 
 __all__ = [

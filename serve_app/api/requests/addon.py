@@ -5,8 +5,8 @@ counts for all LoRAs of the list, a shorter list is filled up with 1. LoRAs that
 come on top, each with its own.
 """
 
-from serve_app.api.schemas import GenerationBody, field_message
-from serve_app.api.syntax import Said
+from serve_app.api.requests.schemas import GenerationBody, field_message
+from serve_app.api.requests.syntax import Said
 from serve_app.models import AddOnType, Catalogue, ModelEntry
 from serve_app.types import IpAdapterUse, LoraUse
 

@@ -10,12 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app import errors
-from serve_app.api import body, document
-from serve_app.api.body import Fields
-from serve_app.api.call import read_key
 from serve_app.api.protocol import Service
-from serve_app.api.replies import ModelRow, SchedulersReply
-from serve_app.api.schemas import SCHEDULERS, KeyBody
+from serve_app.api.replies import openapi as document
+from serve_app.api.replies.bodies import ModelRow, SchedulersReply
+from serve_app.api.requests import body
+from serve_app.api.requests.body import Fields
+from serve_app.api.requests.call import read_key
+from serve_app.api.requests.schemas import SCHEDULERS, KeyBody
 from serve_app.config import HttpConfig
 from serve_app.models import AddOn, ModelEntry
 

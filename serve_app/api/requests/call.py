@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from serve_app.api import coerce
-from serve_app.api.body import Fields
+from serve_app.api.requests import coerce
+from serve_app.api.requests.body import Fields
 from serve_app.config import HttpConfig
 from serve_app.types import Api
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from serve_app import errors
-from serve_app.api.replies import ErrorReply, FailedReply, ReloadReply, Reply
+from serve_app.api.replies.bodies import ErrorReply, FailedReply, ReloadReply, Reply
 from serve_app.config import HttpConfig
 from serve_app.types import Api, JobFailure
 

@@ -7,12 +7,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app import errors
-from serve_app.api import body, document
-from serve_app.api import errors as wire
-from serve_app.api.call import read_key
 from serve_app.api.protocol import Service
-from serve_app.api.replies import ReloadReply, ReplicaRow
-from serve_app.api.schemas import ReloadBody, parse
+from serve_app.api.replies import errors as wire
+from serve_app.api.replies import openapi as document
+from serve_app.api.replies.bodies import ReloadReply, ReplicaRow
+from serve_app.api.requests import body
+from serve_app.api.requests.call import read_key
+from serve_app.api.requests.schemas import ReloadBody, parse
 from serve_app.config import HttpConfig
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
 from serve_app.models.reload import ReloadState

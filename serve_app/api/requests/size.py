@@ -4,7 +4,7 @@ Pictures are not read where calls are accepted. A side that nobody asked for is 
 text to image; with an init picture `fit` says how the picture will decide it.
 """
 
-from serve_app.api.schemas import GenerationBody, field_message
+from serve_app.api.requests.schemas import GenerationBody, field_message
 from serve_app.config import HttpConfig
 from serve_app.models import ModelEntry
 from serve_app.types import Api, Fit, Kind

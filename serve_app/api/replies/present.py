@@ -5,11 +5,10 @@ import math
 from starlette.responses import Response
 
 from serve_app import errors
-from serve_app.api import errors as wire
-from serve_app.api import link
-from serve_app.api.meta import meta
 from serve_app.api.protocol import Service
-from serve_app.api.replies import (
+from serve_app.api.replies import errors as wire
+from serve_app.api.replies import link
+from serve_app.api.replies.bodies import (
     CancelledReply,
     ErrorReply,
     FailedReply,
@@ -18,6 +17,7 @@ from serve_app.api.replies import (
     RunningReply,
     SuccessReply,
 )
+from serve_app.api.replies.meta import meta
 from serve_app.config import HttpConfig
 from serve_app.types import Api, Job, JobFailure, JobState
 

@@ -2,8 +2,8 @@
 
 import json
 
-from serve_app.api.link import LinkMaker
-from serve_app.api.meta import meta
+from serve_app.api.replies.link import LinkMaker
+from serve_app.api.replies.meta import meta
 from serve_app.types import Job, JobFailure, JobResult
 
 __all__ = ["WebhookWriter"]

@@ -8,10 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app import errors
-from serve_app.api import body, document, present
-from serve_app.api.call import base_url, read_key
 from serve_app.api.protocol import Service
-from serve_app.api.schemas import FetchBody, field_message, parse
+from serve_app.api.replies import openapi as document
+from serve_app.api.replies import present
+from serve_app.api.requests import body
+from serve_app.api.requests.call import base_url, read_key
+from serve_app.api.requests.schemas import FetchBody, field_message, parse
 from serve_app.config import HttpConfig
 from serve_app.types import Api
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import TypeAdapter
 
-from serve_app.api.schemas import GenerationBody
+from serve_app.api.requests.schemas import GenerationBody
 from serve_app.models import ModelEntry
 
 __all__ = ["asked", "problems", "table"]

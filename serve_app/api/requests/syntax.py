@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from pydantic_core import PydanticCustomError
 
-from serve_app.api import coerce
-from serve_app.api.schemas import MAX_LORA_STRENGTH, GenerationBody
+from serve_app.api.requests import coerce
+from serve_app.api.requests.schemas import MAX_LORA_STRENGTH, GenerationBody
 from serve_app.models import ModelEntry
 from serve_app.types import LoraUse
 

@@ -1,6 +1,6 @@
 """Steps and strength: which name counts, and that at least one step is left to run."""
 
-from serve_app.api.schemas import GenerationBody, field_message
+from serve_app.api.requests.schemas import GenerationBody, field_message
 from serve_app.models import ModelEntry
 from serve_app.types import Kind
 

@@ -19,8 +19,8 @@ from pydantic import JsonValue
 from starlette.requests import Request
 
 from serve_app import errors
-from serve_app.api import form
-from serve_app.api.lift import lift
+from serve_app.api.requests import form
+from serve_app.api.requests.lift import lift
 from serve_app.config import HttpConfig
 from serve_app.images.inline import Inline, Value
 

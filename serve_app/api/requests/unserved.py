@@ -4,7 +4,7 @@ What only the loaded weights can tell, such as a denoiser without the layers tha
 acts on, the Generator refuses in the same form.
 """
 
-from serve_app.api.schemas import GenerationBody
+from serve_app.api.requests.schemas import GenerationBody
 from serve_app.models import ModelEntry
 from serve_app.types import Kind
 

@@ -20,8 +20,8 @@ from pydantic import (
 )
 
 from serve_app import errors
-from serve_app.api import coerce
-from serve_app.api.body import Fields
+from serve_app.api.requests import coerce
+from serve_app.api.requests.body import Fields
 from serve_app.images.inline import Inline
 from serve_app.types import SafetyAction
 

@@ -6,11 +6,11 @@ import secrets
 from pydantic import JsonValue
 
 from serve_app import errors
-from serve_app.api import addon, enhance, size, steps, style, syntax, unserved
-from serve_app.api.call import Call
-from serve_app.api.link import shown
 from serve_app.api.protocol import Service
-from serve_app.api.schemas import GenerationBody, field_message
+from serve_app.api.replies.link import shown
+from serve_app.api.requests import addon, enhance, size, steps, style, syntax, unserved
+from serve_app.api.requests.call import Call
+from serve_app.api.requests.schemas import GenerationBody, field_message
 from serve_app.config import HttpConfig
 from serve_app.images.source import InputPicture
 from serve_app.models import ModelEntry

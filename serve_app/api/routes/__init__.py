@@ -1,0 +1,1 @@
+"""The calls: which path does what."""
