@@ -65,8 +65,8 @@ and knows the noise that the checkpoint was trained with; the loop is that of th
 (`benchmarks/denoiser.py`). Written by `python -m benchmarks.samplers`;
 `tests/unit/pipelines/test_samplers.py` measures a part of it.
 
-Where diffusers 0.42 is wrong, `serve_app/pipelines/samplers/solvers.py` and `schedulers.py` put it right.
-Where a class cannot run at all, the one under "runs" does, and the reply's `meta` names it.
+Where diffusers 0.42 is wrong, `serve_app/pipelines/samplers/` puts it right. Where a class cannot
+run at all, the one under "runs" does, and the reply's `meta` names it.
 
 {corrections}
 

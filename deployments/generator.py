@@ -5,8 +5,8 @@ import time
 
 from ray import serve
 
+from deployments.background import check_rounds
 from deployments.metrics import Instruments
-from deployments.rounds import check_rounds
 from deployments.stage import stage
 from serve_app.config import AppConfig
 from serve_app.database import open_job_store

@@ -10,8 +10,8 @@ from ray.serve.context import _get_global_client  # private, and the only way to
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
+from deployments.background import check_rounds
 from deployments.clients import GraphClient, Stages
-from deployments.rounds import check_rounds
 from serve_app.api import create_api
 from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.api.routes.admin import Admin

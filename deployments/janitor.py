@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 
+from deployments.background import check_rounds
 from deployments.clients import GraphClient, Stages
 from deployments.metrics import Instruments
-from deployments.rounds import check_rounds
 from serve_app import errors
 from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.config import AppConfig

@@ -1,4 +1,4 @@
-"""`Service`: the use cases that the HTTP API needs. Implemented by `serve_app.service.generation`."""
+"""`Service`: the use cases that the HTTP API needs. Implemented by `serve_app.service`."""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""Run by alembic, never imported: migrates the connection that `serve_app.database.migrate` opened."""
+"""Run by alembic, never imported: migrates the connection that `database.migrate` opened."""
 
 from alembic import context
 
