@@ -74,4 +74,7 @@ def test_fitted_keeps_every_limit_and_the_shape_up_to_rounding(
     assert width * height <= max_area_px
     if min(width, height) > 64:  # else the shape gave way
         stretch = abs(math.log(width / height * picture[1] / picture[0]))
-        assert stretch <= math.log(1 + multiple_px / 2 / (min(width, height) - multiple_px / 2))
+        short = min(width, height)
+        # Shapes half way between two sides, as ratios are.
+        between = math.sqrt(short * max(short - multiple_px, multiple_px / 2))
+        assert stretch <= math.log(short / between)
