@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from deployments.metrics import Instruments
 from deployments.stage import stage
 from serve_app import errors
 from serve_app.config import ImagesConfig, LoggingConfig, StorageConfig
@@ -12,7 +13,7 @@ from serve_app.images.isolation import Isolation
 from serve_app.images.prepare import prepare, prepare_ip_picture
 from serve_app.images.reencode import reencode
 from serve_app.storage import open_store
-from serve_app.telemetry import logging
+from serve_app.telemetry import logging, metrics
 from serve_app.types import ImageSource, Pictures, PreparedImages, Size
 
 __all__ = ["Preprocess"]
@@ -29,9 +30,14 @@ class Preprocess:
         self._downloader = Downloader(images)
         self._files = open_store(storage, data_dir)
         self.isolation = Isolation(images)
+        self._instruments = Instruments(metrics.PICTURES)
 
     async def check_health(self) -> None:
-        """Raise when the workers cannot be started; Serve asks before a replica's first call."""
+        """Raise when the workers cannot be started; Serve asks before a replica's first call.
+
+        Called every few seconds, which is also how often the metrics are worth reporting.
+        """
+        self._instruments.report(self.isolation, {})
         await self.isolation.start()
 
     @stage

@@ -1,4 +1,4 @@
-"""What a worker process says to its parent, as bytes: a length and a pickle.
+"""What a worker process says to its parent: by bytes, a length and a pickle, and by how it ends.
 
 A worker reads hostile files, so its parent does not trust it: only a few plain classes come out of
 `unpack`, whatever the bytes say.
@@ -11,12 +11,13 @@ import struct
 from serve_app import errors
 from serve_app.types import Picture, PreparedImages
 
-__all__ = ["LENGTH", "Said", "pack", "unpack"]
+__all__ = ["LENGTH", "OUT_OF_MEMORY", "Said", "pack", "unpack"]
 
 # A field whose file is being read now, "" at the start; then the result, or the error in its place.
 Said = str | Picture | PreparedImages | errors.DreamserveError
 
 LENGTH = struct.Struct("<Q")
+OUT_OF_MEMORY = 12  # the exit code of a worker that met its limit
 _CLASSES = (Picture, PreparedImages, errors.InvalidImage, errors.GenerationFailed)
 _KNOWN = {(cls.__module__, cls.__qualname__): cls for cls in _CLASSES}
 

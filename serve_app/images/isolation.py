@@ -9,9 +9,11 @@ They know no secret: their environment is not the parent's.
 import asyncio
 import os
 import pickle
+import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar, cast
@@ -20,7 +22,7 @@ import structlog
 
 from serve_app import errors
 from serve_app.config import ImagesConfig
-from serve_app.images.frame import LENGTH, Said, unpack
+from serve_app.images.frame import LENGTH, OUT_OF_MEMORY, Said, unpack
 from serve_app.types import Picture, PreparedImages
 
 __all__ = ["Isolation"]
@@ -31,6 +33,7 @@ Result = TypeVar("Result", Picture, PreparedImages)
 # Times the limit of one file: two of them, what is made of them, and the way there and back. A
 # worker ends by itself before; this is for one that hangs.
 _PATIENCE = 4
+_START_TIMEOUT_S = 60.0  # it takes half a second, on a very busy machine ten
 # Room for a common picture; with asyncio's default it arrived in many pieces, in twice the time.
 _BUFFER_BYTES = 4 * 1024**2
 _KEPT_BYTES = str(16 * 1024**2)
@@ -44,13 +47,20 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES,
 }
 _GONE = (asyncio.IncompleteReadError, ConnectionError, TimeoutError, pickle.UnpicklingError)
+# Why a worker was lost, by how its process ended; others crashed, or were killed from outside.
+_CAUSES = {-signal.SIGALRM: "time", OUT_OF_MEMORY: "memory"}
 
 
 class Isolation:
-    """`images.decode_workers` workers, each with one caller at a time. One per event loop."""
+    """`images.decode_workers` workers, each with one caller at a time. One per event loop.
+
+    workers_lost: since the start, by cause: "time" or "memory", the limits of one file;
+    "cancelled", the caller left; "hung", it did not even meet a limit; "crash", all else.
+    """
 
     def __init__(self, config: ImagesConfig) -> None:
-        self._workers = [_Worker(config) for _ in range(config.decode_workers)]
+        self.workers_lost: Counter[str] = Counter()
+        self._workers = [_Worker(config, self.workers_lost) for _ in range(config.decode_workers)]
         self._free: asyncio.Queue[_Worker] = asyncio.Queue()
         for worker in self._workers:
             self._free.put_nowait(worker)
@@ -68,7 +78,7 @@ class Isolation:
         Raises:
             errors.InvalidImage: of the function; or reading a file took too much time or memory.
             errors.GenerationFailed: the function raised something else.
-            errors.ReplicaLost: the worker died before it read anything.
+            errors.ReplicaLost: workers died before they read anything, or cannot start.
         """
         worker = await self._free.get()
         try:
@@ -82,22 +92,34 @@ class Isolation:
             await worker.aclose()
 
 
+class _DiedIdle(Exception):
+    """A worker read nothing: it was dead before it was asked, and nobody had seen it yet."""
+
+
 class _Worker:
     """One process at a time, or one that is starting."""
 
-    def __init__(self, config: ImagesConfig) -> None:
+    def __init__(self, config: ImagesConfig, lost: Counter[str]) -> None:
         self._config = config
+        self._lost = lost
         self._process: asyncio.Task[Process] | None = None  # done when it is ready
 
     async def ready(self) -> Process:
         if self._process is None or (self._process.done() and self._process.exception()):
-            self._process = asyncio.create_task(self._start(None))
+            self._process = asyncio.create_task(self._start())
         process = await asyncio.shield(self._process)
         if not _output(process).at_eof():
             return process
         return await asyncio.shield(self._replace(process))  # it died between two jobs
 
     async def run(self, work: Callable[[], Result]) -> Result:
+        with suppress(_DiedIdle):
+            return await self._run(work)
+        with suppress(_DiedIdle):
+            return await self._run(work)
+        raise errors.ReplicaLost("worker of pictures")
+
+    async def _run(self, work: Callable[[], Result]) -> Result:
         process = await self.ready()
         begun, field = time.perf_counter(), ""
         try:
@@ -105,13 +127,18 @@ class _Worker:
                 await _tell(process, work)
                 while isinstance(said := await self._hear(process), str):
                     field = said
-        except BaseException as exc:
-            self._replace(process)
-            if not isinstance(exc, _GONE):
-                raise
+        except _GONE as exc:
+            is_hung = isinstance(exc, TimeoutError)
+            self._replace(process, "hung" if is_hung else "")
             after_s = round(time.perf_counter() - begun, 3)
             _log.warning("picture_worker_lost", field=field, after_s=after_s)
-            raise _blame(field) from exc
+            if field:
+                message = f"The {field} picture takes too much time or memory to read."
+                raise errors.InvalidImage(field, message) from exc
+            raise errors.ReplicaLost("hung") if is_hung else _DiedIdle from exc
+        except BaseException:
+            self._replace(process, "cancelled")
+            raise
         if isinstance(said, errors.DreamserveError):
             raise said
         return cast("Result", said)
@@ -121,19 +148,25 @@ class _Worker:
             with suppress(errors.ReplicaLost):
                 await _end(await self._process)
 
-    def _replace(self, former: Process) -> asyncio.Task[Process]:
-        """Kill a process and start another, unless that was done already."""
+    def _replace(self, former: Process, cause: str = "") -> asyncio.Task[Process]:
+        """Kill a process and start another, unless that was done already.
+
+        cause: why it is lost, where its end will not tell.
+        """
         _kill(former)
         assert self._process is not None, "the former one came from it"
         is_ready = self._process.done() and not self._process.exception()
         if is_ready and self._process.result() is former:
-            self._process = asyncio.create_task(self._start(former))
+            self._process = asyncio.create_task(self._restart(former, cause))
         return self._process
 
-    async def _start(self, former: Process | None) -> Process:
+    async def _restart(self, former: Process, cause: str) -> Process:
         """Start a process, once the memory of the former one is free."""
-        if former is not None:
-            await _end(former)
+        await _end(former)
+        self._lost[cause or _CAUSES.get(former.returncode or 0, "crash")] += 1
+        return await self._start()
+
+    async def _start(self) -> Process:
         config = self._config
         # What a library warns of is a client's picture, and no news.
         command = (sys.executable, "-P", "-W", "ignore", "-m", "serve_app.images.worker")
@@ -144,10 +177,11 @@ class _Worker:
             process = await asyncio.create_subprocess_exec(
                 *command, *limits, stdin=PIPE, stdout=PIPE, env=environment, limit=_BUFFER_BYTES
             )
-            await self._hear(process)
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await self._hear(process)
         except (OSError, *_GONE) as exc:
             if process is not None:
-                _kill(process)
+                await _end(process)
             _log.exception("picture_worker_did_not_start")
             raise errors.ReplicaLost(type(exc).__name__) from exc
         return process
@@ -179,10 +213,3 @@ def _kill(process: Process) -> None:
 async def _end(process: Process) -> None:
     _kill(process)
     await process.communicate()  # its memory is free when this returns
-
-
-def _blame(field: str) -> errors.DreamserveError:
-    if not field:
-        return errors.ReplicaLost("worker of pictures")
-    message = f"The {field} picture takes too much time or memory to read."
-    return errors.InvalidImage(field, message)

@@ -15,9 +15,10 @@ __all__ = ["check", "check_size", "too_large"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-# ITU-T T.81, B.1.1: FF, any number of times, and a code. FF 00 is a byte of pixel data; the codes
-# left out stand alone, and sound files have thousands of restart markers (D0 to D7) in a scan.
-_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd7\xff])")
+# ITU-T T.81, B.1.1: FF, any number of times, and a code; the last FF is enough to find it, and
+# takes linear time. FF 00 is a byte of pixel data; the codes left out stand alone, and sound files
+# have thousands of restart markers (D0 to D7) in a scan.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 _START, _END, _SCAN = 0xD8, 0xD9, 0xDA
 
 

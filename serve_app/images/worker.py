@@ -20,7 +20,7 @@ from PIL import Image, WebPImagePlugin  # noqa: F401  # Pillow would load it wit
 
 from serve_app import errors
 from serve_app.images import prepare, reading, reencode  # noqa: F401  # what it will be asked for
-from serve_app.images.frame import Said, pack
+from serve_app.images.frame import OUT_OF_MEMORY, Said, pack
 
 __all__ = ["main"]
 
@@ -68,7 +68,7 @@ def _result(work: Callable[[], Said]) -> Said:
     except errors.InvalidImage as exc:
         return exc
     except MemoryError:
-        os._exit(1)
+        os._exit(OUT_OF_MEMORY)
     except Exception as exc:
         traceback.print_exc()
         return errors.GenerationFailed(type(exc).__name__)

@@ -10,6 +10,7 @@ from enum import StrEnum
 __all__ = [
     "ENGINE",
     "JOBS",
+    "PICTURES",
     "POOL",
     "RELOAD",
     "RELOAD_FAILURES",
@@ -154,6 +155,16 @@ RELOAD = (
     RELOAD_FAILURES,
 )
 
+PICTURES = (
+    Metric(
+        "dreamserve_picture_workers_lost_total",
+        Kind.COUNTER,
+        "processes that read pictures and were replaced, by cause: time, memory (limits of one "
+        "file), cancelled (the caller left), hung, crash (all else)",
+        ("cause",),
+    ),
+)
+
 JOBS = (
     Metric("dreamserve_jobs_open", Kind.GAUGE, "jobs queued or processing", ("model_id",)),
     Metric(
@@ -205,6 +216,6 @@ def markdown() -> str:
     rows = [
         f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or 'none'} "
         f"| {metric.meaning} |"
-        for metric in (*ENGINE, *RELOAD, *POOL, *HOST, *JOBS, *WEBHOOKS)
+        for metric in (*ENGINE, *RELOAD, *POOL, *HOST, *PICTURES, *JOBS, *WEBHOOKS)
     ]
     return _HEAD + "\n".join(rows) + "\n"

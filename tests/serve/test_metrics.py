@@ -34,6 +34,7 @@ async def test_engine_metrics_are_exported_under_their_names(http):
         "ray_dreamserve_engine_cancelled_total",
         "ray_dreamserve_engine_out_of_memory_total",
         "ray_dreamserve_model_reload_failures_total",
+        "ray_dreamserve_picture_workers_lost_total",
         "ray_dreamserve_jobs_open",
         "ray_serve_health_check_failures_total",
         "ray_node_gpus_utilization",

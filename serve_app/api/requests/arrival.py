@@ -6,7 +6,6 @@ a client that sends a byte now and then, for as long as that likes.
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,11 +19,30 @@ __all__ = ["Arrival"]
 _OVERLOADED_S = 5.0  # until some of the bodies have arrived
 
 
-@dataclass(slots=True)
-class _Total:
-    """Bytes of all bodies that have not arrived to their ends."""
+class _Arriving:
+    """All bodies that have not arrived to their ends, and how many bytes there are of each."""
 
-    num_bytes: int = 0
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._sizes: dict[_Body, int] = {}
+        self._total = 0
+
+    def add(self, body: "_Body", size: int) -> None:
+        """Count a piece. Where all are too much the largest body goes, of equal ones the newest.
+
+        Not simply the one that comes last: a few clients that stay just below the end of their
+        large bodies would have those of all others refused.
+        """
+        self._sizes[body] = self._sizes.get(body, 0) + size
+        self._total += size
+        while self._total > self._max_bytes:
+            largest = max(reversed(self._sizes), key=self._sizes.__getitem__)
+            self.forget(largest)
+            largest.refuse()
+
+    def forget(self, body: "_Body") -> None:
+        """Count a body no longer: it is there, or nobody wants it."""
+        self._total -= self._sizes.pop(body, 0)
 
 
 class Arrival:
@@ -39,14 +57,14 @@ class Arrival:
     def __init__(self, app: ASGIApp, http: HttpConfig) -> None:
         self._app = app
         self._http = http
-        self._total = _Total()
+        self._arriving = _Arriving(http.max_arriving_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a call through, or answer it in place of the app."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(scope, receive, self._http, self._total)
+        body = _Body(scope, receive, self._http, self._arriving)
         is_closing = False
 
         async def send_after_body(message: Message) -> None:
@@ -70,7 +88,7 @@ class Arrival:
         try:
             await app(scope, body.receive, send_after_body)
         finally:
-            body.forget()
+            self._arriving.forget(body)
 
     def _refusal(self, scope: Scope, body: "_Body") -> errors.DreamserveError | None:
         size = len(scope.get("raw_path", b"")) + len(scope["query_string"])
@@ -83,14 +101,18 @@ class Arrival:
 class _Body:
     """One body on its way in.
 
-    has_ended: nothing of it is to come. is_over: it is larger than the limit, or says so.
+    has_ended: nothing of it is to come. is_over: it is larger than a limit, or says so.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, http: HttpConfig, total: _Total) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, http: HttpConfig, arriving: _Arriving
+    ) -> None:
         self._receive = receive
         self._http = http
-        self._total = total
+        self._arriving = arriving
         self._num_bytes = 0
+        self._is_refused = False
+        self._wait: asyncio.Timeout | None = None
         self._deadline = asyncio.get_running_loop().time() + http.body_timeout_s
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "0")
@@ -104,43 +126,55 @@ class _Body:
         Raises:
             errors.BodyTooLarge: over `max_body_bytes`.
             errors.BodyTooSlow: over `body_timeout_s`.
-            errors.Overloaded: over `max_arriving_bytes`, with the bodies of other calls.
+            errors.Overloaded: the largest where all are over `max_arriving_bytes`.
         """
-        message = await self._next()
+        try:
+            message = await self._next()
+        except errors.BodyTooSlow:
+            self._check()  # it was not, then
+            raise
+        self._check()
         size = len(message.get("body", b""))
         self._num_bytes += size
-        self._total.num_bytes += size
         if self._num_bytes > self._http.max_body_bytes:
             self.is_over = True
             raise errors.BodyTooLarge(self._http.max_body_bytes)
         if self.has_ended:
-            self.forget()
-        elif self._total.num_bytes > self._http.max_arriving_bytes:
-            raise errors.Overloaded(_OVERLOADED_S)
+            self._arriving.forget(self)
+        else:
+            self._arriving.add(self, size)
+            self._check()
         return message
+
+    def refuse(self) -> None:
+        """Have `receive` raise `errors.Overloaded`, at once if it waits for more."""
+        self._is_refused = self.is_over = True
+        if self._wait is not None and not self._wait.expired():
+            self._wait.reschedule(asyncio.get_running_loop().time())
+
+    def _check(self) -> None:
+        if self._is_refused:
+            raise errors.Overloaded(_OVERLOADED_S)
 
     async def drop(self) -> None:
         """Let the rest arrive, for as long as it may, and drop it."""
-        self.forget()
+        self._arriving.forget(self)
         left = self._http.max_body_bytes
         with contextlib.suppress(errors.BodyTooSlow):
             while not self.has_ended and left > 0:
                 left -= len((await self._next()).get("body", b""))
 
-    def forget(self) -> None:
-        """Count this body no longer: it is there, or nobody wants it."""
-        self._total.num_bytes -= self._num_bytes
-        self._num_bytes = 0
-
     async def _next(self) -> Message:
         if self.has_ended:  # what comes now is the end of the connection
             return await self._receive()
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with asyncio.timeout_at(self._deadline) as self._wait:
                 message = await self._receive()
         except TimeoutError:
             raise errors.BodyTooSlow(self._http.body_timeout_s) from None
         except Exception:  # Ray's, when the client left while Serve's proxy waited for more
             message = {"type": "http.disconnect"}
+        finally:
+            self._wait = None
         self.has_ended = not message.get("more_body", False)
         return message

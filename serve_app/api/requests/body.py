@@ -47,10 +47,14 @@ async def read(request: Request, http: HttpConfig) -> Fields:
     """
     content_type = request.headers.get("content-type", "")
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > http.max_form_bytes and _kind(content_type, data) == _FORM:
-            raise errors.BodyTooLarge(http.max_form_bytes)
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > http.max_form_bytes and _kind(content_type, data) == _FORM:
+                raise errors.BodyTooLarge(http.max_form_bytes)
+    except BaseException:
+        data.clear()  # the error's frames live until its answer is sent, after the rest of the body
+        raise
     if len(data) <= _TINY_BYTES:
         return parse(data, content_type, http)
     loop = asyncio.get_running_loop()

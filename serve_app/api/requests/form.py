@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["multipart", "urlencoded"]
 
 _ITEM = re.compile(r"(.+)\[\d{0,4}\]", re.DOTALL)
+# Blanks behind a boundary (RFC 2046, 5.1.1), where nobody writes any: the parser walks through them
+# byte by byte.
+_PADDING = re.compile(rb"[ \t]{256}")
 
 
 def urlencoded(data: bytearray, http: HttpConfig) -> dict[str, Value]:
@@ -99,6 +102,8 @@ def _count(data: bytearray, delimiter: bytes, max_parts: int) -> None:
         at = data.find(delimiter, at + 1)
         if at < 0:
             return
+        if _PADDING.match(data, at + len(delimiter)):
+            raise errors.InvalidJson("blanks behind a boundary")
     raise errors.InvalidJson("too many parts")
 
 

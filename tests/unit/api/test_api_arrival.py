@@ -167,6 +167,26 @@ async def test_bodies_that_have_not_arrived_are_limited_together(make_app):
     assert again.status == 200
 
 
+async def test_large_bodies_that_stay_unfinished_do_not_have_those_of_others_refused(make_app):
+    app = make_app(HttpConfig(max_arriving_bytes=10_000))
+    waiting = [Wire([b" " * 4900, asyncio.Event()], CHUNKED) for _ in range(2)]
+    calls = [asyncio.create_task(wire.call(app)) for wire in waiting]
+    while not all(wire.events for wire in waiting):
+        await asyncio.sleep(0)
+    for _ in range(3):
+        other = await Wire([b" " * 1000, b"", CALL], CHUNKED).call(app)
+        assert other.status == 200
+    async with asyncio.timeout(10):
+        while "body" not in waiting[1].events:
+            await asyncio.sleep(0.01)
+    assert (waiting[1].status, waiting[1].reply["reason"]) == (503, "overloaded")
+    assert waiting[1].headers["connection"] == "close"
+    assert waiting[0].events == ["in"]
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+
+
 @pytest.mark.parametrize("path", [TEXT2IMG, NOWHERE, "/api/v3/base64_crop"])
 @pytest.mark.parametrize("end", [None, RuntimeError("as Ray says it")], ids=["asgi", "ray"])
 async def test_client_that_leaves_while_it_sends_is_no_error(make_app, path, end):

@@ -193,6 +193,16 @@ def test_very_many_parts_are_refused_before_they_are_parsed():
         parse(data, content_type)
 
 
+@pytest.mark.parametrize("blanks", [b" " * 300, b"\t" * 300])
+def test_blanks_behind_a_boundary_are_refused_before_they_are_parsed(blanks):
+    data = b"--b\r\n\r\nx\r\n--b" + blanks + b"\r\n--b--\r\n"
+    with (
+        mock.patch.object(form, "MultipartParser", side_effect=AssertionError("parsed")),
+        pytest.raises(errors.InvalidJson),
+    ):
+        parse(data, "multipart/form-data; boundary=b")
+
+
 IMG2IMG = "/api/v4/dreambooth/img2img"
 CALL = {"key": "", "model_id": "your_model_id", "prompt": "a cat"}
 

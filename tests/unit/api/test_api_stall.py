@@ -102,6 +102,9 @@ BODIES = {
     "parts: no end": (TEXT, PARTS, lambda n: part(b"a", b"x" * n)),
     "parts: near boundaries": (TEXT, PARTS, lambda n: part(b"a", b"\r\n--bx" * (n // 6))),
     "parts: blanks": (TEXT, PARTS, lambda n: b"--b\r\n" + b" " * n),
+    "parts: blanks behind a boundary": (
+        TEXT, PARTS, lambda n: part(b"a", b"x") + b"--b" + b" " * n + b"\r\n" + END,
+    ),
     "parts: emoji": (TEXT, PARTS, lambda n: part(b"prompt", b"A" * n + EMOJI) + END),
     "parts: file": (IMAGE, PARTS, lambda n: file(bytes(n // 2))),
 }  # fmt: skip

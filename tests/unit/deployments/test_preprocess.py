@@ -83,4 +83,17 @@ async def test_replica_is_healthy_once_its_workers_run(preprocess, monkeypatch):
         broken.setattr(sys, "executable", "/nowhere/python")
         with pytest.raises(errors.ReplicaLost):
             await preprocess.check_health()
+
+
+async def test_lost_workers_are_reported_by_cause(preprocess, monkeypatch):
+    seen = []
+
+    def inc(self, value, tags):
+        seen.append((self.info["name"], value, tags))
+
+    monkeypatch.setattr("deployments.metrics.Counter.inc", inc)
+    preprocess.isolation.workers_lost["time"] += 2
+    for _ in range(2):
+        await preprocess.check_health()
+    assert seen == [("dreamserve_picture_workers_lost_total", 2, {"cause": "time"})]
     await preprocess.check_health()

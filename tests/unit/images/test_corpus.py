@@ -62,6 +62,7 @@ async def test_hostile_picture_is_refused_by_name(isolation, name):
     ):
         assert "image" in (said := await outcome(isolation, work))
         assert "made" not in said
+        assert "takes too much" not in said, "refused by what it says, not by a limit"
 
 
 @pytest.mark.parametrize("name", DEAR)

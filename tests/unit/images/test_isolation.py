@@ -8,6 +8,8 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from functools import partial
 
 import psutil
@@ -16,6 +18,7 @@ from PIL import Image
 
 from serve_app import errors
 from serve_app.config import ImagesConfig
+from serve_app.images import isolation
 from serve_app.images.codec import to_image
 from serve_app.images.frame import LENGTH, pack, unpack
 from serve_app.images.isolation import Isolation
@@ -64,8 +67,8 @@ async def isolate():
         return isolation, config
 
     yield make
-    for isolation in made:
-        await isolation.aclose()
+    for one in made:
+        await one.aclose()
 
 
 def workers(parent: psutil.Process | None = None) -> list[psutil.Process]:
@@ -126,6 +129,7 @@ async def test_picture_that_takes_too_long_is_refused_and_its_worker_replaced(is
         await read(isolation, config, SLOW)
     assert await read(isolation, config) == (255, 0, 0)
     assert not {process.pid for process in before} & {process.pid for process in workers()}
+    assert isolation.workers_lost == {"time": 1}
 
 
 async def test_time_is_counted_for_each_picture_and_names_the_one_that_took_it(isolate):
@@ -140,6 +144,7 @@ async def test_picture_that_takes_too_much_memory_is_refused(isolate):
     with pytest.raises(errors.InvalidImage, match=f"init_image picture {DEAR}"):
         await read(isolation, config, WIDE)
     assert await read(isolation, config) == (255, 0, 0)
+    assert isolation.workers_lost == {"memory": 1}
 
 
 async def test_largest_picture_fits_the_default_limits(isolate):
@@ -156,6 +161,7 @@ async def test_cancelled_caller_ends_the_worker_at_once(isolate):
         await caller
     assert await gone(before)
     assert await read(isolation, config) == (255, 0, 0)
+    assert isolation.workers_lost == {"cancelled": 1}
 
 
 async def test_cancelled_waiter_takes_no_place(isolate):
@@ -189,6 +195,7 @@ async def test_worker_that_dies_at_work_is_the_pictures_fault(isolate, number):
     with pytest.raises(errors.InvalidImage, match=f"init_image picture {DEAR}"):
         await caller
     assert await read(isolation, config) == (255, 0, 0)
+    assert isolation.workers_lost == {"crash": 1}
 
 
 async def test_worker_that_died_between_two_pictures_is_nobodys_fault(isolate):
@@ -198,6 +205,27 @@ async def test_worker_that_died_between_two_pictures_is_nobodys_fault(isolate):
     assert await gone([worker])
     await asyncio.sleep(0.2)  # until its pipe is seen to be closed
     assert await read(isolation, config) == (255, 0, 0)
+    assert isolation.workers_lost == {"crash": 1}
+
+
+async def test_worker_whose_death_nobody_has_seen_yet_is_nobodys_fault(isolate):
+    isolation, config = await isolate()
+    (worker,) = workers()
+    worker.kill()
+    with suppress(psutil.NoSuchProcess):
+        while worker.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)  # noqa: ASYNC251  # so that the loop sees nothing of it
+    assert await read(isolation, config) == (255, 0, 0)
+
+
+async def test_worker_that_does_not_come_to_its_start_is_given_up(tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(isolation, "_START_TIMEOUT_S", 0.2)
+    with pytest.raises(errors.ReplicaLost):
+        await Isolation(ImagesConfig(**LIMITS)).start()
 
 
 async def test_worker_that_hangs_is_replaced(isolate):
@@ -208,6 +236,7 @@ async def test_worker_that_hangs_is_replaced(isolate):
         await read(isolation, config)
     assert await gone([worker])
     assert await read(isolation, config) == (255, 0, 0)
+    assert isolation.workers_lost == {"hung": 1}
 
 
 async def test_interrupt_of_the_terminal_is_left_to_the_parent(isolate):

@@ -1,5 +1,7 @@
 """What a file says of its own price: scans, parts and canvas, each told by the format's rules."""
 
+import time
+
 import pytest
 
 from serve_app import errors
@@ -42,6 +44,12 @@ def test_fill_bytes_and_rubbish_hide_no_scan():
     for data in (plain, hidden):
         with pytest.raises(errors.InvalidImage, match="scans"):
             check(data, max_scans=50)
+
+
+def test_runs_of_fill_bytes_take_time_that_grows_with_the_file():
+    begun = time.process_time()
+    check(b"\xff\xd8" + b"\xff" * 2_000_000 + b"\x00")
+    assert time.process_time() - begun < 5  # with their square, a day
 
 
 def test_scans_of_a_thumbnail_do_not_count():
