@@ -15,7 +15,7 @@ from serve_app.models import Catalogue, CatalogueView, ModelEntry
 from serve_app.models.workload import Pace, Workload
 from serve_app.pipelines.specs import named_add_ons
 from serve_app.replica.resident import Resident
-from serve_app.replica.status import Reporter
+from serve_app.replica.status import ReplicaStatus
 from serve_app.replica.weights import CatalogueWeights
 from serve_app.telemetry import logging, metrics
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
@@ -35,11 +35,11 @@ class Generator:
         self._view = CatalogueView(catalogue, store, config.root_dir)
         find = self._view.find_add_on
         self._replica_id: str = serve.get_replica_context().replica_id.unique_id
-        reporter = Reporter(
+        replica_status = ReplicaStatus(
             entry.id, self._replica_id, store, config.reload, has_revisions=entry.has_revisions
         )
         weights = CatalogueWeights(entry, find, config.catalogue, config.engine)
-        self._resident = Resident(entry.id, reporter, weights, config.reload)
+        self._resident = Resident(entry.id, replica_status, weights, config.reload)
         self._rounds: list[asyncio.Task[None]] = []
         try:
             await self._resident.start()

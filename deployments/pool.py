@@ -15,7 +15,7 @@ from serve_app.database.models import SqlModelStore
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.pipelines.specs import named_add_ons
 from serve_app.replica.cache import ModelCache
-from serve_app.replica.pool_loader import ResidentShelf
+from serve_app.replica.pool_loader import PoolLoader
 from serve_app.telemetry import logging, metrics
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
 
@@ -34,8 +34,8 @@ class Pool:
         self._view = CatalogueView(catalogue, store, config.root_dir)
         self._refresh = asyncio.create_task(self._view.run(config.catalogue.refresh_s))
         self._replica_id: str = serve.get_replica_context().replica_id.unique_id
-        self._shelf = ResidentShelf(lambda: self._view.now, store, self._replica_id, config)
-        self._cache = ModelCache(self._shelf, config.pool)
+        self._loader = PoolLoader(lambda: self._view.now, store, self._replica_id, config)
+        self._cache = ModelCache(self._loader, config.pool)
         self._pool_instruments = Instruments(metrics.POOL)
         self._host_instruments = Instruments(metrics.HOST)
         self._engine_instruments = Instruments(metrics.ENGINE)
@@ -90,10 +90,10 @@ class Pool:
         residents = self._cache.items()
         for resident in residents.values():
             resident.check_health()
-        for model_id in self._shelf.outdated():
+        for model_id in self._loader.outdated():
             self._cache.retire(model_id)
         self._pool_instruments.report(self._cache.snapshot(), {})
-        self._host_instruments.report(self._shelf.host_snapshot(), {})
+        self._host_instruments.report(self._loader.host_snapshot(), {})
         for model_id, resident in residents.items():
             self._engine_instruments.report(resident.snapshot(), {"model_id": model_id})
             self._refused.report(resident.state(), {"model_id": model_id})

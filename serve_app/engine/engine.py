@@ -24,8 +24,8 @@ from serve_app.engine.lane import Call, forward
 from serve_app.engine.metrics import Counters, EngineSnapshot
 from serve_app.engine.planner import Candidate, Plan, Planner, Policy
 from serve_app.engine.request import Request
-from serve_app.engine.row_cap_profiler import Meter
-from serve_app.engine.row_cap_store import CapFile
+from serve_app.engine.row_cap_profiler import RowCapProfiler
+from serve_app.engine.row_cap_store import RowCapStore
 from serve_app.engine.weave import Abandoned, Weave
 
 __all__ = ["Engine"]
@@ -41,18 +41,18 @@ class Engine:
         config: limits and fairness.
         activate: brings the shared modules into the state of a variant; called on the engine
             thread before a request of another variant starts or runs a forward.
-        cap_file: where measured row caps are kept between runs; none: nowhere.
+        row_cap_store: where measured row caps are kept between runs; none: nowhere.
     """
 
     def __init__(
         self,
         config: EngineConfig,
         activate: Callable[[Hashable], None] = lambda _: None,
-        cap_file: CapFile | None = None,
+        row_cap_store: RowCapStore | None = None,
     ) -> None:
         self._config = config
         self._activate = activate
-        self._meter = Meter(config.max_rows, config.row_growth, cap_file)
+        self._profiler = RowCapProfiler(config.max_rows, config.row_growth, row_cap_store)
         policy = Policy(
             max_live=config.max_live,
             turn_ticks=config.turn_ticks,
@@ -98,7 +98,10 @@ class Engine:
     def snapshot(self) -> EngineSnapshot:
         """Count what the engine did and holds; cheap, from any thread."""
         return self._counters.snapshot(
-            time.monotonic(), len(self._waiting), len(self._weave.parked), self._meter.caps.table()
+            time.monotonic(),
+            len(self._waiting),
+            len(self._weave.parked),
+            self._profiler.caps.table(),
         )
 
     def close(self, drain_s: float = 0.0) -> None:
@@ -136,7 +139,7 @@ class Engine:
     def _receive(self) -> None:
         """Take in all messages; sleep while there is nothing to do."""
         if not self._has_work():
-            self._meter.measure(self._is_quiet)
+            self._profiler.measure(self._is_quiet)
             self._is_idle = True
             message = self._inbox.get()
             self._is_idle = False
@@ -177,9 +180,9 @@ class Engine:
         lane = calls[0].lane
         limit = plan.limit
         if self._config.measure_rows and not lane.urgent:
-            self._meter.see(calls[0])
+            self._profiler.see(calls[0])
             if batch[0].request.measures:
-                self._meter.measure(self._is_open)
+                self._profiler.measure(self._is_open)
                 limit = self._row_limit(batch[0].candidate.group)
         try:
             with self._stage(f"forward {lane.name}"):
@@ -214,7 +217,7 @@ class Engine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         _log.warning("out_of_memory", rows=rows, lane=calls[0].lane.name)
-        if not self._meter.caps.halve(calls[0].lane.name, calls[0].size, rows):
+        if not self._profiler.caps.halve(calls[0].lane.name, calls[0].size, rows):
             failure = errors.OutOfMemory(str(error))
             failure.__cause__ = error
             for seq in plan.batch:
@@ -241,7 +244,7 @@ class Engine:
     def _row_limit(self, group: Hashable) -> int:
         assert isinstance(group, tuple), "Call.group makes tuples"
         lane, size = group[:2]
-        cap = self._meter.caps.limit(lane.name, size)
+        cap = self._profiler.caps.limit(lane.name, size)
         return min(cap, lane.max_rows) if lane.max_rows else cap
 
     def _ended(self, request: Request) -> None:

@@ -1,4 +1,4 @@
-"""`Meter`: measures the row caps of the sizes that come by. Only for the engine thread.
+"""`RowCapProfiler`: measures the row caps of the sizes that come by. Only for the engine thread.
 
 A size is measured while the painter starts, or when it was met in service and the engine has
 nothing else to do: forwards of up to `max_rows` rows would hold live requests up for seconds.
@@ -14,10 +14,10 @@ import structlog
 import torch
 
 from serve_app.engine.lane import Call, forward
-from serve_app.engine.row_cap_store import CapFile
+from serve_app.engine.row_cap_store import RowCapStore
 from serve_app.engine.row_caps import RowCaps, Size, profile
 
-__all__ = ["Meter"]
+__all__ = ["RowCapProfiler"]
 
 _log = structlog.get_logger()
 _MAX_SPECIMENS = 16  # kept at a time; each holds the tensors of one call
@@ -43,7 +43,7 @@ class _Specimen:
         return self.seconds[rows]
 
 
-class Meter:
+class RowCapProfiler:
     """Owns the row caps.
 
     Args:
@@ -52,7 +52,7 @@ class Meter:
         file: where caps are kept between runs; none: nowhere.
     """
 
-    def __init__(self, max_rows: int, growth: float, file: CapFile | None = None) -> None:
+    def __init__(self, max_rows: int, growth: float, file: RowCapStore | None = None) -> None:
         self.caps = RowCaps(max_rows, file.read() if file else {})
         self._growth = growth
         self._file = file

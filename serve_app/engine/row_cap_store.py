@@ -1,4 +1,4 @@
-"""`CapFile`: row caps that were measured, kept on disk so that the next start need not measure."""
+"""`RowCapStore`: measured row caps, kept on disk so that the next start need not measure."""
 
 import hashlib
 import json
@@ -11,12 +11,12 @@ import structlog
 
 from serve_app.engine.row_caps import Size
 
-__all__ = ["CapFile"]
+__all__ = ["RowCapStore"]
 
 _log = structlog.get_logger()
 
 
-class CapFile:
+class RowCapStore:
     """The caps of one architecture on one kind of device.
 
     Args:

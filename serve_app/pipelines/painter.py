@@ -36,7 +36,7 @@ from serve_app.pipelines.compose import (
     open_ip_picture,
     paste,
 )
-from serve_app.pipelines.row_cap_key import cap_file
+from serve_app.pipelines.row_cap_key import row_cap_store
 from serve_app.pipelines.samplers.names import will_run
 from serve_app.pipelines.specs import (
     check_kind,
@@ -70,7 +70,9 @@ class WeavePainter:
         self._config = config
         self._checkpoint = checkpoint
         self._add_ons = add_ons or AddOns(entry.id)
-        self._engine = Engine(config, checkpoint.variants.activate, cap_file(checkpoint, config))
+        self._engine = Engine(
+            config, checkpoint.variants.activate, row_cap_store(checkpoint, config)
+        )
         self._rewriter = rewriter_of(config.translator, config.expander, config.expander_tokens)
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="pixels")
         # Nobody else waits for the add-on that somebody's request has to download.

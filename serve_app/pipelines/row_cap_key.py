@@ -5,15 +5,15 @@ import platform
 import torch
 
 from serve_app.config import EngineConfig
-from serve_app.engine.row_cap_store import CapFile
+from serve_app.engine.row_cap_store import RowCapStore
 from serve_app.pipelines.checkpoint import Checkpoint
 
-__all__ = ["cap_file"]
+__all__ = ["row_cap_store"]
 
 _SETTINGS = {"max_rows", "row_growth", "compile", "row_buckets", "channels_last"}
 
 
-def cap_file(checkpoint: Checkpoint, config: EngineConfig) -> CapFile | None:
+def row_cap_store(checkpoint: Checkpoint, config: EngineConfig) -> RowCapStore | None:
     """Name the file of everything that forward times depend on; none without a cache folder.
 
     The weights are not part of it: a fine-tuned checkpoint is as fast as the one it was made from,
@@ -31,7 +31,7 @@ def cap_file(checkpoint: Checkpoint, config: EngineConfig) -> CapFile | None:
         "torch": torch.__version__,
         "settings": config.model_dump(include=_SETTINGS),
     }
-    return CapFile(config.cache_dir / "row-caps", holds_for)
+    return RowCapStore(config.cache_dir / "row-caps", holds_for)
 
 
 def _device_name(device: torch.device) -> str:

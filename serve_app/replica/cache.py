@@ -1,6 +1,6 @@
 """`ModelCache`: the models of one replica, loaded when asked for, within a budget of memory.
 
-A `Shelf` knows what the models are, the `Ledger` who may come and who has to leave. This module
+A `Loader` knows what the models are, the `Ledger` who may come and who has to leave. This module
 carries the decisions out on the event loop: callers wait in futures, loads and unloads run in tasks
 of their own, so that a caller who leaves takes nothing away from the others.
 """
@@ -21,7 +21,7 @@ from serve_app.config import PoolConfig
 from serve_app.replica.ledger import Ledger, LedgerRules
 from serve_app.replica.load_times import LoadTimes
 
-__all__ = ["CacheSnapshot", "ModelCache", "Occupancy", "Shelf"]
+__all__ = ["CacheSnapshot", "Loader", "ModelCache", "Occupancy"]
 
 _log = structlog.get_logger()
 K = TypeVar("K", bound=Hashable)
@@ -29,7 +29,7 @@ K_contra = TypeVar("K_contra", bound=Hashable, contravariant=True)
 T = TypeVar("T")
 
 
-class Shelf(Protocol[K_contra, T]):
+class Loader(Protocol[K_contra, T]):
     """Where models come from and go to."""
 
     async def estimate_bytes(self, key: K_contra) -> int:
@@ -88,8 +88,8 @@ class CacheSnapshot:
 class ModelCache(Generic[K, T]):
     """Use it from one event loop."""
 
-    def __init__(self, shelf: Shelf[K, T], config: PoolConfig) -> None:
-        self._shelf = shelf
+    def __init__(self, loader: Loader[K, T], config: PoolConfig) -> None:
+        self._loader = loader
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._ledger: Ledger[K] = Ledger(
@@ -216,7 +216,7 @@ class ModelCache(Generic[K, T]):
 
     async def _estimate(self, key: K) -> int:
         try:
-            return max(1, await self._shelf.estimate_bytes(key))
+            return max(1, await self._loader.estimate_bytes(key))
         except Exception as exc:
             raise errors.ModelLoadFailed(f"{type(exc).__name__}: {exc}") from exc
 
@@ -263,8 +263,8 @@ class ModelCache(Generic[K, T]):
     async def _load(self, key: K) -> None:
         began_at = self._began_at[key] = self._loop.time()
         try:
-            item = await self._shelf.load(key)
-            size = self._shelf.measure_bytes(item) or self._ledger.size(key)
+            item = await self._loader.load(key)
+            size = self._loader.measure_bytes(item) or self._ledger.size(key)
             if not self._ledger.fits(size):
                 self._items[key] = item
                 del item
@@ -304,7 +304,7 @@ class ModelCache(Generic[K, T]):
 
     async def _drop(self, key: K) -> None:
         try:
-            await self._shelf.unload(key, self._items.pop(key))
-            await self._shelf.tidy(key)
+            await self._loader.unload(key, self._items.pop(key))
+            await self._loader.tidy(key)
         except Exception:
             _log.exception("model_unload_failed", model=str(key))

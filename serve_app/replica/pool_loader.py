@@ -1,4 +1,4 @@
-"""`ResidentShelf`: the models of a Pool replica, as its cache takes them in and lets them go."""
+"""`PoolLoader`: the models of a Pool replica, as its cache takes them in and lets them go."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from serve_app.models.weights.footprint import weight_bytes
 from serve_app.pipelines.host import HostCopies, HostSnapshot
 from serve_app.replica.resident import Resident
 from serve_app.replica.slot import run_and_forget
-from serve_app.replica.status import Reporter
+from serve_app.replica.status import ReplicaStatus
 from serve_app.replica.weights import CatalogueWeights
 
-__all__ = ["ResidentShelf"]
+__all__ = ["PoolLoader"]
 
 
-class ResidentShelf:
-    """Implements `models.cache.Shelf` by model id; a model follows `model_reload` while it is held.
+class PoolLoader:
+    """Implements `cache.Loader` by model id; a model follows `model_reload` while it is held.
 
     Args:
         catalogue: gives the catalogue of now.
@@ -55,10 +55,10 @@ class ResidentShelf:
         weights = CatalogueWeights(
             entry, self._find_add_on, config.catalogue, config.engine, self._host
         )
-        reporter = Reporter(
+        replica_status = ReplicaStatus(
             key, self._replica_id, self._store, config.reload, has_revisions=entry.has_revisions
         )
-        resident = Resident(key, reporter, weights, config.reload)
+        resident = Resident(key, replica_status, weights, config.reload)
         await resident.start()
         self._rounds[key] = asyncio.create_task(resident.run())
         self._weights[key], self._entries[key] = weights, entry

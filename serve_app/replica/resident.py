@@ -19,7 +19,7 @@ from serve_app.config import ReloadConfig
 from serve_app.engine.metrics import EngineSnapshot
 from serve_app.models.protocol import Desired, ReplicaPhase
 from serve_app.replica.slot import Served, Slot
-from serve_app.replica.status import Reporter
+from serve_app.replica.status import ReplicaStatus
 from serve_app.replica.weights import Found, Held, Weights
 from serve_app.types import GenerationSpec, Pictures, PreparedImages
 
@@ -62,16 +62,16 @@ class Resident:
 
     Args:
         model_id: the model that it is.
-        reporter: tells what is wanted, and hears what came of it.
+        replica_status: tells what is wanted, and hears what came of it.
         weights: where they come from.
         config: how.
     """
 
     def __init__(
-        self, model_id: str, reporter: Reporter, weights: Weights, config: ReloadConfig
+        self, model_id: str, replica_status: ReplicaStatus, weights: Weights, config: ReloadConfig
     ) -> None:
         self._model_id = model_id
-        self._reporter = reporter
+        self._replica_status = replica_status
         self._weights = weights
         self._config = config
         self._slot = Slot(weights.tidy)
@@ -89,7 +89,7 @@ class Resident:
             errors.JobStoreUnavailable: the store does not say what is wanted.
         """
         async with self._one_at_a_time:
-            desired = await self._reporter.desired()
+            desired = await self._replica_status.desired()
             await self._take_up(desired)
             if self._refusal is not None:
                 await self._fall_back(self._refusal)
@@ -174,9 +174,9 @@ class Resident:
             async with self._one_at_a_time:
                 if self._wish is not None:
                     await self._fulfil(self._wish)
-                while not self._is_settled(desired := await self._reporter.desired()):
+                while not self._is_settled(desired := await self._replica_status.desired()):
                     await self._take_up(desired)
-                await self._reporter.repeat()
+                await self._replica_status.repeat()
         except errors.JobStoreUnavailable as exc:
             _log.warning("wanted_weights_unknown", model_id=self._model_id, reason=str(exc))
         except Exception:  # a bug here must not cost a replica that serves
@@ -189,9 +189,9 @@ class Resident:
             errors.JobStoreUnavailable: the store does not answer; the next round tells it again.
         """
         try:
-            await self._reporter.want(wish.user_config)
+            await self._replica_status.want(wish.user_config)
         except errors.InvalidRequest as exc:
-            await self._refuse(await self._reporter.desired(), f"user_config: {exc.detail}")
+            await self._refuse(await self._replica_status.desired(), f"user_config: {exc.detail}")
         if self._wish is wish:
             self._wish = None
 
@@ -209,7 +209,7 @@ class Resident:
         Raises:
             errors.JobStoreUnavailable: the turn of this replica cannot be had.
         """
-        await self._reporter.say(desired, ReplicaPhase.LOADING, self._slot.current)
+        await self._replica_status.say(desired, ReplicaPhase.LOADING, self._slot.current)
         try:
             found = await asyncio.to_thread(self._weights.find, desired)
             current = self._slot.current
@@ -226,7 +226,7 @@ class Resident:
             return
         self._refusal = None
         _log.info("weights_serve", model_id=self._model_id, generation=desired.generation)
-        await self._reporter.say(desired, ReplicaPhase.READY, self._slot.current)
+        await self._replica_status.say(desired, ReplicaPhase.READY, self._slot.current)
 
     async def _refuse(self, desired: Desired, reason: str) -> None:
         self._failures += 1
@@ -238,7 +238,7 @@ class Resident:
             generation=desired.generation,
             reason=reason,
         )
-        await self._reporter.say(desired, ReplicaPhase.FAILED, self._slot.current, reason)
+        await self._replica_status.say(desired, ReplicaPhase.FAILED, self._slot.current, reason)
 
     async def _exchange(self, found: Found) -> None:
         if self._config.mode == "beside" or self._slot.current is None:
@@ -255,8 +255,8 @@ class Resident:
     async def _exchange_alone(self, found: Found) -> None:
         """Unload before loading, while no other replica of the model does."""
         await asyncio.to_thread(found.check)
-        async with self._reporter.turn():
-            if await self._reporter.desired() != found.desired:
+        async with self._replica_status.turn():
+            if await self._replica_status.desired() != found.desired:
                 raise _Superseded
             before = self._held()
             await self._slot.empty()
@@ -297,11 +297,11 @@ class Resident:
         Raises:
             errors.ReloadFailed: there are none, or they cannot be had.
         """
-        for found in await self._reporter.good():
+        for found in await self._replica_status.good():
             if found.desired != refusal.desired:
                 await self._restore(found)
             if self._slot.current is not None:
-                await self._reporter.say(
+                await self._replica_status.say(
                     refusal.desired, ReplicaPhase.FAILED, self._slot.current, refusal.reason
                 )
                 return

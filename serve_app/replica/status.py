@@ -1,4 +1,4 @@
-"""`Reporter`: one replica's side of the `ModelStore`: what is wanted, what it says, its turn."""
+"""`ReplicaStatus`: one replica's side of the `ModelStore`: what it wants, reports and awaits."""
 
 import asyncio
 import contextlib
@@ -16,14 +16,14 @@ from serve_app.models.reload import read_revision
 from serve_app.replica.slot import Served
 from serve_app.replica.weights import Held
 
-__all__ = ["Reporter"]
+__all__ = ["ReplicaStatus"]
 
 _log = structlog.get_logger()
 _MAX_REASON = 500  # characters
 _EVER_S = 10 * 365 * 86_400.0
 
 
-class Reporter:
+class ReplicaStatus:
     """Speaks for one model on one replica.
 
     has_revisions: whether a deploy may choose one of the model's.

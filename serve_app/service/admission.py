@@ -1,4 +1,4 @@
-"""`Reception`: who gets a job accepted, and how. Limits, repeats of a call, the gate, the store."""
+"""`Admission`: who gets a job accepted, and how. Limits, repeats of a call, the gate, the store."""
 
 import dataclasses
 from functools import partial
@@ -12,10 +12,10 @@ from serve_app.jobs.rate import RateLimiter
 from serve_app.service.gate import Gate
 from serve_app.types import Job, JobRequest
 
-__all__ = ["Reception"]
+__all__ = ["Admission"]
 
 
-class Reception:
+class Admission:
     """One per ingress; the store has the last word."""
 
     def __init__(self, jobs: JobStore, driver: Driver, config: AppConfig) -> None:

@@ -16,8 +16,8 @@ from serve_app.jobs.graph import Graph
 from serve_app.jobs.protocol import Idempotency, JobStore, KeyStore
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.reload import Reloads, ReloadState
-from serve_app.service.admission import Reception
-from serve_app.service.uploads import Intake
+from serve_app.service.admission import Admission
+from serve_app.service.uploads import Uploads
 from serve_app.storage import names
 from serve_app.storage.link import FileLinks
 from serve_app.storage.protocol import ObjectStore
@@ -65,8 +65,8 @@ class GenerationService:
         self._reloads = reloads
         self._config = config
         self._background: set[asyncio.Task[Any]] = set()
-        self._reception = Reception(stores.jobs, driver, config)
-        self._intake = Intake(stores.files, graph, config.images)
+        self._admission = Admission(stores.jobs, driver, config)
+        self._uploads = Uploads(stores.files, graph, config.images)
         self._receivers = Receivers(config.webhooks)
 
     @property
@@ -89,7 +89,7 @@ class GenerationService:
         Raises:
             errors.InvalidImage: neither a URL nor base64, or too large.
         """
-        return await self._intake.keep(field, picture)
+        return await self._uploads.keep(field, picture)
 
     async def check_webhook(self, url: str) -> None:
         """Refuse an address that webhooks may not go to, before a job promises one.
@@ -105,7 +105,7 @@ class GenerationService:
         Raises:
             errors.Overloaded: too many jobs are open.
         """
-        await self._reception.check_room()
+        await self._admission.check_room()
 
     async def admit(self, key_id: str, idempotency: Idempotency | None = None) -> Job | None:
         """Refuse a generation call before any work; a repeated one gets the job it has already.
@@ -115,7 +115,7 @@ class GenerationService:
             errors.RateLimited: this key sends too much, or has too many open jobs.
             errors.InvalidRequest: the idempotency key came with another request before.
         """
-        return await self._reception.admit(key_id, idempotency)
+        return await self._admission.admit(key_id, idempotency)
 
     async def submit(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
         """Accept a job; from here on it is not lost. A repeated call gets the job of the first.
@@ -125,7 +125,7 @@ class GenerationService:
             errors.RateLimited: too many of them are this key's.
             errors.InvalidRequest: the idempotency key came with another request before.
         """
-        accepting = self._in_background(self._reception.accept(request, idempotency))
+        accepting = self._in_background(self._admission.accept(request, idempotency))
         try:
             return await asyncio.shield(accepting)
         except asyncio.CancelledError:
@@ -189,8 +189,8 @@ class GenerationService:
             errors.InvalidImage: no inline picture, or too large.
             errors.RateLimited: this key sends too much.
         """
-        await self._reception.count(key_id)
-        return await self._intake.publish(field, picture, crop=crop)
+        await self._admission.count(key_id)
+        return await self._uploads.publish(field, picture, crop=crop)
 
     async def is_nsfw(self, field: str, picture: InputPicture, key_id: str) -> bool:
         """Have the safety checker look at a picture of a client.
@@ -200,7 +200,7 @@ class GenerationService:
             errors.RateLimited: this key sends too much.
             errors.SafetyCheckFailed: the check could not be made.
         """
-        await self._reception.count(key_id)
+        await self._admission.count(key_id)
         return await self._graph.check(await self.keep_input(field, picture))
 
     async def reload(self, model_id: str, key_id: str) -> ReloadState:
@@ -209,7 +209,7 @@ class GenerationService:
         Raises:
             errors.RateLimited: this key sends too much, or the model was reloaded just now.
         """
-        await self._reception.count(key_id)
+        await self._admission.count(key_id)
         return await self._reloads.request(model_id)
 
     async def load(self) -> Load:

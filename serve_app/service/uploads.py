@@ -1,4 +1,4 @@
-"""`Intake`: pictures that clients hand in, kept for jobs or put under a link. It reads none."""
+"""`Uploads`: pictures that clients hand in, kept for jobs or put under a link. It reads none."""
 
 from serve_app import errors
 from serve_app.config import ImagesConfig
@@ -9,12 +9,12 @@ from serve_app.storage import names
 from serve_app.storage.protocol import ObjectStore
 from serve_app.types import ImageSource, OutputPlan
 
-__all__ = ["Intake"]
+__all__ = ["Uploads"]
 
 _MAX_PUBLISHED_BYTES = 5 * 1024**2  # API page "Crop base64 image"
 
 
-class Intake:
+class Uploads:
     """Writes inline pictures to the object store, as they are or by the graph."""
 
     def __init__(self, files: ObjectStore, graph: Graph, config: ImagesConfig) -> None:

@@ -18,7 +18,7 @@ from serve_app.pipelines import FakePainter
 from serve_app.pipelines.compose import encode
 from serve_app.pipelines.protocol import Painter
 from serve_app.replica.resident import Resident
-from serve_app.replica.status import Reporter
+from serve_app.replica.status import ReplicaStatus
 from serve_app.replica.weights import CatalogueWeights
 from serve_app.testing.checkpoints import write_random_inpaint
 from serve_app.testing.models import MemoryModelStore
@@ -45,8 +45,8 @@ def resident() -> Painter:
         engine = EngineConfig(painter="fake", fake_step_s=0.001)
         weights = CatalogueWeights(entry, lambda _id, _type: None, CatalogueConfig(), engine)
         config = ReloadConfig()
-        reporter = Reporter("random", "replica", MemoryModelStore(), config)
-        resident = Resident("random", reporter, weights, config)
+        replica_status = ReplicaStatus("random", "replica", MemoryModelStore(), config)
+        resident = Resident("random", replica_status, weights, config)
         await resident.start()
         return resident
 

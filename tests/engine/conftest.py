@@ -11,7 +11,7 @@ from PIL import Image
 from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.lane import Lane
-from serve_app.engine.row_cap_store import CapFile
+from serve_app.engine.row_cap_store import RowCapStore
 from serve_app.models import ModelEntry
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
@@ -107,11 +107,11 @@ def make_engine() -> Iterator[Callable[..., Engine]]:
 
     def make(
         activate: Callable[[object], None] = lambda _: None,
-        cap_file: CapFile | None = None,
+        row_cap_store: RowCapStore | None = None,
         **settings: object,
     ) -> Engine:
         config = EngineConfig.model_validate({"measure_rows": False} | settings)
-        made.append(Engine(config, activate, cap_file))
+        made.append(Engine(config, activate, row_cap_store))
         return made[-1]
 
     yield make

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from serve_app import errors
 from serve_app.config import EngineConfig
 from serve_app.models import AddOn
-from serve_app.pipelines.addons import lora_layers as loralayers
+from serve_app.pipelines.addons import lora_layers
 from serve_app.testing.ip_adapters import write_random_ip_adapter
 from serve_app.types import GenerationSpec, IpAdapterUse, LoraUse
 from tests.engine.lora_files import LAYERS, Made, kohya, kohya_name, make, save
@@ -501,14 +501,14 @@ def test_switch_that_fails_half_way_leaves_no_trace(
     add("late", kohya(late))
     specs = {name: make_spec(loras=using((name, 1))) for name in ("good", "late")}
     before = weaver.paint(specs["good"])[0]
-    whole = loralayers.set_peft_model_state_dict
+    whole = lora_layers.set_peft_model_state_dict
 
     def fail_in_text_encoder(module: torch.nn.Module, *args: object, **options: object) -> object:
         if module is weaver.checkpoint.base.text_encoder:
             raise error
         return whole(module, *args, **options)
 
-    monkeypatch.setattr(loralayers, "set_peft_model_state_dict", fail_in_text_encoder)
+    monkeypatch.setattr(lora_layers, "set_peft_model_state_dict", fail_in_text_encoder)
     for _ in range(2):
         with pytest.raises(meant) as caught:
             weaver.paint(specs["late"])

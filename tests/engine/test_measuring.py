@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from serve_app.engine import row_cap_profiler as meter
+from serve_app.engine import row_cap_profiler
 from serve_app.engine.engine import Engine
 from serve_app.engine.lane import Call, Lane
 from serve_app.engine.request import Request
-from serve_app.engine.row_cap_profiler import Meter
-from serve_app.engine.row_cap_store import CapFile
+from serve_app.engine.row_cap_profiler import RowCapProfiler
+from serve_app.engine.row_cap_store import RowCapStore
 from tests.engine.toys import Body
 
 Timings = list[tuple[int, int]]  # size of the sample, rows
@@ -29,7 +29,7 @@ def timings(monkeypatch: pytest.MonkeyPatch) -> Timings:
         made.append((call.size, rows))
         return max(4.0, rows)
 
-    monkeypatch.setattr(meter, "seconds_of_forward", seconds)
+    monkeypatch.setattr(row_cap_profiler, "seconds_of_forward", seconds)
     return made
 
 
@@ -67,7 +67,7 @@ def test_engine_size_met_in_service_is_measured_when_idle(
 def test_meter_newcomer_interrupts_between_row_counts_and_nothing_is_lost(
     lane: Lane, timings: Timings
 ) -> None:
-    measured = Meter(32, growth=1.5)
+    measured = RowCapProfiler(32, growth=1.5)
     measured.see(call_of(lane))
     for _ in range(3):
         turns = iter([True, True, False])
@@ -79,15 +79,17 @@ def test_meter_newcomer_interrupts_between_row_counts_and_nothing_is_lost(
 def test_engine_restarted_knows_the_caps_and_does_not_measure(
     lane: Lane, make_engine: Callable[..., Engine], timings: Timings, tmp_path: Path
 ) -> None:
-    file = CapFile(tmp_path / "caps", {"device": "toy"})
-    first = make_engine(cap_file=file, measure_rows=True)
+    file = RowCapStore(tmp_path / "caps", {"device": "toy"})
+    first = make_engine(row_cap_store=file, measure_rows=True)
     first.submit(Request(Body(lane), measures=True)).result(30)
     first.close()
     timings.clear()
-    again = make_engine(cap_file=CapFile(tmp_path / "caps", {"device": "toy"}), measure_rows=True)
+    again = make_engine(
+        row_cap_store=RowCapStore(tmp_path / "caps", {"device": "toy"}), measure_rows=True
+    )
     assert again.snapshot().row_caps == {"denoiser/8": 4}
     again.submit(Request(Body(lane), measures=True)).result(30)
-    other = make_engine(cap_file=CapFile(tmp_path / "caps", {"device": "other"}))
+    other = make_engine(row_cap_store=RowCapStore(tmp_path / "caps", {"device": "other"}))
     assert (timings, other.snapshot().row_caps) == ([], {})
 
 
@@ -116,7 +118,7 @@ def test_engine_close_ends_a_measurement(
             time.sleep(0.001)
         return 1.0
 
-    monkeypatch.setattr(meter, "seconds_of_forward", seconds)
+    monkeypatch.setattr(row_cap_profiler, "seconds_of_forward", seconds)
     engine.submit(Request(Body(lane))).result(30)
     assert began.wait(30)
     engine.close()
@@ -124,7 +126,7 @@ def test_engine_close_ends_a_measurement(
 
 
 def test_cap_file_keeps_what_others_wrote(tmp_path: Path) -> None:
-    one, two = CapFile(tmp_path, {"a": 1}), CapFile(tmp_path, {"a": 1})
+    one, two = RowCapStore(tmp_path, {"a": 1}), RowCapStore(tmp_path, {"a": 1})
     one.add({("denoiser", 64): 4})
     two.add({("denoiser", 128): 2})
     assert one.read() == {("denoiser", 64): 4, ("denoiser", 128): 2}
@@ -133,7 +135,7 @@ def test_cap_file_keeps_what_others_wrote(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"caps": [["denoiser", 64]]}', '{"caps": 5}'])
 def test_cap_file_damaged_counts_as_empty_and_is_mended(tmp_path: Path, damage: str) -> None:
-    file = CapFile(tmp_path, {"a": 1})
+    file = RowCapStore(tmp_path, {"a": 1})
     file.add({("denoiser", 64): 4})
     next(tmp_path.iterdir()).write_text(damage)
     assert file.read() == {}
@@ -143,7 +145,7 @@ def test_cap_file_damaged_counts_as_empty_and_is_mended(tmp_path: Path, damage: 
 
 def test_cap_file_without_a_writable_folder_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    file = CapFile(tmp_path / "file" / "caps", {})
+    file = RowCapStore(tmp_path / "file" / "caps", {})
     file.add({("denoiser", 64): 4})
     assert file.read() == {}
 
@@ -154,7 +156,7 @@ def test_cap_file_on_a_full_disk_leaves_nothing_behind(
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    file = CapFile(tmp_path, {})
+    file = RowCapStore(tmp_path, {})
     with monkeypatch.context() as full:
         full.setattr("os.replace", fail)
         file.add({("denoiser", 64): 4})
@@ -162,7 +164,7 @@ def test_cap_file_on_a_full_disk_leaves_nothing_behind(
 
 
 def test_halved_cap_is_not_kept() -> None:
-    caps = Meter(16, growth=1.5).caps
+    caps = RowCapProfiler(16, growth=1.5).caps
     caps.learn("denoiser", 64, 8)
     caps.halve("denoiser", 64, 8)
     assert caps.limit("denoiser", 64) == 4

@@ -8,6 +8,8 @@ import pytest
 from serve_app import errors
 from serve_app.config import reference
 from serve_app.telemetry import metrics
+from tests.meta import rooms
+from tests.meta.test_layers import LAYERS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -29,11 +31,29 @@ def test_error_has_a_row_in_its_page(cls):
     assert f"| `{cls.code}` | {cls.status} |" in page
 
 
-def test_files_named_in_the_architecture_exist():
+def test_page_of_rooms_is_up_to_date():
+    """If this fails: `python -m tests.meta.rooms > docs/rooms.md`."""
+    assert (DOCS / "rooms.md").read_text() == rooms.markdown()
+
+
+def test_rooms_of_the_architecture_are_those_of_the_layers():
     text = (DOCS / "architecture.md").read_text()
-    named = re.findall(r"^\| `([^`*]+)` \|", text, flags=re.MULTILINE)
-    assert len(named) > 30
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    named = re.findall(r"^\| (\d) \| `([^`]+)` \|", text, flags=re.MULTILINE)
+    found = {name.removesuffix(".py").replace("/", "."): int(layer) for layer, name in named}
+    assert found | {"serve_app": 0} == LAYERS
+
+
+def test_files_that_documents_name_exist():
+    missing = []
+    for page in [*DOCS.glob("*.md"), *ROOT.glob("*.md")]:
+        if page.name == "CHANGELOG.md":
+            continue
+        for name in re.findall(
+            r"`((?:serve_app|deployments|tests|benchmarks|configs)/[\w/.-]+)`", page.read_text()
+        ):
+            if not (ROOT / name).exists():
+                missing.append((page.name, name))
+    assert missing == []
 
 
 def test_readme_commands_are_make_targets():

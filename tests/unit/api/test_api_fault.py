@@ -45,7 +45,7 @@ async def test_unexpected_error_says_nothing(api, text_body, path):
     assert answer.json()["message"] == "Internal server error. Please try again."
     assert "/srv/app" not in answer.text
     assert lines[0]["error"] == "ValueError"
-    assert "fake.py" in lines[0]["frames"]
+    assert "testing/service.py" in lines[0]["frames"]
     assert SECRET not in json.dumps(lines)
 
 

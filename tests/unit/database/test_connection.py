@@ -22,7 +22,7 @@ from tests.builders import job_request
 ACCEPT_FOR_EVER = """
 import asyncio, sys
 from serve_app.config import DatabaseConfig
-from serve_app.jobs.sql import SqlJobStore
+from serve_app.database.jobs import SqlJobStore
 from tests.builders import job_request
 
 async def accept():

@@ -25,7 +25,7 @@ from serve_app.jobs.number import FIRST
 UPGRADE = """
 import sys
 from serve_app.config import DatabaseConfig
-from serve_app.jobs.migrate import upgrade
+from serve_app.database.migrate import upgrade
 upgrade(DatabaseConfig(url=sys.argv[1]))
 """
 OLD_JOB = """

@@ -127,7 +127,7 @@ RESOLVE = """
 import json, sys
 from serve_app.config import CatalogueConfig
 from serve_app.models import ModelEntry
-from serve_app.models.weights import resolve
+from serve_app.models.weights.resolve import resolve
 entry, config = map(json.loads, sys.argv[1:])
 print(resolve(ModelEntry(**entry), CatalogueConfig(**config)).path)
 """

@@ -278,7 +278,7 @@ import sys
 from pathlib import Path
 from serve_app.config import CatalogueConfig
 from serve_app.models import ModelEntry
-from serve_app.models.weights import resolve
+from serve_app.models.weights.resolve import resolve
 entry = ModelEntry(id="m", source=sys.argv[1], kinds=("text2img",))
 print(resolve(entry, CatalogueConfig(cache_dir=sys.argv[2], copy_weights=True)).path)
 """

@@ -7,7 +7,8 @@ CODE = """
 import sys
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
-from serve_app.pipelines import FakePainter, load_painter
+from serve_app.pipelines import FakePainter
+from serve_app.testing.painter import load_painter
 entry = ModelEntry(id="fake", source="nothing", kinds=("inpaint",))
 painter = load_painter(entry, EngineConfig(painter="fake"))
 print(isinstance(painter, FakePainter), "torch" in sys.modules)

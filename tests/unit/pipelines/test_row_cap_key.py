@@ -10,7 +10,7 @@ import torch
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
 from serve_app.pipelines.loader import load_checkpoint
-from serve_app.pipelines.row_cap_key import cap_file
+from serve_app.pipelines.row_cap_key import row_cap_store
 from serve_app.testing.checkpoints import RandomUNet, write_random_text2img
 from serve_app.types import Kind
 
@@ -33,12 +33,12 @@ def test_cap_file_other_weights_share_it_other_conditions_do_not(
     larger = replace(TINY, channels=(8, 24))
 
     def caps(entry: ModelEntry, config: EngineConfig = config) -> dict[tuple[str, int], int]:
-        file = cap_file(load_checkpoint(entry, config), config)
+        file = row_cap_store(load_checkpoint(entry, config), config)
         assert file is not None
         return file.read()
 
     first = write("first")
-    file = cap_file(load_checkpoint(first, config), config)
+    file = row_cap_store(load_checkpoint(first, config), config)
     assert file is not None
     file.add({("denoiser", 64): 4})
     assert caps(write("tuned", seed=1)) == {("denoiser", 64): 4}
@@ -53,4 +53,4 @@ def test_cap_file_other_weights_share_it_other_conditions_do_not(
 
 def test_cap_file_without_a_cache_folder_is_none(write: Callable[..., ModelEntry]) -> None:
     config = EngineConfig(device="cpu")
-    assert cap_file(load_checkpoint(write("first"), config), config) is None
+    assert row_cap_store(load_checkpoint(write("first"), config), config) is None

@@ -12,7 +12,7 @@ from serve_app.config.pool import PoolConfig
 from serve_app.replica.cache import ModelCache
 
 
-class FakeShelf:
+class FakeLoader:
     """Models of one byte, unless said otherwise; loads end when they are let go."""
 
     def __init__(self):
@@ -47,9 +47,9 @@ class FakeShelf:
         self.num_tidied += 1
 
 
-def make(shelf, budget=2, **config):
+def make(loader, budget=2, **config):
     values = {"memory_bytes": budget, "turn_s": 0.0, "retry_load_s": 0.0} | config
-    return ModelCache(shelf, PoolConfig(**values))
+    return ModelCache(loader, PoolConfig(**values))
 
 
 async def use(cache, key, until=None):
@@ -67,51 +67,51 @@ async def settled(*tasks):
 
 
 async def test_model_is_loaded_once_for_all_who_wait():
-    cache = make(shelf := FakeShelf())
+    cache = make(loader := FakeLoader())
     await asyncio.gather(*(use(cache, "a") for _ in range(5)))
     await use(cache, "a")
-    assert shelf.loads == {"a": 1}
+    assert loader.loads == {"a": 1}
     snapshot = cache.snapshot()
     assert (snapshot.hits, snapshot.waits, snapshot.loads, snapshot.held) == (1, 5, 1, 1)
 
 
 async def test_model_in_use_stays_although_another_waits():
-    cache = make(shelf := FakeShelf(), budget=1)
+    cache = make(loader := FakeLoader(), budget=1)
     done = asyncio.Event()
     first = asyncio.create_task(use(cache, "a", done))
     await settled()
     second = asyncio.create_task(use(cache, "b"))
     assert await settled(first, second) == [False, False]
-    assert shelf.in_memory == {"a": 1}
+    assert loader.in_memory == {"a": 1}
     done.set()
     await asyncio.gather(first, second)
-    assert shelf.most_bytes == 1
+    assert loader.most_bytes == 1
     assert cache.snapshot().evictions == 1
-    assert shelf.num_tidied == 1
+    assert loader.num_tidied == 1
 
 
 async def test_cancelled_caller_leaves_the_load_to_the_others():
-    cache = make(shelf := FakeShelf())
-    shelf.gate.clear()
+    cache = make(loader := FakeLoader())
+    loader.gate.clear()
     first, second = (asyncio.create_task(use(cache, "a")) for _ in range(2))
     await settled()
     first.cancel()
     await settled()
-    shelf.gate.set()
+    loader.gate.set()
     await second
     assert first.cancelled()
-    assert shelf.loads == {"a": 1}
+    assert loader.loads == {"a": 1}
     await use(cache, "b")
     await use(cache, "c")  # nothing is left in use
 
 
 async def test_caller_cancelled_together_with_its_grant_holds_nothing():
-    cache = make(shelf := FakeShelf(), budget=1)
-    shelf.gate.clear()
+    cache = make(loader := FakeLoader(), budget=1)
+    loader.gate.clear()
     caller = asyncio.create_task(use(cache, "a"))
     await settled()
-    shelf.gate.set()
-    while not shelf.in_memory:
+    loader.gate.set()
+    while not loader.in_memory:
         await asyncio.sleep(0)
     caller.cancel()
     await asyncio.gather(caller, return_exceptions=True)
@@ -120,54 +120,54 @@ async def test_caller_cancelled_together_with_its_grant_holds_nothing():
 
 
 async def test_failed_load_reaches_all_who_wait_and_is_tried_again():
-    cache = make(shelf := FakeShelf())
-    shelf.broken.add("a")
+    cache = make(loader := FakeLoader())
+    loader.broken.add("a")
     answers = await asyncio.gather(*(use(cache, "a") for _ in range(2)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [errors.ModelLoadFailed] * 2
-    shelf.broken.clear()
+    loader.broken.clear()
     await use(cache, "a")
     assert cache.snapshot().load_failures == 1
 
 
 async def test_failed_load_answers_for_those_that_follow_for_a_while():
-    cache = make(shelf := FakeShelf(), retry_load_s=60)
-    shelf.broken.add("a")
+    cache = make(loader := FakeLoader(), retry_load_s=60)
+    loader.broken.add("a")
     for _ in range(3):
         with pytest.raises(errors.ModelLoadFailed, match="truncated"):
             await use(cache, "a")
-    assert shelf.loads["a"] == 1
+    assert loader.loads["a"] == 1
 
 
 @pytest.mark.parametrize("sizes", ["sizes", "real"])
 async def test_model_larger_than_everything_is_refused(sizes):
-    cache = make(shelf := FakeShelf())
-    getattr(shelf, sizes)["a"] = 3
+    cache = make(loader := FakeLoader())
+    getattr(loader, sizes)["a"] = 3
     with pytest.raises(errors.ModelLoadFailed, match="3 bytes"):
         await use(cache, "a")
-    assert shelf.in_memory == {}
+    assert loader.in_memory == {}
     await use(cache, "b")
 
 
 async def test_too_many_calls_of_one_model_are_refused():
-    cache = make(shelf := FakeShelf(), max_calls_per_model=2)
-    shelf.gate.clear()
+    cache = make(loader := FakeLoader(), max_calls_per_model=2)
+    loader.gate.clear()
     held = [asyncio.create_task(use(cache, "a")) for _ in range(2)]
     await settled()
     with pytest.raises(errors.Overloaded):
         await use(cache, "a")
-    shelf.gate.set()
+    loader.gate.set()
     await asyncio.gather(*held, use(cache, "b"))
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
 async def test_calls_that_come_while_files_are_read_are_counted_too(is_closed):
-    cache = make(shelf := FakeShelf(), max_calls_per_model=1)
-    shelf.reading.clear()
+    cache = make(loader := FakeLoader(), max_calls_per_model=1)
+    loader.reading.clear()
     calls = [asyncio.create_task(use(cache, "a")) for _ in range(2)]
     await settled()
     if is_closed:
         await cache.close()
-    shelf.reading.set()
+    loader.reading.set()
     async with asyncio.timeout(5):
         results = await asyncio.gather(*calls, return_exceptions=True)
     lost, full = errors.ReplicaLost, errors.Overloaded
@@ -175,16 +175,16 @@ async def test_calls_that_come_while_files_are_read_are_counted_too(is_closed):
 
 
 async def test_unused_model_leaves_by_itself():
-    cache = make(shelf := FakeShelf(), idle_s=0.01)
+    cache = make(loader := FakeLoader(), idle_s=0.01)
     await use(cache, "a")
     async with asyncio.timeout(5):
-        while shelf.in_memory:
+        while loader.in_memory:
             await asyncio.sleep(0.005)
     assert cache.items() == {}
 
 
 async def test_retired_model_finishes_and_is_loaded_anew():
-    cache = make(shelf := FakeShelf())
+    cache = make(loader := FakeLoader())
     done = asyncio.Event()
     user = asyncio.create_task(use(cache, "a", done))
     await settled()
@@ -192,35 +192,35 @@ async def test_retired_model_finishes_and_is_loaded_anew():
     await settled()
     again = asyncio.create_task(use(cache, "a"))
     await settled()
-    assert shelf.loads["a"] == 1
+    assert loader.loads["a"] == 1
     done.set()
     await asyncio.gather(user, again)
-    assert shelf.loads["a"] == 2
+    assert loader.loads["a"] == 2
 
 
 async def test_load_s_counts_the_loads_ahead():
-    cache = make(shelf := FakeShelf(), budget=9)
+    cache = make(loader := FakeLoader(), budget=9)
     await use(cache, "a")
     cache._load_times.observe("b", 1, 4.0)
     cache._load_times.observe("c", 1, 5.0)
-    shelf.gate.clear()
+    loader.gate.clear()
     callers = [asyncio.create_task(use(cache, key)) for key in "bc"]
     await settled()
     assert await cache.load_s("a") == 0
     assert 3 < await cache.load_s("b") <= 4
     assert 8 < await cache.load_s("c") <= 9
     assert 8 < await cache.load_s("unknown") <= 15
-    shelf.gate.set()
+    loader.gate.set()
     await asyncio.gather(*callers)
 
 
 async def test_close_fails_who_waits_and_unloads():
-    cache = make(shelf := FakeShelf(), budget=1)
+    cache = make(loader := FakeLoader(), budget=1)
     done = asyncio.Event()
     users = [asyncio.create_task(use(cache, key, done)) for key in "ab"]
     await settled()
     await cache.close()
-    assert shelf.in_memory == {}
+    assert loader.in_memory == {}
     with pytest.raises(errors.ReplicaLost):
         await users[1]
     with pytest.raises(errors.ReplicaLost):
@@ -240,14 +240,14 @@ def test_any_crowd_is_served_within_the_budget(calls, budget, max_loads):
 
 
 async def _crowd(calls, budget, max_loads):
-    shelf = FakeShelf()
-    shelf.sizes = {"a": 1, "b": 1, "c": 2, "d": 2, "e": 3, "f": 3}
-    cache = make(shelf, budget=budget, max_loads=max_loads)
+    loader = FakeLoader()
+    loader.sizes = {"a": 1, "b": 1, "c": 2, "d": 2, "e": 3, "f": 3}
+    cache = make(loader, budget=budget, max_loads=max_loads)
 
     async def call(key, turns):
         async with cache.use(key):
             for _ in range(turns):
-                assert key in shelf.in_memory, "evicted in use"
+                assert key in loader.in_memory, "evicted in use"
                 await asyncio.sleep(0)
 
     async with asyncio.timeout(5):
@@ -261,5 +261,5 @@ async def _crowd(calls, budget, max_loads):
         failures = [r for r in results if r and not isinstance(r, asyncio.CancelledError)]
         assert failures == []
         await cache.close()
-    assert shelf.most_bytes <= budget
-    assert shelf.in_memory == {}
+    assert loader.most_bytes <= budget
+    assert loader.in_memory == {}

@@ -9,7 +9,7 @@ from serve_app import errors
 from serve_app.config import AppConfig
 from serve_app.models import Catalogue, ModelEntry
 from serve_app.replica.cache import ModelCache
-from serve_app.replica.pool_loader import ResidentShelf
+from serve_app.replica.pool_loader import PoolLoader
 from serve_app.testing.models import MemoryModelStore
 from serve_app.types import Kind
 from tests.builders import spec
@@ -21,7 +21,7 @@ def entry(model_id="m", **changes):
 
 
 class Replica:
-    """A cache over a shelf with fake painters, whose catalogue and store tests change."""
+    """A cache over a loader with fake painters, whose catalogue and store tests change."""
 
     def __init__(self, *entries, **pool):
         self.catalogue = Catalogue(entries)
@@ -30,8 +30,8 @@ class Replica:
         config = AppConfig.model_validate(
             sections | {"pool": {"retry_load_s": 0, "assumed_bytes": 1} | pool}
         )
-        self.shelf = ResidentShelf(lambda: self.catalogue, self.store, "replica", config)
-        self.cache = ModelCache(self.shelf, config.pool)
+        self.loader = PoolLoader(lambda: self.catalogue, self.store, "replica", config)
+        self.cache = ModelCache(self.loader, config.pool)
 
     async def paint(self, model_id="m"):
         async with self.cache.use(model_id) as resident:
@@ -54,7 +54,7 @@ async def test_model_that_comes_back_takes_up_what_is_wanted():
     await replica.paint()
     await replica.store.reload("m")
     await replica.cache.close()
-    replica.cache = ModelCache(replica.shelf, AppConfig().pool)
+    replica.cache = ModelCache(replica.loader, AppConfig().pool)
     assert (await replica.paint()).ran == {"generation": 1}
     await replica.cache.close()
 
@@ -63,9 +63,9 @@ async def test_model_whose_entry_changed_or_went_is_outdated():
     replica = Replica(entry("m"), entry("n"), entry("same"))
     for model_id in ("m", "n", "same"):
         await replica.paint(model_id)
-    assert replica.shelf.outdated() == []
+    assert replica.loader.outdated() == []
     replica.catalogue = Catalogue([entry("m", native_size_px=64), entry("same")])
-    assert replica.shelf.outdated() == ["m", "n"]
+    assert replica.loader.outdated() == ["m", "n"]
     replica.cache.retire("n")
     with pytest.raises(errors.ModelLoadFailed):
         await replica.paint("n")
@@ -83,4 +83,4 @@ async def test_evicted_model_is_freed():
 
 async def test_size_of_absent_files_is_assumed():
     replica = Replica(entry(), assumed_bytes=7)
-    assert await replica.shelf.estimate_bytes("m") == 7
+    assert await replica.loader.estimate_bytes("m") == 7

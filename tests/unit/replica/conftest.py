@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.config import ReloadConfig
 from serve_app.replica.resident import Resident
-from serve_app.replica.status import Reporter
+from serve_app.replica.status import ReplicaStatus
 from serve_app.testing.models import MemoryModelStore
 from tests.residents import MODEL, Files
 
@@ -27,8 +27,8 @@ async def make(files, store):
 
     async def make(replica="a", source=files, has_revisions=True, **settings):
         config = ReloadConfig(poll_s=0.05, report_s=0.05, **settings)
-        reporter = Reporter(MODEL, replica, store, config, has_revisions=has_revisions)
-        resident = Resident(MODEL, reporter, source, config)
+        replica_status = ReplicaStatus(MODEL, replica, store, config, has_revisions=has_revisions)
+        resident = Resident(MODEL, replica_status, source, config)
         made.append(resident)
         await resident.start()
         return resident
