@@ -5,7 +5,7 @@ import time
 
 from ray import serve
 
-from deployments.background import check_rounds
+from deployments.background import Rounds
 from deployments.metrics import Instruments
 from deployments.stage import stage
 from serve_app.config import AppConfig
@@ -40,14 +40,13 @@ class Generator:
         )
         weights = CatalogueWeights(entry, find, config.catalogue, config.engine)
         self._resident = Resident(entry.id, replica_status, weights, config.reload)
-        self._rounds: list[asyncio.Task[None]] = []
+        self._rounds = Rounds()
         try:
             await self._resident.start()
         except BaseException:  # Serve calls no destructor then
             await self._close()
             raise
-        rounds = (self._view.run(config.catalogue.refresh_s), self._resident.run())
-        self._rounds = [asyncio.create_task(part) for part in rounds]
+        self._rounds = Rounds(self._view.run(config.catalogue.refresh_s), self._resident.run())
         self._engine_instruments = Instruments(metrics.ENGINE)
         self._reload_instruments = Instruments(metrics.RELOAD)
         self._labels = {"model_id": entry.id}
@@ -90,7 +89,7 @@ class Generator:
         Called every few seconds, which is also how often the metrics are worth reporting.
         """
         self._resident.check_health()
-        check_rounds(self._rounds)
+        self._rounds.check_health()
         self._engine_instruments.report(self._resident.snapshot(), self._labels)
         self._reload_instruments.report(self._resident.state(), self._labels)
 
@@ -98,7 +97,6 @@ class Generator:
         await self._close()
 
     async def _close(self) -> None:
-        for task in self._rounds:
-            task.cancel()
+        await self._rounds.close()
         await asyncio.to_thread(self._resident.close)
         await self._jobs.close()

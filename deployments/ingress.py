@@ -1,6 +1,5 @@
 """Ingress: the HTTP side. Builds the FastAPI app over the service and drives accepted jobs."""
 
-import asyncio
 import gc
 from functools import partial
 
@@ -10,7 +9,7 @@ from ray.serve.context import _get_global_client  # private, and the only way to
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
-from deployments.background import check_rounds
+from deployments.background import Rounds
 from deployments.clients import GraphClient, Stages
 from serve_app.api import create_api
 from serve_app.api.replies.webhook import WebhookWriter
@@ -65,8 +64,8 @@ class Ingress:
         stores = Stores(self._jobs, files, SqlKeyStore(database), SqlOutbox(database))
         self._reloads = Reloads(self._models, graph.reconcile, config.reload)
         self._catalogue = catalogue
-        rounds = (view.run, graph.models.run)
-        self._rounds = [asyncio.create_task(run(config.catalogue.refresh_s)) for run in rounds]
+        refresh_s = config.catalogue.refresh_s
+        self._rounds = Rounds(view.run(refresh_s), graph.models.run(refresh_s))
         self._service = GenerationService(stores, view, self._driver, graph, self._reloads, config)
         gc.freeze()  # else the garbage of a call can have all modules walked through: 0.1 s
 
@@ -82,11 +81,10 @@ class Ingress:
     def check_health(self) -> None:
         """Raise when a part that runs beside the calls has ended; Serve replaces the replica."""
         self._driver.check_health()
-        check_rounds(self._rounds)
+        self._rounds.check_health()
 
     async def __del__(self) -> None:
-        for task in self._rounds:
-            task.cancel()
+        await self._rounds.close()
         await self._driver.close()
         await self._jobs.close()
 

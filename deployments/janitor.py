@@ -1,9 +1,8 @@
 """Janitor: drives jobs whose driver died, sends webhooks, removes what has expired; one replica."""
 
-import asyncio
 import contextlib
 
-from deployments.background import check_rounds
+from deployments.background import Rounds
 from deployments.clients import GraphClient, Stages
 from deployments.metrics import Instruments
 from serve_app import errors
@@ -42,13 +41,13 @@ class Janitor:
         self._jobs_instruments = Instruments(metrics.JOBS)
         self._webhook_instruments = Instruments(metrics.WEBHOOKS)
         self._open: dict[str, int] = {}
-        rounds = (sweeper.run(), sender.run(), graph.models.run(config.catalogue.refresh_s))
-        self._rounds = [asyncio.create_task(part) for part in rounds]
+        looking = graph.models.run(config.catalogue.refresh_s)
+        self._rounds = Rounds(sweeper.run(), sender.run(), looking)
 
     async def check_health(self) -> None:
         """Raise when a part has died; report what is to be done while at it."""
         self._driver.check_health()
-        check_rounds(self._rounds)
+        self._rounds.check_health()
         with contextlib.suppress(errors.JobStoreUnavailable):
             counts = await self._jobs.count_open()
             self._open = dict.fromkeys(self._open, 0) | counts
@@ -57,8 +56,6 @@ class Janitor:
             self._webhook_instruments.report(await self._outbox.backlog(), {})
 
     async def __del__(self) -> None:
-        for task in self._rounds:
-            task.cancel()
-        await asyncio.gather(*self._rounds, return_exceptions=True)
+        await self._rounds.close()
         await self._driver.close()
         await self._jobs.close()

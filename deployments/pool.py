@@ -1,12 +1,11 @@
 """Pool: replicas that share their memory among the models that have no deployment of their own."""
 
-import asyncio
 import dataclasses
 import time
 
 from ray import serve
 
-from deployments.background import check_rounds
+from deployments.background import Rounds
 from deployments.metrics import Instruments
 from deployments.stage import stage
 from serve_app.config import AppConfig
@@ -32,7 +31,7 @@ class Pool:
         self._jobs = await open_job_store(config.database)
         store = SqlModelStore(self._jobs.database)
         self._view = CatalogueView(catalogue, store, config.root_dir)
-        self._refresh = asyncio.create_task(self._view.run(config.catalogue.refresh_s))
+        self._rounds = Rounds(self._view.run(config.catalogue.refresh_s))
         self._replica_id: str = serve.get_replica_context().replica_id.unique_id
         self._loader = PoolLoader(lambda: self._view.now, store, self._replica_id, config)
         self._cache = ModelCache(self._loader, config.pool)
@@ -86,7 +85,7 @@ class Pool:
 
     def check_health(self) -> None:
         """Raise when an engine is dead or stuck; Serve then replaces the replica."""
-        check_rounds([self._refresh])
+        self._rounds.check_health()
         residents = self._cache.items()
         for resident in residents.values():
             resident.check_health()
@@ -99,6 +98,6 @@ class Pool:
             self._refused.report(resident.state(), {"model_id": model_id})
 
     async def __del__(self) -> None:
-        self._refresh.cancel()
+        await self._rounds.close()
         await self._cache.close()
         await self._jobs.close()

@@ -21,13 +21,14 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from serve_app import errors
+from serve_app.background import Background
 from serve_app.config import DatabaseConfig
 
 __all__ = ["Database", "Now", "database_url", "translated", "uncancelled"]
 
 Store = TypeVar("Store")
 Result = TypeVar("Result")
-_at_work: set[asyncio.Task[object]] = set()  # the event loop itself holds tasks only weakly
+_at_work = Background()
 
 
 class Now(FunctionElement[float]):
@@ -93,9 +94,7 @@ def _to_the_end(
 ) -> Callable[..., Coroutine[None, None, Result]]:
     @functools.wraps(method)
     async def run(*args: object, **kwargs: object) -> Result:
-        task = asyncio.create_task(method(*args, **kwargs))
-        _at_work.add(task)
-        task.add_done_callback(_at_work.discard)
+        task = _at_work.start(method(*args, **kwargs))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 
 from serve_app import errors
+from serve_app.background import Background
 from serve_app.config import ReloadConfig
 from serve_app.models.entry import Revision
 from serve_app.models.protocol import Desired, ModelStore, ReplicaPhase, ReplicaReport
@@ -89,7 +90,7 @@ class Reloads:
         self._config = config
         self._last: dict[str, _Asked] = {}  # by clients, by model
         self._locks: dict[str, asyncio.Lock] = {}
-        self._joining: set[asyncio.Task[_Asked]] = set()
+        self._joining = Background()
 
     async def request(self, model_id: str) -> ReloadState:
         """Reload for a client, as often as `reload.min_interval_s` allows; else join the last one.
@@ -99,9 +100,7 @@ class Reloads:
             errors.JobStoreUnavailable: the store does not answer.
             errors.ModelNotRunning: nobody paints the model now.
         """
-        joining = asyncio.create_task(self._join(model_id))
-        self._joining.add(joining)
-        joining.add_done_callback(self._joining.discard)
+        joining = self._joining.start(self._join(model_id))
         asked = await asyncio.shield(joining)  # or clients that hang up would not be counted
         state = await self._wait(asked)
         asked.is_answered = state.phase is not ReplicaPhase.LOADING

@@ -5,10 +5,10 @@ variance: each request still draws its own latents from them, in the order of th
 """
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
+from cachetools import LRUCache
 
 __all__ = ["EncodeCache"]
 
@@ -23,8 +23,7 @@ class EncodeCache:
 
     def __init__(self, run: Run, max_entries: int) -> None:
         self._run = run
-        self._max_entries = max_entries
-        self._entries: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._entries: LRUCache[str, torch.Tensor] = LRUCache(max_entries)
 
     def __call__(self, arguments: dict[str, object]) -> torch.Tensor:
         """Encode pictures, (B, 3, H, W), to (B, 2C, H', W')."""
@@ -37,11 +36,8 @@ class EncodeCache:
             made = self._run({"sample": sample[list(unseen.values())]})
             assert isinstance(made, torch.Tensor), "encoders give one tensor"
             known |= {key: row.clone() for key, row in zip(unseen, made, strict=True)}
-        for key in keys:
-            self._entries[key] = known[key]
-            self._entries.move_to_end(key)
-        while len(self._entries) > self._max_entries:
-            self._entries.popitem(last=False)
+        if self._entries.maxsize:
+            self._entries.update(known)
         return torch.stack([known[key] for key in keys])
 
 

@@ -19,7 +19,7 @@ from serve_app.models.weights.footprint import weight_bytes
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lineage import lineage_of
 from serve_app.pipelines.addons.loras import Loras
-from serve_app.pipelines.addons.lru import Kept, Uses
+from serve_app.pipelines.addons.lru import Lru, Uses
 from serve_app.pipelines.addons.textual_inversion import Embeddings
 from serve_app.pipelines.addons.vaes import Vaes
 from serve_app.pipelines.addons.variants import Variants
@@ -61,8 +61,8 @@ def load_checkpoint(
     perturbation = Perturbation(denoiser, is_compiled=is_compiled)
     uses = Uses()
     lineage = lineage_of(base)
-    loras = Loras(base, family.denoiser, lineage, Kept(config.lora_bytes, uses))
-    adapters: Kept[IpAdapter] = Kept(config.ip_adapter_bytes, uses)
+    loras = Loras(base, family.denoiser, lineage, Lru(config.lora_bytes, uses))
+    adapters: Lru[IpAdapter] = Lru(config.ip_adapter_bytes, uses)
     ip_adapters = IpAdapters(denoiser, adapters, is_compiled=is_compiled)
     return Checkpoint(
         base=base,

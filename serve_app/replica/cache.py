@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from serve_app import errors
+from serve_app.background import Background
 from serve_app.config import PoolConfig
 from serve_app.replica.ledger import Ledger, LedgerRules
 from serve_app.replica.load_times import LoadTimes
@@ -100,7 +101,7 @@ class ModelCache(Generic[K, T]):
         self._failures: dict[K, tuple[float, str]] = {}  # until when, and why
         self._load_times: LoadTimes[K] = LoadTimes()
         self._began_at: dict[K, float] = {}
-        self._work: set[asyncio.Task[None]] = set()
+        self._work = Background()
         self._alarm: asyncio.TimerHandle | None = None
         self._is_closed = False
         self._counters: Counter[str] = Counter()
@@ -179,7 +180,7 @@ class ModelCache(Generic[K, T]):
             self._alarm.cancel()
         for key in list(self._callers):
             self._refuse_all(key, lambda: errors.ReplicaLost("the cache is closed"))
-        await asyncio.gather(*self._work)
+        await self._work.wait()
         for key in list(self._items):
             await self._drop(key)
 
@@ -256,9 +257,7 @@ class ModelCache(Generic[K, T]):
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         """Run apart from any caller and its context: Serve cancels what belongs to a request."""
-        task = self._loop.create_task(work, context=contextvars.Context())
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        self._work.start(work, contextvars.Context())
 
     async def _load(self, key: K) -> None:
         began_at = self._began_at[key] = self._loop.time()

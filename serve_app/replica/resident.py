@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from serve_app import errors
+from serve_app.background import Background
 from serve_app.config import ReloadConfig
 from serve_app.engine.metrics import EngineSnapshot
 from serve_app.models.protocol import Desired, ReplicaPhase
@@ -79,7 +80,7 @@ class Resident:
         self._refusal: _Refusal | None = None
         self._wish: _Wish | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Background()
 
     async def start(self) -> None:
         """Load what is wanted, or else the last weights that served, if they can still be had.
@@ -164,10 +165,7 @@ class Resident:
         self._slot.close()
 
     def _begin(self) -> "asyncio.Task[None]":
-        task = asyncio.get_running_loop().create_task(self._reconcile())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return self._tasks.start(self._reconcile())
 
     async def _reconcile(self) -> None:
         try:

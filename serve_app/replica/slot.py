@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from serve_app import errors
+from serve_app.background import Background
 from serve_app.engine.metrics import Counters, EngineSnapshot, total
 from serve_app.models.protocol import Desired
 from serve_app.pipelines.protocol import Painter
@@ -45,7 +46,7 @@ class Slot:
         self._current: Served | None = None
         self._leaving: set[Served] = set()
         self._waiting: list[asyncio.Future[None]] = []
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Background()
         self._past = _nothing()
         self._is_closed = False
         self._lock = threading.Lock()  # of all above but `_closing`: `close` has another thread
@@ -78,7 +79,7 @@ class Slot:
             served.uses -= 1
             self._wake()
             if served in self._leaving and served.uses == 0:
-                self._start_closing(served)
+                self._closing.start(self._close_one(served))
 
     def put(self, served: Served) -> None:
         """Let new paints have this painter; the one before is closed when its last paint ends."""
@@ -90,7 +91,7 @@ class Slot:
                 self._leaving.add(replaced)
         self._wake()
         if replaced is not None and replaced.uses == 0:
-            self._start_closing(replaced)
+            self._closing.start(self._close_one(replaced))
 
     async def empty(self) -> None:
         """Let new paints wait, and close the current painter when its last paint has ended."""
@@ -99,10 +100,10 @@ class Slot:
             if served is not None:
                 self._leaving.add(served)
         if served is not None and served.uses == 0:
-            self._start_closing(served)
+            self._closing.start(self._close_one(served))
         del served
         await self._until(lambda: not self._leaving)
-        await asyncio.gather(*self._closing)
+        await self._closing.wait()
 
     def close(self) -> None:
         """Close all painters; paints at work and waiting fail. Idempotent, blocks."""
@@ -125,11 +126,6 @@ class Slot:
         leaving = [served.painter.snapshot() for served in leaving_now]
         now = _nothing() if current is None else current.painter.snapshot()
         return total(now, [self._past, *leaving])
-
-    def _start_closing(self, served: Served) -> None:
-        task = asyncio.get_running_loop().create_task(self._close_one(served))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
 
     async def _close_one(self, served: Served) -> None:
         try:

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from serve_app import errors
 from serve_app.api.protocol import Load, Readiness, StoredFile
+from serve_app.background import Background
 from serve_app.config import AppConfig
 from serve_app.config.http import AuthMode
 from serve_app.images.source import InputPicture
@@ -64,7 +64,8 @@ class GenerationService:
         self._graph = graph
         self._reloads = reloads
         self._config = config
-        self._background: set[asyncio.Task[Any]] = set()
+        # What has to end although the call that wants it is cancelled.
+        self._background = Background()
         self._admission = Admission(stores.jobs, driver, config)
         self._uploads = Uploads(stores.files, graph, config.images)
         self._receivers = Receivers(config.webhooks)
@@ -125,12 +126,12 @@ class GenerationService:
             errors.RateLimited: too many of them are this key's.
             errors.InvalidRequest: the idempotency key came with another request before.
         """
-        accepting = self._in_background(self._admission.accept(request, idempotency))
+        accepting = self._background.start(self._admission.accept(request, idempotency))
         try:
             return await asyncio.shield(accepting)
         except asyncio.CancelledError:
             if request.webhook is None:  # the client left, and nobody will tell it the job's id
-                self._in_background(self._withdraw(accepting))
+                self._background.start(self._withdraw(accepting))
             raise
 
     async def wait(self, job_id: int, hold_s: float, *, cancel_if_left: bool) -> Job:
@@ -142,7 +143,7 @@ class GenerationService:
             return await self._wait(job_id, asyncio.get_running_loop().time() + hold_s)
         except asyncio.CancelledError:
             if cancel_if_left:
-                await asyncio.shield(self._in_background(self._cancel(job_id)))
+                await asyncio.shield(self._background.start(self._cancel(job_id)))
             raise
 
     async def fetch(self, job_id: int, key_id: str) -> Job:
@@ -314,13 +315,6 @@ class GenerationService:
     async def _withdraw(self, accepting: "asyncio.Task[Job]") -> None:
         with contextlib.suppress(errors.DreamserveError):  # refused: nothing to take back
             await self._driver.cancel(await accepting)
-
-    def _in_background(self, work: Coroutine[None, None, T]) -> "asyncio.Task[T]":
-        """Start what has to end although the call that wants it is cancelled."""
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
 
     async def _cancel(self, job_id: int) -> None:
         await self._driver.cancel(await self._get(job_id))

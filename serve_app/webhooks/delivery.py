@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from serve_app import errors
+from serve_app.background import Background
 from serve_app.net import NetFailure, Refused
 from serve_app.webhooks.protocol import DeliveryState, Message, Outbox, Poster, Reply
 from serve_app.webhooks.retry import GIVE_UP, SCHEDULE_S, Verdict, judge
@@ -77,7 +78,7 @@ class Sender:
         self._limits = limits or Limits()
         self._clock = clock
         self._spread = spread
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._in_flight = Background()
 
     async def run(self) -> None:
         """Deliver for ever; when cancelled, what is in flight is left to its lease."""
@@ -86,7 +87,7 @@ class Sender:
                 await self._start_safely()
                 await asyncio.sleep(self._limits.poll_s)
         finally:
-            await self._stop()
+            await self._in_flight.cancel()
 
     async def deliver_due(self) -> int:
         """Make one attempt for each message that is due and has a place; return how many.
@@ -95,7 +96,7 @@ class Sender:
             errors.JobStoreUnavailable: the outbox does not answer.
         """
         num_started = await self._start()
-        await asyncio.gather(*self._in_flight)
+        await self._in_flight.wait()
         return num_started
 
     async def deliver(self, message: Message) -> DeliveryState:
@@ -144,9 +145,7 @@ class Sender:
             return 0
         messages = await self._outbox.claim(self.owner, self._limits.lease_s, num_free)
         for message in messages:
-            task = asyncio.create_task(self._deliver_safely(message))
-            self._in_flight.add(task)
-            task.add_done_callback(self._in_flight.discard)
+            self._in_flight.start(self._deliver_safely(message))
         return len(messages)
 
     async def _start_safely(self) -> None:
@@ -162,9 +161,3 @@ class Sender:
             _log.warning("webhook_outcome_lost", message_id=message.id, reason=str(exc))
         except Exception:  # a slip in one delivery must not end all others; the lease runs out
             _log.exception("webhook_delivery_broke", message_id=message.id)
-
-    async def _stop(self) -> None:
-        tasks = list(self._in_flight)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

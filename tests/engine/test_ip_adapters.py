@@ -23,7 +23,7 @@ from serve_app.engine.request import Progress, Request
 from serve_app.models import AddOn, ModelEntry
 from serve_app.pipelines.addons.ip_adapters import IpAdapters
 from serve_app.pipelines.addons.lookup import AddOns, Named
-from serve_app.pipelines.addons.lru import Kept, Uses
+from serve_app.pipelines.addons.lru import Lru, Uses
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, encode
 from serve_app.pipelines.loader import load_checkpoint
@@ -375,7 +375,7 @@ async def test_adapter_that_does_not_fit_fails_its_job_alone(
 def test_denoiser_without_layers_for_it_refuses(
     known: dict[str, AddOn], make: Callable[[], torch.nn.Module]
 ) -> None:
-    adapters = IpAdapters(make(), Kept(0, Uses()), is_compiled=True)
+    adapters = IpAdapters(make(), Lru(0, Uses()), is_compiled=True)
     with pytest.raises(errors.InvalidRequest) as caught:
         adapters.get(Named(known["face"], "key"))
     assert caught.value.field == "ip_adapter_id"

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from serve_app.api.requests import coerce
+from serve_app.api.protocol import Service
+from serve_app.api.requests import body, coerce
 from serve_app.api.requests.body import Fields
 from serve_app.config import HttpConfig
 from serve_app.types import Api
 
-__all__ = ["Call", "base_url", "read_key"]
+__all__ = ["Call", "base_url", "read_call", "read_key"]
 
 _HOST = re.compile(r"[A-Za-z0-9._\-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 _MAX_KEY = 512  # characters
@@ -28,6 +29,18 @@ class Call:
     key_id: str
     base_url: str
     request_id: str = ""
+
+
+async def read_call(request: Request, service: Service, http: HttpConfig) -> tuple[Fields, str]:
+    """Read the fields of a call, and find the id of the key that it has.
+
+    Raises:
+        errors.BodyTooLarge: by the limits of `http`.
+        errors.InvalidJson: neither a JSON object nor a form.
+        errors.InvalidKey: nobody's key, or none.
+    """
+    fields = await body.read(request, http)
+    return fields, await service.identify(read_key(fields, request.headers))
 
 
 def read_key(fields: Fields, headers: Headers) -> str | None:

@@ -12,7 +12,7 @@ from serve_app.api.replies import openapi as document
 from serve_app.api.replies import present
 from serve_app.api.requests import body, idempotency, style
 from serve_app.api.requests.build import build
-from serve_app.api.requests.call import Call, base_url, read_key
+from serve_app.api.requests.call import Call, base_url, read_call
 from serve_app.api.requests.schemas import GenerationBody, parse
 from serve_app.config import HttpConfig, JobsConfig
 from serve_app.jobs.protocol import IDEMPOTENCY_KEY, Idempotency
@@ -45,8 +45,7 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
         """
         if IDEMPOTENCY_KEY not in request.headers:  # else perhaps the repeat of an accepted call
             await service.check_room()
-        fields = await body.read(request, http)
-        key_id = await service.identify(read_key(fields, request.headers))
+        fields, key_id = await read_call(request, service, http)
         asked = parse(GenerationBody, fields)
         repeat = await _read_repeat(request, fields)
         job = await service.admit(key_id, repeat)

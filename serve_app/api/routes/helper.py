@@ -19,9 +19,7 @@ from serve_app.api.replies import errors as wire
 from serve_app.api.replies import openapi as document
 from serve_app.api.replies.bodies import CheckReply, CropReply, DeletedReply, LoadReply, UrlReply
 from serve_app.api.replies.link import shown
-from serve_app.api.requests import body
-from serve_app.api.requests.body import Fields
-from serve_app.api.requests.call import base_url, read_key
+from serve_app.api.requests.call import base_url, read_call
 from serve_app.api.requests.schemas import (
     FetchBody,
     Flag,
@@ -78,12 +76,8 @@ class CheckBody(WireModel):
 def router(service: Service, http: HttpConfig) -> APIRouter:
     """Make the routes of the helper calls."""
 
-    async def read(request: Request) -> tuple[Fields, str]:
-        fields = await body.read(request, http)
-        return fields, await service.identify(read_key(fields, request.headers))
-
     async def crop(request: Request) -> Response:
-        fields, key_id = await read(request)
+        fields, key_id = await read_call(request, service, http)
         asked = parse(CropBody, fields)
         image = _required("image", asked.image)
         key = await service.publish("image", image, key_id, crop=asked.crop)
@@ -91,7 +85,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
         return wire.response(CropReply(link=link, request_id=_upload_id()))
 
     async def to_url(request: Request) -> Response:
-        fields, key_id = await read(request)
+        fields, key_id = await read_call(request, service, http)
         image = _required("base64_string", parse(UrlBody, fields).base64_string)
         key = await service.publish("base64_string", image, key_id)
         link = await service.output_url(key, base_url(request, http))
@@ -99,7 +93,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
         return wire.response(UrlReply(id=upload_id, request_id=upload_id, output=[link]))
 
     async def check(request: Request) -> Response:
-        fields, key_id = await read(request)
+        fields, key_id = await read_call(request, service, http)
         asked = parse(CheckBody, fields)
         image = _required("init_image", asked.init_image)
         if asked.threshold not in (None, _THRESHOLD):
@@ -109,7 +103,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
         return Response(orjson.dumps(reply.model_dump()), media_type="application/json")
 
     async def delete(request: Request) -> Response:
-        fields, key_id = await read(request)
+        fields, key_id = await read_call(request, service, http)
         asked = parse(DeleteBody, fields)
         if asked.type not in (None, "image"):
             raise errors.InvalidRequest(
@@ -119,7 +113,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
         return wire.response(DeletedReply())
 
     async def load(request: Request) -> Response:
-        await read(request)
+        await read_call(request, service, http)
         now = await service.load()
         return wire.response(LoadReply(queue_num=now.num_open, queue_time=round(now.wait_s, 2)))
 

@@ -11,8 +11,7 @@ from serve_app import errors
 from serve_app.api.protocol import Service
 from serve_app.api.replies import openapi as document
 from serve_app.api.replies import present
-from serve_app.api.requests import body
-from serve_app.api.requests.call import base_url, read_key
+from serve_app.api.requests.call import base_url, read_call
 from serve_app.api.requests.schemas import FetchBody, field_message, parse
 from serve_app.config import HttpConfig
 from serve_app.types import Api
@@ -42,8 +41,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
     """Make the routes of fetch and cancel."""
 
     async def read(request: Request) -> tuple[int, str]:
-        fields = await body.read(request, http)
-        key_id = await service.identify(read_key(fields, request.headers))
+        fields, key_id = await read_call(request, service, http)
         in_path = request.path_params.get("request_id")
         given = in_path if in_path is not None else parse(FetchBody, fields).request_id
         return read_id(given), key_id

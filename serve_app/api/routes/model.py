@@ -13,9 +13,8 @@ from serve_app import errors
 from serve_app.api.protocol import Service
 from serve_app.api.replies import openapi as document
 from serve_app.api.replies.bodies import ModelRow, SchedulersReply
-from serve_app.api.requests import body
 from serve_app.api.requests.body import Fields
-from serve_app.api.requests.call import read_key
+from serve_app.api.requests.call import read_call
 from serve_app.api.requests.schemas import SCHEDULERS, KeyBody
 from serve_app.config import HttpConfig
 from serve_app.models import AddOn, ModelEntry
@@ -43,8 +42,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
     """Make the routes about models."""
 
     async def read(request: Request) -> Fields:
-        fields = await body.read(request, http)
-        await service.identify(read_key(fields, request.headers))
+        fields, _key_id = await read_call(request, service, http)
         return fields
 
     async def list_models(request: Request) -> Response:

@@ -11,8 +11,7 @@ from serve_app.api.protocol import Service
 from serve_app.api.replies import errors as wire
 from serve_app.api.replies import openapi as document
 from serve_app.api.replies.bodies import ReloadReply, ReplicaRow
-from serve_app.api.requests import body
-from serve_app.api.requests.call import read_key
+from serve_app.api.requests.call import read_call
 from serve_app.api.requests.schemas import ReloadBody, parse
 from serve_app.config import HttpConfig
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
@@ -33,8 +32,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
     """Make the routes."""
 
     async def reload(request: Request) -> Response:
-        fields = await body.read(request, http)
-        key_id = await service.identify(read_key(fields, request.headers))
+        fields, key_id = await read_call(request, service, http)
         model_id = parse(ReloadBody, fields).model_id
         known = await service.catalogue_knowing(model_id or "")
         if model_id is None or model_id not in {entry.id for entry in known}:

@@ -31,7 +31,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from serve_app import errors
 from serve_app.pipelines.addons.lookup import Named
-from serve_app.pipelines.addons.lru import Kept, num_bytes
+from serve_app.pipelines.addons.lru import Lru, num_bytes
 from serve_app.pipelines.addons.misfit import Unfit, judging
 from serve_app.pipelines.proxy import Run
 from serve_app.pipelines.soundness import check_module, settle
@@ -103,7 +103,7 @@ class IpAdapters:
     """
 
     def __init__(
-        self, denoiser: nn.Module, kept: Kept[IpAdapter], *, is_compiled: bool = False
+        self, denoiser: nn.Module, kept: Lru[IpAdapter], *, is_compiled: bool = False
     ) -> None:
         self._unet = denoiser if isinstance(denoiser, UNet2DConditionModel) else None
         self._layers = [] if self._unet is None or is_compiled else _text_layers(self._unet)

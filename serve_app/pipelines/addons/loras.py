@@ -19,7 +19,7 @@ from serve_app.pipelines.addons.lineage import Lineage, read_header
 from serve_app.pipelines.addons.lookup import Named
 from serve_app.pipelines.addons.lora_file import Tensors, read_pairs
 from serve_app.pipelines.addons.lora_layers import LoraLayers, is_dora
-from serve_app.pipelines.addons.lru import Kept
+from serve_app.pipelines.addons.lru import Lru
 from serve_app.pipelines.addons.misfit import Unfit, judging
 
 __all__ = ["Adapter", "Loras"]
@@ -49,7 +49,7 @@ class Loras:
     """
 
     def __init__(
-        self, base: DiffusionPipeline, denoiser: str, lineage: Lineage, kept: Kept[Adapter]
+        self, base: DiffusionPipeline, denoiser: str, lineage: Lineage, kept: Lru[Adapter]
     ) -> None:
         self._base = base
         parts = {denoiser: getattr(base, denoiser)}

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from torch import nn
 
-__all__ = ["Kept", "Uses", "num_bytes"]
+__all__ = ["Lru", "Uses", "num_bytes"]
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Uses:
             return key in self._counts
 
 
-class Kept(Generic[T]):
+class Lru(Generic[T]):
     """Things by key. The caller holds a lock around every call.
 
     Args:

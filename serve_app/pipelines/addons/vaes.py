@@ -13,7 +13,7 @@ from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
 from serve_app.pipelines.addons.lineage import Lineage, read_header
 from serve_app.pipelines.addons.lookup import Named
-from serve_app.pipelines.addons.lru import Kept, Uses, num_bytes
+from serve_app.pipelines.addons.lru import Lru, Uses, num_bytes
 from serve_app.pipelines.addons.misfit import Unfit, judging
 from serve_app.pipelines.encode_cache import EncodeCache
 from serve_app.pipelines.families import by_name
@@ -56,7 +56,7 @@ class Vaes:
         self._config = config
         self._lineage = lineage
         self._lock = Lock()
-        self._loaded: Kept[Vae] = Kept(config.vae_bytes, uses)
+        self._loaded: Lru[Vae] = Lru(config.vae_bytes, uses)
 
     def get(self, named: Named | None) -> Vae:
         """Give the VAE of a request; None: the checkpoint's own. Blocks while one is loaded.

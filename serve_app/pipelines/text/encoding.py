@@ -7,12 +7,12 @@ weights gets exactly stock's embeddings.
 """
 
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
+from cachetools import LRUCache
 from diffusers import DiffusionPipeline
 from transformers import PreTrainedTokenizerBase
 
@@ -32,18 +32,15 @@ class TextCache:
     """The latest text embeddings by what they were made from. Only for the engine thread."""
 
     def __init__(self, max_entries: int) -> None:
-        self._max_entries = max_entries
-        self._entries: OrderedDict[Hashable, object] = OrderedDict()
+        self._entries: LRUCache[Hashable, object] = LRUCache(max_entries)
 
     def get(self, key: Hashable, make: Callable[[], object]) -> object:
-        """Look up, or make and keep; the oldest go when there are too many."""
+        """Look up, or make and keep; the least recently used go when there are too many."""
         if key in self._entries:
-            self._entries.move_to_end(key)
             return self._entries[key]
         value = make()
-        self._entries[key] = value
-        while len(self._entries) > self._max_entries:
-            self._entries.popitem(last=False)
+        if self._entries.maxsize:
+            self._entries[key] = value
         return value
 
 

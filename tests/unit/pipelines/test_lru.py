@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app.pipelines.addons.lru import Kept, Uses
+from serve_app.pipelines.addons.lru import Lru, Uses
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def uses():
 
 @pytest.fixture
 def kept(uses):
-    return Kept(100, uses)
+    return Lru(100, uses)
 
 
 def test_the_longest_not_asked_for_goes_first(kept):
