@@ -27,13 +27,13 @@ def first_non_finite(file: Path) -> str | None:
     The file's header must have been checked (`files.check_headers`).
     """
     with file.open("rb") as opened:
-        tensors, start = read_header(opened)
-        for name, tensor in tensors.items():
+        header = read_header(opened)
+        for name, tensor in header.tensors.items():
             exponent = _EXPONENTS.get(tensor.dtype)
             if exponent is None:
                 continue
             begin, end = tensor.data_offsets
-            blocks = _blocks(opened, start + begin, start + end, exponent.dtype)
+            blocks = _blocks(opened, header.start + begin, header.start + end, exponent.dtype)
             if any(((block & exponent) == exponent).any() for block in blocks):
                 return name
     return None

@@ -45,7 +45,7 @@ def _file_bytes(file: Path, item_bytes: int, max_header_bytes: int) -> int:
     """Sum up the tensors; floats are converted when they are loaded."""
     with file.open("rb") as opened:
         try:
-            tensors, _ = read_header(opened, max_header_bytes)
+            tensors = read_header(opened, max_header_bytes).tensors
         except ValueError as exc:
             raise ValueError(f"{file.name} is no safetensors file: {exc}") from exc
     return sum(

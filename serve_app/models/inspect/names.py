@@ -1,0 +1,53 @@
+"""`Names`: the names of a file's tensors, and which of them match a pattern."""
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+
+from serve_app.models.weights.header import Tensor
+
+__all__ = ["Names"]
+
+
+class Names:
+    """Tensors by name, in the order of the file.
+
+    Patterns are what the tables of `layouts` are written in: names, with `*` for anything, `#` for
+    a number, and `(a|b)` and `(a)?` as in regular expressions.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        # One text for all: a search in it is one call, and a checkpoint has thousands of names.
+        self._text = "\n".join(["", *tensors, ""])
+
+    def find(self, pattern: str) -> str | None:
+        """Name the first tensor that matches as a whole."""
+        return next(self.find_all(pattern), None)
+
+    def find_all(self, pattern: str) -> Iterator[str]:
+        """Name all that match, in order."""
+        if not _is_pattern(pattern):  # the common case, and a look in a dict
+            if pattern in self.tensors:
+                yield pattern
+            return
+        for match in _compiled(pattern).finditer(self._text):
+            if match[1] in self.tensors:  # a name may hold a line break
+                yield match[1]
+
+    def size(self, pattern: str, axis: int) -> int | None:
+        """Tell a size of the first tensor that matches; None: there is none with such an axis."""
+        name = self.find(pattern)
+        shape = () if name is None else self.tensors[name].shape
+        return shape[axis] if -len(shape) <= axis < len(shape) else None
+
+
+def _is_pattern(text: str) -> bool:
+    return any(letter in text for letter in "*#(|?")
+
+
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Begin with a line break: the search then skips from one name to the next."""
+    plain = pattern.replace(".", r"\.").replace("*", r"[^\n]*").replace("#", r"\d+")
+    return re.compile(rf"\n({plain})(?=\n)")
