@@ -385,3 +385,375 @@ def diffusers_sd3(layers=24, positions=192):
             shapes |= _affine(f"{block}.ff{side}.net.0.proj", 4 * width, width)
             shapes |= _affine(f"{block}.ff{side}.net.2", width, 4 * width)
     return shapes | _affine("norm_out.linear", 2 * width, width) | _affine("proj_out", 64, width)
+
+
+# -- LoRAs and their like -----------------------------------------------------------------------
+
+
+def layers_of(shapes, *parts):
+    """The weights of layers whose names hold one of these parts, by name."""
+    return {
+        name.removesuffix(".weight"): shape
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) in (2, 4) and any(p in name for p in parts)
+    }
+
+
+ATTENTION = ("transformer_blocks", "proj_in", "proj_out")
+TEXT = ("self_attn", "mlp")
+
+
+def _down(shape, rank):
+    return (rank, *shape[1:])
+
+
+def _up(shape, rank):
+    return (shape[0], rank, *(1,) * (len(shape) - 2))
+
+
+def kohya(layers, prefix="lora_unet_", rank=16, has_alpha=True, dora=False):
+    shapes = {}
+    for layer, shape in layers.items():
+        name = prefix + layer.replace(".", "_")
+        shapes[f"{name}.lora_down.weight"] = _down(shape, rank)
+        shapes[f"{name}.lora_up.weight"] = _up(shape, rank)
+        if has_alpha:
+            shapes[f"{name}.alpha"] = ()
+        if dora:
+            shapes[f"{name}.dora_scale"] = (shape[0], *(1,) * (len(shape) - 1))
+    return shapes
+
+
+def pairs(layers, prefix="unet.", rank=16, halves=("lora_A", "lora_B")):
+    """As peft and diffusers write them."""
+    shapes = {}
+    for layer, shape in layers.items():
+        shapes[f"{prefix}{layer}.{halves[0]}.weight"] = _down(shape, rank)
+        shapes[f"{prefix}{layer}.{halves[1]}.weight"] = _up(shape, rank)
+    return shapes
+
+
+def processors(layers, prefix="unet.", rank=4):
+    """As diffusers wrote them first: by the processors of the attentions."""
+    shapes = {}
+    for layer, shape in layers.items():
+        if ".attn" in layer:
+            block, _, name = layer.removesuffix(".0").rpartition(".")
+            shapes[f"{prefix}{block}.processor.{name}_lora.down.weight"] = _down(shape, rank)
+            shapes[f"{prefix}{block}.processor.{name}_lora.up.weight"] = _up(shape, rank)
+    return shapes
+
+
+def loha(layers, prefix="lora_unet_", rank=8):
+    shapes = {}
+    for layer, shape in layers.items():
+        name = prefix + layer.replace(".", "_")
+        for number in (1, 2):
+            shapes[f"{name}.hada_w{number}_a"] = (shape[0], rank)
+            shapes[f"{name}.hada_w{number}_b"] = (rank, math.prod(shape[1:]))
+        shapes[f"{name}.alpha"] = ()
+    return shapes
+
+
+def lokr(layers, prefix="lora_unet_", factor=8, rank=None):
+    """The first matrix is `factor` squared; the second whole, or of a rank."""
+    shapes = {}
+    for layer, shape in layers.items():
+        name = prefix + layer.replace(".", "_")
+        outer, inner = shape[0] // factor, shape[1] // factor
+        shapes[f"{name}.lokr_w1"] = (factor, factor)
+        if rank is None:
+            shapes[f"{name}.lokr_w2"] = (outer, inner, *shape[2:])
+        else:
+            shapes[f"{name}.lokr_w2_a"] = (outer, rank)
+            shapes[f"{name}.lokr_w2_b"] = (rank, math.prod((inner, *shape[2:])))
+        shapes[f"{name}.alpha"] = ()
+    return shapes
+
+
+# -- ControlNets, IP adapters, upscalers --------------------------------------------------------
+
+
+def ldm_controlnet(text=768):
+    unet = ldm_unet(text)
+    shapes = {name: shape for name, shape in unet.items() if not name.startswith("out")}
+    sides = (3, 16, 16, 32, 32, 96, 96, 256, 320)
+    for number, (inner, outer) in enumerate(zip(sides, sides[1:], strict=False)):
+        shapes |= _affine(f"input_hint_block.{2 * number}", outer, inner, 3, 3)
+    for number in range(12):
+        width = unet.get(f"input_blocks.{number}.0.out_layers.0.weight", (320,))[0]
+        shapes |= _affine(f"zero_convs.{number}.0", width, width, 1, 1)
+    return shapes | _affine("middle_block_out.0", 1280, 1280, 1, 1)
+
+
+def diffusers_controlnet(unet, levels=4):
+    shapes = {
+        name: shape
+        for name, shape in in_diffusers_names(unet, levels).items()
+        if not name.startswith(("up_blocks", "conv_norm_out", "conv_out"))
+    }
+    shapes |= _affine("controlnet_cond_embedding.conv_in", 16, 3, 3, 3)
+    shapes |= _affine("controlnet_cond_embedding.conv_out", 320, 256, 3, 3)
+    for number in range(3 * levels):
+        shapes |= _affine(f"controlnet_down_blocks.{number}", 320, 320, 1, 1)
+    return shapes | _affine("controlnet_mid_block", 1280, 1280, 1, 1)
+
+
+def ip_adapter(text=768, layers=16, form="plain", image=1024):
+    shapes = {}
+    if form == "plain":
+        shapes |= _affine("image_proj.proj", 4 * text, image) | _affine("image_proj.norm", text)
+    if form == "plus":
+        shapes = {"image_proj.latents": (1, 16, 768)} | _affine("image_proj.proj_in", 768, 1280)
+    if form == "full":
+        shapes |= _affine("image_proj.proj.0", 1280, 1280)
+        shapes |= _affine("image_proj.proj.2", text, 1280) | _affine("image_proj.proj.3", text)
+    if form == "face id":
+        shapes |= _affine("image_proj.proj.0", 1024, 512) | _affine("image_proj.norm", text)
+        shapes |= {"ip_adapter.0.to_q_lora.down.weight": (128, 320)}
+        shapes |= {"ip_adapter.0.to_q_lora.up.weight": (320, 128)}
+    for number in range(layers):
+        for name in ("to_k_ip", "to_v_ip"):
+            shapes[f"ip_adapter.{2 * number + 1}.{name}.weight"] = (320, text)
+    return shapes
+
+
+def esrgan(blocks=23):
+    """As in the first files; `1.sub.23` is the layer after the blocks."""
+    shapes = _affine("model.0", 64, 3, 3, 3)
+    for block in range(blocks):
+        for part in (1, 2, 3):
+            for conv in range(1, 6):
+                name = f"model.1.sub.{block}.RDB{part}.conv{conv}.0"
+                shapes |= _affine(name, 64 if conv == 5 else 32, 64 + 32 * (conv - 1), 3, 3)
+    shapes |= _affine(f"model.1.sub.{blocks}", 64, 64, 3, 3)
+    for layer in (3, 6, 8):
+        shapes |= _affine(f"model.{layer}", 64, 64, 3, 3)
+    return shapes | _affine("model.10", 3, 64, 3, 3)
+
+
+def real_esrgan(blocks=23):
+    shapes = _affine("conv_first", 64, 3, 3, 3) | _affine("conv_body", 64, 64, 3, 3)
+    for block in range(blocks):
+        for part in (1, 2, 3):
+            for conv in range(1, 6):
+                name = f"body.{block}.rdb{part}.conv{conv}"
+                shapes |= _affine(name, 64 if conv == 5 else 32, 64 + 32 * (conv - 1), 3, 3)
+    for name in ("conv_up1", "conv_up2", "conv_hr"):
+        shapes |= _affine(name, 64, 64, 3, 3)
+    return shapes | _affine("conv_last", 3, 64, 3, 3)
+
+
+def compact_esrgan(layers=32):
+    shapes = _affine("body.0", 64, 3, 3, 3) | {"body.1.weight": (64,)}
+    for number in range(1, layers + 1):
+        shapes |= _affine(f"body.{2 * number}", 64, 64, 3, 3)
+        shapes[f"body.{2 * number + 1}.weight"] = (64,)
+    return shapes | _affine(f"body.{2 * layers + 2}", 48, 64, 3, 3)
+
+
+# -- Whole files --------------------------------------------------------------------------------
+
+SCHEDULE = {"alphas_cumprod": ("F32", (1000,)), "betas": ("F32", (1000,))}
+
+
+def ema_of(unet):
+    """LDM keeps the copies under names without dots."""
+    names = {name: "diffusion_model" + name.replace(".", "") for name in unet}
+    copies = {f"model_ema.{names[name]}": ("F32", shape) for name, shape in unet.items()}
+    return copies | {"model_ema.decay": ("F32", ()), "model_ema.num_updates": ("I64", ())}
+
+
+def sd_checkpoint(text=768, channels=4, vae=True, texts=True, prefix="text_model."):
+    shapes = under("model.diffusion_model.", ldm_unet(text, channels)) | SCHEDULE
+    if vae:
+        shapes |= under("first_stage_model.", ldm_vae())
+    if texts and text == 768:
+        encoder = clip(prefix=prefix)
+        encoder[f"{prefix}embeddings.position_ids"] = ("I64", (1, 77))
+        shapes |= under("cond_stage_model.transformer.", encoder)
+    if texts and text == 1024:
+        shapes |= under("cond_stage_model.model.", open_clip())
+    return shapes
+
+
+def xl_checkpoint(channels=4, vae=True):
+    shapes = under("model.diffusion_model.", ldm_unet(channels=channels, **XL)) | SCHEDULE
+    if vae:
+        shapes |= under("first_stage_model.", ldm_vae())
+    shapes |= under("conditioner.embedders.0.transformer.", clip())
+    return shapes | under("conditioner.embedders.1.model.", open_clip(1280, 32))
+
+
+def refiner_checkpoint():
+    shapes = under("model.diffusion_model.", ldm_unet(**REFINER)) | SCHEDULE
+    shapes |= under("first_stage_model.", ldm_vae())
+    return shapes | under("conditioner.embedders.0.model.", open_clip(1280, 32))
+
+
+def all_in_one(transformer, *encoders, latents=16):
+    """Flux and SD3 as people pack them. encoders: of clip_l, clip_g, t5xxl."""
+    forms = {"clip_l": clip(), "clip_g": clip(1280, 32), "t5xxl": t5()}
+    shapes = under("model.diffusion_model.", transformer) | under("vae.", ldm_vae(latents))
+    for name in encoders:
+        shapes |= under(f"text_encoders.{name}.transformer.", forms[name])
+    return shapes
+
+
+def of_type(dtype, shapes):
+    return {name: (dtype, shape) for name, shape in shapes.items()}
+
+
+_SD1, _SD2, _XL = ldm_unet(), ldm_unet(1024), ldm_unet(**XL)
+_SD1_LAYERS = layers_of(in_diffusers_names(_SD1), *ATTENTION)
+_SD2_LAYERS = layers_of(in_diffusers_names(_SD2), *ATTENTION)
+_XL_LAYERS = layers_of(in_diffusers_names(_XL, 3), *ATTENTION)
+_XL_LDM_LAYERS = layers_of(_XL, *ATTENTION)
+_CLIP_L, _CLIP_G = layers_of(clip(), *TEXT), layers_of(clip(1280, 32), *TEXT)
+_FLUX_LAYERS = layers_of(flux(), "attn", "mlp", "linear1", "linear2", "mod")
+_DIT_LAYERS = layers_of(diffusers_flux(), "attn.")
+_SD3_LAYERS = layers_of(sd3(), "qkv", "attn.proj", "fc1", "fc2")
+_SD3_DIT_LAYERS = layers_of(diffusers_sd3(), "attn.")
+_SD1_CONVS = layers_of(in_diffusers_names(_SD1), "resnets", "samplers", *ATTENTION)
+_TE = {"prefix": "lora_te_"}
+
+CHECKPOINTS = {
+    "sd1": lambda: sd_checkpoint(),
+    "sd1-with-ema": lambda: sd_checkpoint() | ema_of(_SD1),
+    "sd1-no-vae": lambda: sd_checkpoint(vae=False),
+    "sd1-old-text-keys": lambda: sd_checkpoint(prefix=""),
+    "sd1-inpainting": lambda: sd_checkpoint(channels=9),
+    "sd1-pix2pix": lambda: sd_checkpoint(channels=8),
+    "sd1-unet": lambda: under("model.diffusion_model.", _SD1),
+    "sd1-unet-bare": lambda: _SD1,
+    "sd1-unet-diffusers": lambda: in_diffusers_names(_SD1),
+    "sd1-flat": lambda: under("unet.", in_diffusers_names(_SD1))
+    | under("vae.", diffusers_vae())
+    | under("text_encoder.", clip()),
+    "sd2": lambda: sd_checkpoint(1024),
+    "sd2-inpainting": lambda: sd_checkpoint(1024, channels=9),
+    "sd2-depth": lambda: sd_checkpoint(1024, channels=5),
+    "sdxl": lambda: xl_checkpoint(),
+    "sdxl-no-vae": lambda: xl_checkpoint(vae=False),
+    "sdxl-inpainting": lambda: xl_checkpoint(channels=9),
+    "sdxl-v-zsnr": lambda: xl_checkpoint() | {"v_pred": (1,), "ztsnr": (1,)},
+    "sdxl-edm": lambda: xl_checkpoint() | {"edm_mean": (4,), "edm_std": (4,)},
+    "sdxl-unet-diffusers": lambda: in_diffusers_names(_XL, 3),
+    "sdxl-refiner": refiner_checkpoint,
+    "flux-dev": lambda: flux(),
+    "flux-schnell": lambda: under("model.diffusion_model.", flux(guidance=False)),
+    "flux-fill": lambda: flux(channels=384),
+    "flux-depth": lambda: flux(channels=128),
+    "flux-diffusers": lambda: diffusers_flux(),
+    "flux-all-in-one-fp8": lambda: of_type("F8_E4M3", all_in_one(flux(), "clip_l", "t5xxl")),
+    "flux-scaled-fp8": lambda: of_type("F8_E4M3", flux())
+    | {"scaled_fp8": ("F8_E4M3", (2,)), "double_blocks.0.img_attn.qkv.scale_weight": ("F32", ())},
+    "flux-nf4": lambda: flux()
+    | {"double_blocks.0.img_attn.qkv.weight.quant_state.bitsandbytes__nf4": ("U8", (100,))},
+    "sd3-medium": lambda: under("model.diffusion_model.", sd3())
+    | under("first_stage_model.", ldm_vae(16)),
+    "sd3-all-in-one": lambda: all_in_one(sd3(), "clip_l", "clip_g", "t5xxl"),
+    "sd3-transformer": lambda: under("model.diffusion_model.", sd3()),
+    "sd3-diffusers": lambda: diffusers_sd3(),
+    "sd35-large": lambda: under("model.diffusion_model.", sd3(38, norms=True)),
+    "sd35-medium": lambda: under(
+        "model.diffusion_model.", sd3(24, 384, dual=range(13), norms=True)
+    ),
+}
+ADAPTERS = {
+    "lora-sd1-kohya": lambda: kohya(_SD1_LAYERS) | kohya(_CLIP_L, **_TE),
+    "lora-sd2-kohya": lambda: kohya(_SD2_LAYERS),
+    "lora-sd1-text-only": lambda: kohya(_CLIP_L, **_TE),
+    "lora-sd1-peft": lambda: pairs(_SD1_LAYERS) | pairs(_CLIP_L, "text_encoder."),
+    "lora-sd1-peft-bare": lambda: pairs(_SD1_LAYERS, ""),
+    "lora-sd1-peft-saved": lambda: pairs(_SD1_LAYERS, "base_model.model."),
+    "lora-sd1-diffusers": lambda: pairs(_SD1_LAYERS, halves=("lora.down", "lora.up")),
+    "lora-sd1-processors": lambda: processors(_SD1_LAYERS),
+    "lora-sd1-self-attention": lambda: kohya(
+        {name: shape for name, shape in _SD1_LAYERS.items() if "attn1" in name}
+    ),
+    "lora-xl-kohya": lambda: kohya(_XL_LDM_LAYERS)
+    | kohya(_CLIP_L, "lora_te1_")
+    | kohya(_CLIP_G, "lora_te2_"),
+    "lora-xl-kohya-diffusers": lambda: kohya(_XL_LAYERS),
+    "lora-xl-peft": lambda: pairs(_XL_LAYERS),
+    "lora-xl-self-attention": lambda: kohya(
+        {name: shape for name, shape in _XL_LDM_LAYERS.items() if "attn1" in name}
+    ),
+    "lora-xl-text-only": lambda: kohya(_CLIP_L, "lora_te1_") | kohya(_CLIP_G, "lora_te2_"),
+    "lora-flux-kohya": lambda: kohya(_FLUX_LAYERS),
+    "lora-flux-peft": lambda: pairs(_DIT_LAYERS, "transformer."),
+    "lora-flux-comfy": lambda: pairs(_FLUX_LAYERS, "diffusion_model."),
+    "lora-flux-onetrainer": lambda: kohya(_DIT_LAYERS, "lora_transformer_"),
+    "lora-flux-xlabs": lambda: {
+        f"double_blocks.{number}.processor.qkv_lora{side}.{half}.weight": shape
+        for number in range(19)
+        for side in (1, 2)
+        for half, shape in (("down", (16, 3072)), ("up", (9216, 16)))
+    },
+    "lora-sd3-kohya": lambda: kohya(_SD3_LAYERS),
+    "lora-sd3-peft": lambda: pairs(_SD3_DIT_LAYERS, "transformer."),
+    "locon-sd1": lambda: kohya(_SD1_CONVS),
+    "dora-sd1-kohya": lambda: kohya(_SD1_LAYERS, dora=True),
+    "dora-xl-peft": lambda: pairs(_XL_LAYERS)
+    | {f"unet.{name}.lora_magnitude_vector": shape[:1] for name, shape in _XL_LAYERS.items()},
+    "loha-sd1": lambda: loha(_SD1_LAYERS),
+    "loha-xl": lambda: loha(_XL_LDM_LAYERS),
+    "lokr-sd1": lambda: lokr(_SD1_LAYERS),
+    "lokr-xl-ranked": lambda: lokr(_XL_LDM_LAYERS, rank=12),
+    "lokr-flux-lycoris": lambda: lokr(_DIT_LAYERS, "lycoris_", factor=16),
+}
+SMALL = {
+    "embedding-sd1-a1111": lambda: {"emb_params": (8, 768)},
+    "embedding-sd2-a1111": lambda: {"emb_params": (8, 1024)},
+    "embedding-sd1-diffusers": lambda: {"<cat-toy>": (768,)},
+    "embedding-sd1-converted": lambda: {"string_to_param.*": (4, 768)},
+    "embedding-xl": lambda: {"clip_l": (4, 768), "clip_g": (4, 1280)},
+    "embedding-xl-clip-g": lambda: {"clip_g": (4, 1280)},
+    "embedding-clip-l": lambda: {"clip_l": (4, 768)},
+    "embedding-sd3": lambda: {"clip_l": (4, 768), "clip_g": (4, 1280), "t5xxl": (4, 4096)},
+    "embedding-flux": lambda: {"clip_l": (4, 768), "t5xxl": (4, 4096)},
+    "vae-ldm": lambda: ldm_vae(),
+    "vae-ldm-prefixed": lambda: under("first_stage_model.", ldm_vae()),
+    "vae-diffusers": lambda: diffusers_vae(),
+    "vae-16": lambda: ldm_vae(16),
+    "text-clip-l": lambda: clip(),
+    "text-clip-l-flat": lambda: clip(prefix=""),
+    "text-clip-h": lambda: open_clip(),
+    "text-clip-g": lambda: clip(1280, 32),
+    "text-t5xxl": lambda: t5(),
+    "controlnet-sd1-ldm": lambda: under("control_model.", ldm_controlnet()),
+    "controlnet-sd2-ldm-bare": lambda: ldm_controlnet(1024),
+    "controlnet-sd1-diffusers": lambda: diffusers_controlnet(_SD1),
+    "controlnet-xl-diffusers": lambda: diffusers_controlnet(_XL, 3),
+    "controlnet-xl-union": lambda: diffusers_controlnet(_XL, 3)
+    | _affine("control_add_embedding.linear_1", 1280, 1536)
+    | {"task_embedding": (6, 320)},
+    "controlnet-flux": lambda: diffusers_flux(double=5, single=10)
+    | _affine("controlnet_x_embedder", 3072, 64)
+    | _affine("controlnet_blocks.0", 3072, 3072),
+    "controlnet-sd3": lambda: diffusers_sd3(6)
+    | _affine("pos_embed_input.proj", 384, 16, 2, 2)
+    | _affine("controlnet_blocks.0", 384, 384),
+    "ip-adapter-sd1": lambda: ip_adapter(),
+    "ip-adapter-sd1-plus": lambda: ip_adapter(form="plus"),
+    "ip-adapter-sd1-full": lambda: ip_adapter(form="full"),
+    "ip-adapter-sd1-face-id": lambda: ip_adapter(form="face id"),
+    "ip-adapter-xl": lambda: ip_adapter(2048, 70, image=1280),
+    "ip-adapter-flux": lambda: {
+        "ip_adapter_proj_model.proj.weight": (16384, 768),
+        "double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": (3072, 4096),
+    },
+    "upscaler-esrgan": lambda: esrgan(),
+    "upscaler-real-esrgan": lambda: real_esrgan(),
+    "upscaler-compact": lambda: compact_esrgan(),
+    "upscaler-swinir": lambda: _affine("conv_first", 180, 3, 3, 3)
+    | _affine("layers.0.residual_group.blocks.0.norm1", 180)
+    | _affine("conv_last", 3, 64, 3, 3),
+}
+FILES = CHECKPOINTS | ADAPTERS | SMALL
+
+
+def write_named(folder, name, **changes):
+    """Write the file of this name; see `FILES`."""
+    return write(folder / f"{name}.safetensors", FILES[name](), **changes)
