@@ -75,9 +75,7 @@ def _transformer(name, width, text, depth, is_linear):
     return shapes | _affine(f"{name}.proj_out", width, width, *kernel)
 
 
-def ldm_unet(
-    text=768, channels=4, base=320, levels=(1, 2, 4, 4), depths=(1, 1, 1, 0), label=None
-):
+def ldm_unet(text=768, channels=4, base=320, levels=(1, 2, 4, 4), depths=(1, 1, 1, 0), label=None):
     """A UNet in the names of the first implementation. depths: transformers of each level."""
     is_linear, time, middle = text != 768, 4 * base, depths[-1] or depths[-2]
     shapes = _affine("time_embed.0", time, base) | _affine("time_embed.2", time, time)
@@ -627,9 +625,11 @@ CHECKPOINTS = {
     "sd1-unet": lambda: under("model.diffusion_model.", _SD1),
     "sd1-unet-bare": lambda: _SD1,
     "sd1-unet-diffusers": lambda: in_diffusers_names(_SD1),
-    "sd1-flat": lambda: under("unet.", in_diffusers_names(_SD1))
-    | under("vae.", diffusers_vae())
-    | under("text_encoder.", clip()),
+    "sd1-flat": lambda: (
+        under("unet.", in_diffusers_names(_SD1))
+        | under("vae.", diffusers_vae())
+        | under("text_encoder.", clip())
+    ),
     "sd2": lambda: sd_checkpoint(1024),
     "sd2-inpainting": lambda: sd_checkpoint(1024, channels=9),
     "sd2-depth": lambda: sd_checkpoint(1024, channels=5),
@@ -646,12 +646,20 @@ CHECKPOINTS = {
     "flux-depth": lambda: flux(channels=128),
     "flux-diffusers": lambda: diffusers_flux(),
     "flux-all-in-one-fp8": lambda: of_type("F8_E4M3", all_in_one(flux(), "clip_l", "t5xxl")),
-    "flux-scaled-fp8": lambda: of_type("F8_E4M3", flux())
-    | {"scaled_fp8": ("F8_E4M3", (2,)), "double_blocks.0.img_attn.qkv.scale_weight": ("F32", ())},
-    "flux-nf4": lambda: flux()
-    | {"double_blocks.0.img_attn.qkv.weight.quant_state.bitsandbytes__nf4": ("U8", (100,))},
-    "sd3-medium": lambda: under("model.diffusion_model.", sd3())
-    | under("first_stage_model.", ldm_vae(16)),
+    "flux-scaled-fp8": lambda: (
+        of_type("F8_E4M3", flux())
+        | {
+            "scaled_fp8": ("F8_E4M3", (2,)),
+            "double_blocks.0.img_attn.qkv.scale_weight": ("F32", ()),
+        }
+    ),
+    "flux-nf4": lambda: (
+        flux()
+        | {"double_blocks.0.img_attn.qkv.weight.quant_state.bitsandbytes__nf4": ("U8", (100,))}
+    ),
+    "sd3-medium": lambda: (
+        under("model.diffusion_model.", sd3()) | under("first_stage_model.", ldm_vae(16))
+    ),
     "sd3-all-in-one": lambda: all_in_one(sd3(), "clip_l", "clip_g", "t5xxl"),
     "sd3-transformer": lambda: under("model.diffusion_model.", sd3()),
     "sd3-diffusers": lambda: diffusers_sd3(),
@@ -672,9 +680,9 @@ ADAPTERS = {
     "lora-sd1-self-attention": lambda: kohya(
         {name: shape for name, shape in _SD1_LAYERS.items() if "attn1" in name}
     ),
-    "lora-xl-kohya": lambda: kohya(_XL_LDM_LAYERS)
-    | kohya(_CLIP_L, "lora_te1_")
-    | kohya(_CLIP_G, "lora_te2_"),
+    "lora-xl-kohya": lambda: (
+        kohya(_XL_LDM_LAYERS) | kohya(_CLIP_L, "lora_te1_") | kohya(_CLIP_G, "lora_te2_")
+    ),
     "lora-xl-kohya-diffusers": lambda: kohya(_XL_LAYERS),
     "lora-xl-peft": lambda: pairs(_XL_LAYERS),
     "lora-xl-self-attention": lambda: kohya(
@@ -695,8 +703,10 @@ ADAPTERS = {
     "lora-sd3-peft": lambda: pairs(_SD3_DIT_LAYERS, "transformer."),
     "locon-sd1": lambda: kohya(_SD1_CONVS),
     "dora-sd1-kohya": lambda: kohya(_SD1_LAYERS, dora=True),
-    "dora-xl-peft": lambda: pairs(_XL_LAYERS)
-    | {f"unet.{name}.lora_magnitude_vector": shape[:1] for name, shape in _XL_LAYERS.items()},
+    "dora-xl-peft": lambda: (
+        pairs(_XL_LAYERS)
+        | {f"unet.{name}.lora_magnitude_vector": shape[:1] for name, shape in _XL_LAYERS.items()}
+    ),
     "loha-sd1": lambda: loha(_SD1_LAYERS),
     "loha-xl": lambda: loha(_XL_LDM_LAYERS),
     "lokr-sd1": lambda: lokr(_SD1_LAYERS),
@@ -726,15 +736,21 @@ SMALL = {
     "controlnet-sd2-ldm-bare": lambda: ldm_controlnet(1024),
     "controlnet-sd1-diffusers": lambda: diffusers_controlnet(_SD1),
     "controlnet-xl-diffusers": lambda: diffusers_controlnet(_XL, 3),
-    "controlnet-xl-union": lambda: diffusers_controlnet(_XL, 3)
-    | _affine("control_add_embedding.linear_1", 1280, 1536)
-    | {"task_embedding": (6, 320)},
-    "controlnet-flux": lambda: diffusers_flux(double=5, single=10)
-    | _affine("controlnet_x_embedder", 3072, 64)
-    | _affine("controlnet_blocks.0", 3072, 3072),
-    "controlnet-sd3": lambda: diffusers_sd3(6)
-    | _affine("pos_embed_input.proj", 384, 16, 2, 2)
-    | _affine("controlnet_blocks.0", 384, 384),
+    "controlnet-xl-union": lambda: (
+        diffusers_controlnet(_XL, 3)
+        | _affine("control_add_embedding.linear_1", 1280, 1536)
+        | {"task_embedding": (6, 320)}
+    ),
+    "controlnet-flux": lambda: (
+        diffusers_flux(double=5, single=10)
+        | _affine("controlnet_x_embedder", 3072, 64)
+        | _affine("controlnet_blocks.0", 3072, 3072)
+    ),
+    "controlnet-sd3": lambda: (
+        diffusers_sd3(6)
+        | _affine("pos_embed_input.proj", 384, 16, 2, 2)
+        | _affine("controlnet_blocks.0", 384, 384)
+    ),
     "ip-adapter-sd1": lambda: ip_adapter(),
     "ip-adapter-sd1-plus": lambda: ip_adapter(form="plus"),
     "ip-adapter-sd1-full": lambda: ip_adapter(form="full"),
@@ -747,9 +763,11 @@ SMALL = {
     "upscaler-esrgan": lambda: esrgan(),
     "upscaler-real-esrgan": lambda: real_esrgan(),
     "upscaler-compact": lambda: compact_esrgan(),
-    "upscaler-swinir": lambda: _affine("conv_first", 180, 3, 3, 3)
-    | _affine("layers.0.residual_group.blocks.0.norm1", 180)
-    | _affine("conv_last", 3, 64, 3, 3),
+    "upscaler-swinir": lambda: (
+        _affine("conv_first", 180, 3, 3, 3)
+        | _affine("layers.0.residual_group.blocks.0.norm1", 180)
+        | _affine("conv_last", 3, 64, 3, 3)
+    ),
 }
 FILES = CHECKPOINTS | ADAPTERS | SMALL
 

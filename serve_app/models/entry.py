@@ -38,6 +38,7 @@ Text = Annotated[str, StringConstraints(max_length=4096)]
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")  # no path holds NUL, nor what is no text
 _MAX_PATH = 4096  # Linux's PATH_MAX
 
+_PARTS = ("base_config", "base", "vae", "text_encoders")  # fields of a model
 HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")  # of a diffusers repository
 
 
@@ -158,7 +159,31 @@ class ModelEntry(_Files):
     base_config: Source | None = Field(
         default=None,
         description="for a single file: diffusers folder of the same architecture, whose weights "
-        "are not read",
+        "are not read; none: known by the file's header",
+    )
+    base: Source | None = Field(
+        default=None,
+        description="for a single file: diffusers folder of the same architecture, from which "
+        "comes what the file lacks",
+    )
+    vae: Source | None = Field(
+        default=None,
+        description="in place of the model's own: a diffusers folder of a VAE",
+    )
+    text_encoders: Source | None = Field(
+        default=None,
+        description="in place of the model's own: diffusers folder with text encoders and their "
+        "tokenizers",
+    )
+    prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
+        default=None, description="what the denoiser predicts; none: as the files say"
+    )
+    zero_snr: bool | None = Field(
+        default=None,
+        description="whether it was trained to a signal of zero; none: as the files say",
+    )
+    timestep_spacing: Literal["leading", "trailing", "linspace"] | None = Field(
+        default=None, description="of the steps; none: as the files say"
     )
     kinds: tuple[Kind, ...] = Field(
         min_length=1, max_length=len(Kind), description="calls that the model answers"
@@ -198,10 +223,19 @@ class ModelEntry(_Files):
         """Whether it is of a family with a UNet, whose text encoders are CLIP's alone."""
         return self.category in ("stable_diffusion", "stable_diffusion_xl")
 
+    @property
+    def parts(self) -> dict[str, Source]:
+        """What it is loaded from besides its source, by field."""
+        named = {name: getattr(self, name) for name in _PARTS}
+        return {name: source for name, source in named.items() if source is not None}
+
     @model_validator(mode="after")
-    def _needs_another(self) -> Self:
-        if self.base_config == self.source:
-            raise ValueError("base_config is the source itself; name a folder beside it")
+    def _needs_others(self) -> Self:
+        for name, source in self.parts.items():
+            if source == self.source:
+                raise ValueError(f"{name} is the source itself; name a folder beside it")
+        if self.base is not None and self.base_config is not None:
+            raise ValueError("base has settings too; leave base_config out")
         return self
 
 
@@ -239,8 +273,9 @@ def anchored(entry: E, root_dir: Path) -> E:
     changes: dict[str, object] = {}
     if isinstance(entry.source, Path):
         changes["source"] = root_dir / entry.source
-    if isinstance(entry, ModelEntry) and isinstance(entry.base_config, Path):
-        changes["base_config"] = root_dir / entry.base_config
+    if isinstance(entry, ModelEntry):
+        parts = entry.parts.items()
+        changes |= {name: root_dir / part for name, part in parts if isinstance(part, Path)}
     return entry.model_copy(update=changes)
 
 

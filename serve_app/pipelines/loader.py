@@ -9,7 +9,7 @@ from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
@@ -28,6 +28,7 @@ from serve_app.pipelines.construction import keep_in_threads
 from serve_app.pipelines.families import family_of
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.host import HostCopies
+from serve_app.pipelines.parts import named_parts
 from serve_app.pipelines.samplers.schedulers import Schedulers
 from serve_app.pipelines.soundness import check_complete, settle
 from serve_app.pipelines.text.encoding import TextCache
@@ -71,7 +72,7 @@ def load_checkpoint(
         denoiser=denoiser_lane(
             base, family, config, lambda run: ip_adapters.reading(perturbation.reading(run))
         ),
-        schedulers=Schedulers(base.scheduler),
+        schedulers=Schedulers(_trained(base.scheduler, entry)),
         vaes=Vaes(base.vae, config, uses, lineage),
         variants=Variants(base, family, config.tomesd_ratio, perturbation, ip_adapters, loras),
         uses=uses,
@@ -81,6 +82,17 @@ def load_checkpoint(
         multiple_px=entry.size_multiple_px,
         config=config,
     )
+
+
+def _trained(scheduler: SchedulerMixin, entry: ModelEntry) -> SchedulerMixin:
+    """Let an entry correct what files say of the training; a copy in CPU memory stays as it is."""
+    said = {
+        "prediction_type": entry.prediction_type,
+        "rescale_betas_zero_snr": entry.zero_snr,
+        "timestep_spacing": entry.timestep_spacing or ("trailing" if entry.zero_snr else None),
+    }
+    changes = {name: value for name, value in said.items() if value is not None}
+    return type(scheduler).from_config(scheduler.config, **changes) if changes else scheduler
 
 
 def _device(name: str) -> torch.device:
@@ -121,20 +133,25 @@ def _modules(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
 
 
 def _read(entry: ModelEntry) -> DiffusionPipeline:
-    """Load the pipeline class that the folder, or the folder beside a single file, names."""
-    is_folder = entry.path.is_dir()
-    folder = entry.path if is_folder else entry.base_config
-    if not isinstance(folder, Path):
-        raise ValueError(f"{entry.id}: a single file needs base_config")
+    """Load the pipeline class that the folder, or the settings of a single file, names."""
+    folder = _settings_of(entry)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     cls = getattr(diffusers, index["_class_name"])
     unused = ("safety_checker", "feature_extractor", "image_encoder")  # Safety is a deployment
     left_out = {
         name: None for name, value in index.items() if name in unused or value == [None, None]
     }
-    options = {"dtype": getattr(torch, entry.dtype), "local_files_only": True, **left_out}
-    if is_folder:
+    dtype = getattr(torch, entry.dtype)
+    options = {"dtype": dtype, "local_files_only": True, **left_out, **named_parts(entry, dtype)}
+    if entry.path.is_dir():
         pipeline = cls.from_pretrained(folder, **options)
         check_complete(pipeline, folder)
         return pipeline
     return cls.from_single_file(str(entry.path), config=str(folder), **options)
+
+
+def _settings_of(entry: ModelEntry) -> Path:
+    folder = entry.path if entry.path.is_dir() else entry.base or entry.base_config
+    if not isinstance(folder, Path):
+        raise ValueError(f"{entry.id}: a single file needs base_config")
+    return folder

@@ -171,8 +171,7 @@ def _may_exist(entry: ModelEntry) -> bool:
 
 
 def _digest(entry: ModelEntry) -> str:
-    """Hash all that is loaded; what did not change is not read again."""
-    paths = [entry.path]
-    if isinstance(entry.base_config, Path):
-        paths.append(entry.base_config)
-    return hashlib.sha256(" ".join(digest(path) for path in paths).encode()).hexdigest()
+    """Hash all that is loaded, and as what; what did not change is not read again."""
+    sources = {"source": entry.path, **entry.parts}
+    told = [f"{name} {digest(path)}" for name, path in sources.items() if isinstance(path, Path)]
+    return hashlib.sha256(" ".join(told).encode()).hexdigest()

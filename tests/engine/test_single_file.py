@@ -1,99 +1,144 @@
-"""A checkpoint as one file, with the names that the first Stable Diffusion used, loads the same."""
+"""A checkpoint as one file, with the names that the first Stable Diffusion used, loads the same.
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+Also when it has nothing beside it, or lacks parts that its entry names.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from serve_app.config import EngineConfig
+from serve_app import errors
+from serve_app.config import CatalogueConfig, EngineConfig
 from serve_app.models import ModelEntry
+from serve_app.models.bases.base import BASES, Base
+from serve_app.models.weights import settings
+from serve_app.models.weights.resolve import resolve
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.types import Kind
+from tests.ldm_names import original
+from tests.weight_files import TEXT, rewrite
 
-LEVELS = 4
-PER_BLOCK = 2  # layers of a block and its sampler
-RESNET = {
-    "norm1": "in_layers.0",
-    "conv1": "in_layers.2",
-    "time_emb_proj": "emb_layers.1",
-    "norm2": "out_layers.0",
-    "conv2": "out_layers.3",
-    "conv_shortcut": "skip_connection",
+PARTS = ("unet", "vae", "text_encoder")
+PREFIXES = {
+    "unet": "model.diffusion_model.",
+    "vae": "first_stage_model.",
+    "text_encoder": "cond_stage_model.",
 }
-UNET_TOP = {
-    "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
-    "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
-}
-
-
-def original_unet(name: str, has_attention: Callable[[int], bool]) -> str:
-    for ours, theirs in UNET_TOP.items():
-        if name.startswith(f"{ours}."):
-            return name.replace(ours, theirs, 1)
-    found = re.match(r"(down|mid|up)_blocks?\.(?:(\d)\.)?(\w+)\.(\d)\.(.*)", name)
-    assert found, name
-    side, block, part, layer, rest = found.groups()
-    block, layer = int(block or 0), int(layer)
-    if part == "resnets":
-        inner, _, tail = rest.partition(".")
-        rest = f"{RESNET[inner]}.{tail}"
-    place = {"resnets": 0, "attentions": 1}.get(part, 0)
-    if side == "mid":
-        return f"middle_block.{1 if place else 2 * layer}.{rest}"
-    if part == "downsamplers":
-        return f"input_blocks.{PER_BLOCK * (block + 1)}.0.{rest.replace('conv', 'op')}"
-    if part == "upsamplers":
-        return f"output_blocks.{PER_BLOCK * block + 1}.{2 if has_attention(block) else 1}.{rest}"
-    if side == "down":
-        return f"input_blocks.{PER_BLOCK * block + layer + 1}.{place}.{rest}"
-    return f"output_blocks.{PER_BLOCK * block + layer}.{place}.{rest}"
-
-
-def original_vae(name: str) -> str:
-    name = name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
-    name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
-    name = re.sub(r"down_blocks\.(\d)\.resnets", r"down.\1.block", name)
-    name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
-    flip = lambda m: f"up.{LEVELS - 1 - int(m[1])}."  # noqa: E731
-    name = re.sub(r"up_blocks\.(\d)\.", flip, name)
-    return name.replace("resnets", "block").replace("upsamplers.0", "upsample")
-
-
-def original(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
-    base = checkpoint.base
-    ups = base.unet.config.up_block_types
-    for name, weight in base.unet.state_dict().items():
-        renamed = original_unet(name, lambda block: ups[block].startswith("Cross"))
-        yield f"model.diffusion_model.{renamed}", weight
-    for name, weight in base.vae.state_dict().items():
-        yield f"first_stage_model.{original_vae(name)}", weight
-    for name, weight in base.text_encoder.state_dict().items():
-        yield f"cond_stage_model.transformer.text_model.{name}", weight
+VAE = "vae/diffusion_pytorch_model.safetensors"
+Load = Callable[..., Checkpoint]
 
 
 @pytest.fixture
-def single(
-    checkpoint: Callable[[str], Checkpoint], folder: Callable[[str], Path], tmp_path: Path
-) -> Checkpoint:
-    file = tmp_path / "model.safetensors"
-    weights = {name: weight.contiguous() for name, weight in original(checkpoint("deep"))}
-    save_file(weights, file)
-    entry = ModelEntry(id="one", source=file, base_config=folder("deep"), kinds=(Kind.TEXT2IMG,))
-    return load_checkpoint(entry, EngineConfig(device="cpu"))
+def small(folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the architecture of Stable Diffusion 1 be as small as the checkpoint of these tests."""
+    told = BASES["sd1"].parts
+    parts = {
+        name: json.loads((folder("deep") / name / "config.json").read_text()) for name in PARTS
+    }
+    small = Base(
+        family="StableDiffusion",
+        category="stable_diffusion",
+        native_size_px=64,
+        options={},
+        parts={**parts, "tokenizer": told["tokenizer"], "scheduler": told["scheduler"]},
+    )
+    monkeypatch.setitem(settings.BASES, "sd1", small)
 
 
-@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
-def test_single_file_gives_the_weights_of_the_folder(
-    single: Checkpoint, checkpoint: Callable[[str], Checkpoint], part: str
-) -> None:
-    loaded: Mapping[str, torch.Tensor] = getattr(single.base, part).state_dict()
-    expected: Mapping[str, torch.Tensor] = getattr(checkpoint("deep").base, part).state_dict()
-    assert loaded.keys() == expected.keys()
-    assert all(torch.equal(weight, expected[name]) for name, weight in loaded.items())
+@pytest.fixture
+def load(checkpoint: Callable[[str], Checkpoint], tmp_path: Path) -> Load:
+    """Write the parts that are named into one file, and load it."""
+
+    def load(
+        *parts: str, extra: Mapping[str, torch.Tensor] | None = None, **said: object
+    ) -> Checkpoint:
+        file = tmp_path / "model.safetensors"
+        prefixes = tuple(PREFIXES[part] for part in parts)
+        named = original(checkpoint("deep").base)
+        weights = {n: weight.contiguous() for n, weight in named if n.startswith(prefixes)}
+        save_file({**weights, **(extra or {})}, file)
+        entry = ModelEntry(id="one", source=file, kinds=(Kind.TEXT2IMG,), **said)
+        entry = resolve(entry, CatalogueConfig(cache_dir=tmp_path / "cache"))
+        return load_checkpoint(entry, EngineConfig(device="cpu"))
+
+    return load
+
+
+@pytest.fixture
+def assert_equal(checkpoint: Callable[[str], Checkpoint]) -> Callable[[Checkpoint], None]:
+    """Compare with the folder, weight by weight."""
+
+    def compare(single: Checkpoint) -> None:
+        for part in PARTS:
+            loaded = getattr(single.base, part).state_dict()
+            expected = getattr(checkpoint("deep").base, part).state_dict()
+            assert loaded.keys() == expected.keys()
+            assert all(torch.equal(weight, expected[name]) for name, weight in loaded.items())
+
+    return compare
+
+
+def halve(tensors):
+    for name, tensor in tensors.items():
+        tensors[name] = tensor / 2
+
+
+def test_single_file_gives_the_weights_of_the_folder(load, assert_equal, folder):
+    assert_equal(load(*PARTS, base_config=folder("deep")))
+
+
+@pytest.mark.usefixtures("small")
+def test_file_with_nothing_beside_it_is_known_by_its_header(load, assert_equal):
+    single = load(*PARTS)
+    assert_equal(single)
+    assert type(single.base).__name__ == "StableDiffusionPipeline"
+    assert single.base.scheduler.config.prediction_type == "epsilon"
+
+
+@pytest.mark.usefixtures("small")
+def test_keys_of_v_prediction_with_zero_signal_are_heeded(load):
+    marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
+    told = load(*PARTS, extra=marks).base.scheduler.config
+    assert (told.prediction_type, told.timestep_spacing) == ("v_prediction", "trailing")
+    assert told.rescale_betas_zero_snr
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("lacking", ["vae", "text_encoder"])
+def test_what_a_file_lacks_comes_from_the_base_that_its_entry_names(
+    load, assert_equal, folder, lacking
+):
+    assert_equal(load(*(part for part in PARTS if part != lacking), base=folder("deep")))
+
+
+def test_text_encoders_and_vae_of_an_entry_stand_in_for_those_of_its_source(
+    load, assert_equal, folder, tmp_path
+):
+    other = shutil.copytree(folder("deep"), tmp_path / "other")
+    for name in (TEXT, VAE):
+        rewrite(other, name, halve)
+    named = {"vae": folder("deep") / "vae", "text_encoders": folder("deep")}
+    assert_equal(load("unet", base=other, **named))
+    assert_equal(load(*PARTS, base=other, **named))
+    with pytest.raises(AssertionError):
+        assert_equal(load("unet", base=other))
+
+
+@pytest.mark.usefixtures("small")
+def test_ema_copies_are_not_loaded(load, assert_equal):
+    copies = {"model_ema.diffusion_modelinput_blocks00weight": torch.zeros(16, 4, 3, 3)}
+    assert_equal(load(*PARTS, extra=copies))
+
+
+def test_file_of_no_known_architecture_is_refused_with_the_way_out(tmp_path):
+    file = tmp_path / "odd.safetensors"
+    save_file({"a": torch.zeros(3), "b": torch.zeros(3)}, file)
+    entry = ModelEntry(id="odd", source=file, kinds=(Kind.TEXT2IMG,))
+    with pytest.raises(errors.WeightsRefused, match=r"tensors of no known layout .*base_config"):
+        resolve(entry, CatalogueConfig(cache_dir=tmp_path / "cache"))

@@ -19,6 +19,7 @@ from serve_app.models.weights.files import (
     digest,
     list_files,
 )
+from serve_app.models.weights.settings import settings_folder
 
 __all__ = ["digest", "resolve"]
 
@@ -36,9 +37,12 @@ def resolve(entry: E, config: CatalogueConfig, revision: str | None = None) -> E
         errors.WeightsRefused: they cannot be had, differ from the manifest, or are unsafe.
     """
     try:
-        changes: dict[str, object] = {"source": _weights(entry, config, revision)}
-        if isinstance(entry, ModelEntry) and entry.base_config is not None:
-            changes["base_config"] = _base(entry.base_config, config)
+        source = _weights(entry, config, revision)
+        changes: dict[str, object] = {"source": source}
+        if isinstance(entry, ModelEntry):
+            changes |= _parts(entry, config)
+            if source.is_file() and not {"base", "base_config"} & changes.keys():
+                changes["base_config"] = settings_folder(entry, source, config)
     except (Refused, OSError) as exc:
         raise errors.WeightsRefused(entry.id, str(exc)) from exc
     return entry.model_copy(update=changes)
@@ -67,11 +71,29 @@ def _weights(entry: E, config: CatalogueConfig, revision: str | None) -> Path:
     return path
 
 
-def _base(source: Source, config: CatalogueConfig) -> Path:
-    """The folder that says what a single file is of; nothing in it is loaded but settings."""
-    if isinstance(source, HubSource):
-        settings = source.model_copy(update={"files": _CONFIG_FILES})
-        source = hub.fetch(settings, source.revision, config)
-    if not (source / "model_index.json").is_file():
-        raise Refused(f"base_config: {source} is no diffusers folder")
-    return source
+def _parts(entry: ModelEntry, config: CatalogueConfig) -> dict[str, Path]:
+    """Get the folders that an entry names besides its source."""
+    parts = {}
+    for name, source in entry.parts.items():
+        if isinstance(source, HubSource) and name == "base_config":
+            source = source.model_copy(update={"files": _CONFIG_FILES})  # noqa: PLW2901
+        try:
+            path = _fetched(source, config)
+        except Refused as exc:
+            raise Refused(f"{name}: {exc}") from exc
+        if name != "vae" and not (path / "model_index.json").is_file():
+            raise Refused(f"{name}: {path} is no diffusers folder")
+        parts[name] = path
+    return parts
+
+
+def _fetched(source: Source, config: CatalogueConfig) -> Path:
+    """Get what is loaded as it is, without a manifest."""
+    if not isinstance(source, HubSource):
+        path, within = source, None
+    else:
+        path = hub.fetch(source, source.revision, config)
+        within = hub.cached_within(source, config)
+    files = list_files(path, within, allow_pickle=config.allow_pickle)
+    check_headers(files, max_bytes=config.max_header_bytes, max_tensors=config.max_tensors)
+    return path

@@ -1,0 +1,75 @@
+"""`settings_folder`: the settings of a single file that has none beside it, told by its header."""
+
+from pathlib import Path
+
+from serve_app.config import CatalogueConfig
+from serve_app.models.bases.base import BASES, Base
+from serve_app.models.bases.vocabulary import VocabularyMissing
+from serve_app.models.entry import ModelEntry
+from serve_app.models.inspect.file import Unreadable
+from serve_app.models.inspect.inspect import inspect
+from serve_app.models.inspect.inspection import Family, Inspection, Prediction
+from serve_app.models.weights.files import Refused
+
+__all__ = ["settings_folder"]
+
+# By family and variant; None: whatever else is of the family.
+_BASES: dict[tuple[Family, str | None], str] = {
+    (Family.SD1, None): "sd1",
+    (Family.SD1, "inpainting"): "sd1",
+    (Family.SD2, None): "sd2",
+    (Family.SD2, "inpainting"): "sd2",
+    (Family.SDXL, None): "sdxl",
+    (Family.SDXL, "inpainting"): "sdxl",
+    (Family.SD3, "3 medium"): "sd3-medium",
+    (Family.SD3, "3.5 medium"): "sd3.5-medium",
+    (Family.SD3, "3.5 large"): "sd3.5-large",
+    (Family.FLUX, "dev"): "flux-dev",
+    (Family.FLUX, "schnell"): "flux-schnell",
+}
+_SERVED = (Prediction.EPSILON, Prediction.V)
+
+
+def settings_folder(entry: ModelEntry, file: Path, config: CatalogueConfig) -> Path:
+    """Return a folder of settings for a file, written from what is known of its architecture.
+
+    Raises:
+        Refused: it is no model, of an architecture that is not known, or does not tell all.
+        OSError: it cannot be read, or the folder not be written.
+    """
+    try:
+        found = inspect(file, config)
+        assert config.cache_dir is not None, "AppConfig fills it in"
+        return _base(entry, found).write(config.cache_dir)
+    except (Unreadable, VocabularyMissing) as exc:
+        raise Refused(str(exc)) from exc
+
+
+def _base(entry: ModelEntry, found: Inspection) -> Base:
+    name = _BASES.get((found.family, found.variant)) if found.family else None
+    if name is None or not found.type.is_model:
+        raise Refused(
+            f"found {found.noun}, expected a model of a known architecture; for others name a "
+            "diffusers folder with their settings as base_config"
+        )
+    return BASES[name].changed(
+        is_inpainting=found.variant == "inpainting",
+        prediction_type=_prediction(entry, found),
+        zero_snr=bool(found.zero_snr),
+    )
+
+
+def _prediction(entry: ModelEntry, found: Inspection) -> str | None:
+    """Return epsilon or v_prediction; None for families that know one way only."""
+    if found.family in (Family.SD3, Family.FLUX) or entry.prediction_type is not None:
+        return None  # what the entry says is applied when the scheduler is loaded
+    if found.prediction is None:
+        if found.family is Family.SD2 and found.variant is None:
+            raise Refused(
+                "the file does not tell what its model predicts: say prediction_type, epsilon "
+                "(Stable Diffusion 2 base, 512 pixels) or v_prediction (768 pixels)"
+            )
+        return None
+    if found.prediction not in _SERVED:
+        raise Refused(f"the model predicts {found.prediction}, which is not served")
+    return found.prediction.value

@@ -1,0 +1,73 @@
+"""`named_parts`: components that an entry names in place of those of its source."""
+
+import json
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+from diffusers import AutoencoderKL
+from transformers import PreTrainedModel
+
+from serve_app.models import ModelEntry
+from serve_app.models.inspect.inspect import inspect
+from serve_app.models.inspect.inspection import Inspection
+from serve_app.pipelines.addons.misfit import Unfit
+from serve_app.pipelines.soundness import check_module
+
+__all__ = ["named_parts"]
+
+
+_WIDTHS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g", 4096: "t5xxl"}  # as in `Inspection`
+
+
+def named_parts(entry: ModelEntry, dtype: torch.dtype) -> dict[str, object]:
+    """Load them, and what a single file lacks from its base; by their names in the pipeline.
+
+    Raises:
+        Unfit: a folder holds no such parts, or not all of their weights.
+        OSError: they cannot be read.
+    """
+    parts: dict[str, object] = {}
+    if isinstance(entry.base, Path) and entry.path.is_file():
+        found = inspect(entry.path)
+        lacking = [name for name in _weighty(entry.base) if not _has(found, entry.base, name)]
+        parts |= {name: _load(entry.base, name, dtype) for name in lacking}
+    if isinstance(entry.text_encoders, Path):
+        folder = entry.text_encoders
+        names = [name for name in _index(folder) if name.startswith(("text_encoder", "tokenizer"))]
+        if not names:
+            raise Unfit("a folder without text encoders", "those of a pipeline in diffusers' form")
+        parts |= {name: _load(folder, name, dtype) for name in names}
+    if isinstance(entry.vae, Path):
+        parts["vae"] = AutoencoderKL.from_pretrained(entry.vae, dtype=dtype, local_files_only=True)
+    return parts
+
+
+def _index(folder: Path) -> dict[str, list[str]]:
+    """Return library and class of each component that a pipeline's folder has."""
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    return {name: value for name, value in index.items() if isinstance(value, list) and value[0]}
+
+
+def _weighty(base: Path) -> list[str]:
+    return [name for name in _index(base) if name == "vae" or name.startswith("text_encoder")]
+
+
+def _has(found: Inspection, base: Path, name: str) -> bool:
+    """Whether a file has a component that its base has too."""
+    if name == "vae":
+        return found.has_part(name)
+    settings = json.loads((base / name / "config.json").read_text(encoding="utf-8"))
+    width = settings.get("hidden_size", settings.get("d_model"))
+    return found.has_part(_WIDTHS.get(width, name))
+
+
+def _load(folder: Path, name: str, dtype: torch.dtype) -> object:
+    library, class_name = _index(folder)[name]
+    cls = getattr({"transformers": transformers, "diffusers": diffusers}[library], class_name)
+    options = {"dtype": dtype} if issubclass(cls, torch.nn.Module) else {}
+    part: object = cls.from_pretrained(folder / name, local_files_only=True, **options)
+    if isinstance(part, PreTrainedModel):
+        check_module(name, part, folder / name)
+    return part

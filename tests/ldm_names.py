@@ -1,0 +1,72 @@
+"""The names that the first Stable Diffusion gave its tensors, from those of diffusers."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import torch
+from diffusers import DiffusionPipeline
+
+__all__ = ["original"]
+
+LEVELS = 4
+PER_BLOCK = 2  # layers of a block and its sampler
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+UNET_TOP = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+
+
+def original_unet(name: str, has_attention: Callable[[int], bool]) -> str:
+    for ours, theirs in UNET_TOP.items():
+        if name.startswith(f"{ours}."):
+            return name.replace(ours, theirs, 1)
+    found = re.match(r"(down|mid|up)_blocks?\.(?:(\d)\.)?(\w+)\.(\d)\.(.*)", name)
+    assert found, name
+    side, block, part, layer, rest = found.groups()
+    block, layer = int(block or 0), int(layer)
+    if part == "resnets":
+        inner, _, tail = rest.partition(".")
+        rest = f"{RESNET[inner]}.{tail}"
+    place = {"resnets": 0, "attentions": 1}.get(part, 0)
+    if side == "mid":
+        return f"middle_block.{1 if place else 2 * layer}.{rest}"
+    if part == "downsamplers":
+        return f"input_blocks.{PER_BLOCK * (block + 1)}.0.{rest.replace('conv', 'op')}"
+    if part == "upsamplers":
+        return f"output_blocks.{PER_BLOCK * block + 1}.{2 if has_attention(block) else 1}.{rest}"
+    if side == "down":
+        return f"input_blocks.{PER_BLOCK * block + layer + 1}.{place}.{rest}"
+    return f"output_blocks.{PER_BLOCK * block + layer}.{place}.{rest}"
+
+
+def original_vae(name: str) -> str:
+    name = name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
+    name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
+    name = re.sub(r"down_blocks\.(\d)\.resnets", r"down.\1.block", name)
+    name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
+    flip = lambda m: f"up.{LEVELS - 1 - int(m[1])}."  # noqa: E731
+    name = re.sub(r"up_blocks\.(\d)\.", flip, name)
+    return name.replace("resnets", "block").replace("upsamplers.0", "upsample")
+
+
+def original(base: DiffusionPipeline) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name the tensors of a pipeline as a single file does."""
+    ups = base.unet.config.up_block_types
+    for name, weight in base.unet.state_dict().items():
+        renamed = original_unet(name, lambda block: ups[block].startswith("Cross"))
+        yield f"model.diffusion_model.{renamed}", weight
+    for name, weight in base.vae.state_dict().items():
+        yield f"first_stage_model.{original_vae(name)}", weight
+    for name, weight in base.text_encoder.state_dict().items():
+        yield f"cond_stage_model.transformer.text_model.{name}", weight
