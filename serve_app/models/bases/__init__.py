@@ -1,0 +1,1 @@
+"""Settings of published architectures, for files that hold nothing but weights."""
