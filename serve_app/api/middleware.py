@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app import errors
-from serve_app.api.replies import errors as wire
+from serve_app.api.replies import wire
 from serve_app.api.requests.arrival import Arrival
 from serve_app.config import HttpConfig
 

@@ -8,8 +8,7 @@ from starlette.responses import Response
 
 from serve_app import errors
 from serve_app.api.protocol import Service
-from serve_app.api.replies import errors as wire
-from serve_app.api.replies import openapi as document
+from serve_app.api.replies import openapi, wire
 from serve_app.api.replies.bodies import ReloadReply, ReplicaRow
 from serve_app.api.requests.call import read_call
 from serve_app.api.requests.schemas import ReloadBody, parse
@@ -49,9 +48,9 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
             reload,
             methods=["POST"],
             name=path.removeprefix("/api/").replace("/", "_"),
-            summary=document.SUMMARIES[_ACTION],
-            openapi_extra=document.request_body(ReloadBody, document.EXAMPLES[_ACTION]),
-            responses=document.CALL_RESPONSES[_ACTION],
+            summary=openapi.SUMMARIES[_ACTION],
+            openapi_extra=openapi.request_body(ReloadBody, openapi.EXAMPLES[_ACTION]),
+            responses=openapi.CALL_RESPONSES[_ACTION],
         )
     return routes
 
