@@ -70,8 +70,8 @@ class AccessLog:
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
         is_good = _GOOD_ID.fullmatch(given) is not None
-        request_id = given if is_good else uuid.uuid4().hex
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        call_id = given if is_good else uuid.uuid4().hex
+        scope["state"] = {**scope.get("state", {}), "call_id": call_id}
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -79,11 +79,11 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if not is_good:  # Serve's proxy hands in an id, and puts that on the answer itself
-                    MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                    MutableHeaders(scope=message)[REQUEST_ID] = call_id
             await send(message)
 
         begun = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(call_id=call_id):
             try:
                 await self._app(scope, receive, send_with_id)
             finally:  # also when the client left: status 0

@@ -49,7 +49,7 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
         repeat = await _read_repeat(request, fields)
         job = await service.admit(key_id, repeat)
         if job is None:
-            call = Call(api, key_id, base_url(request, http), request.state.request_id)
+            call = Call(api, key_id, base_url(request, http), request.state.call_id)
             job = await service.submit(await build(asked, kind, call, service, http), repeat)
         hold_s = 0.0 if asked.instant_response else jobs.hold_s
         # With a webhook nobody has to stay for the result, and who repeats a call comes back.

@@ -19,6 +19,14 @@ def test_dump_is_ascii_and_load_reads_it_back(text):
     assert codec.load(JobRequest, dumped) == request
 
 
+def test_renamed_field_keeps_the_key_that_other_versions_read_and_wrote():
+    request = job_request().model_copy(update={"call_id": "from-the-proxy"})
+    stored = json.loads(codec.dump(request))
+    assert stored["request_id"] == "from-the-proxy"
+    assert "call_id" not in stored
+    assert codec.load(JobRequest, json.dumps(stored)).call_id == "from-the-proxy"
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"spec": 1}', "not json"])
 def test_load_of_anything_else_is_a_value_error(text):
     with pytest.raises(ValueError):
