@@ -43,7 +43,7 @@ class HttpConfig(Section):
         default=512 * 1024**2,
         ge=1024,
         description="bytes of all bodies that have not arrived to their ends, at one ingress "
-        "replica; who sends more is asked to come back",
+        "replica; of more the largest is asked to come back. As many again may wait to be parsed",
     )
     body_timeout_s: Seconds = Field(
         default=60.0, gt=0, description="seconds for a body to arrive, or its connection is closed"

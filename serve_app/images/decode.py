@@ -96,6 +96,8 @@ def _load(field: str, image: Image.Image, wanted_px: int | None) -> Image.Image:
     except MemoryError:
         raise
     except Exception as exc:
+        if "out of memory" in str(exc):  # a codec's; Pillow makes it an OSError
+            raise MemoryError from exc
         message = f"The {field} picture is broken or incomplete."
         raise errors.InvalidImage(field, message) from exc
 

@@ -33,6 +33,7 @@ Result = TypeVar("Result", Picture, PreparedImages)
 # Times the limit of one file: two of them, what is made of them, and the way there and back. A
 # worker ends by itself before; this is for one that hangs.
 _PATIENCE = 4
+_EXIT_TIMEOUT_S = 5.0  # between the end of its output and its own, a millisecond
 _START_TIMEOUT_S = 60.0  # it takes half a second, on a very busy machine ten
 # Room for a common picture; with asyncio's default it arrived in many pieces, in twice the time.
 _BUFFER_BYTES = 4 * 1024**2
@@ -87,9 +88,16 @@ class Isolation:
             self._free.put_nowait(worker)
 
     async def aclose(self) -> None:
-        """End the workers. They also end by themselves with this process, however it ends."""
+        """End the workers, and with them what they do; their callers get the errors of `run`.
+
+        They also end by themselves with this process, however it ends.
+        """
         for worker in self._workers:
+            worker.kill()
+        idle = [await self._free.get() for _ in self._workers]  # nobody hears of them any more
+        for worker in idle:
             await worker.aclose()
+            self._free.put_nowait(worker)
 
 
 class _DiedIdle(Exception):
@@ -103,8 +111,11 @@ class _Worker:
         self._config = config
         self._lost = lost
         self._process: asyncio.Task[Process] | None = None  # done when it is ready
+        self._is_closed = False
 
     async def ready(self) -> Process:
+        if self._is_closed:
+            raise errors.ReplicaLost("closed")
         if self._process is None or (self._process.done() and self._process.exception()):
             self._process = asyncio.create_task(self._start())
         process = await asyncio.shield(self._process)
@@ -143,25 +154,36 @@ class _Worker:
             raise said
         return cast("Result", said)
 
+    def kill(self) -> None:
+        """End what it does; no process takes the place of the one that ends."""
+        self._is_closed = True
+        if self._process is not None and self._process.done() and not self._process.exception():
+            _kill(self._process.result())
+
     async def aclose(self) -> None:
         if self._process is not None:
             with suppress(errors.ReplicaLost):
                 await _end(await self._process)
 
     def _replace(self, former: Process, cause: str = "") -> asyncio.Task[Process]:
-        """Kill a process and start another, unless that was done already.
+        """Kill a process and start another, unless that was done already or all are to end.
 
         cause: why it is lost, where its end will not tell.
         """
-        _kill(former)
+        if cause:
+            _kill(former)
         assert self._process is not None, "the former one came from it"
         is_ready = self._process.done() and not self._process.exception()
-        if is_ready and self._process.result() is former:
+        if is_ready and self._process.result() is former and not self._is_closed:
             self._process = asyncio.create_task(self._restart(former, cause))
         return self._process
 
     async def _restart(self, former: Process, cause: str) -> Process:
         """Start a process, once the memory of the former one is free."""
+        if not cause:
+            # It is ending by itself. Killing it now could take its code from asyncio's watcher.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(former.wait(), _EXIT_TIMEOUT_S)
         await _end(former)
         self._lost[cause or _CAUSES.get(former.returncode or 0, "crash")] += 1
         return await self._start()

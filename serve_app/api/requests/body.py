@@ -34,8 +34,41 @@ _TINY_BYTES = 16 * 1024  # a few milliseconds, whatever they hold
 _MAX_PARTS = 30_000  # commas and brackets, those of texts too; bounds what the parser makes
 _MAX_VALUES = 5_000  # in lists and objects of all levels; a `track_id` has room for 2,000
 _MAX_DIGITS = 1_000  # of a whole number; reading it takes time with their square
-# Two, so that a hostile body does not keep all others waiting; threads of asyncio have other work.
-_PARSERS = ThreadPoolExecutor(2, thread_name_prefix="body")
+_OVERLOADED_S = 5.0  # until some of the bodies are parsed
+
+
+class _Parsers:
+    """Two threads, so that a hostile body does not keep all others waiting; asyncio's have others.
+
+    What waits for them is bounded, as what arrives is: bodies may come faster than they are parsed.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="body")
+        self._num_bytes = 0
+
+    async def parse(self, data: bytearray, content_type: str, http: HttpConfig) -> Fields:
+        """Parse beside the event loop.
+
+        Raises:
+            errors.Overloaded: over `max_arriving_bytes`, with those that wait or are parsed.
+        """
+        size = len(data)
+        if self._num_bytes + size > http.max_arriving_bytes:
+            data.clear()
+            raise errors.Overloaded(_OVERLOADED_S)
+        self._num_bytes += size
+        work = asyncio.get_running_loop().run_in_executor(
+            self._threads, parse, data, content_type, http
+        )
+        work.add_done_callback(lambda _: self._forget(size))  # also when the client has left
+        return await work
+
+    def _forget(self, size: int) -> None:
+        self._num_bytes -= size
+
+
+_PARSERS = _Parsers()
 
 
 async def read(request: Request, http: HttpConfig) -> Fields:
@@ -44,6 +77,7 @@ async def read(request: Request, http: HttpConfig) -> Fields:
     Raises:
         errors.BodyTooLarge: by the limits of `http`, while it is read.
         errors.InvalidJson: neither a JSON object nor a form.
+        errors.Overloaded: too many bodies wait to be parsed.
     """
     content_type = request.headers.get("content-type", "")
     data = bytearray()
@@ -57,8 +91,7 @@ async def read(request: Request, http: HttpConfig) -> Fields:
         raise
     if len(data) <= _TINY_BYTES:
         return parse(data, content_type, http)
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(_PARSERS, parse, data, content_type, http)
+    return await _PARSERS.parse(data, content_type, http)
 
 
 def parse(data: bytearray, content_type: str, http: HttpConfig) -> Fields:

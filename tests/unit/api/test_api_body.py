@@ -1,5 +1,6 @@
 """Bytes to fields: JSON, forms, and what is neither."""
 
+import asyncio
 import math
 import threading
 
@@ -170,3 +171,16 @@ async def test_form_has_a_limit_of_its_own():
 async def test_client_that_leaves_while_it_sends_is_told_apart():
     with pytest.raises(ClientDisconnect):
         await body.read(request(b"{", JSON, leaves=True), HTTP)
+
+
+async def test_no_more_bytes_wait_for_the_parsers_than_may_arrive(monkeypatch):
+    goes_on = threading.Event()
+    monkeypatch.setattr(body, "parse", lambda *_: goes_on.wait(10) and {})
+    http = HttpConfig(max_arriving_bytes=250_000)
+    first = [asyncio.create_task(body.read(request(b"a" * 100_000, JSON), http)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(errors.Overloaded):
+        await body.read(request(b"a" * 100_000, JSON), http)
+    goes_on.set()
+    assert await asyncio.gather(*first) == [{}, {}]
+    assert await body.read(request(b"a" * 100_000, JSON), http) == {}

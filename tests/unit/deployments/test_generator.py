@@ -44,8 +44,9 @@ async def test_health_fails_when_nobody_follows_the_catalogue_any_more(start):
     try:
         assert len((await made.paint(1, spec(), None)).pictures) == 1
         await made.check_health()
-        made._rounds[0].cancel()
-        await asyncio.wait(made._rounds[:1])
+        followed = made._rounds._tasks[0]
+        followed.cancel()
+        await asyncio.wait([followed])
         with pytest.raises(RuntimeError, match="CatalogueView"):
             await made.check_health()
     finally:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from serve_app import errors
 from serve_app.config import ImagesConfig
 from serve_app.images.decode import decode, to_rgb
 
@@ -159,3 +160,22 @@ def test_metadata_is_not_needed_and_does_no_harm():
     notes = PngImagePlugin.PngInfo()
     notes.add_text("parameters", "a secret prompt")
     assert read(file(gradient(), pnginfo=notes, icc_profile=b"no profile")).size == (32, 16)
+
+
+@pytest.mark.parametrize(("code", "raised"), [(-9, MemoryError), (-2, errors.InvalidImage)])
+def test_memory_that_a_codec_lacks_is_not_the_pictures_fault(monkeypatch, code, raised):
+    """Pillow makes an OSError of every code that a codec ends with."""
+    image = file(gradient())
+
+    class Codec:
+        pulls_fd = False
+
+        def __getattr__(self, _name):
+            return lambda *_: None
+
+        def decode(self, _data):
+            return -1, code
+
+    monkeypatch.setattr(Image, "_getdecoder", lambda *_: Codec())
+    with pytest.raises(raised):
+        read(image)

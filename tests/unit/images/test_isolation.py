@@ -92,7 +92,12 @@ async def begin(isolation, config, data) -> "asyncio.Task[tuple[int, int, int]]"
 
 
 async def gone(processes) -> bool:
-    return not (await asyncio.to_thread(psutil.wait_procs, processes, 20))[1]
+    """Whether they end soon; asked without waiting for them, which would take their codes."""
+    for _ in range(1000):
+        if not any(process.is_running() for process in processes):
+            return True
+        await asyncio.sleep(0.02)
+    return False
 
 
 async def test_worker_makes_every_kind_of_result(isolate):
@@ -279,6 +284,21 @@ async def test_worker_that_cannot_start_is_told_and_tried_again(isolate, monkeyp
             await isolation.start()
     await isolation.start()
     await isolation.aclose()
+
+
+async def test_workers_that_end_at_work_are_not_replaced(isolate):
+    isolation, config = await isolate()
+    work = await begin(isolation, config, SLOW)
+    former = workers()
+    in_the_line = [asyncio.create_task(read(isolation, config, RED)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await isolation.aclose()
+    with pytest.raises(errors.InvalidImage):
+        await work
+    told = await asyncio.gather(*in_the_line, return_exceptions=True)
+    assert [type(exc) for exc in told] == [errors.ReplicaLost] * 3
+    assert await gone(former)
+    assert workers() == []
 
 
 def test_workers_end_with_their_parent_however_it_ends(tmp_path):
