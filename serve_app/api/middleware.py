@@ -25,9 +25,9 @@ from serve_app.api.replies import wire
 from serve_app.api.requests.arrival import Arrival
 from serve_app.config import HttpConfig
 
-__all__ = ["REQUEST_ID", "middleware"]
+__all__ = ["CALL_ID_HEADER", "middleware"]
 
-REQUEST_ID = "x-request-id"
+CALL_ID_HEADER = "x-request-id"
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MAX_FRAMES = 8  # the innermost; above are the framework's
 _PLAIN_HEADERS = {
@@ -47,7 +47,7 @@ def middleware(http: HttpConfig) -> list[Middleware]:
             allow_origins=list(http.cors_origins),
             allow_methods=["GET", "HEAD", "POST", "OPTIONS"],
             allow_headers=["*"],
-            expose_headers=[REQUEST_ID, "Retry-After"],
+            expose_headers=[CALL_ID_HEADER, "Retry-After"],
             max_age=86_400,
         ),
         Middleware(AccessLog),
@@ -68,7 +68,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
+        given = Headers(scope=scope).get(CALL_ID_HEADER, "")
         is_good = _GOOD_ID.fullmatch(given) is not None
         call_id = given if is_good else uuid.uuid4().hex
         scope["state"] = {**scope.get("state", {}), "call_id": call_id}
@@ -79,7 +79,7 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if not is_good:  # Serve's proxy hands in an id, and puts that on the answer itself
-                    MutableHeaders(scope=message)[REQUEST_ID] = call_id
+                    MutableHeaders(scope=message)[CALL_ID_HEADER] = call_id
             await send(message)
 
         begun = time.perf_counter()
