@@ -19,7 +19,7 @@ _WATCH_S = 0.2  # between looks at the reports
 
 @dataclass(frozen=True, slots=True)
 class ReloadState:
-    """How the replicas of a model stand to a generation.
+    """How the replicas of a model stand to a version of the weights.
 
     phase: FAILED when any refused it, LOADING while any has not said, or none runs.
     eta_s: seconds that the load takes, from the last one that was measured; 0 unless LOADING.
@@ -107,7 +107,7 @@ class Reloads:
         return state
 
     async def reload(self, model_id: str, revision: str | None = None) -> ReloadState:
-        """Want the next generation; wait for the replicas for up to `reload.hold_s`.
+        """Want the next version of the weights; wait for the replicas for up to `reload.hold_s`.
 
         Raises:
             errors.JobStoreUnavailable: the store does not answer.
@@ -139,7 +139,7 @@ class Reloads:
 
     async def _want(self, model_id: str, revision: str | None = None) -> _Asked:
         at = asyncio.get_running_loop().time()
-        return _Asked(await self._store.reload(model_id, revision), at)
+        return _Asked(await self._store.advance(model_id, revision), at)
 
     async def _tell_of(self, asked: _Asked) -> None:
         asked.told = await self._tell(asked.wanted.model_id)
@@ -163,10 +163,10 @@ class Reloads:
     ) -> ReloadState:
         """Look at those that were told, or at all that report where nobody answered in time.
 
-        A replica that speaks of a newer generation than this one has done with this one.
+        A replica that reports a newer version than this one has done with this one.
         """
         asked = told or frozenset(report.replica_id for report in reports)
-        about = [report for report in reports if report.generation >= wanted.generation]
+        about = [report for report in reports if report.weights_version >= wanted.weights_version]
         settled = {one.replica_id for one in about if one.phase is not ReplicaPhase.LOADING}
         if not asked or not asked <= settled:
             phase = ReplicaPhase.LOADING

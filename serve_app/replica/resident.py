@@ -31,9 +31,9 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ResidentState:
-    """What the metrics tell. generation: -1 while nothing serves. load_s: of what serves."""
+    """What the metrics tell. weights_version: -1 while nothing serves. load_s: of what serves."""
 
-    generation: int
+    weights_version: int
     load_s: float
     reload_failures: int
 
@@ -59,7 +59,7 @@ class _Superseded(Exception):
 
 
 class Resident:
-    """An `engine.protocol.Painter`; every job is painted by one generation of the weights.
+    """An `engine.protocol.Painter`; every job is painted by one version of the weights.
 
     Args:
         model_id: the model that it is.
@@ -123,11 +123,11 @@ class Resident:
     ) -> Pictures:
         """Paint all samples of a job with the weights that serve when it begins."""
         async with self._slot.use() as served:
-            generation = served.desired.generation
+            weights_version = served.desired.weights_version
             pictures = await served.painter.paint(job_id, spec, images)
-        if generation == 0:
+        if weights_version == 0:
             return pictures
-        return dataclasses.replace(pictures, ran={**pictures.ran, "generation": generation})
+        return dataclasses.replace(pictures, ran={**pictures.ran, "generation": weights_version})
 
     def progress(self) -> dict[int, float]:
         """Share of the steps done by job; see the protocol."""
@@ -137,20 +137,20 @@ class Resident:
         return merged
 
     def snapshot(self) -> EngineSnapshot:
-        """Count what all generations did; see the protocol."""
+        """Count what all versions of the weights did; see the protocol."""
         return self._slot.snapshot()
 
     def state(self) -> ResidentState:
         """Tell what serves and how reloads went."""
         served = self._slot.current
         return ResidentState(
-            generation=-1 if served is None else served.desired.generation,
+            weights_version=-1 if served is None else served.desired.weights_version,
             load_s=0.0 if served is None else served.load_s,
             reload_failures=self._failures,
         )
 
     def weight_bytes(self) -> int:
-        """Memory of all generations that are held; see the protocol."""
+        """Memory of all versions of the weights that are held; see the protocol."""
         return sum(served.painter.weight_bytes() for served in self._slot.held())
 
     def check_health(self) -> None:
@@ -223,7 +223,7 @@ class Resident:
             await self._refuse(desired, f"{type(exc).__name__}: {exc}")
             return
         self._refusal = None
-        _log.info("weights_serve", model_id=self._model_id, generation=desired.generation)
+        _log.info("weights_serve", model_id=self._model_id, weights_version=desired.weights_version)
         await self._replica_status.say(desired, ReplicaPhase.READY, self._slot.current)
 
     async def _refuse(self, desired: Desired, reason: str) -> None:
@@ -233,7 +233,7 @@ class Resident:
         _log.error(
             "weights_refused",
             model_id=self._model_id,
-            generation=desired.generation,
+            weights_version=desired.weights_version,
             reason=reason,
         )
         await self._replica_status.say(desired, ReplicaPhase.FAILED, self._slot.current, reason)

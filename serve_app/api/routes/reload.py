@@ -63,7 +63,7 @@ def _reply(state: ReloadState) -> ReloadReply:
             "message": text,
             "messege": text,
             "model_id": state.wanted.model_id,
-            "generation": state.wanted.generation,
+            "generation": state.wanted.weights_version,
             "eta": math.ceil(state.eta_s) if status == "processing" else None,
             "reason": errors.ReloadFailed.code if status == "error" else None,
             "replicas": [_row(report) for report in state.replicas],
@@ -75,6 +75,6 @@ def _row(report: ReplicaReport) -> ReplicaRow:
     return ReplicaRow(
         replica=report.replica_id,
         status=report.phase.value,
-        generation=report.generation,
+        generation=report.weights_version,
         serving=report.serving,
     )

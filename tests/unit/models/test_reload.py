@@ -28,16 +28,16 @@ class Replicas:
         wanted = (await self.store.desired([model_id]))[model_id]
         for replica, phase in self.says.items():
             if phase is not None:
-                await self.say(replica, phase, wanted.generation)
+                await self.say(replica, phase, wanted.weights_version)
         return frozenset(self.says)
 
-    async def say(self, replica, phase, generation):
-        serving = generation if phase is READY else 0
+    async def say(self, replica, phase, weights_version):
+        serving = weights_version if phase is READY else 0
         await self.store.report(
             ReplicaReport(
                 model_id=MODEL,
                 replica_id=replica,
-                generation=generation,
+                weights_version=weights_version,
                 phase=phase,
                 serving=serving,
                 load_s=7.5,
@@ -72,7 +72,7 @@ async def test_reload_is_what_all_replicas_that_heard_of_it_say(make, says, phas
     reloads, _ = make(**says)
     state = await reloads.reload(MODEL)
     assert state.phase is phase
-    assert state.wanted.generation == 1
+    assert state.wanted.weights_version == 1
     assert (state.eta_s > 0) == (phase is LOADING)
 
 
@@ -95,7 +95,7 @@ async def test_two_reloads_at_once_wait_for_the_newest(make):
     both = asyncio.gather(reloads.reload(MODEL), reloads.reload(MODEL))
     await asyncio.sleep(0.05)
     await replicas.say("a", READY, 2)
-    assert {state.wanted.generation for state in await both} == {1, 2}
+    assert {state.wanted.weights_version for state in await both} == {1, 2}
     assert {state.phase for state in await both} == {READY}
 
 
@@ -109,7 +109,7 @@ async def test_busy_replicas_that_were_not_told_are_waited_for_too(make):
     assert (await waiting).phase is READY
 
 
-async def test_refusal_of_an_older_generation_does_not_count(make):
+async def test_refusal_of_an_older_version_does_not_count(make):
     reloads, replicas = make(a=None)
     await replicas.say("a", FAILED, 0)
     assert (await reloads.reload(MODEL)).phase is LOADING
@@ -126,7 +126,7 @@ async def test_status_tells_of_the_replicas_that_were_heard_of(make):
 async def test_request_joins_the_reload_that_is_at_work(make):
     reloads, replicas = make(a=LOADING)
     first = await asyncio.gather(*(reloads.request(MODEL) for _ in range(5)))
-    assert {(state.wanted.generation, state.phase) for state in first} == {(1, LOADING)}
+    assert {(state.wanted.weights_version, state.phase) for state in first} == {(1, LOADING)}
     await replicas.say("a", READY, 1)
     assert (await reloads.request(MODEL)).phase is READY  # who was told to come again
 
@@ -139,14 +139,14 @@ async def test_request_after_the_outcome_was_told_has_to_wait(make, phase):
     with pytest.raises(errors.RateLimited) as refusal:
         await reloads.request(MODEL)
     assert 0 < refusal.value.retry_after_s <= 30
-    assert (await replicas.store.desired([MODEL]))[MODEL].generation == 1
-    assert (await reloads.reload(MODEL)).wanted.generation == 2  # the operator may
+    assert (await replicas.store.desired([MODEL]))[MODEL].weights_version == 1
+    assert (await reloads.reload(MODEL)).wanted.weights_version == 2  # the operator may
 
 
 async def test_request_is_a_new_reload_when_the_interval_is_over(make):
     reloads, _ = make(a=READY, min_interval_s=0)
     states = [await reloads.request(MODEL) for _ in range(3)]
-    assert [state.wanted.generation for state in states] == [1, 2, 3]
+    assert [state.wanted.weights_version for state in states] == [1, 2, 3]
 
 
 async def test_request_that_did_not_reach_the_store_does_not_count(make, monkeypatch):
@@ -154,14 +154,14 @@ async def test_request_that_did_not_reach_the_store_does_not_count(make, monkeyp
         raise errors.JobStoreUnavailable("down")
 
     reloads, replicas = make(a=READY)
-    monkeypatch.setattr(replicas.store, "reload", down)
+    monkeypatch.setattr(replicas.store, "advance", down)
     with pytest.raises(errors.JobStoreUnavailable):
         await reloads.request(MODEL)
     monkeypatch.undo()
     assert (await reloads.request(MODEL)).phase is READY
 
 
-async def test_requests_for_a_model_that_does_not_run_want_one_generation(make):
+async def test_requests_for_a_model_that_does_not_run_want_one_version(make):
     """The first one after its application has come joins it."""
     reloads, replicas = make()
     replicas.says = None
@@ -170,11 +170,11 @@ async def test_requests_for_a_model_that_does_not_run_want_one_generation(make):
             await reloads.request(MODEL)
     replicas.says = {"a": READY}
     state = await reloads.request(MODEL)
-    assert (state.phase, state.wanted.generation) == (READY, 1)
+    assert (state.phase, state.wanted.weights_version) == (READY, 1)
 
 
 @pytest.mark.parametrize("turns", range(4))
-async def test_requests_of_clients_that_hang_up_want_one_generation(make, turns):
+async def test_requests_of_clients_that_hang_up_want_one_version(make, turns):
     """However far the call has come by then."""
     reloads, replicas = make(hold_s=20, a=LOADING)
     for _ in range(3):
@@ -183,4 +183,4 @@ async def test_requests_of_clients_that_hang_up_want_one_generation(make, turns)
             await asyncio.sleep(0)
         call.cancel()
     await asyncio.sleep(0.01)
-    assert (await replicas.store.desired([MODEL]))[MODEL].generation <= 1
+    assert (await replicas.store.desired([MODEL]))[MODEL].weights_version <= 1
