@@ -107,12 +107,12 @@ class GraphClient:
             return 0.0
         return min(await ask_all(generator, float, "load_s", model_id), default=0.0)
 
-    async def reconcile(self, model_id: str) -> frozenset[str]:
-        """Ask every replica of the model; those that do not answer in time look by themselves."""
+    async def notify_replicas(self, model_id: str) -> frozenset[str]:
+        """Notify every replica of the model; those too slow to answer look by themselves."""
         generator = self._find(model_id)
-        heard = frozenset(await ask_all(generator, str, "reconcile", model_id))
+        heard = frozenset(await ask_all(generator, str, "notify", model_id))
         if not heard and self.models.is_pool(generator):
-            generator.bring.remote(model_id)  # no replica of the Pool has it in memory
+            generator.preload.remote(model_id)  # no replica of the Pool has it in memory
         return heard
 
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:

@@ -24,7 +24,7 @@ def reload(config: Path, model_id: str, revision: str | None) -> None:
     settings = read_config(config)
     fixed = Catalogue.load(settings.catalogue, settings.root_dir)
 
-    async def want(database: Database) -> Desired:
+    async def request(database: Database) -> Desired:
         store = SqlModelStore(database)
         registry = Registry(fixed, store, has_pool=fixed.has_pool(settings.pool))
         entry = await registry.find_model(model_id)
@@ -32,7 +32,7 @@ def reload(config: Path, model_id: str, revision: str | None) -> None:
         return await store.advance(model_id, wanted)
 
     try:
-        wanted = with_database(settings, want)
+        wanted = with_database(settings, request)
     except errors.ModelNotFound:
         _fail("no model has this id")
     except errors.InvalidRequest as exc:
@@ -45,7 +45,7 @@ def status(config: Path, model_id: str) -> None:
     settings = read_config(config)
 
     async def ask(database: Database) -> ReloadState:
-        return await Reloads(SqlModelStore(database), _tell_nobody, settings.reload).status(
+        return await Reloads(SqlModelStore(database), _notify_nobody, settings.reload).status(
             model_id
         )
 
@@ -63,11 +63,11 @@ def status(config: Path, model_id: str) -> None:
 def _row(report: ReplicaReport) -> tuple[str, ...]:
     serves = "nothing" if report.serving is None else str(report.serving)
     load, digest = f"{report.load_s:.1f} s", report.digest[:12]
-    about = str(report.weights_version)
-    return report.replica_id, report.phase, about, serves, load, digest, report.reason
+    version = str(report.weights_version)
+    return report.replica_id, report.phase, version, serves, load, digest, report.reason
 
 
-async def _tell_nobody(_model_id: str) -> frozenset[str]:
+async def _notify_nobody(_model_id: str) -> frozenset[str]:
     """Have replicas look by themselves: they cannot be reached from here."""
     return frozenset()
 

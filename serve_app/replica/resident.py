@@ -1,8 +1,8 @@
 """`Resident`: one model on this replica, whose weights can be exchanged while it paints.
 
 The store says which weights are wanted; `reconcile` makes what serves equal to that and reports. It
-is called at the start, by a slow round (`run`), and by whoever knows of news (`nudge`). Bad weights
-leave the old ones serving.
+is called at the start, by a slow round (`run`), by whoever knows of news (`notify`) and by a deploy
+(`request`). Bad weights leave the old ones serving.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class ResidentState:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _DeployRequest:
     """What a deploy said that the store does not know yet."""
 
     user_config: object
@@ -47,7 +47,7 @@ class _Wish:
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """Weights that could not be taken up; tried again after `until`, by the monotonic clock."""
+    """Weights that could not be served; tried again after `until`, by the monotonic clock."""
 
     desired: Desired
     until: float
@@ -78,7 +78,7 @@ class Resident:
         self._slot = Slot(weights.tidy)
         self._failures = 0
         self._refusal: _Refusal | None = None
-        self._wish: _Wish | None = None
+        self._unsent: _DeployRequest | None = None
         self._one_at_a_time = asyncio.Lock()
         self._tasks = Background()
 
@@ -91,7 +91,7 @@ class Resident:
         """
         async with self._one_at_a_time:
             desired = await self._replica_status.desired()
-            await self._take_up(desired)
+            await self._reconcile_with(desired)
             if self._refusal is not None:
                 await self._fall_back(self._refusal)
 
@@ -101,13 +101,13 @@ class Resident:
             await asyncio.sleep(self._config.poll_s * random.uniform(0.8, 1.2))
             await self.reconcile()
 
-    def nudge(self) -> None:
+    def notify(self) -> None:
         """Have `reconcile` run soon; returns at once."""
         self._begin()
 
-    def follow(self, user_config: object) -> None:
-        """Have the store want what a deploy says, and look; returns at once, never raises."""
-        self._wish = _Wish(user_config)
+    def request(self, user_config: object) -> None:
+        """Request what a deploy says, and reconcile; returns at once, never raises."""
+        self._unsent = _DeployRequest(user_config)
         self._begin()
 
     async def reconcile(self) -> None:
@@ -170,28 +170,28 @@ class Resident:
     async def _reconcile(self) -> None:
         try:
             async with self._one_at_a_time:
-                if self._wish is not None:
-                    await self._fulfil(self._wish)
+                if self._unsent is not None:
+                    await self._request(self._unsent)
                 while not self._is_settled(desired := await self._replica_status.desired()):
-                    await self._take_up(desired)
+                    await self._reconcile_with(desired)
                 await self._replica_status.repeat()
         except errors.JobStoreUnavailable as exc:
             _log.warning("wanted_weights_unknown", model_id=self._model_id, reason=str(exc))
         except Exception:  # a bug here must not cost a replica that serves
             _log.exception("reconcile_broke", model_id=self._model_id)
 
-    async def _fulfil(self, wish: _Wish) -> None:
-        """Tell the store; a wish that makes no sense is refused as bad weights are.
+    async def _request(self, request: _DeployRequest) -> None:
+        """Pass it on to the store; one that makes no sense is refused as bad weights are.
 
         Raises:
-            errors.JobStoreUnavailable: the store does not answer; the next round tells it again.
+            errors.JobStoreUnavailable: the store does not answer; the next round tries again.
         """
         try:
-            await self._replica_status.want(wish.user_config)
+            await self._replica_status.request(request.user_config)
         except errors.InvalidRequest as exc:
             await self._refuse(await self._replica_status.desired(), f"user_config: {exc.detail}")
-        if self._wish is wish:
-            self._wish = None
+        if self._unsent is request:
+            self._unsent = None
 
     def _is_settled(self, desired: Desired) -> bool:
         current, refusal = self._slot.current, self._refusal
@@ -201,7 +201,7 @@ class Resident:
             refusal is not None and refusal.desired == desired and time.monotonic() < refusal.until
         )
 
-    async def _take_up(self, desired: Desired) -> None:
+    async def _reconcile_with(self, desired: Desired) -> None:
         """Serve these weights, or keep the old ones and say why.
 
         Raises:

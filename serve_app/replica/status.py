@@ -50,8 +50,8 @@ class ReplicaStatus:
         """Ask what should serve; raises `errors.JobStoreUnavailable`."""
         return (await self._store.desired([self._model_id]))[self._model_id]
 
-    async def want(self, user_config: object) -> None:
-        """Want what a deploy says, once for all replicas that hear of it.
+    async def request(self, user_config: object) -> None:
+        """Request what a deploy says, once for all replicas that hear of it.
 
         Raises:
             errors.InvalidRequest: its `revision` is none, or the model has none.

@@ -79,8 +79,8 @@ class MemoryModelStore:
         oldest = self._clock() - max_age_s
         return [
             report
-            for (about, _), report in sorted(self._reports.items())
-            if about == model_id and report.reported_at >= oldest
+            for (reported_id, _), report in sorted(self._reports.items())
+            if reported_id == model_id and report.reported_at >= oldest
         ]
 
     async def take_turn(self, model_id: str, owner: str, lease_s: float) -> bool:

@@ -173,7 +173,7 @@ class FakeService:
         await self.keep_input(field, picture)
         return self.flags
 
-    async def reload(self, model_id: str, key_id: str) -> ReloadState:  # noqa: ARG002
+    async def request_reload(self, model_id: str, key_id: str) -> ReloadState:  # noqa: ARG002
         """Say what `reloaded` says; remember the id."""
         self.reloads.append(model_id)
         phase, replicas = self.reloaded

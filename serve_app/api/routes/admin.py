@@ -88,7 +88,7 @@ def router(admin: Admin, http: HttpConfig) -> APIRouter:
         fields = await body.read(request, http)
         entry = await admin.registry.find_model(model_id)
         revision = read_revision(fields.get("revision"), has_revisions=entry.has_revisions)
-        return _json(_state(await admin.reloads.reload(model_id, revision)))
+        return _json(_state(await admin.reloads.request(model_id, revision)))
 
     return routes
 

@@ -1,4 +1,4 @@
-"""model_reload: take up the weights of a model anew. Replies tell states, no paths or reasons."""
+"""model_reload: load the weights of a model anew. Replies tell states, no paths or reasons."""
 
 import math
 
@@ -36,7 +36,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
         known = await service.catalogue_knowing(model_id or "")
         if model_id is None or model_id not in {entry.id for entry in known}:
             raise errors.ModelNotFound(_ACTION)
-        reply = _reply(await service.reload(model_id, key_id))
+        reply = _reply(await service.request_reload(model_id, key_id))
         if reply.reason is None:
             return wire.response(reply)
         return wire.response(reply, wire.status_of(reply.reason, wire.family(request.scope), http))

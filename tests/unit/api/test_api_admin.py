@@ -33,7 +33,7 @@ def store():
 async def http(store):
     hot = ModelEntry(id="hot", source={"hub": "acme/hot"}, kinds=tuple(Kind))
     local = ModelEntry(id="local", source="weights", kinds=tuple(Kind))
-    reloads = Reloads(store, FakeGraph().reconcile, ReloadConfig(hold_s=0))
+    reloads = Reloads(store, FakeGraph().notify_replicas, ReloadConfig(hold_s=0))
     registry = Registry(Catalogue([hot, local]), store, has_pool=True)
     admin = Admin(registry, reloads, SecretStr(KEY), RateLimiter(3))
     app = create_api(FakeService([hot]), HttpConfig(), JobsConfig(), admin)

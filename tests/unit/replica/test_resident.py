@@ -47,7 +47,7 @@ async def test_new_paints_wait_for_nobody_while_weights_load(make, store, files)
     files.files[None] = "second"
     files.hold()
     await store.advance(MODEL)
-    resident.nudge()
+    resident.notify()
     await until(files.began.is_set)
     assert (await colour(resident))[1] == 0
     assert (await report_of(store)).phase is ReplicaPhase.LOADING
@@ -252,7 +252,7 @@ async def test_deploy_reloads_once_for_all_replicas(make, store, files):
     one, two = await make("a"), await make("b")
     files.files["r2"] = "second"
     for resident in (one, two):
-        resident.follow({"revision": "r2"})
+        resident.request({"revision": "r2"})
     for resident in (one, two):
         await resident.reconcile()
         assert await colour(resident) == (await colour_of("second"), 1)
@@ -261,10 +261,10 @@ async def test_deploy_reloads_once_for_all_replicas(make, store, files):
 async def test_deploy_that_says_nothing_new_changes_nothing(make, store, files):
     """As when a replica starts, and Serve tells it the configuration of long ago."""
     resident = await make()
-    resident.follow({"note": 1})
+    resident.request({"note": 1})
     await resident.reconcile()
     await store.advance(MODEL)
-    resident.follow({"note": 1})
+    resident.request({"note": 1})
     await resident.reconcile()
     assert (await store.desired([MODEL]))[MODEL].weights_version == 2
 
@@ -272,7 +272,7 @@ async def test_deploy_that_says_nothing_new_changes_nothing(make, store, files):
 @pytest.mark.parametrize("user_config", [{"revision": "../x"}, {"revision": 7}], ids=str)
 async def test_deploy_with_a_bad_revision_is_refused_and_seen(make, store, user_config):
     resident = await make()
-    resident.follow(user_config)
+    resident.request(user_config)
     await resident.reconcile()
     assert await colour(resident) == (await colour_of("first"), 0)
     report = await report_of(store)
@@ -284,11 +284,11 @@ async def test_deploy_with_a_bad_revision_is_refused_and_seen(make, store, user_
 async def test_deploy_with_a_revision_of_local_weights_is_refused_and_seen(make, store, files):
     resident = await make(has_revisions=False)
     files.files["r2"] = "second"
-    resident.follow({"revision": "r2"})
+    resident.request({"revision": "r2"})
     await resident.reconcile()
     assert await colour(resident) == (await colour_of("first"), 0)
     assert "not from a hub" in (await report_of(store)).reason
-    resident.follow({"note": "the files have changed"})
+    resident.request({"note": "the files have changed"})
     await resident.reconcile()
     assert (await colour(resident))[1] == 1
 
@@ -296,7 +296,7 @@ async def test_deploy_with_a_revision_of_local_weights_is_refused_and_seen(make,
 @pytest.mark.parametrize("user_config", [[1, 2], "now", 7, {"a": {"b": None}}], ids=str)
 async def test_deploy_may_say_anything(make, store, user_config):
     resident = await make()
-    resident.follow(user_config)
+    resident.request(user_config)
     await resident.reconcile()
     assert (await colour(resident))[1] == 1
 
@@ -307,7 +307,7 @@ async def test_deploy_is_heard_when_the_store_is_back(make, store, monkeypatch):
 
     resident = await make()
     monkeypatch.setattr(store, "advance", down)
-    resident.follow({"note": 1})
+    resident.request({"note": 1})
     await resident.reconcile()
     monkeypatch.undo()
     await resident.reconcile()
