@@ -59,7 +59,7 @@ class _Superseded(Exception):
 
 
 class Resident:
-    """An `engine.protocol.Painter`; every job is painted by one version of the weights.
+    """An `pipelines.protocol.Painter`; every job is painted by one version of the weights.
 
     Args:
         model_id: the model that it is.

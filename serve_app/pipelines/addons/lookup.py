@@ -17,7 +17,7 @@ from serve_app.models.weights.files import fingerprint
 from serve_app.models.weights.resolve import resolve
 from serve_app.types import GenerationSpec
 
-__all__ = ["AddOns", "FindAddOn", "Named", "NamedAll"]
+__all__ = ["AddOns", "FindAddOn", "Named", "NamedAddOns"]
 
 FindAddOn = Callable[[str, AddOnType], AddOn | None]  # `Catalogue.find_add_on`
 _NOUNS: dict[AddOnType, tuple[str, str]] = {  # with the field of requests
@@ -47,7 +47,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class NamedAll:
+class NamedAddOns:
     """What one request names, LoRAs and embeddings by id."""
 
     loras: dict[str, Named] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class AddOns:
         self._here: dict[str, Named] = {}  # by what the catalogue says
         self._locks: dict[str, Lock] = {}
 
-    def of(self, spec: GenerationSpec) -> NamedAll:
+    def of(self, spec: GenerationSpec) -> NamedAddOns:
         """Bring here what a request names. Blocks, for as long as a download takes.
 
         Raises:
@@ -96,7 +96,7 @@ class AddOns:
             errors.WeightsRefused: its files cannot be had or may not be loaded.
         """
         adapter = spec.ip_adapter
-        return NamedAll(
+        return NamedAddOns(
             loras={use.id: self._get(use.id, "lora") for use in spec.loras},
             vae=None if spec.vae is None else self._get(spec.vae, "vae"),
             embeddings={name: self._get(name, "embedding") for name in spec.embeddings},
