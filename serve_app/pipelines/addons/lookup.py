@@ -106,7 +106,7 @@ class AddOns:
     def _get(self, add_on_id: str, add_on_type: AddOnType) -> Named:
         entry = self._find(add_on_id, add_on_type)
         if entry is None or not entry.fits(self._model_id):
-            text = f"The {_title(add_on_id[:96], add_on_type)} is not known"
+            text = f"The {_title(errors.echoed(add_on_id), add_on_type)} is not known"
             raise errors.InvalidRequest(_NOUNS[add_on_type][1], text)
         said = entry.model_dump_json()
         with self._locks.setdefault(said, Lock()):
