@@ -62,33 +62,35 @@ class GraphClient:
     def _chain(self, job: Job, generator: DeploymentHandle) -> Iterator[DeploymentResponse]:
         request = job.request
         spec = request.spec
-        about = logging.carried()
+        log_context = logging.current_context()
         images: DeploymentResponse | None = None
         if any(request.pictures):
-            images = self._preprocess.prepare.remote(spec, *request.pictures, about=about)
+            images = self._preprocess.prepare.remote(
+                spec, *request.pictures, log_context=log_context
+            )
             yield images
-        pictures = generator.paint.remote(job.id, spec, images, about=about)
+        pictures = generator.paint.remote(job.id, spec, images, log_context=log_context)
         yield pictures
         if request.safety is not None:
-            pictures = self._safety.check.remote(pictures, request.safety, about=about)
+            pictures = self._safety.check.remote(pictures, request.safety, log_context=log_context)
             yield pictures
-        yield self._upload.store.remote(request.output, pictures, about=about)
+        yield self._upload.store.remote(request.output, pictures, log_context=log_context)
 
     async def check(self, picture: ImageSource) -> bool:
         """Prepare a client's picture like an input and have it checked."""
         return await last_of(self._chain_check(picture), bool)
 
     def _chain_check(self, picture: ImageSource) -> Iterator[DeploymentResponse]:
-        about = logging.carried()
-        images = self._preprocess.prepare.remote(_CHECKED, picture, None, about=about)
+        log_context = logging.current_context()
+        images = self._preprocess.prepare.remote(_CHECKED, picture, None, log_context=log_context)
         yield images
-        yield self._safety.is_flagged.remote(images, about=about)
+        yield self._safety.is_flagged.remote(images, log_context=log_context)
 
     async def publish(self, field: str, data: bytes, plan: OutputPlan, *, crop: bool) -> None:
         """Have a client's picture encoded anew and stored; its pixels never come here."""
-        about = logging.carried()
-        pictures = self._preprocess.reencode.remote(field, data, crop, about=about)
-        stored = self._upload.store.remote(plan, pictures, about=about)
+        log_context = logging.current_context()
+        pictures = self._preprocess.reencode.remote(field, data, crop, log_context=log_context)
+        stored = self._upload.store.remote(plan, pictures, log_context=log_context)
         await last_of(iter((pictures, stored)), JobResult)
 
     async def progress(self, model_id: str) -> dict[int, float]:
@@ -105,12 +107,12 @@ class GraphClient:
             return 0.0
         return min(await ask_all(generator, float, "load_s", model_id), default=0.0)
 
-    async def reconcile(self, model_id: str) -> frozenset[str]:
-        """Ask every replica of the model; those that do not answer in time look by themselves."""
+    async def notify_replicas(self, model_id: str) -> frozenset[str]:
+        """Notify every replica of the model; those too slow to answer look by themselves."""
         generator = self._find(model_id)
-        heard = frozenset(await ask_all(generator, str, "reconcile", model_id))
+        heard = frozenset(await ask_all(generator, str, "notify", model_id))
         if not heard and self.models.is_pool(generator):
-            generator.bring.remote(model_id)  # no replica of the Pool has it in memory
+            generator.preload.remote(model_id)  # no replica of the Pool has it in memory
         return heard
 
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:

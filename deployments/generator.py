@@ -65,9 +65,9 @@ class Generator:
         """Share of steps done of each job at work on this replica."""
         return self._resident.progress()
 
-    async def reconcile(self, _model_id: str) -> str:
-        """Look which weights are wanted, in the background; gives the id of this replica."""
-        self._resident.nudge()
+    async def notify(self, _model_id: str) -> str:
+        """Reconcile with what is wanted, in the background; return the id of this replica."""
+        self._resident.notify()
         return self._replica_id
 
     async def reconfigure(self, user_config: object) -> None:
@@ -75,7 +75,7 @@ class Generator:
 
         Must not raise: Serve would stop the replica and its good weights.
         """
-        self._resident.follow(user_config)
+        self._resident.request(user_config)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell the scaling policy what there is to do; asked by Serve (`deployments.scaling`)."""

@@ -62,7 +62,7 @@ class Ingress:
         self._driver = Driver(self._jobs, graph, config.jobs, writer.write, work)
         self._driver.start()
         stores = Stores(self._jobs, files, SqlKeyStore(database), SqlOutbox(database))
-        self._reloads = Reloads(self._models, graph.reconcile, config.reload)
+        self._reloads = Reloads(self._models, graph.notify_replicas, config.reload)
         self._catalogue = catalogue
         refresh_s = config.catalogue.refresh_s
         self._rounds = Rounds(view.run(refresh_s), graph.models.run(refresh_s))

@@ -60,16 +60,16 @@ class Pool:
             jobs |= resident.progress()
         return jobs
 
-    async def reconcile(self, model_id: str) -> str | None:
-        """Look which weights are wanted, if the model is here; gives the id of this replica."""
+    async def notify(self, model_id: str) -> str | None:
+        """Reconcile the weights of a model that is here; return this replica's id, else None."""
         resident = self._cache.items().get(model_id)
         if resident is None:
             return None
-        resident.nudge()
+        resident.notify()
         return self._replica_id
 
     @stage
-    async def bring(self, model_id: str) -> None:
+    async def preload(self, model_id: str) -> None:
         """Have a model in memory for those who ask for it next."""
         (await self._view.knowing(model_id)).get(model_id)
         async with self._cache.use(model_id):

@@ -5,8 +5,8 @@ not unpickle would lose its fields. A `StageFailure` is an ordinary result: the 
 through untouched, and the client at the end of the chain raises what is inside. What Ray and Serve
 raise themselves becomes `errors.ReplicaLost` or `errors.Overloaded`.
 
-What the caller's log lines carry (request, job, model) comes along as `about`, beside a method's
-own arguments, and is on every line of the stage.
+What the log lines of the caller carry (call, job, model) comes along as `log_context`, beside the
+arguments of a method, and is on every line of the stage.
 """
 
 import contextlib
@@ -44,13 +44,17 @@ def stage(
 
     @functools.wraps(method)
     async def guarded(
-        self: object, /, *args: object, about: logging.Carried | None = None, **kwargs: object
+        self: object,
+        /,
+        *args: object,
+        log_context: logging.LogContext | None = None,
+        **kwargs: object,
     ) -> Result | StageFailure:
         for arg in args:
             if isinstance(arg, StageFailure):
                 return arg
         begun = time.perf_counter()
-        with logging.carrying(about or {}):
+        with logging.bound_context(log_context or {}):
             result = await _as_value(method(self, *args, **kwargs), method.__qualname__)
             _log.info(
                 "stage_done",

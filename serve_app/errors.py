@@ -66,8 +66,16 @@ __all__ = [
     "SafetyCheckFailed",
     "StorageUnavailable",
     "WeightsRefused",
+    "echoed",
     "to_failure",
 ]
+
+_MAX_ECHOED = 96  # characters; no id of a catalogue is longer
+
+
+def echoed(value: object) -> str:
+    """Return what a message repeats of a value that is not ours: its beginning."""
+    return str(value)[:_MAX_ECHOED]
 
 
 class DreamserveError(Exception):

@@ -7,7 +7,7 @@ JSON. Everybody imports this module; it imports nothing of ours.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
 __all__ = [
     "Api",
@@ -176,7 +176,12 @@ class JobRequest(Frozen):
     api: Api = Api.V4
     key_id: str = Field(description="owner; never the key itself")
     base_url: str = Field(description="scheme and host that links in webhooks start with")
-    request_id: str = Field(default="", description="of the HTTP call, for log lines")
+    call_id: str = Field(
+        default="",
+        validation_alias=AliasChoices("call_id", "request_id"),
+        serialization_alias="request_id",  # in rows that other versions read and wrote
+        description="of the HTTP call, for log lines",
+    )
     webhook: str | None = None
     track_id: JsonValue = None
     echo: dict[str, JsonValue] = Field(

@@ -59,7 +59,7 @@ class Files:
 
 
 async def colour(resident, steps=1):
-    """The pixels, and the generation that says it made them."""
+    """The pixels, and the version of the weights that says it made them."""
     pictures = await resident.paint(1, spec(steps=steps), None)
     return pictures.pictures[0].data, pictures.ran.get("generation", 0)
 

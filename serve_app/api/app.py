@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from serve_app import __version__
 from serve_app.api.middleware import middleware
 from serve_app.api.protocol import Service
-from serve_app.api.replies import errors
+from serve_app.api.replies import wire
 from serve_app.api.routes import admin, file, generation, health, helper, job, model, reload
 from serve_app.api.routes.admin import Admin
 from serve_app.config import HttpConfig, JobsConfig
@@ -28,7 +28,7 @@ def create_api(
         redoc_url=None,
         redirect_slashes=False,
         middleware=middleware(http),
-        exception_handlers={HTTPException: errors.on_http_exception},
+        exception_handlers={HTTPException: wire.on_http_exception},
     )
     for routes in (
         generation.router(service, http, jobs),

@@ -21,13 +21,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app import errors
-from serve_app.api.replies import errors as wire
+from serve_app.api.replies import wire
 from serve_app.api.requests.arrival import Arrival
 from serve_app.config import HttpConfig
 
-__all__ = ["REQUEST_ID", "middleware"]
+__all__ = ["CALL_ID_HEADER", "middleware"]
 
-REQUEST_ID = "x-request-id"
+CALL_ID_HEADER = "x-request-id"
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MAX_FRAMES = 8  # the innermost; above are the framework's
 _PLAIN_HEADERS = {
@@ -47,7 +47,7 @@ def middleware(http: HttpConfig) -> list[Middleware]:
             allow_origins=list(http.cors_origins),
             allow_methods=["GET", "HEAD", "POST", "OPTIONS"],
             allow_headers=["*"],
-            expose_headers=[REQUEST_ID, "Retry-After"],
+            expose_headers=[CALL_ID_HEADER, "Retry-After"],
             max_age=86_400,
         ),
         Middleware(AccessLog),
@@ -68,10 +68,10 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
+        given = Headers(scope=scope).get(CALL_ID_HEADER, "")
         is_good = _GOOD_ID.fullmatch(given) is not None
-        request_id = given if is_good else uuid.uuid4().hex
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        call_id = given if is_good else uuid.uuid4().hex
+        scope["state"] = {**scope.get("state", {}), "call_id": call_id}
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -79,11 +79,11 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if not is_good:  # Serve's proxy hands in an id, and puts that on the answer itself
-                    MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                    MutableHeaders(scope=message)[CALL_ID_HEADER] = call_id
             await send(message)
 
         begun = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(call_id=call_id):
             try:
                 await self._app(scope, receive, send_with_id)
             finally:  # also when the client left: status 0

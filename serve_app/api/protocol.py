@@ -130,8 +130,8 @@ class Service(Protocol):
         """Have the safety checker look at a picture, a URL or inline; raises as `publish`."""
         ...
 
-    async def reload(self, model_id: str, key_id: str) -> ReloadState:
-        """Have every replica of a model take up its weights anew; wait for up to `reload.hold_s`.
+    async def request_reload(self, model_id: str, key_id: str) -> ReloadState:
+        """Have every replica of a model load its weights anew; wait for up to `reload.hold_s`.
 
         Raises:
             errors.RateLimited: this key sends too much, or the model was reloaded just now.

@@ -20,24 +20,24 @@ __all__ = ["reload", "status"]
 
 
 def reload(config: Path, model_id: str, revision: str | None) -> None:
-    """Want the next generation of a model; its replicas follow within `reload.poll_s` seconds."""
+    """Want the next weights of a model; its replicas follow within `reload.poll_s` seconds."""
     settings = read_config(config)
     fixed = Catalogue.load(settings.catalogue, settings.root_dir)
 
-    async def want(database: Database) -> Desired:
+    async def request(database: Database) -> Desired:
         store = SqlModelStore(database)
         registry = Registry(fixed, store, has_pool=fixed.has_pool(settings.pool))
         entry = await registry.find_model(model_id)
         wanted = read_revision(revision, has_revisions=entry.has_revisions)
-        return await store.reload(model_id, wanted)
+        return await store.advance(model_id, wanted)
 
     try:
-        wanted = with_database(settings, want)
+        wanted = with_database(settings, request)
     except errors.ModelNotFound:
         _fail("no model has this id")
     except errors.InvalidRequest as exc:
         _fail(f"{exc.field}: {exc.detail}")
-    typer.echo(f"{model_id}: generation {wanted.generation} is wanted")
+    typer.echo(f"{model_id}: generation {wanted.weights_version} is wanted")
 
 
 def status(config: Path, model_id: str) -> None:
@@ -45,13 +45,13 @@ def status(config: Path, model_id: str) -> None:
     settings = read_config(config)
 
     async def ask(database: Database) -> ReloadState:
-        return await Reloads(SqlModelStore(database), _tell_nobody, settings.reload).status(
+        return await Reloads(SqlModelStore(database), _notify_nobody, settings.reload).status(
             model_id
         )
 
     state = with_database(settings, ask)
     of = f", revision {state.wanted.revision}" if state.wanted.revision else ""
-    typer.echo(f"{model_id}: generation {state.wanted.generation}{of} is wanted")
+    typer.echo(f"{model_id}: generation {state.wanted.weights_version}{of} is wanted")
     table = Table("replica", "state", "of", "serves", "loaded in", "digest", "reason")
     for report in state.replicas:
         table.add_row(*_row(report))
@@ -63,11 +63,11 @@ def status(config: Path, model_id: str) -> None:
 def _row(report: ReplicaReport) -> tuple[str, ...]:
     serves = "nothing" if report.serving is None else str(report.serving)
     load, digest = f"{report.load_s:.1f} s", report.digest[:12]
-    about = str(report.generation)
-    return report.replica_id, report.phase, about, serves, load, digest, report.reason
+    version = str(report.weights_version)
+    return report.replica_id, report.phase, version, serves, load, digest, report.reason
 
 
-async def _tell_nobody(_model_id: str) -> frozenset[str]:
+async def _notify_nobody(_model_id: str) -> frozenset[str]:
     """Have replicas look by themselves: they cannot be reached from here."""
     return frozenset()
 

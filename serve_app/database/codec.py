@@ -31,8 +31,11 @@ _UNSTORABLE = re.compile("[\\0\ud800-\udfff]")  # PostgreSQL takes no NUL, no dr
 
 
 def dump(value: BaseModel) -> str:
-    """Serialise to ASCII JSON; the values hold nothing but enums, tuples and JSON types."""
-    return json.dumps(value.model_dump(), separators=(",", ":"))
+    """Serialise to ASCII JSON; the values hold nothing but enums, tuples and JSON types.
+
+    A field that has been renamed since keeps its old key, as its `serialization_alias`.
+    """
+    return json.dumps(value.model_dump(by_alias=True), separators=(",", ":"))
 
 
 def load(kind: type[T], text: str) -> T:

@@ -1,4 +1,4 @@
-"""`SqlModelStore`: run-time entries, desired generations and reports in SQLite or PostgreSQL.
+"""`SqlModelStore`: run-time entries, wanted weights and reports in SQLite or PostgreSQL.
 
 Every change is one upsert, so processes on many machines need no lock between them. Entries change
 together with a counter, whose row a transaction holds until it commits: who has seen a version has
@@ -29,7 +29,11 @@ __all__ = ["SqlModelStore"]
 _log = structlog.get_logger()
 _CHANGE_LOCK = 0x6472_6561_6D02  # "dream" 02; any number that only this use has
 _ONLY = 1  # the key of the one row of `catalogue_version`
-_WANTED = [model_generations.c[name] for name in Desired.model_fields]
+_WANTED = (
+    model_generations.c.model_id,
+    model_generations.c.generation.label("weights_version"),
+    model_generations.c.revision,
+)
 _KEPT_S = 86_400.0  # replicas that said nothing for a day are gone
 
 
@@ -87,10 +91,10 @@ class SqlModelStore:
         known = {row.model_id: Desired.model_validate(dict(row._mapping)) for row in rows}
         return {model_id: known.get(model_id, Desired(model_id=model_id)) for model_id in ids}
 
-    async def reload(
+    async def advance(
         self, model_id: str, revision: str | None = None, mark: str | None = None
     ) -> Desired:
-        """Want the next generation; see the protocol."""
+        """Want the next version of the weights; see the protocol."""
         row = {
             "model_id": codec.check_text("model_id", model_id),
             "generation": 1,

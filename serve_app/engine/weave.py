@@ -1,7 +1,7 @@
 """Runs each request's body as a strand (a greenlet) that stops at every parked call.
 
 A strand can be switched to only on the thread that made it, so all of `Weave` runs on the engine
-thread; `park` is what stand-ins call from inside a strand. No exception leaves a strand, so a
+thread; `park` is what proxies call from inside a strand. No exception leaves a strand, so a
 failing request cannot harm its neighbours.
 """
 

@@ -62,7 +62,7 @@ class Driver:
         self._loops: list[asyncio.Task[None]] = []
         self._promised = 0  # places of jobs that are being accepted or claimed
         self._watch = Watch(store)
-        self._nudge = asyncio.Event()
+        self._wake = asyncio.Event()
 
     def start(self) -> None:
         """Begin to claim due jobs, to renew leases and to watch jobs that others drive."""
@@ -78,7 +78,7 @@ class Driver:
         """
         if not is_new or self._num_free() <= 0:
             job = await add(None)
-            self._nudge.set()
+            self._wake.set()
             return job
         with self._promise(1):
             job = await add(Lease(self.owner, self._config.lease_s))
@@ -128,12 +128,12 @@ class Driver:
 
     async def _claim_for_ever(self) -> None:
         while True:
-            self._nudge.clear()
+            self._wake.clear()
             with _surviving("claim_failed"):
                 await self._claim()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.poll_s * _jitter()):
-                    await self._nudge.wait()
+                    await self._wake.wait()
 
     async def _claim(self) -> None:
         limit = self._num_free()
@@ -168,7 +168,7 @@ class Driver:
         del self._running[job_id], self._jobs[job_id]
         self._watch.wake([job_id])
         if is_first_free:  # else no job waits for a place
-            self._nudge.set()
+            self._wake.set()
 
     async def _renew_for_ever(self) -> None:
         while True:
@@ -197,7 +197,7 @@ class Driver:
 
     async def _drive(self, job: Job) -> None:
         structlog.contextvars.bind_contextvars(
-            request_id=job.request.request_id,
+            call_id=job.request.call_id,
             job_id=job.id,
             model_id=job.request.spec.model_id,
         )
@@ -240,7 +240,7 @@ class Driver:
             self._store.release, self.owner, [job.id], delay_s, refund=error.is_outage
         )
         await self._persist(give_back)
-        asyncio.get_running_loop().call_later(delay_s, self._nudge.set)
+        asyncio.get_running_loop().call_later(delay_s, self._wake.set)
         return None
 
     def _is_worth_retrying(self, job: Job, error: errors.DreamserveError) -> bool:

@@ -25,10 +25,10 @@ class Graph(Protocol):
         """Share of steps done, 0 to 1, of the jobs at work on any replica of a model."""
         ...
 
-    async def reconcile(self, model_id: str) -> frozenset[str]:
-        """Have the running replicas of a model look which weights are wanted.
+    async def notify_replicas(self, model_id: str) -> frozenset[str]:
+        """Have the running replicas of a model reconcile their weights with what is wanted.
 
-        Gives the ids of those that heard of it; they load in the background.
+        Returns the ids of those that heard of it; they load in the background.
 
         Raises:
             errors.ModelNotRunning: there are no replicas, and there will be none.

@@ -115,7 +115,7 @@ class Catalogue:
         """
         entry = self._entries.get(model_id)
         if entry is None:
-            raise errors.ModelNotFound(model_id[:96])
+            raise errors.ModelNotFound(errors.echoed(model_id))
         return entry
 
     def find(self, model_id: str, kind: Kind) -> ModelEntry:

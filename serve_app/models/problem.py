@@ -6,10 +6,11 @@ pydantic's own texts name classes and types of ours that nobody outside has hear
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from serve_app import errors
+
 __all__ = ["problems"]
 
 _MAX_PROBLEMS = 20  # a body can have a hundred thousand
-_MAX_NAME = 96
 
 _SENTENCES = {
     "missing": "is missing",
@@ -64,7 +65,7 @@ def _field(detail: ErrorDetails, values: object) -> str:
             values = values[step]
         elif not (isinstance(values, list) and isinstance(step, int)):
             continue
-        names.append(str(step)[:_MAX_NAME])
+        names.append(errors.echoed(step))
     if detail["type"] == "missing":
         names.append(str(detail["loc"][-1]))
     return ".".join(names) or "entry"

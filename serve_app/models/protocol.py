@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from serve_app.models.entry import Entry
 from serve_app.types import Frozen
@@ -21,14 +21,14 @@ class Desired(Frozen):
     """The weights that every replica of a model should serve."""
 
     model_id: str
-    generation: int = Field(default=0, ge=0, description="grows by one with each reload")
+    weights_version: int = Field(default=0, ge=0, description="grows by one with each reload")
     revision: str | None = Field(
         default=None, description="of a hub source, as asked; None: what the entry names"
     )
 
 
 class ReplicaPhase(StrEnum):
-    """How a replica stands to the generation that it reports."""
+    """How a replica stands to the version of the weights that it reports."""
 
     LOADING = "loading"  # the one before, if any, still serves
     READY = "ready"  # it serves
@@ -40,9 +40,15 @@ class ReplicaReport(Frozen):
 
     model_id: str
     replica_id: str
-    generation: int = Field(description="the one this is about")
+    weights_version: int = Field(
+        validation_alias=AliasChoices("weights_version", "generation"),
+        serialization_alias="generation",  # on the wire, and in rows of all versions
+        description="the one this is about",
+    )
     phase: ReplicaPhase
-    serving: int | None = Field(description="generation that answers requests now; None: none does")
+    serving: int | None = Field(
+        description="version of the weights that answers requests now; None: none does"
+    )
     revision: str | None = Field(default=None, description="of the weights that serve, as asked")
     digest: str = Field(default="", description="of the weights that serve")
     load_s: float = Field(default=0.0, description="seconds that their load took")
@@ -51,7 +57,7 @@ class ReplicaReport(Frozen):
 
 
 class ModelStore(Protocol):
-    """Run-time entries of the catalogue, desired generations, reports of replicas."""
+    """Run-time entries of the catalogue, wanted versions of weights, reports of replicas."""
 
     async def entries(self) -> list[Entry]:
         """List the run-time entries, in order of id."""
@@ -70,13 +76,13 @@ class ModelStore(Protocol):
         ...
 
     async def desired(self, model_ids: Sequence[str]) -> dict[str, Desired]:
-        """Tell what these models should serve; generation 0 for those never reloaded."""
+        """Return what these models should serve; version 0 for those never reloaded."""
         ...
 
-    async def reload(
+    async def advance(
         self, model_id: str, revision: str | None = None, mark: str | None = None
     ) -> Desired:
-        """Want the next generation of a model; without a revision the one wanted before stays.
+        """Want the next version of the weights; without a revision the one wanted before stays.
 
         mark: of what asks, where several say the same: nothing changes if the last mark was this.
         """

@@ -48,7 +48,7 @@ class Registry:
             errors.ModelNotFound: there is none of this id.
         """
         if not await self._store.remove(entry_id):
-            raise errors.ModelNotFound(entry_id[:96])
+            raise errors.ModelNotFound(errors.echoed(entry_id))
 
     async def find_model(self, model_id: str) -> ModelEntry:
         """Look a model up, also among run-time entries; raises `errors.ModelNotFound`."""

@@ -1,4 +1,9 @@
-"""`Reloads`: asks all replicas of a model to take up its weights anew, and tells how that goes."""
+"""`Reloads`: has all replicas of a model load its weights anew, and reports how that goes.
+
+Three verbs carry a reload, here and on the replicas: who wants other weights *requests* them, which
+advances the version in the store; replicas are *notified* that there is news; each of them
+*reconciles* what it serves with what the store says.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,7 +24,7 @@ _WATCH_S = 0.2  # between looks at the reports
 
 @dataclass(frozen=True, slots=True)
 class ReloadState:
-    """How the replicas of a model stand to a generation.
+    """How the replicas of a model stand to a version of the weights.
 
     phase: FAILED when any refused it, LOADING while any has not said, or none runs.
     eta_s: seconds that the load takes, from the last one that was measured; 0 unless LOADING.
@@ -33,15 +38,16 @@ class ReloadState:
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Request:
     """A reload. at: by the loop's clock.
 
-    told: replicas that heard; None: nobody could be asked yet. is_answered: how it went.
+    notified: replicas that heard; None: none could be reached yet.
+    is_answered: a client knows the outcome.
     """
 
     wanted: Desired
     at: float
-    told: frozenset[str] | None = None
+    notified: frozenset[str] | None = None
     is_answered: bool = False
 
 
@@ -74,82 +80,83 @@ class Reloads:
 
     Args:
         store: keeps what is wanted.
-        tell: has the running replicas of a model look at once; gives the ids of those that heard.
-            The others look by themselves, a little later. Raises `errors.ModelNotRunning`.
+        notify: has the running replicas of a model reconcile at once; returns the ids of those
+            that heard. The others do so by themselves, a little later. Raises
+            `errors.ModelNotRunning`.
         config: how long to wait.
     """
 
     def __init__(
         self,
         store: ModelStore,
-        tell: Callable[[str], Awaitable[frozenset[str]]],
+        notify: Callable[[str], Awaitable[frozenset[str]]],
         config: ReloadConfig,
     ) -> None:
         self._store = store
-        self._tell = tell
+        self._notify = notify
         self._config = config
-        self._last: dict[str, _Asked] = {}  # by clients, by model
+        self._last: dict[str, _Request] = {}  # by clients, by model
         self._locks: dict[str, asyncio.Lock] = {}
         self._joining = Background()
 
-    async def request(self, model_id: str) -> ReloadState:
-        """Reload for a client, as often as `reload.min_interval_s` allows; else join the last one.
+    async def request_limited(self, model_id: str) -> ReloadState:
+        """Request for a client, as often as `reload.min_interval_s` allows; else join the last one.
 
         Raises:
-            errors.RateLimited: how the last one went was told, and the next one is not due yet.
+            errors.RateLimited: the last one is done, and the next one is not due yet.
             errors.JobStoreUnavailable: the store does not answer.
             errors.ModelNotRunning: nobody paints the model now.
         """
         joining = self._joining.start(self._join(model_id))
-        asked = await asyncio.shield(joining)  # or clients that hang up would not be counted
-        state = await self._wait(asked)
-        asked.is_answered = state.phase is not ReplicaPhase.LOADING
+        request = await asyncio.shield(joining)  # or clients that hang up would not be counted
+        state = await self._wait(request)
+        request.is_answered = state.phase is not ReplicaPhase.LOADING
         return state
 
-    async def reload(self, model_id: str, revision: str | None = None) -> ReloadState:
-        """Want the next generation; wait for the replicas for up to `reload.hold_s`.
+    async def request(self, model_id: str, revision: str | None = None) -> ReloadState:
+        """Want the next version of the weights; wait for the replicas for up to `reload.hold_s`.
 
         Raises:
             errors.JobStoreUnavailable: the store does not answer.
             errors.ModelNotRunning: nobody paints the model now.
         """
-        asked = await self._want(model_id, revision)
-        await self._tell_of(asked)
-        return await self._wait(asked)
+        request = await self._record(model_id, revision)
+        await self._notify_replicas(request)
+        return await self._wait(request)
 
     async def status(self, model_id: str) -> ReloadState:
-        """Tell how the replicas stand to what is wanted; raises as `reload`."""
+        """Tell how the replicas stand to what is wanted; raises as `request`."""
         wanted = (await self._store.desired([model_id]))[model_id]
         reports = await self._reports(model_id)
         return self._judge(wanted, frozenset(), reports)
 
-    async def _join(self, model_id: str) -> _Asked:
+    async def _join(self, model_id: str) -> _Request:
         """Begin a client's reload, or find the one at work; it counts before anybody hears."""
         async with self._locks.setdefault(model_id, asyncio.Lock()):
             last = self._last.get(model_id)
             due_at = last.at + self._config.min_interval_s if last is not None else 0.0
             left_s = due_at - asyncio.get_running_loop().time()
             if last is None or left_s <= 0:
-                last = self._last[model_id] = await self._want(model_id)
+                last = self._last[model_id] = await self._record(model_id)
             elif last.is_answered:
                 raise errors.RateLimited(left_s)
-            if last.told is None:
-                await self._tell_of(last)
+            if last.notified is None:
+                await self._notify_replicas(last)
             return last
 
-    async def _want(self, model_id: str, revision: str | None = None) -> _Asked:
+    async def _record(self, model_id: str, revision: str | None = None) -> _Request:
         at = asyncio.get_running_loop().time()
-        return _Asked(await self._store.reload(model_id, revision), at)
+        return _Request(await self._store.advance(model_id, revision), at)
 
-    async def _tell_of(self, asked: _Asked) -> None:
-        asked.told = await self._tell(asked.wanted.model_id)
+    async def _notify_replicas(self, request: _Request) -> None:
+        request.notified = await self._notify(request.wanted.model_id)
 
-    async def _wait(self, asked: _Asked) -> ReloadState:
+    async def _wait(self, request: _Request) -> ReloadState:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._config.hold_s
         while True:
-            reports = await self._reports(asked.wanted.model_id)
-            state = self._judge(asked.wanted, asked.told or frozenset(), reports)
+            reports = await self._reports(request.wanted.model_id)
+            state = self._judge(request.wanted, request.notified or frozenset(), reports)
             left_s = deadline - loop.time()
             if state.phase is not ReplicaPhase.LOADING or left_s <= 0:
                 return state
@@ -159,18 +166,18 @@ class Reloads:
         return await self._store.reports(model_id, self._config.max_report_age_s)
 
     def _judge(
-        self, wanted: Desired, told: frozenset[str], reports: list[ReplicaReport]
+        self, wanted: Desired, notified: frozenset[str], reports: list[ReplicaReport]
     ) -> ReloadState:
-        """Look at those that were told, or at all that report where nobody answered in time.
+        """Look at those that were notified, or at all that report where nobody answered in time.
 
-        A replica that speaks of a newer generation than this one has done with this one.
+        A replica that reports a newer version than this one has done with this one.
         """
-        asked = told or frozenset(report.replica_id for report in reports)
-        about = [report for report in reports if report.generation >= wanted.generation]
-        settled = {one.replica_id for one in about if one.phase is not ReplicaPhase.LOADING}
+        asked = notified or frozenset(report.replica_id for report in reports)
+        current = [report for report in reports if report.weights_version >= wanted.weights_version]
+        settled = {one.replica_id for one in current if one.phase is not ReplicaPhase.LOADING}
         if not asked or not asked <= settled:
             phase = ReplicaPhase.LOADING
-        elif any(one.phase is ReplicaPhase.FAILED for one in about if one.replica_id in asked):
+        elif any(one.phase is ReplicaPhase.FAILED for one in current if one.replica_id in asked):
             phase = ReplicaPhase.FAILED
         else:
             phase = ReplicaPhase.READY

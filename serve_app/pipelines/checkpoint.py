@@ -87,7 +87,7 @@ class Checkpoint:
         vae: Vae | None = None,
         around: Callable[[Run], Run] = lambda run: run,
     ) -> DiffusionPipeline:
-        """Make a request's own pipeline: shared weights, stand-ins, its own scheduler.
+        """Make a request's own pipeline: shared weights, proxies, its own scheduler.
 
         Constructors rewrite the scheduler's config, so the scheduler has to be there from the
         start. Takes less than a millisecond.
@@ -138,7 +138,7 @@ def denoiser_lane(
 ) -> Lane:
     """Make the lane of a pipeline's denoiser, compiled if the settings say so.
 
-    Only the lane calls what was compiled; stand-ins are copies of the module as it is.
+    Only the lane calls what was compiled; proxies are copies of the module as it is.
 
     reading: takes arguments out that are not the module's own.
     """

@@ -4,7 +4,7 @@ Each step runs the guided row once more with the self-attention of the UNet's mi
 to the identity, and moves the prediction away from that. Source: Ahn et al. 2024,
 arXiv 2403.17377, equation 14, with diffusers' choice of layers ("mid").
 
-Instead of a pipeline of its own for each kind, the denoiser's stand-in adds the row, so that every
+Instead of a pipeline of its own for each kind, the denoiser's proxy adds the row, so that every
 stock pipeline is guided. Its predictions are all shifted by the same amount, which passes through
 classifier-free guidance unchanged: (u + x) + s ((c + x) - (u + x)) = u + s (c - u) + x.
 """

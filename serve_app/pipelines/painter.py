@@ -22,7 +22,7 @@ from serve_app.engine.metrics import EngineSnapshot
 from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
 from serve_app.pipelines.addons.ip_adapters import PicturePrompt
-from serve_app.pipelines.addons.lookup import AddOns, NamedAll
+from serve_app.pipelines.addons.lookup import AddOns, NamedAddOns
 from serve_app.pipelines.addons.triggers import with_triggers
 from serve_app.pipelines.addons.vaes import Vae
 from serve_app.pipelines.addons.variants import Variant
@@ -57,7 +57,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class WeavePainter:
-    """The real `engine.protocol.Painter`."""
+    """The real `pipelines.protocol.Painter`."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class WeavePainter:
                 scheduler="DDIMScheduler",
                 seed=0,
             )
-            request = self._request(self._chosen(spec, NamedAll()), spec, None)
+            request = self._request(self._chosen(spec, NamedAddOns()), spec, None)
             request.measures = True
             painting = self._engine.submit(request).result()
             assert isinstance(painting, Painting), "samples give paintings"
@@ -169,19 +169,19 @@ class WeavePainter:
             return await self._off_loop(self._loads, self._rewriter.apply, spec)
         return spec
 
-    async def _bring(self, spec: GenerationSpec) -> NamedAll:
+    async def _bring(self, spec: GenerationSpec) -> NamedAddOns:
         """Have the files here that a request names; most name none and wait for nobody."""
         if named_add_ons(spec):
             return await self._off_loop(self._loads, self._add_ons.of, spec)
-        return NamedAll()
+        return NamedAddOns()
 
-    async def _add(self, spec: GenerationSpec, named: NamedAll) -> "_Added":
+    async def _add(self, spec: GenerationSpec, named: NamedAddOns) -> "_Added":
         """Load what a request names, unless it is loaded."""
-        if named == NamedAll():
+        if named == NamedAddOns():
             return self._chosen(spec, named)
         return await self._off_loop(self._loads, self._chosen, spec, named)
 
-    def _chosen(self, spec: GenerationSpec, named: NamedAll) -> "_Added":
+    def _chosen(self, spec: GenerationSpec, named: NamedAddOns) -> "_Added":
         checkpoint = self._checkpoint
         spec, tokens = checkpoint.embeddings.apply(spec, named.embeddings)
         variant = checkpoint.variants.of(spec, named)

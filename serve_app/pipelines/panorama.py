@@ -5,7 +5,7 @@ are averaged where windows overlap. Source: MultiDiffusion, Bar-Tal et al. 2023,
 equation 5; for samplers that are linear in the prediction, averaging it and averaging the steps
 are the same.
 
-The denoiser's stand-in does it, so any stock pipeline and sampler can be used, and windows share
+The denoiser's proxy does it, so any stock pipeline and sampler can be used, and windows share
 forwards with other requests of the native size.
 """
 

@@ -1,8 +1,8 @@
-"""Stand-ins: what a stock pipeline holds in place of a shared module.
+"""Proxies: what a stock pipeline holds in place of a shared module.
 
-A stand-in is a shallow copy, so that parameters, submodules, config and class checks are the real
+A proxy is a shallow copy, so that parameters, submodules, config and class checks are the real
 module's, with a `forward` of its own that parks the call. Hooks are not shared: they would fire
-on the stand-in and on the real call.
+on the proxy and on the real call.
 """
 
 import copy

@@ -1,8 +1,8 @@
 """`Resident`: one model on this replica, whose weights can be exchanged while it paints.
 
 The store says which weights are wanted; `reconcile` makes what serves equal to that and reports. It
-is called at the start, by a slow round (`run`), and by whoever knows of news (`nudge`). Bad weights
-leave the old ones serving.
+is called at the start, by a slow round (`run`), by whoever knows of news (`notify`) and by a deploy
+(`request`). Bad weights leave the old ones serving.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ResidentState:
-    """What the metrics tell. generation: -1 while nothing serves. load_s: of what serves."""
+    """What the metrics tell. weights_version: -1 while nothing serves. load_s: of what serves."""
 
-    generation: int
+    weights_version: int
     load_s: float
     reload_failures: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _DeployRequest:
     """What a deploy said that the store does not know yet."""
 
     user_config: object
@@ -47,7 +47,7 @@ class _Wish:
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """Weights that could not be taken up; tried again after `until`, by the monotonic clock."""
+    """Weights that could not be served; tried again after `until`, by the monotonic clock."""
 
     desired: Desired
     until: float
@@ -59,7 +59,7 @@ class _Superseded(Exception):
 
 
 class Resident:
-    """An `engine.protocol.Painter`; every job is painted by one generation of the weights.
+    """An `pipelines.protocol.Painter`; every job is painted by one version of the weights.
 
     Args:
         model_id: the model that it is.
@@ -78,7 +78,7 @@ class Resident:
         self._slot = Slot(weights.tidy)
         self._failures = 0
         self._refusal: _Refusal | None = None
-        self._wish: _Wish | None = None
+        self._unsent: _DeployRequest | None = None
         self._one_at_a_time = asyncio.Lock()
         self._tasks = Background()
 
@@ -91,7 +91,7 @@ class Resident:
         """
         async with self._one_at_a_time:
             desired = await self._replica_status.desired()
-            await self._take_up(desired)
+            await self._reconcile_with(desired)
             if self._refusal is not None:
                 await self._fall_back(self._refusal)
 
@@ -101,13 +101,13 @@ class Resident:
             await asyncio.sleep(self._config.poll_s * random.uniform(0.8, 1.2))
             await self.reconcile()
 
-    def nudge(self) -> None:
+    def notify(self) -> None:
         """Have `reconcile` run soon; returns at once."""
         self._begin()
 
-    def follow(self, user_config: object) -> None:
-        """Have the store want what a deploy says, and look; returns at once, never raises."""
-        self._wish = _Wish(user_config)
+    def request(self, user_config: object) -> None:
+        """Request what a deploy says, and reconcile; returns at once, never raises."""
+        self._unsent = _DeployRequest(user_config)
         self._begin()
 
     async def reconcile(self) -> None:
@@ -123,11 +123,11 @@ class Resident:
     ) -> Pictures:
         """Paint all samples of a job with the weights that serve when it begins."""
         async with self._slot.use() as served:
-            generation = served.desired.generation
+            weights_version = served.desired.weights_version
             pictures = await served.painter.paint(job_id, spec, images)
-        if generation == 0:
+        if weights_version == 0:
             return pictures
-        return dataclasses.replace(pictures, ran={**pictures.ran, "generation": generation})
+        return dataclasses.replace(pictures, ran={**pictures.ran, "generation": weights_version})
 
     def progress(self) -> dict[int, float]:
         """Share of the steps done by job; see the protocol."""
@@ -137,20 +137,20 @@ class Resident:
         return merged
 
     def snapshot(self) -> EngineSnapshot:
-        """Count what all generations did; see the protocol."""
+        """Count what all versions of the weights did; see the protocol."""
         return self._slot.snapshot()
 
     def state(self) -> ResidentState:
         """Tell what serves and how reloads went."""
         served = self._slot.current
         return ResidentState(
-            generation=-1 if served is None else served.desired.generation,
+            weights_version=-1 if served is None else served.desired.weights_version,
             load_s=0.0 if served is None else served.load_s,
             reload_failures=self._failures,
         )
 
     def weight_bytes(self) -> int:
-        """Memory of all generations that are held; see the protocol."""
+        """Memory of all versions of the weights that are held; see the protocol."""
         return sum(served.painter.weight_bytes() for served in self._slot.held())
 
     def check_health(self) -> None:
@@ -170,28 +170,28 @@ class Resident:
     async def _reconcile(self) -> None:
         try:
             async with self._one_at_a_time:
-                if self._wish is not None:
-                    await self._fulfil(self._wish)
+                if self._unsent is not None:
+                    await self._request(self._unsent)
                 while not self._is_settled(desired := await self._replica_status.desired()):
-                    await self._take_up(desired)
+                    await self._reconcile_with(desired)
                 await self._replica_status.repeat()
         except errors.JobStoreUnavailable as exc:
             _log.warning("wanted_weights_unknown", model_id=self._model_id, reason=str(exc))
         except Exception:  # a bug here must not cost a replica that serves
             _log.exception("reconcile_broke", model_id=self._model_id)
 
-    async def _fulfil(self, wish: _Wish) -> None:
-        """Tell the store; a wish that makes no sense is refused as bad weights are.
+    async def _request(self, request: _DeployRequest) -> None:
+        """Pass it on to the store; one that makes no sense is refused as bad weights are.
 
         Raises:
-            errors.JobStoreUnavailable: the store does not answer; the next round tells it again.
+            errors.JobStoreUnavailable: the store does not answer; the next round tries again.
         """
         try:
-            await self._replica_status.want(wish.user_config)
+            await self._replica_status.request(request.user_config)
         except errors.InvalidRequest as exc:
             await self._refuse(await self._replica_status.desired(), f"user_config: {exc.detail}")
-        if self._wish is wish:
-            self._wish = None
+        if self._unsent is request:
+            self._unsent = None
 
     def _is_settled(self, desired: Desired) -> bool:
         current, refusal = self._slot.current, self._refusal
@@ -201,7 +201,7 @@ class Resident:
             refusal is not None and refusal.desired == desired and time.monotonic() < refusal.until
         )
 
-    async def _take_up(self, desired: Desired) -> None:
+    async def _reconcile_with(self, desired: Desired) -> None:
         """Serve these weights, or keep the old ones and say why.
 
         Raises:
@@ -223,7 +223,7 @@ class Resident:
             await self._refuse(desired, f"{type(exc).__name__}: {exc}")
             return
         self._refusal = None
-        _log.info("weights_serve", model_id=self._model_id, generation=desired.generation)
+        _log.info("weights_serve", model_id=self._model_id, weights_version=desired.weights_version)
         await self._replica_status.say(desired, ReplicaPhase.READY, self._slot.current)
 
     async def _refuse(self, desired: Desired, reason: str) -> None:
@@ -233,7 +233,7 @@ class Resident:
         _log.error(
             "weights_refused",
             model_id=self._model_id,
-            generation=desired.generation,
+            weights_version=desired.weights_version,
             reason=reason,
         )
         await self._replica_status.say(desired, ReplicaPhase.FAILED, self._slot.current, reason)

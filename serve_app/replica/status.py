@@ -50,8 +50,8 @@ class ReplicaStatus:
         """Ask what should serve; raises `errors.JobStoreUnavailable`."""
         return (await self._store.desired([self._model_id]))[self._model_id]
 
-    async def want(self, user_config: object) -> None:
-        """Want what a deploy says, once for all replicas that hear of it.
+    async def request(self, user_config: object) -> None:
+        """Request what a deploy says, once for all replicas that hear of it.
 
         Raises:
             errors.InvalidRequest: its `revision` is none, or the model has none.
@@ -61,7 +61,7 @@ class ReplicaStatus:
         text = json.dumps(user_config, sort_keys=True, default=str)
         mark = hashlib.sha256(text.encode()).hexdigest()
         revision = read_revision(asked, has_revisions=self._has_revisions)
-        await self._store.reload(self._model_id, revision, mark)
+        await self._store.advance(self._model_id, revision, mark)
 
     async def say(
         self, wanted: Desired, phase: ReplicaPhase, served: Served | None, reason: str = ""
@@ -70,9 +70,9 @@ class ReplicaStatus:
         self._last = ReplicaReport(
             model_id=self._model_id,
             replica_id=self._replica_id,
-            generation=wanted.generation,
+            weights_version=wanted.weights_version,
             phase=phase,
-            serving=None if served is None else served.desired.generation,
+            serving=None if served is None else served.desired.weights_version,
             revision=None if served is None else served.desired.revision,
             digest="" if served is None else served.digest,
             load_s=0.0 if served is None else served.load_s,
@@ -94,14 +94,16 @@ class ReplicaStatus:
         found = {
             Held(
                 Desired(
-                    model_id=self._model_id, generation=report.serving, revision=report.revision
+                    model_id=self._model_id,
+                    weights_version=report.serving,
+                    revision=report.revision,
                 ),
                 report.digest,
             )
             for report in await self._store.reports(self._model_id, _EVER_S)
             if report.serving is not None
         }
-        return sorted(found, key=lambda one: one.desired.generation, reverse=True)
+        return sorted(found, key=lambda one: one.desired.weights_version, reverse=True)
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:

@@ -61,10 +61,10 @@ class DiffusersChecker:
         import torch  # noqa: PLC0415  see the module docstring
 
         inputs = self._processor(images, return_tensors="pt").pixel_values.to(self._device)
-        # The model blacks out what it flags; it gets stand-ins, since we replace by ourselves.
-        stand_ins = [np.zeros(1, np.uint8) for _ in images]
+        # The model blacks out what it flags; it gets blanks, since we replace by ourselves.
+        blanks = [np.zeros(1, np.uint8) for _ in images]
         with torch.no_grad():
-            _, flags = self._model(clip_input=inputs, images=stand_ins)
+            _, flags = self._model(clip_input=inputs, images=blanks)
         return tuple(bool(flag) for flag in flags)
 
 

@@ -204,14 +204,14 @@ class GenerationService:
         await self._admission.count(key_id)
         return await self._graph.check(await self.keep_input(field, picture))
 
-    async def reload(self, model_id: str, key_id: str) -> ReloadState:
-        """Have every replica of a model take up its weights anew; wait for a while.
+    async def request_reload(self, model_id: str, key_id: str) -> ReloadState:
+        """Have every replica of a model load its weights anew; wait for a while.
 
         Raises:
             errors.RateLimited: this key sends too much, or the model was reloaded just now.
         """
         await self._admission.count(key_id)
-        return await self._reloads.request(model_id)
+        return await self._reloads.request_limited(model_id)
 
     async def load(self) -> Load:
         """Tell how much is to do."""

@@ -1,8 +1,8 @@
 """Structured logs of every process: JSON lines with an `event` name, never a secret or a picture.
 
 Call `configure` once per process, then `structlog.get_logger()` anywhere. Values bound with
-`structlog.contextvars` (request id, job id, model id) are on every line of their task. A call to
-another process takes them along: `carried` on the side of the caller, `carrying` on the other.
+`structlog.contextvars` (call id, job id, model id) are on every line of their task. A call to
+another process takes them along: `current_context` at the caller, `bound_context` at the other end.
 """
 
 import logging
@@ -15,9 +15,9 @@ import structlog
 
 from serve_app.config import LoggingConfig
 
-__all__ = ["SECRET_FIELDS", "Carried", "carried", "carrying", "configure", "redact"]
+__all__ = ["SECRET_FIELDS", "LogContext", "bound_context", "configure", "current_context", "redact"]
 
-Carried = Mapping[str, str | int]
+LogContext = Mapping[str, str | int]
 
 SECRET_FIELDS = frozenset(
     {
@@ -54,14 +54,14 @@ def _clean(name: str, value: object) -> object:
     return value
 
 
-def carried() -> Carried:
-    """What every line of the current task carries, to be handed to another process."""
+def current_context() -> LogContext:
+    """Return what every line of the current task carries, to be handed to another process."""
     return structlog.contextvars.get_contextvars()
 
 
-def carrying(values: Carried) -> AbstractContextManager[None]:
+def bound_context(context: LogContext) -> AbstractContextManager[None]:
     """Put what the caller's lines carry on the lines of this block."""
-    return structlog.contextvars.bound_contextvars(**values)
+    return structlog.contextvars.bound_contextvars(**context)
 
 
 def configure(config: LoggingConfig, **everywhere: str) -> None:

@@ -142,8 +142,9 @@ RELOAD = (
     Metric(
         "dreamserve_model_generation",
         Kind.GAUGE,
-        "reload whose weights a replica serves; 0: those of its start; -1: none",
+        "version of the weights that a replica serves; 0: those of its start; -1: none",
         _ENGINE_LABELS,
+        "weights_version",
     ),
     Metric(
         "dreamserve_model_load_seconds",

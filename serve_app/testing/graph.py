@@ -21,7 +21,7 @@ class FakeGraph:
         self.flags = False
         self.published: list[tuple[str, bytes, OutputPlan, bool]] = []
         self.load_left_s = 0.0
-        self.reconciled: list[str] = []
+        self.notified: list[str] = []
         self.away: set[str] = set()
 
     async def run(self, job: Job) -> JobResult:
@@ -48,9 +48,9 @@ class FakeGraph:
         """Half done, all of them."""
         return dict(self.at_work)
 
-    async def reconcile(self, model_id: str) -> frozenset[str]:
+    async def notify_replicas(self, model_id: str) -> frozenset[str]:
         """Remember the model."""
-        self.reconciled.append(model_id)
+        self.notified.append(model_id)
         return frozenset({"replica"})
 
     async def check(self, picture: ImageSource) -> bool:  # noqa: ARG002  # never looked at

@@ -48,10 +48,10 @@ class MemoryModelStore:
             model_id: self._desired.get(model_id, Desired(model_id=model_id)) for model_id in ids
         }
 
-    async def reload(
+    async def advance(
         self, model_id: str, revision: str | None = None, mark: str | None = None
     ) -> Desired:
-        """Want the next generation; see the protocol."""
+        """Want the next version of the weights; see the protocol."""
         before = (await self.desired([model_id]))[model_id]
         if mark is not None:
             if self._marks.get(model_id) == mark:
@@ -61,7 +61,7 @@ class MemoryModelStore:
             codec.check_text("revision", revision)
         self._desired[model_id] = Desired(
             model_id=model_id,
-            generation=before.generation + 1,
+            weights_version=before.weights_version + 1,
             revision=before.revision if revision is None else revision,
         )
         return self._desired[model_id]
@@ -79,8 +79,8 @@ class MemoryModelStore:
         oldest = self._clock() - max_age_s
         return [
             report
-            for (about, _), report in sorted(self._reports.items())
-            if about == model_id and report.reported_at >= oldest
+            for (reported_id, _), report in sorted(self._reports.items())
+            if reported_id == model_id and report.reported_at >= oldest
         ]
 
     async def take_turn(self, model_id: str, owner: str, lease_s: float) -> bool:

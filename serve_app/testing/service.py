@@ -173,22 +173,22 @@ class FakeService:
         await self.keep_input(field, picture)
         return self.flags
 
-    async def reload(self, model_id: str, key_id: str) -> ReloadState:  # noqa: ARG002
+    async def request_reload(self, model_id: str, key_id: str) -> ReloadState:  # noqa: ARG002
         """Say what `reloaded` says; remember the id."""
         self.reloads.append(model_id)
         phase, replicas = self.reloaded
-        generation = len(self.reloads)
+        weights_version = len(self.reloads)
         return ReloadState(
-            wanted=Desired(model_id=model_id, generation=generation),
+            wanted=Desired(model_id=model_id, weights_version=weights_version),
             phase=phase,
             eta_s=80.4 if phase is ReplicaPhase.LOADING else 0.0,
             replicas=tuple(
                 ReplicaReport(
                     model_id=model_id,
                     replica_id=replica_id,
-                    generation=generation,
+                    weights_version=weights_version,
                     phase=said,
-                    serving=generation - 1,
+                    serving=weights_version - 1,
                     reason="/secret/path",
                 )
                 for replica_id, said in replicas.items()

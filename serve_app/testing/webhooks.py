@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from serve_app.net import NetFailure
 from serve_app.webhooks.protocol import Reply
 
-__all__ = ["FakePoster", "Sent"]
+__all__ = ["FakePoster", "SentRequest"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentRequest:
     """One request as the receiver saw it."""
 
     url: str
@@ -24,11 +24,11 @@ class FakePoster:
 
     def __init__(self) -> None:
         self.answers: dict[str, list[Reply | NetFailure]] = defaultdict(list)
-        self.sent: list[Sent] = []
+        self.sent: list[SentRequest] = []
 
     async def post(self, url: str, content: bytes, headers: Mapping[str, str]) -> Reply:
         """Record the request and answer; see the protocol."""
-        self.sent.append(Sent(url, content, dict(headers)))
+        self.sent.append(SentRequest(url, content, dict(headers)))
         answers = self.answers[url]
         answer = answers.pop(0) if answers else Reply(204)
         if isinstance(answer, NetFailure):

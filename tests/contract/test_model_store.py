@@ -20,7 +20,7 @@ def lora(**changes):
 
 
 def report(**changes):
-    values = {"model_id": "sd", "replica_id": "r1", "generation": 2, "serving": 1}
+    values = {"model_id": "sd", "replica_id": "r1", "weights_version": 2, "serving": 1}
     return ReplicaReport(**{**values, "phase": ReplicaPhase.LOADING, **changes})
 
 
@@ -64,13 +64,13 @@ async def remove(bench):
 
 
 async def test_reload_with_a_mark_counts_once_however_many_say_it(bench):
-    wanted = await asyncio.gather(*(bench.models.reload("sd", "v2", "deploy 1") for _ in range(4)))
-    assert {one.generation for one in wanted} == {1}
-    assert (await bench.models.reload("sd")).generation == 2  # by a client
-    assert (await bench.models.reload("sd", "v2", "deploy 1")).generation == 2
-    third = await bench.models.reload("sd", "v3", "deploy 2")
-    assert third == Desired(model_id="sd", generation=3, revision="v3")
-    assert (await bench.models.reload("sd", "v2", "deploy 1")).generation == 4  # rolled back
+    wanted = await asyncio.gather(*(bench.models.advance("sd", "v2", "deploy 1") for _ in range(4)))
+    assert {one.weights_version for one in wanted} == {1}
+    assert (await bench.models.advance("sd")).weights_version == 2  # by a client
+    assert (await bench.models.advance("sd", "v2", "deploy 1")).weights_version == 2
+    third = await bench.models.advance("sd", "v3", "deploy 2")
+    assert third == Desired(model_id="sd", weights_version=3, revision="v3")
+    assert (await bench.models.advance("sd", "v2", "deploy 1")).weights_version == 4  # rolled back
 
 
 async def test_version_counts_changes_at_the_same_time(bench):
@@ -91,10 +91,10 @@ async def test_desired_of_models_never_reloaded_is_generation_zero(bench):
 
 
 async def test_reload_counts_up_and_keeps_the_revision(bench):
-    assert await bench.models.reload("sd") == Desired(model_id="sd", generation=1)
-    assert (await bench.models.reload("sd", "v2")).revision == "v2"
-    third = await bench.models.reload("sd")
-    assert (third.generation, third.revision) == (3, "v2")
+    assert await bench.models.advance("sd") == Desired(model_id="sd", weights_version=1)
+    assert (await bench.models.advance("sd", "v2")).revision == "v2"
+    third = await bench.models.advance("sd")
+    assert (third.weights_version, third.revision) == (3, "v2")
     assert await bench.models.desired(["other", "sd"]) == {
         "other": Desired(model_id="other"),
         "sd": third,
@@ -102,15 +102,15 @@ async def test_reload_counts_up_and_keeps_the_revision(bench):
 
 
 async def test_reload_eight_times_at_once_gives_eight_generations(bench):
-    wanted = await asyncio.gather(*(bench.models.reload("sd") for _ in range(8)))
-    assert sorted(desired.generation for desired in wanted) == list(range(1, 9))
+    wanted = await asyncio.gather(*(bench.models.advance("sd") for _ in range(8)))
+    assert sorted(desired.weights_version for desired in wanted) == list(range(1, 9))
 
 
 async def test_generations_survive_the_removal_of_their_entry(bench):
     await bench.models.put(model())
-    await bench.models.reload("sd")
+    await bench.models.advance("sd")
     await bench.models.remove("sd")
-    assert (await bench.models.reload("sd")).generation == 2
+    assert (await bench.models.advance("sd")).weights_version == 2
 
 
 async def test_reports_show_the_last_of_each_replica(bench):
@@ -161,8 +161,8 @@ async def test_ids_that_are_no_text_are_refused(bench, model_id):
     for call in (
         bench.models.remove(model_id),
         bench.models.desired([model_id]),
-        bench.models.reload(model_id),
-        bench.models.reload("sd", model_id),
+        bench.models.advance(model_id),
+        bench.models.advance("sd", model_id),
         bench.models.reports(model_id, 1),
         bench.models.take_turn(model_id, "r1", 1),
         bench.models.end_turn("sd", model_id),

@@ -16,7 +16,7 @@ from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
-from serve_app.pipelines.addons.lookup import NamedAll
+from serve_app.pipelines.addons.lookup import NamedAddOns
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.guidance import Perturbation
@@ -79,7 +79,7 @@ def weave(
         inputs = None if spec.kind is Kind.TEXT2IMG else canvas
         size = (spec.height, spec.width)
         scheduler = checkpoint.schedulers.make(spec)
-        variant = checkpoint.variants.of(spec, NamedAll())
+        variant = checkpoint.variants.of(spec, NamedAddOns())
         body = Sample(checkpoint, spec, inputs, size, scheduler, variant, Progress())
         futures.append(engine.submit(Request(body, variant=variant)))
     paintings = [future.result(60) for future in futures]

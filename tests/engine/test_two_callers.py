@@ -107,7 +107,7 @@ async def test_each_caller_gets_the_picture_of_its_own_words(
         CatalogueView(Catalogue([entry]), models, Path()),
         driver,
         graph,
-        Reloads(models, graph.reconcile, config.reload),
+        Reloads(models, graph.notify_replicas, config.reload),
         config,
     )
     secrets = [(await keys.create(name))[1] for name in ("one", "other")]

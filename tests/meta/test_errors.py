@@ -50,3 +50,8 @@ def test_failure_of_an_unknown_error_says_nothing_about_it():
 def test_failure_of_an_image_error_names_the_field():
     failure = errors.to_failure(errors.InvalidImage("mask_image", "no picture"))
     assert failure.fields == {"mask_image": ["no picture"]}
+
+
+def test_message_repeats_only_the_beginning_of_a_value():
+    assert errors.echoed("x" * 500) == "x" * 96
+    assert errors.echoed(7) == "7"

@@ -97,7 +97,7 @@ async def test_client_that_leaves_while_it_sends_is_no_error(port):
     await asyncio.sleep(0.5)  # until the replica waits for more
     writer.close()
     async with asyncio.timeout(30):
-        while not (found := [line for line in lines() if line.get("request_id") == "leaver"]):
+        while not (found := [line for line in lines() if line.get("call_id") == "leaver"]):
             await asyncio.sleep(0.2)
     assert [(line["event"], line["level"]) for line in found] == [("http_request", "info")]
 

@@ -24,10 +24,10 @@ def lines() -> Iterator[dict]:
                 yield json.loads(line)
 
 
-async def lines_of_request(request_id: str) -> list[dict]:
+async def lines_of_call(call_id: str) -> list[dict]:
     async with asyncio.timeout(20):
         while True:
-            found = [line for line in lines() if line.get("request_id") == request_id]
+            found = [line for line in lines() if line.get("call_id") == call_id]
             if {"job_settled", "http_request"} <= {line["event"] for line in found}:
                 return found
             await asyncio.sleep(0.2)
@@ -38,7 +38,7 @@ async def test_every_stage_names_job_model_and_request(http):
     answer = await http.post(INPAINT, json=body(safety_checker="yes"), headers=sent)
     assert answer.json()["status"] == "success"
     assert answer.headers.get_list("x-request-id") == ["find-me-1"]
-    found = await lines_of_request("find-me-1")
+    found = await lines_of_call("find-me-1")
     done = [line for line in found if line["event"] == "stage_done"]
     assert {line["stage"] for line in done} == STAGES
     assert {line["outcome"] for line in done} == {"success"}
@@ -51,7 +51,7 @@ async def test_failed_stage_is_told_with_its_code(http):
     asked = body(init_image="http://127.0.0.1:1/x.png")
     await http.post(INPAINT, json=asked, headers={"x-request-id": "find-me-2"})
     async with asyncio.timeout(20):
-        while not (found := [line for line in lines() if line.get("request_id") == "find-me-2"]):
+        while not (found := [line for line in lines() if line.get("call_id") == "find-me-2"]):
             await asyncio.sleep(0.2)
     done = [line for line in found if line["event"] == "stage_done"]
     assert [line["outcome"] for line in done] == ["invalid_image"]

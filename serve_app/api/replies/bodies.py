@@ -161,8 +161,8 @@ class ReplicaRow(BaseModel):
 
     replica: str
     status: Literal["ready", "loading", "failed"] = Field(description="as to `generation`")
-    generation: int = Field(description="of the weights that it was asked to take up")
-    serving: int | None = Field(description="generation that answers requests")
+    generation: int = Field(description="version of the weights that it was asked to serve")
+    serving: int | None = Field(description="version of the weights that answers requests")
 
 
 class ReloadReply(Reply):

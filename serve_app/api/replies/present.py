@@ -6,8 +6,7 @@ from starlette.responses import Response
 
 from serve_app import errors
 from serve_app.api.protocol import Service
-from serve_app.api.replies import errors as wire
-from serve_app.api.replies import link
+from serve_app.api.replies import link, wire
 from serve_app.api.replies.bodies import (
     CancelledReply,
     ErrorReply,

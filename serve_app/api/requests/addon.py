@@ -5,6 +5,7 @@ counts for all LoRAs of the list, a shorter list is filled up with 1. LoRAs that
 come on top, each with its own.
 """
 
+from serve_app import errors
 from serve_app.api.requests.schemas import GenerationBody, field_message
 from serve_app.api.requests.syntax import Said
 from serve_app.models import AddOnType, Catalogue, ModelEntry
@@ -20,7 +21,6 @@ _NOUNS: dict[AddOnType, str] = {
 }
 _IP_ADAPTER_SCALE = 0.6  # what documented replies show
 _MAX_NAMED = 16  # of one type in one request; each LoRA costs memory and time at every switch
-_MAX_SHOWN = 96  # characters of an id that a message repeats; no id of a catalogue is longer
 
 
 def ids(body: GenerationBody, said: Said) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ def _id_problems(
         return [field_message(field, f"may not have more than {_MAX_NAMED} ids")]
     texts = []
     for id_ in dict.fromkeys(ids):
-        noun, shown = _NOUNS[add_on_type], id_[:_MAX_SHOWN]
+        noun, shown = _NOUNS[add_on_type], errors.echoed(id_)
         add_on = catalogue.find_add_on(id_, add_on_type)
         if add_on is None:
             texts.append(f"No {noun} of the id {shown} is in the catalogue.")

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app import errors
-from serve_app.api.replies import errors as wire
+from serve_app.api.replies import wire
 from serve_app.config import HttpConfig
 
 __all__ = ["Arrival"]

@@ -63,7 +63,7 @@ async def build(
         api=call.api,
         key_id=call.key_id,
         base_url=call.base_url,
-        request_id=call.request_id,
+        call_id=call.call_id,
         webhook=body.webhook,
         track_id=body.track_id,
         echo=_echo(body, kind) | {"tip": said.tip(entry)},

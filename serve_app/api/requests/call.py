@@ -22,13 +22,13 @@ _MAX_KEY = 512  # characters
 class Call:
     """Who called which family of paths, and where links of the answer start.
 
-    request_id: what the log lines of the call carry, and the answer's header.
+    call_id: what the log lines of the call carry, and the answer's header.
     """
 
     api: Api
     key_id: str
     base_url: str
-    request_id: str = ""
+    call_id: str = ""
 
 
 async def read_call(request: Request, service: Service, http: HttpConfig) -> tuple[Fields, str]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import yaml
 from pydantic import TypeAdapter
 
+from serve_app import errors
 from serve_app.api.requests.schemas import GenerationBody
 from serve_app.models import ModelEntry
 
 __all__ = ["asked", "problems", "table"]
 
-_MAX_SHOWN = 96  # characters of a name that a message repeats
 _TABLE = TypeAdapter(dict[str, str])
 
 
@@ -44,5 +44,5 @@ def problems(
     if not entry.enhancement.styles:
         return {"enhance_style": [f"The model {entry.id} does not know styles."]}
     if name not in styles:
-        return {"enhance_style": [f"No style has the name {name[:_MAX_SHOWN]}."]}
+        return {"enhance_style": [f"No style has the name {errors.echoed(name)}."]}
     return {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pydantic_core import PydanticCustomError
 
+from serve_app import errors
 from serve_app.api.requests import coerce
 from serve_app.api.requests.schemas import MAX_LORA_STRENGTH, GenerationBody
 from serve_app.models import ModelEntry
@@ -21,7 +22,6 @@ __all__ = ["Said", "read"]
 # No pattern here takes more than linear time: prompts are long, and clients choose them.
 _TAG = re.compile(r"(\s?)<(lora|lyco|hypernet):([^<>]*)>(\s?)", re.IGNORECASE)
 _NUMBER = r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)\s*"
-_MAX_SHOWN = 96  # characters of a tag that a message repeats
 _TIPS = {
     re.compile(r"\bAND\b"): "AND joins no prompts here, it was read as a word.",
     re.compile(rf"(?<!\\)\[[^\[\]]*(?:\||:{_NUMBER}\])"): "[a:b:0.5] and [a|b] do not change the "
@@ -66,7 +66,7 @@ def read(body: GenerationBody) -> Said:
         try:
             loras.append(_lora(kind, arguments))
         except PydanticCustomError as exc:
-            problems.append(f"<{kind}:{arguments[:_MAX_SHOWN]}> {exc.message()}.")
+            problems.append(f"<{kind}:{errors.echoed(arguments)}> {exc.message()}.")
     return Said(prompt, negative_prompt, tuple(loras), tuple(problems), len(ignored))
 
 

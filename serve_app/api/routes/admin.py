@@ -88,7 +88,7 @@ def router(admin: Admin, http: HttpConfig) -> APIRouter:
         fields = await body.read(request, http)
         entry = await admin.registry.find_model(model_id)
         revision = read_revision(fields.get("revision"), has_revisions=entry.has_revisions)
-        return _json(_state(await admin.reloads.reload(model_id, revision)))
+        return _json(_state(await admin.reloads.request(model_id, revision)))
 
     return routes
 
@@ -108,10 +108,12 @@ def _read(fields: Fields) -> Entry:
 def _state(state: ReloadState) -> dict[str, object]:
     return {
         "model_id": state.wanted.model_id,
-        "generation": state.wanted.generation,
+        "generation": state.wanted.weights_version,
         "revision": state.wanted.revision,
         "status": state.phase,
-        "replicas": [report.model_dump(exclude={"model_id"}) for report in state.replicas],
+        "replicas": [
+            report.model_dump(by_alias=True, exclude={"model_id"}) for report in state.replicas
+        ],
     }
 
 

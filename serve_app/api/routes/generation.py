@@ -8,8 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from serve_app.api.protocol import Service
-from serve_app.api.replies import openapi as document
-from serve_app.api.replies import present
+from serve_app.api.replies import openapi, present
 from serve_app.api.requests import body, idempotency, style
 from serve_app.api.requests.build import build
 from serve_app.api.requests.call import Call, base_url, read_call
@@ -50,7 +49,7 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
         repeat = await _read_repeat(request, fields)
         job = await service.admit(key_id, repeat)
         if job is None:
-            call = Call(api, key_id, base_url(request, http), request.state.request_id)
+            call = Call(api, key_id, base_url(request, http), request.state.call_id)
             job = await service.submit(await build(asked, kind, call, service, http), repeat)
         hold_s = 0.0 if asked.instant_response else jobs.hold_s
         # With a webhook nobody has to stay for the result, and who repeats a call comes back.
@@ -74,10 +73,10 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
                 methods=["POST"],
                 name=f"{api}{suffix or '/' + kind}".replace("/", "_"),
                 tags=[f"{api.upper()} generation"],
-                summary=document.SUMMARIES[kind],
-                openapi_extra=document.request_body(GenerationBody, document.EXAMPLES[kind])
-                | document.IDEMPOTENCY,
-                responses=document.generation_responses(api),
+                summary=openapi.SUMMARIES[kind],
+                openapi_extra=openapi.request_body(GenerationBody, openapi.EXAMPLES[kind])
+                | openapi.IDEMPOTENCY,
+                responses=openapi.generation_responses(api),
             )
     return routes
 

@@ -15,8 +15,7 @@ from starlette.responses import Response
 
 from serve_app import errors
 from serve_app.api.protocol import Service
-from serve_app.api.replies import errors as wire
-from serve_app.api.replies import openapi as document
+from serve_app.api.replies import openapi, wire
 from serve_app.api.replies.bodies import CheckReply, CropReply, DeletedReply, LoadReply, UrlReply
 from serve_app.api.replies.link import shown
 from serve_app.api.requests.call import base_url, read_call
@@ -146,7 +145,7 @@ def _add(routes: APIRouter, path: str, endpoint: Endpoint, model: type[WireModel
         endpoint,
         methods=["POST"],
         name=path.removeprefix("/api/").replace("/", "_"),
-        summary=document.SUMMARIES[action],
-        openapi_extra=document.request_body(model, document.EXAMPLES[action]),
-        responses=document.CALL_RESPONSES[action],
+        summary=openapi.SUMMARIES[action],
+        openapi_extra=openapi.request_body(model, openapi.EXAMPLES[action]),
+        responses=openapi.CALL_RESPONSES[action],
     )

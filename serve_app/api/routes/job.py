@@ -9,8 +9,7 @@ from starlette.responses import Response
 
 from serve_app import errors
 from serve_app.api.protocol import Service
-from serve_app.api.replies import openapi as document
-from serve_app.api.replies import present
+from serve_app.api.replies import openapi, present
 from serve_app.api.requests.call import base_url, read_call
 from serve_app.api.requests.schemas import FetchBody, field_message, parse
 from serve_app.config import HttpConfig
@@ -88,8 +87,8 @@ def _add(routes: APIRouter, api: Api, path: str, endpoint: Endpoint, action: str
             methods=["POST"],
             name=f"{path.removeprefix('/api/').replace('/', '_')}{'_by_id' if suffix else ''}",
             tags=[f"{api.upper()} jobs"],
-            summary=document.SUMMARIES[action],
-            openapi_extra=document.request_body(FetchBody, document.EXAMPLES[action])
-            | (document.PATH_ID if suffix else {}),
-            responses=document.CALL_RESPONSES[action],
+            summary=openapi.SUMMARIES[action],
+            openapi_extra=openapi.request_body(FetchBody, openapi.EXAMPLES[action])
+            | (openapi.PATH_ID if suffix else {}),
+            responses=openapi.CALL_RESPONSES[action],
         )

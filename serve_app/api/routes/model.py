@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from serve_app import errors
 from serve_app.api.protocol import Service
-from serve_app.api.replies import openapi as document
+from serve_app.api.replies import openapi
 from serve_app.api.replies.bodies import ModelRow, SchedulersReply
 from serve_app.api.requests.body import Fields
 from serve_app.api.requests.call import read_call
@@ -115,7 +115,7 @@ def _add(routes: APIRouter, path: str, endpoint: Endpoint, action: str) -> None:
         endpoint,
         methods=["POST"],
         name=path.removeprefix("/api/").replace("/", "_"),
-        summary=document.SUMMARIES[action],
-        openapi_extra=document.request_body(KeyBody, document.EXAMPLES[action]),
-        responses=document.CALL_RESPONSES[action],
+        summary=openapi.SUMMARIES[action],
+        openapi_extra=openapi.request_body(KeyBody, openapi.EXAMPLES[action]),
+        responses=openapi.CALL_RESPONSES[action],
     )

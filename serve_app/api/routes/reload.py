@@ -1,4 +1,4 @@
-"""model_reload: take up the weights of a model anew. Replies tell states, no paths or reasons."""
+"""model_reload: load the weights of a model anew. Replies tell states, no paths or reasons."""
 
 import math
 
@@ -8,8 +8,7 @@ from starlette.responses import Response
 
 from serve_app import errors
 from serve_app.api.protocol import Service
-from serve_app.api.replies import errors as wire
-from serve_app.api.replies import openapi as document
+from serve_app.api.replies import openapi, wire
 from serve_app.api.replies.bodies import ReloadReply, ReplicaRow
 from serve_app.api.requests.call import read_call
 from serve_app.api.requests.schemas import ReloadBody, parse
@@ -37,7 +36,7 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
         known = await service.catalogue_knowing(model_id or "")
         if model_id is None or model_id not in {entry.id for entry in known}:
             raise errors.ModelNotFound(_ACTION)
-        reply = _reply(await service.reload(model_id, key_id))
+        reply = _reply(await service.request_reload(model_id, key_id))
         if reply.reason is None:
             return wire.response(reply)
         return wire.response(reply, wire.status_of(reply.reason, wire.family(request.scope), http))
@@ -49,9 +48,9 @@ def router(service: Service, http: HttpConfig) -> APIRouter:
             reload,
             methods=["POST"],
             name=path.removeprefix("/api/").replace("/", "_"),
-            summary=document.SUMMARIES[_ACTION],
-            openapi_extra=document.request_body(ReloadBody, document.EXAMPLES[_ACTION]),
-            responses=document.CALL_RESPONSES[_ACTION],
+            summary=openapi.SUMMARIES[_ACTION],
+            openapi_extra=openapi.request_body(ReloadBody, openapi.EXAMPLES[_ACTION]),
+            responses=openapi.CALL_RESPONSES[_ACTION],
         )
     return routes
 
@@ -64,7 +63,7 @@ def _reply(state: ReloadState) -> ReloadReply:
             "message": text,
             "messege": text,
             "model_id": state.wanted.model_id,
-            "generation": state.wanted.generation,
+            "generation": state.wanted.weights_version,
             "eta": math.ceil(state.eta_s) if status == "processing" else None,
             "reason": errors.ReloadFailed.code if status == "error" else None,
             "replicas": [_row(report) for report in state.replicas],
@@ -76,6 +75,6 @@ def _row(report: ReplicaReport) -> ReplicaRow:
     return ReplicaRow(
         replica=report.replica_id,
         status=report.phase.value,
-        generation=report.generation,
+        generation=report.weights_version,
         serving=report.serving,
     )

@@ -17,7 +17,7 @@ from serve_app.models.weights.files import fingerprint
 from serve_app.models.weights.resolve import resolve
 from serve_app.types import GenerationSpec
 
-__all__ = ["AddOns", "FindAddOn", "Named", "NamedAll"]
+__all__ = ["AddOns", "FindAddOn", "Named", "NamedAddOns"]
 
 FindAddOn = Callable[[str, AddOnType], AddOn | None]  # `Catalogue.find_add_on`
 _NOUNS: dict[AddOnType, tuple[str, str]] = {  # with the field of requests
@@ -47,7 +47,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class NamedAll:
+class NamedAddOns:
     """What one request names, LoRAs and embeddings by id."""
 
     loras: dict[str, Named] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class AddOns:
         self._here: dict[str, Named] = {}  # by what the catalogue says
         self._locks: dict[str, Lock] = {}
 
-    def of(self, spec: GenerationSpec) -> NamedAll:
+    def of(self, spec: GenerationSpec) -> NamedAddOns:
         """Bring here what a request names. Blocks, for as long as a download takes.
 
         Raises:
@@ -96,7 +96,7 @@ class AddOns:
             errors.WeightsRefused: its files cannot be had or may not be loaded.
         """
         adapter = spec.ip_adapter
-        return NamedAll(
+        return NamedAddOns(
             loras={use.id: self._get(use.id, "lora") for use in spec.loras},
             vae=None if spec.vae is None else self._get(spec.vae, "vae"),
             embeddings={name: self._get(name, "embedding") for name in spec.embeddings},
@@ -106,7 +106,7 @@ class AddOns:
     def _get(self, add_on_id: str, add_on_type: AddOnType) -> Named:
         entry = self._find(add_on_id, add_on_type)
         if entry is None or not entry.fits(self._model_id):
-            text = f"The {_title(add_on_id[:96], add_on_type)} is not known"
+            text = f"The {_title(errors.echoed(add_on_id), add_on_type)} is not known"
             raise errors.InvalidRequest(_NOUNS[add_on_type][1], text)
         said = entry.model_dump_json()
         with self._locks.setdefault(said, Lock()):

@@ -22,6 +22,7 @@ from diffusers.utils.state_dict_utils import (
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 
+from serve_app import errors
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.soundness import check_tensor
 
@@ -95,7 +96,7 @@ def _sorted(tensors: Tensors) -> tuple[Tensors, Tensors]:
     for name, tensor in tensors.items():
         match = _MATRIX.fullmatch(name) or _EXTRA.fullmatch(name)
         if match is None:
-            raise Unfit(f"the tensor {name}", _FORM)
+            raise Unfit(f"the tensor {errors.echoed(name)}", _FORM)
         layer, kind = match.groups()
         names.setdefault(layer, {})[_HALVES.get(kind, kind)] = name
         check_tensor(name, tensor)
@@ -160,7 +161,7 @@ def _pairs(component: str, tensors: Tensors) -> Iterator[tuple[str, Pair]]:
     for name, down in tensors.items():
         match = _PLACED.fullmatch(name)
         if match is None:
-            raise Unfit(f"the tensor {component}.{name}", _FORM)
+            raise Unfit(f"the tensor {component}.{errors.echoed(name)}", _FORM)
         if match["half"] == "A":
             yield match["layer"], Pair(down, tensors[f"{match['layer']}.lora_B.weight"])
 
@@ -224,7 +225,7 @@ def _check_settings(settings: Mapping[str, object]) -> None:
             continue
         if name == "init_lora_weights" and value in _STARTS:
             continue
-        raise Unfit(f"the setting {name}: {str(value)[:32]}", "a plain LoRA or DoRA")
+        raise Unfit(f"the setting {name}: {errors.echoed(value)}", "a plain LoRA or DoRA")
 
 
 def _factor(settings: Mapping[str, object], layer: str, pair: Pair) -> float:

@@ -165,5 +165,7 @@ class _Waiting:
 
 def _told(tensors: Mapping[str, torch.Tensor]) -> str:
     """Name what a file holds: the first few tensors with their shapes."""
-    told = [f"{name[:32]} {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:3]]
+    told = [
+        f"{errors.echoed(name)} {tuple(tensor.shape)}" for name, tensor in list(tensors.items())[:3]
+    ]
     return ", ".join(told) or "no tensors"

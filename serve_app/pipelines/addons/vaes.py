@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
+from serve_app import errors
 from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
 from serve_app.pipelines.addons.lineage import Lineage, read_header
@@ -99,7 +100,7 @@ class Vaes:
 def _read_folder(folder: Path) -> AutoencoderKL:
     name = AutoencoderKL.load_config(folder).get("_class_name", AutoencoderKL.__name__)
     if name != AutoencoderKL.__name__:
-        raise Unfit(f"a VAE of the class {str(name)[:64]}", AutoencoderKL.__name__)
+        raise Unfit(f"a VAE of the class {errors.echoed(name)}", AutoencoderKL.__name__)
     vae, info = AutoencoderKL.from_pretrained(
         folder, local_files_only=True, output_loading_info=True
     )

@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 from serve_app import errors
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
-from serve_app.pipelines.addons.lookup import NamedAll
+from serve_app.pipelines.addons.lookup import NamedAddOns
 from serve_app.pipelines.addons.loras import Adapter, Loras
 from serve_app.pipelines.families import Family
 from serve_app.pipelines.guidance import Perturbation
@@ -63,7 +63,7 @@ class Variants:
         self._ip_adapters = ip_adapters
         self._loras = loras
 
-    def of(self, spec: GenerationSpec, named: NamedAll) -> Variant:
+    def of(self, spec: GenerationSpec, named: NamedAddOns) -> Variant:
         """Name the variant that a request needs, and read its files. Off the engine thread.
 
         Raises:
@@ -92,7 +92,7 @@ class Variants:
         self._perturbation.apply(variant.perturbs)
         self._ip_adapters.apply(variant.ip_adapter)
 
-    def _uses(self, spec: GenerationSpec, named: NamedAll) -> tuple[tuple[Adapter, float], ...]:
+    def _uses(self, spec: GenerationSpec, named: NamedAddOns) -> tuple[tuple[Adapter, float], ...]:
         """Add the strengths of each LoRA up; one of strength 0 is left out.
 
         peft gives the rows of all that came before it the lengths of a DoRA, so it has to be the

@@ -79,7 +79,9 @@ def sampler_for(name: str) -> Sampler:
     """
     sampler = SAMPLERS.get(name)
     if sampler is None:
-        raise errors.InvalidRequest("scheduler", f"The scheduler {name[:64]} is not known")
+        raise errors.InvalidRequest(
+            "scheduler", f"The scheduler {errors.echoed(name)} is not known"
+        )
     return sampler
 
 

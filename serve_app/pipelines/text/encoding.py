@@ -1,7 +1,7 @@
 """Text embeddings, remembered by all that they are made from.
 
 CLIP prompts may be weighted, and longer than the encoder's context: they go through the stock
-`encode_prompt` chunk by chunk, for which a tokenizer stand-in hands it the tokens of one chunk. So
+`encode_prompt` chunk by chunk, for which a tokenizer proxy hands it the tokens of one chunk. So
 clip_skip, pooled embeddings and second encoders are diffusers' own, and a short prompt without
 weights gets exactly stock's embeddings.
 """

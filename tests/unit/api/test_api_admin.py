@@ -33,7 +33,7 @@ def store():
 async def http(store):
     hot = ModelEntry(id="hot", source={"hub": "acme/hot"}, kinds=tuple(Kind))
     local = ModelEntry(id="local", source="weights", kinds=tuple(Kind))
-    reloads = Reloads(store, FakeGraph().reconcile, ReloadConfig(hold_s=0))
+    reloads = Reloads(store, FakeGraph().notify_replicas, ReloadConfig(hold_s=0))
     registry = Registry(Catalogue([hot, local]), store, has_pool=True)
     admin = Admin(registry, reloads, SecretStr(KEY), RateLimiter(3))
     app = create_api(FakeService([hot]), HttpConfig(), JobsConfig(), admin)
@@ -162,7 +162,7 @@ async def test_operator_sees_why_a_replica_refused_the_weights(http, store):
     said = ReplicaReport(
         model_id="hot",
         replica_id="a",
-        generation=1,
+        weights_version=1,
         phase=ReplicaPhase.FAILED,
         serving=0,
         reason="unet is truncated",
@@ -170,21 +170,23 @@ async def test_operator_sees_why_a_replica_refused_the_weights(http, store):
     await store.report(said)
     state = (await http.get("/admin/models/hot/replicas")).json()
     assert (state["generation"], state["revision"], state["status"]) == (1, "v2", "failed")
-    assert state["replicas"][0]["reason"] == "unet is truncated"
+    row = state["replicas"][0]
+    assert (row["generation"], row["reason"]) == (1, "unet is truncated")
+    assert "weights_version" not in row
 
 
 @pytest.mark.parametrize("revision", ["../x", "", 7, "a" * 200, "a\0b"])
 async def test_revision_that_is_none_is_refused(http, store, revision):
     answer = await http.post("/admin/models/hot/reload", json={"revision": revision})
     assert answer.status_code == 400
-    assert (await store.desired(["hot"]))["hot"].generation == 0
+    assert (await store.desired(["hot"]))["hot"].weights_version == 0
 
 
 async def test_revision_of_local_weights_is_refused(http, store):
     answer = await http.post("/admin/models/local/reload", json={"revision": "v2"})
     assert answer.status_code == 400
     assert "not from a hub" in answer.json()["message"]
-    assert (await store.desired(["local"]))["local"].generation == 0
+    assert (await store.desired(["local"]))["local"].weights_version == 0
     assert (await http.post("/admin/models/local/reload", json={})).status_code == 200
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serve_app import errors
-from serve_app.api.replies import bodies as replies
+from serve_app.api.replies import bodies
 from serve_app.api.requests.schemas import FetchBody, GenerationBody
 from tests.unit.api import test_conformance_fields as fields
 from tests.unit.api import test_conformance_replies as answers
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 CONFORMANCE = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 QUOTED = set(re.findall(r"`([^`\n]+)`", PAGE))
-REPLIES = [getattr(replies, name) for name in replies.__all__]
+REPLIES = [getattr(bodies, name) for name in bodies.__all__]
 REASONS = [
     cls.code
     for cls in vars(errors).values()

@@ -88,20 +88,20 @@ async def test_trailing_slash_is_no_redirect(api, text_body, path):
     assert (await api.post(path, text_body)).json()["status"] == "success"
 
 
-async def test_request_id_is_made_where_none_came(api):
+async def test_call_id_is_made_where_none_came(api):
     made = (await api.http.get("/health/live")).headers["x-request-id"]
     assert len(made) == 32
 
 
-async def test_request_id_of_the_proxy_is_kept_for_the_job_and_not_sent_twice(api, text_body):
+async def test_call_id_of_the_proxy_is_kept_for_the_job_and_not_sent_twice(api, text_body):
     answer = await api.post(TEXT2IMG, text_body, {"x-request-id": "from-the-proxy"})
     assert "x-request-id" not in answer.headers  # Serve's proxy adds it
     (job,) = api.service.jobs.values()
-    assert job.request.request_id == "from-the-proxy"
+    assert job.request.call_id == "from-the-proxy"
 
 
 @pytest.mark.parametrize("given", ["a b", "x" * 200, "<script>"])
-async def test_strange_request_id_is_replaced(api, given):
+async def test_strange_call_id_is_replaced(api, given):
     answer = await api.http.get("/health/live", headers={"x-request-id": given})
     assert len(answer.headers["x-request-id"]) == 32
 

@@ -6,6 +6,7 @@ import pytest
 
 from serve_app import errors
 from serve_app.database import codec
+from serve_app.models.protocol import ReplicaPhase, ReplicaReport
 from serve_app.types import JobRequest
 from tests.builders import job_request, spec
 
@@ -17,6 +18,27 @@ def test_dump_is_ascii_and_load_reads_it_back(text):
     assert dumped.isascii()
     assert "\0" not in dumped
     assert codec.load(JobRequest, dumped) == request
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "former"),
+    [
+        (job_request().model_copy(update={"call_id": "a"}), "call_id", "request_id"),
+        (
+            ReplicaReport(
+                model_id="m", replica_id="r", weights_version=3, phase=ReplicaPhase.READY, serving=3
+            ),
+            "weights_version",
+            "generation",
+        ),
+    ],
+    ids=["call-id", "weights-version"],
+)
+def test_renamed_field_keeps_the_key_that_other_versions_read_and_wrote(value, name, former):
+    stored = json.loads(codec.dump(value))
+    assert stored[former] == getattr(value, name)
+    assert name not in stored
+    assert codec.load(type(value), json.dumps(stored)) == value
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"spec": 1}', "not json"])

@@ -64,13 +64,13 @@ async def test_stage_is_skipped_after_a_failure():
 
 async def test_lines_of_a_stage_carry_what_the_callers_do(capsys):
     logging.configure(LoggingConfig())
-    with structlog.contextvars.bound_contextvars(job_id=7, request_id="r-1"):
-        about = dict(logging.carried())
-    await Host().work(1, errors.Overloaded(), about=about)
+    with structlog.contextvars.bound_contextvars(job_id=7, call_id="r-1"):
+        log_context = dict(logging.current_context())
+    await Host().work(1, errors.Overloaded(), log_context=log_context)
     line = json.loads(capsys.readouterr().err)
     assert (line["event"], line["stage"]) == ("stage_done", "Host.work")
-    assert (line["job_id"], line["request_id"], line["outcome"]) == (7, "r-1", "overloaded")
-    assert logging.carried() == {}
+    assert (line["job_id"], line["call_id"], line["outcome"]) == (7, "r-1", "overloaded")
+    assert logging.current_context() == {}
 
 
 async def test_chain_gives_the_last_result():

@@ -41,7 +41,7 @@ class Replica:
 async def test_model_follows_a_reload_while_it_is_held():
     replica = Replica(entry())
     assert (await replica.paint()).ran == {}
-    await replica.store.reload("m")
+    await replica.store.advance("m")
     async with replica.cache.use("m") as resident:
         await resident.reconcile()
     assert (await replica.paint()).ran == {"generation": 1}
@@ -52,7 +52,7 @@ async def test_model_follows_a_reload_while_it_is_held():
 async def test_model_that_comes_back_takes_up_what_is_wanted():
     replica = Replica(entry(), idle_s=0)
     await replica.paint()
-    await replica.store.reload("m")
+    await replica.store.advance("m")
     await replica.cache.close()
     replica.cache = ModelCache(replica.loader, AppConfig().pool)
     assert (await replica.paint()).ran == {"generation": 1}

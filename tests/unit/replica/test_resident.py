@@ -13,19 +13,19 @@ async def test_start_serves_what_the_entry_names_and_says_so(make, store):
     resident = await make()
     assert await colour(resident) == (await colour_of("first"), 0)
     report = await report_of(store)
-    assert (report.phase, report.generation, report.serving) == (ReplicaPhase.READY, 0, 0)
+    assert (report.phase, report.weights_version, report.serving) == (ReplicaPhase.READY, 0, 0)
     assert report.digest == "first"
 
 
 async def test_reconcile_takes_up_the_wanted_revision(make, store, files):
     resident = await make()
     files.files["r2"] = "second"
-    await store.reload(MODEL, "r2")
+    await store.advance(MODEL, "r2")
     await resident.reconcile()
     assert await colour(resident) == (await colour_of("second"), 1)
     report = await report_of(store)
     assert (report.phase, report.serving, report.revision) == (ReplicaPhase.READY, 1, "r2")
-    assert resident.state().generation == 1
+    assert resident.state().weights_version == 1
 
 
 async def test_paint_at_work_keeps_the_weights_that_it_began_with(make, store, files):
@@ -33,7 +33,7 @@ async def test_paint_at_work_keeps_the_weights_that_it_began_with(make, store, f
     painting = asyncio.create_task(colour(resident, steps=100))
     await until(resident.progress)
     files.files[None] = "second"
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     await resident.reconcile()
     assert files.num_open == 2
     assert await colour(resident) == (await colour_of("second"), 1)
@@ -46,8 +46,8 @@ async def test_new_paints_wait_for_nobody_while_weights_load(make, store, files)
     resident = await make()
     files.files[None] = "second"
     files.hold()
-    await store.reload(MODEL)
-    resident.nudge()
+    await store.advance(MODEL)
+    resident.notify()
     await until(files.began.is_set)
     assert (await colour(resident))[1] == 0
     assert (await report_of(store)).phase is ReplicaPhase.LOADING
@@ -56,7 +56,7 @@ async def test_new_paints_wait_for_nobody_while_weights_load(make, store, files)
 
 async def test_files_that_did_not_change_are_not_loaded_again(make, store, files):
     resident = await make()
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     await resident.reconcile()
     assert files.loads == ["first"]
     assert (await report_of(store)).serving == 1
@@ -76,11 +76,11 @@ async def test_bad_weights_leave_the_old_ones_serving(make, store, files, failur
     resident = await make()
     files.files[None] = "bad"
     files.broken["bad"] = failure
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     await resident.reconcile()
     assert await colour(resident) == (await colour_of("first"), 0)
     report = await report_of(store)
-    assert (report.phase, report.generation, report.serving) == (ReplicaPhase.FAILED, 1, 0)
+    assert (report.phase, report.weights_version, report.serving) == (ReplicaPhase.FAILED, 1, 0)
     assert type(failure).__name__ in report.reason
     assert resident.state().reload_failures == 1
     resident.check_health()
@@ -88,7 +88,7 @@ async def test_bad_weights_leave_the_old_ones_serving(make, store, files, failur
 
 async def test_missing_revision_leaves_the_old_weights_serving(make, store):
     resident = await make()
-    await store.reload(MODEL, "nowhere")
+    await store.advance(MODEL, "nowhere")
     await resident.reconcile()
     assert (await report_of(store)).phase is ReplicaPhase.FAILED
     assert (await colour(resident))[1] == 0
@@ -98,36 +98,36 @@ async def test_refused_weights_are_tried_again_only_when_newer_ones_are_wanted(m
     resident = await make()
     files.files[None] = "bad"
     files.broken["bad"] = OSError()
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     for _ in range(3):
         await resident.reconcile()
     assert files.loads == ["first", "bad"]
     del files.broken["bad"]
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     await resident.reconcile()
     assert files.loads == ["first", "bad", "bad"]
-    assert resident.state().generation == 2
+    assert resident.state().weights_version == 2
 
 
 async def test_reload_during_a_load_ends_at_the_newest(make, store, files):
     resident = await make()
     files.hold()
     files.files |= {None: "second", "r3": "third"}
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     first = asyncio.create_task(resident.reconcile())
     await until(files.began.is_set)
-    await store.reload(MODEL, "r3")
+    await store.advance(MODEL, "r3")
     second = asyncio.create_task(resident.reconcile())
     files.go.set()
     await asyncio.gather(first, second)
     assert files.loads == ["first", "second", "third"]
-    assert resident.state().generation == 2
+    assert resident.state().weights_version == 2
 
 
 async def test_many_callers_at_once_load_once(make, store, files):
     resident = await make()
     files.files[None] = "second"
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     await asyncio.gather(*(resident.reconcile() for _ in range(10)))
     assert files.loads == ["first", "second"]
 
@@ -136,7 +136,7 @@ async def test_cancelled_caller_does_not_stop_the_reload(make, store, files):
     resident = await make()
     files.files[None] = "second"
     files.hold()
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     caller = asyncio.create_task(resident.reconcile())
     await until(files.began.is_set)
     caller.cancel()
@@ -145,15 +145,15 @@ async def test_cancelled_caller_does_not_stop_the_reload(make, store, files):
     files.go.set()
     await resident.reconcile()
     assert files.loads == ["first", "second"]
-    assert resident.state().generation == 1
+    assert resident.state().weights_version == 1
 
 
 async def test_run_follows_the_store_by_itself(make, store, files):
     resident = await make()
     files.files[None] = "second"
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     task = asyncio.create_task(resident.run())
-    await until(lambda: resident.state().generation == 1)
+    await until(lambda: resident.state().weights_version == 1)
     task.cancel()
 
 
@@ -175,7 +175,7 @@ async def test_report_that_was_not_taken_is_sent_again(make, store, files, monke
     async def silent(_report):
         raise errors.JobStoreUnavailable("down")
 
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     with monkeypatch.context() as outage:
         outage.setattr(store, "report", silent)
         await resident.reconcile()
@@ -187,7 +187,7 @@ async def test_report_that_was_not_taken_is_sent_again(make, store, files, monke
 async def test_replica_that_starts_later_has_the_wanted_weights(make, store, files):
     await make("a")
     files.files["r2"] = "second"
-    await store.reload(MODEL, "r2")
+    await store.advance(MODEL, "r2")
     later = await make("b")
     assert await colour(later) == (await colour_of("second"), 1)
 
@@ -195,14 +195,14 @@ async def test_replica_that_starts_later_has_the_wanted_weights(make, store, fil
 async def test_replica_that_starts_on_bad_weights_falls_back_to_the_last_good(make, store, files):
     files.files |= {"r1": "good", "r2": "bad"}
     files.broken["bad"] = OSError("truncated")
-    await store.reload(MODEL, "r1")
+    await store.advance(MODEL, "r1")
     resident = await make("a")
-    await store.reload(MODEL, "r2")
+    await store.advance(MODEL, "r2")
     await resident.reconcile()
     later = await make("b")
     assert await colour(later) == (await colour_of("good"), 1)
     report = await report_of(store, "b")
-    assert (report.phase, report.generation, report.serving) == (ReplicaPhase.FAILED, 2, 1)
+    assert (report.phase, report.weights_version, report.serving) == (ReplicaPhase.FAILED, 2, 1)
     assert "truncated" in report.reason
 
 
@@ -210,7 +210,7 @@ async def test_replica_without_any_good_weights_does_not_start(make, store, file
     await make("a")
     files.files[None] = "bad"  # in place of the good ones
     files.broken["bad"] = OSError("truncated")
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     with pytest.raises(errors.ReloadFailed, match="truncated"):
         await make("b")
 
@@ -219,7 +219,7 @@ async def test_snapshot_counts_what_all_generations_did(make, store, files):
     resident = await make()
     await colour(resident)
     files.files[None] = "second"
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     await resident.reconcile()
     await colour(resident)
     await until(lambda: files.num_open == 1)
@@ -239,7 +239,7 @@ async def test_weights_that_come_after_the_end_are_closed(make, store, files):
     resident = await make()
     files.files[None] = "second"
     files.hold()
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     reloading = asyncio.create_task(resident.reconcile())
     await until(files.began.is_set)
     resident.close()
@@ -252,7 +252,7 @@ async def test_deploy_reloads_once_for_all_replicas(make, store, files):
     one, two = await make("a"), await make("b")
     files.files["r2"] = "second"
     for resident in (one, two):
-        resident.follow({"revision": "r2"})
+        resident.request({"revision": "r2"})
     for resident in (one, two):
         await resident.reconcile()
         assert await colour(resident) == (await colour_of("second"), 1)
@@ -261,18 +261,18 @@ async def test_deploy_reloads_once_for_all_replicas(make, store, files):
 async def test_deploy_that_says_nothing_new_changes_nothing(make, store, files):
     """As when a replica starts, and Serve tells it the configuration of long ago."""
     resident = await make()
-    resident.follow({"note": 1})
+    resident.request({"note": 1})
     await resident.reconcile()
-    await store.reload(MODEL)
-    resident.follow({"note": 1})
+    await store.advance(MODEL)
+    resident.request({"note": 1})
     await resident.reconcile()
-    assert (await store.desired([MODEL]))[MODEL].generation == 2
+    assert (await store.desired([MODEL]))[MODEL].weights_version == 2
 
 
 @pytest.mark.parametrize("user_config", [{"revision": "../x"}, {"revision": 7}], ids=str)
 async def test_deploy_with_a_bad_revision_is_refused_and_seen(make, store, user_config):
     resident = await make()
-    resident.follow(user_config)
+    resident.request(user_config)
     await resident.reconcile()
     assert await colour(resident) == (await colour_of("first"), 0)
     report = await report_of(store)
@@ -284,11 +284,11 @@ async def test_deploy_with_a_bad_revision_is_refused_and_seen(make, store, user_
 async def test_deploy_with_a_revision_of_local_weights_is_refused_and_seen(make, store, files):
     resident = await make(has_revisions=False)
     files.files["r2"] = "second"
-    resident.follow({"revision": "r2"})
+    resident.request({"revision": "r2"})
     await resident.reconcile()
     assert await colour(resident) == (await colour_of("first"), 0)
     assert "not from a hub" in (await report_of(store)).reason
-    resident.follow({"note": "the files have changed"})
+    resident.request({"note": "the files have changed"})
     await resident.reconcile()
     assert (await colour(resident))[1] == 1
 
@@ -296,7 +296,7 @@ async def test_deploy_with_a_revision_of_local_weights_is_refused_and_seen(make,
 @pytest.mark.parametrize("user_config", [[1, 2], "now", 7, {"a": {"b": None}}], ids=str)
 async def test_deploy_may_say_anything(make, store, user_config):
     resident = await make()
-    resident.follow(user_config)
+    resident.request(user_config)
     await resident.reconcile()
     assert (await colour(resident))[1] == 1
 
@@ -306,8 +306,8 @@ async def test_deploy_is_heard_when_the_store_is_back(make, store, monkeypatch):
         raise errors.JobStoreUnavailable("down")
 
     resident = await make()
-    monkeypatch.setattr(store, "reload", down)
-    resident.follow({"note": 1})
+    monkeypatch.setattr(store, "advance", down)
+    resident.request({"note": 1})
     await resident.reconcile()
     monkeypatch.undo()
     await resident.reconcile()

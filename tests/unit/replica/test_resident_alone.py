@@ -29,7 +29,7 @@ class Narrow(Files):
 async def test_weights_that_do_not_fit_twice_are_exchanged_alone(make, store, files, mode):
     resident = await make(mode=mode)
     files.files[None] = "second"
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     await resident.reconcile()
     assert await colour(resident) == (await colour_of("second"), 1)
     assert files.loads == ["first", *["no room"] * (mode == "beside"), "second"]
@@ -41,9 +41,9 @@ async def test_paint_at_work_ends_before_its_weights_are_unloaded(make, store, f
     painting = asyncio.create_task(colour(resident, steps=50))
     await until(resident.progress)
     files.files[None] = "second"
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     reloading = asyncio.create_task(resident.reconcile())
-    await until(lambda: resident.state().generation < 0)
+    await until(lambda: resident.state().weights_version < 0)
     waiting = asyncio.create_task(colour(resident))
     resident.check_health()
     assert (await painting)[1] == 0
@@ -54,7 +54,7 @@ async def test_paint_at_work_ends_before_its_weights_are_unloaded(make, store, f
 async def test_bad_files_are_told_before_anything_is_unloaded(make, store, files, mode):
     resident = await make(mode=mode)
     files.files[None] = "truncated"
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     await resident.reconcile()
     assert "truncated" not in files.loads
     assert files.num_open == 1
@@ -65,7 +65,7 @@ async def test_old_weights_come_back_when_the_new_ones_fail(make, store, files, 
     resident = await make(mode=mode)
     files.files["r2"] = "bad"
     files.broken["bad"] = errors.OutOfMemory("larger than the old one")
-    await store.reload(MODEL, "r2")
+    await store.advance(MODEL, "r2")
     await resident.reconcile()
     assert await colour(resident) == (await colour_of("first"), 0)
     report = await report_of(store)
@@ -77,7 +77,7 @@ async def test_nothing_serves_when_the_old_files_are_gone_too(make, store, files
     resident = await make(mode=mode)
     files.files[None] = "bad"  # in place of the good ones
     files.broken["bad"] = errors.OutOfMemory("larger than the old one")
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     await resident.reconcile()
     assert (await report_of(store)).serving is None
     with pytest.raises(RuntimeError, match="no weights"):
@@ -90,24 +90,24 @@ async def test_replicas_take_turns_and_one_always_serves(make, store, files, mod
     for source in (files, other):
         source.files[None] = "second"
         source.hold()
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     reloading = [asyncio.create_task(one.reconcile()) for one in residents]
     await until(lambda: files.began.is_set() or other.began.is_set())
-    assert sum(one.state().generation >= 0 for one in residents) == 1
+    assert sum(one.state().weights_version >= 0 for one in residents) == 1
     for source in (files, other):
         source.go.set()
     await asyncio.gather(*reloading)
-    assert [one.state().generation for one in residents] == [1, 1]
+    assert [one.state().weights_version for one in residents] == [1, 1]
 
 
 async def test_weights_that_are_wanted_no_more_are_not_waited_for(make, store, files, mode):
     resident = await make(mode=mode)
     await store.take_turn(MODEL, "other", 100)
     files.files |= {None: "second", "r3": "third"}
-    await store.reload(MODEL)
+    await store.advance(MODEL)
     reloading = asyncio.create_task(resident.reconcile())
-    await store.reload(MODEL, "r3")
+    await store.advance(MODEL, "r3")
     await store.end_turn(MODEL, "other")
     await reloading
     assert "second" not in files.loads
-    assert resident.state().generation == 2
+    assert resident.state().weights_version == 2

@@ -17,7 +17,7 @@ from serve_app.types import Kind
 from tests.builders import spec
 from tests.weight_files import HARM, UNET, rewrite
 
-WANTED = Desired(model_id="tiny", generation=1)
+WANTED = Desired(model_id="tiny", weights_version=1)
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ class Bench:
             self.view,
             self.driver,
             self.graph,
-            Reloads(self.models, self.graph.reconcile, self.config.reload),
+            Reloads(self.models, self.graph.notify_replicas, self.config.reload),
             self.config,
         )
 

@@ -31,7 +31,7 @@ class Bench:
             CatalogueView(Catalogue([]), MemoryModelStore(), Path()),
             self.driver,
             self.graph,
-            Reloads(MemoryModelStore(), self.graph.reconcile, config.reload),
+            Reloads(MemoryModelStore(), self.graph.notify_replicas, config.reload),
             config,
         )
 

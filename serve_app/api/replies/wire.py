@@ -1,4 +1,4 @@
-"""Errors to HTTP: the one table of texts, shapes and status codes of each family of paths.
+"""Replies and errors to HTTP: the one table of texts, shapes and status codes per family of paths.
 
 By default V3 and V4 answer HTTP 200 with `status: "error"`, V6 and V7 real codes. Errors are
 read by their attributes: across Ray actors the class may be wrapped, its facts are not.
