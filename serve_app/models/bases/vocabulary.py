@@ -17,7 +17,7 @@ _PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
 _PRINTABLE += range(ord("®"), ord("ÿ") + 1)
 
 
-class VocabularyMissing(LookupError):
+class VocabularyMissing(ValueError):
     """No package that is installed ships it."""
 
 
