@@ -5,6 +5,7 @@ come from the arithmetic of each architecture; `tests/engine/test_community_file
 against stock diffusers and transformers.
 """
 
+import itertools
 import json
 import math
 import struct
@@ -21,8 +22,8 @@ def write(path, shapes, dtype="F16", metadata=None, values=None):
     values, header, end = values or {}, {}, 0
     if metadata is not None:
         header["__metadata__"] = metadata
-    for name, shape in (shapes | dict.fromkeys(values, ("F32", ()))).items():
-        own, shape = shape if shape and isinstance(shape[0], str) else (dtype, shape)
+    for name, said in (shapes | dict.fromkeys(values, ("F32", ()))).items():
+        own, shape = said if said and isinstance(said[0], str) else (dtype, said)
         begin, end = end, end + math.prod(shape) * BYTES[own]
         header[name] = {"dtype": own, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
@@ -75,9 +76,7 @@ def _transformer(name, width, text, depth, is_linear):
     return shapes | _affine(f"{name}.proj_out", width, width, *kernel)
 
 
-def ldm_unet(
-    text=768, channels=4, base=320, levels=(1, 2, 4, 4), depths=(1, 1, 1, 0), label=None
-):
+def ldm_unet(text=768, channels=4, base=320, levels=(1, 2, 4, 4), depths=(1, 1, 1, 0), label=None):
     """A UNet in the names of the first implementation. depths: transformers of each level."""
     is_linear, time, middle = text != 768, 4 * base, depths[-1] or depths[-2]
     shapes = _affine("time_embed.0", time, base) | _affine("time_embed.2", time, time)
@@ -208,7 +207,6 @@ def diffusers_vae(latents=4):
         half, *rest = layer.split(".")
         if rest[:1] == ["mid"] and rest[1] == "attn_1":
             layer = f"{half}.mid_block.attentions.0.{kinds[rest[2]]}"
-            shape = shape[:2]
         elif rest[:1] == ["mid"]:
             layer = f"{half}.mid_block.resnets.{int(rest[1][-1]) - 1}.{rest[2]}"
         elif rest and rest[0] in ("down", "up"):
@@ -218,11 +216,9 @@ def diffusers_vae(latents=4):
                 f"{way}.resnets.{rest[3]}.{rest[4]}" if rest[2] == "block"
                 else f"{way}.{rest[2]}rs.0.conv"
             )  # fmt: skip
-        shapes[
-            f"{layer}.{kind}".replace("nin_shortcut", "conv_shortcut")
-            .replace("norm_out", "conv_norm_out")
-            .replace("downsamplers", "downsamplers")
-        ] = shape
+        layer = layer.replace("nin_shortcut", "conv_shortcut").replace("norm_out", "conv_norm_out")
+        is_linear = ".attentions." in layer
+        shapes[f"{layer}.{kind}"] = shape[:2] if is_linear else shape
     return shapes
 
 
@@ -378,7 +374,7 @@ def diffusers_sd3(layers=24, positions=192):
         block, is_last = f"transformer_blocks.{number}", number == layers - 1
         shapes |= _affine(f"{block}.norm1.linear", 6 * width, width)
         shapes |= _affine(f"{block}.norm1_context.linear", (2 if is_last else 6) * width, width)
-        names = "to_q to_k to_v add_q_proj add_k_proj add_v_proj to_out.0".split()
+        names = ["to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_out.0"]
         for name in names if is_last else [*names, "to_add_out"]:
             shapes |= _affine(f"{block}.attn.{name}", width, width)
         for side in ("",) if is_last else ("", "_context"):
@@ -478,7 +474,7 @@ def ldm_controlnet(text=768):
     unet = ldm_unet(text)
     shapes = {name: shape for name, shape in unet.items() if not name.startswith("out")}
     sides = (3, 16, 16, 32, 32, 96, 96, 256, 320)
-    for number, (inner, outer) in enumerate(zip(sides, sides[1:], strict=False)):
+    for number, (inner, outer) in enumerate(itertools.pairwise(sides)):
         shapes |= _affine(f"input_hint_block.{2 * number}", outer, inner, 3, 3)
     for number in range(12):
         width = unet.get(f"input_blocks.{number}.0.out_layers.0.weight", (320,))[0]
@@ -618,7 +614,7 @@ _SD1_CONVS = layers_of(in_diffusers_names(_SD1), "resnets", "samplers", *ATTENTI
 _TE = {"prefix": "lora_te_"}
 
 CHECKPOINTS = {
-    "sd1": lambda: sd_checkpoint(),
+    "sd1": sd_checkpoint,
     "sd1-with-ema": lambda: sd_checkpoint() | ema_of(_SD1),
     "sd1-no-vae": lambda: sd_checkpoint(vae=False),
     "sd1-old-text-keys": lambda: sd_checkpoint(prefix=""),
@@ -627,34 +623,44 @@ CHECKPOINTS = {
     "sd1-unet": lambda: under("model.diffusion_model.", _SD1),
     "sd1-unet-bare": lambda: _SD1,
     "sd1-unet-diffusers": lambda: in_diffusers_names(_SD1),
-    "sd1-flat": lambda: under("unet.", in_diffusers_names(_SD1))
-    | under("vae.", diffusers_vae())
-    | under("text_encoder.", clip()),
+    "sd1-flat": lambda: (
+        under("unet.", in_diffusers_names(_SD1))
+        | under("vae.", diffusers_vae())
+        | under("text_encoder.", clip())
+    ),
     "sd2": lambda: sd_checkpoint(1024),
     "sd2-inpainting": lambda: sd_checkpoint(1024, channels=9),
     "sd2-depth": lambda: sd_checkpoint(1024, channels=5),
-    "sdxl": lambda: xl_checkpoint(),
+    "sdxl": xl_checkpoint,
     "sdxl-no-vae": lambda: xl_checkpoint(vae=False),
     "sdxl-inpainting": lambda: xl_checkpoint(channels=9),
     "sdxl-v-zsnr": lambda: xl_checkpoint() | {"v_pred": (1,), "ztsnr": (1,)},
     "sdxl-edm": lambda: xl_checkpoint() | {"edm_mean": (4,), "edm_std": (4,)},
     "sdxl-unet-diffusers": lambda: in_diffusers_names(_XL, 3),
     "sdxl-refiner": refiner_checkpoint,
-    "flux-dev": lambda: flux(),
+    "flux-dev": flux,
     "flux-schnell": lambda: under("model.diffusion_model.", flux(guidance=False)),
     "flux-fill": lambda: flux(channels=384),
     "flux-depth": lambda: flux(channels=128),
-    "flux-diffusers": lambda: diffusers_flux(),
+    "flux-diffusers": diffusers_flux,
     "flux-all-in-one-fp8": lambda: of_type("F8_E4M3", all_in_one(flux(), "clip_l", "t5xxl")),
-    "flux-scaled-fp8": lambda: of_type("F8_E4M3", flux())
-    | {"scaled_fp8": ("F8_E4M3", (2,)), "double_blocks.0.img_attn.qkv.scale_weight": ("F32", ())},
-    "flux-nf4": lambda: flux()
-    | {"double_blocks.0.img_attn.qkv.weight.quant_state.bitsandbytes__nf4": ("U8", (100,))},
-    "sd3-medium": lambda: under("model.diffusion_model.", sd3())
-    | under("first_stage_model.", ldm_vae(16)),
+    "flux-scaled-fp8": lambda: (
+        of_type("F8_E4M3", flux())
+        | {
+            "scaled_fp8": ("F8_E4M3", (2,)),
+            "double_blocks.0.img_attn.qkv.scale_weight": ("F32", ()),
+        }
+    ),
+    "flux-nf4": lambda: (
+        flux()
+        | {"double_blocks.0.img_attn.qkv.weight.quant_state.bitsandbytes__nf4": ("U8", (100,))}
+    ),
+    "sd3-medium": lambda: (
+        under("model.diffusion_model.", sd3()) | under("first_stage_model.", ldm_vae(16))
+    ),
     "sd3-all-in-one": lambda: all_in_one(sd3(), "clip_l", "clip_g", "t5xxl"),
     "sd3-transformer": lambda: under("model.diffusion_model.", sd3()),
-    "sd3-diffusers": lambda: diffusers_sd3(),
+    "sd3-diffusers": diffusers_sd3,
     "sd35-large": lambda: under("model.diffusion_model.", sd3(38, norms=True)),
     "sd35-medium": lambda: under(
         "model.diffusion_model.", sd3(24, 384, dual=range(13), norms=True)
@@ -672,9 +678,9 @@ ADAPTERS = {
     "lora-sd1-self-attention": lambda: kohya(
         {name: shape for name, shape in _SD1_LAYERS.items() if "attn1" in name}
     ),
-    "lora-xl-kohya": lambda: kohya(_XL_LDM_LAYERS)
-    | kohya(_CLIP_L, "lora_te1_")
-    | kohya(_CLIP_G, "lora_te2_"),
+    "lora-xl-kohya": lambda: (
+        kohya(_XL_LDM_LAYERS) | kohya(_CLIP_L, "lora_te1_") | kohya(_CLIP_G, "lora_te2_")
+    ),
     "lora-xl-kohya-diffusers": lambda: kohya(_XL_LAYERS),
     "lora-xl-peft": lambda: pairs(_XL_LAYERS),
     "lora-xl-self-attention": lambda: kohya(
@@ -695,8 +701,10 @@ ADAPTERS = {
     "lora-sd3-peft": lambda: pairs(_SD3_DIT_LAYERS, "transformer."),
     "locon-sd1": lambda: kohya(_SD1_CONVS),
     "dora-sd1-kohya": lambda: kohya(_SD1_LAYERS, dora=True),
-    "dora-xl-peft": lambda: pairs(_XL_LAYERS)
-    | {f"unet.{name}.lora_magnitude_vector": shape[:1] for name, shape in _XL_LAYERS.items()},
+    "dora-xl-peft": lambda: (
+        pairs(_XL_LAYERS)
+        | {f"unet.{name}.lora_magnitude_vector": shape[:1] for name, shape in _XL_LAYERS.items()}
+    ),
     "loha-sd1": lambda: loha(_SD1_LAYERS),
     "loha-xl": lambda: loha(_XL_LDM_LAYERS),
     "lokr-sd1": lambda: lokr(_SD1_LAYERS),
@@ -713,29 +721,35 @@ SMALL = {
     "embedding-clip-l": lambda: {"clip_l": (4, 768)},
     "embedding-sd3": lambda: {"clip_l": (4, 768), "clip_g": (4, 1280), "t5xxl": (4, 4096)},
     "embedding-flux": lambda: {"clip_l": (4, 768), "t5xxl": (4, 4096)},
-    "vae-ldm": lambda: ldm_vae(),
+    "vae-ldm": ldm_vae,
     "vae-ldm-prefixed": lambda: under("first_stage_model.", ldm_vae()),
-    "vae-diffusers": lambda: diffusers_vae(),
+    "vae-diffusers": diffusers_vae,
     "vae-16": lambda: ldm_vae(16),
-    "text-clip-l": lambda: clip(),
+    "text-clip-l": clip,
     "text-clip-l-flat": lambda: clip(prefix=""),
-    "text-clip-h": lambda: open_clip(),
+    "text-clip-h": open_clip,
     "text-clip-g": lambda: clip(1280, 32),
-    "text-t5xxl": lambda: t5(),
+    "text-t5xxl": t5,
     "controlnet-sd1-ldm": lambda: under("control_model.", ldm_controlnet()),
     "controlnet-sd2-ldm-bare": lambda: ldm_controlnet(1024),
     "controlnet-sd1-diffusers": lambda: diffusers_controlnet(_SD1),
     "controlnet-xl-diffusers": lambda: diffusers_controlnet(_XL, 3),
-    "controlnet-xl-union": lambda: diffusers_controlnet(_XL, 3)
-    | _affine("control_add_embedding.linear_1", 1280, 1536)
-    | {"task_embedding": (6, 320)},
-    "controlnet-flux": lambda: diffusers_flux(double=5, single=10)
-    | _affine("controlnet_x_embedder", 3072, 64)
-    | _affine("controlnet_blocks.0", 3072, 3072),
-    "controlnet-sd3": lambda: diffusers_sd3(6)
-    | _affine("pos_embed_input.proj", 384, 16, 2, 2)
-    | _affine("controlnet_blocks.0", 384, 384),
-    "ip-adapter-sd1": lambda: ip_adapter(),
+    "controlnet-xl-union": lambda: (
+        diffusers_controlnet(_XL, 3)
+        | _affine("control_add_embedding.linear_1", 1280, 1536)
+        | {"task_embedding": (6, 320)}
+    ),
+    "controlnet-flux": lambda: (
+        diffusers_flux(double=5, single=10)
+        | _affine("controlnet_x_embedder", 3072, 64)
+        | _affine("controlnet_blocks.0", 3072, 3072)
+    ),
+    "controlnet-sd3": lambda: (
+        diffusers_sd3(6)
+        | _affine("pos_embed_input.proj", 384, 16, 2, 2)
+        | _affine("controlnet_blocks.0", 384, 384)
+    ),
+    "ip-adapter-sd1": ip_adapter,
     "ip-adapter-sd1-plus": lambda: ip_adapter(form="plus"),
     "ip-adapter-sd1-full": lambda: ip_adapter(form="full"),
     "ip-adapter-sd1-face-id": lambda: ip_adapter(form="face id"),
@@ -744,12 +758,14 @@ SMALL = {
         "ip_adapter_proj_model.proj.weight": (16384, 768),
         "double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": (3072, 4096),
     },
-    "upscaler-esrgan": lambda: esrgan(),
-    "upscaler-real-esrgan": lambda: real_esrgan(),
-    "upscaler-compact": lambda: compact_esrgan(),
-    "upscaler-swinir": lambda: _affine("conv_first", 180, 3, 3, 3)
-    | _affine("layers.0.residual_group.blocks.0.norm1", 180)
-    | _affine("conv_last", 3, 64, 3, 3),
+    "upscaler-esrgan": esrgan,
+    "upscaler-real-esrgan": real_esrgan,
+    "upscaler-compact": compact_esrgan,
+    "upscaler-swinir": lambda: (
+        _affine("conv_first", 180, 3, 3, 3)
+        | _affine("layers.0.residual_group.blocks.0.norm1", 180)
+        | _affine("conv_last", 3, 64, 3, 3)
+    ),
 }
 FILES = CHECKPOINTS | ADAPTERS | SMALL
 

@@ -1,10 +1,10 @@
 """LoRAs and their like: whose names they have, which family they fit, their rank and alpha."""
 
 import json
-import re
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 from serve_app.models.inspect.inspection import Family
 from serve_app.models.inspect.layouts import DOWN, Families, Sign, first_meaning
@@ -62,10 +62,7 @@ _SIGNS: tuple[Sign[Families], ...] = (
     Sign(_CLIP_L, f"text_encoder{_Q_PROJ}", -1, 768),
 )
 
-_RANKED = (  # tensor, and the axis that has the rank
-    (re.compile(r".*" + DOWN.replace(".", r"\.").replace("#", r"\d+")), 0),
-    (re.compile(r".*\.(hada_w1_b|lokr_w2_b|lokr_w1_b)"), 0),
-)
+_RANKED = (f"*{DOWN}", "*.(hada_w1_b|lokr_w2_b|lokr_w1_b)")  # (rank, ...)
 _MAX_ALPHAS = 64  # layers looked at; few files have more than one alpha
 _FORMATS = {"F64": "<d", "F32": "<f", "F16": "<e"}
 
@@ -94,12 +91,9 @@ def _text_width(names: Names) -> int | None:
 
 def adapter_rank(names: Names) -> int | None:
     """Tell the rank that most layers have; None: whole matrices."""
-    for pattern, axis in _RANKED:
-        ranks = Counter(
-            tensor.shape[axis]
-            for name, tensor in names.tensors.items()
-            if tensor.shape and pattern.fullmatch(name)
-        )
+    for pattern in _RANKED:
+        shapes = (names.tensors[name].shape for name in names.find_all(pattern))
+        ranks = Counter(shape[0] for shape in shapes if shape)
         if ranks:
             return ranks.most_common(1)[0][0]
     return None
@@ -114,7 +108,7 @@ def adapter_alpha(names: Names, metadata: Mapping[str, str], read: ReadTensor) -
 
 
 def _alphas(names: Names, read: ReadTensor) -> Iterator[float]:
-    for name in list(names.find_all("*.alpha"))[:_MAX_ALPHAS]:
+    for name in islice(names.find_all("*.alpha"), _MAX_ALPHAS):
         tensor = names.tensors[name]
         begin, end = tensor.data_offsets
         form = _FORMATS.get(tensor.dtype)
