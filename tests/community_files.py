@@ -597,7 +597,9 @@ def all_in_one(transformer, *encoders, latents=16):
 
 
 def of_type(dtype, shapes):
-    return {name: (dtype, shape) for name, shape in shapes.items()}
+    """Give a type to all that have none of their own."""
+    is_typed = {name: bool(said) and isinstance(said[0], str) for name, said in shapes.items()}
+    return {n: said if is_typed[n] else (dtype, said) for n, said in shapes.items()}
 
 
 _SD1, _SD2, _XL = ldm_unet(), ldm_unet(1024), ldm_unet(**XL)
