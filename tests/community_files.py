@@ -692,6 +692,9 @@ ADAPTERS = {
     "lora-flux-kohya": lambda: kohya(_FLUX_LAYERS),
     "lora-flux-peft": lambda: pairs(_DIT_LAYERS, "transformer."),
     "lora-flux-comfy": lambda: pairs(_FLUX_LAYERS, "diffusion_model."),
+    "lora-flux-peft-bare": lambda: pairs(_DIT_LAYERS, ""),
+    "lora-flux-bare": lambda: pairs(_FLUX_LAYERS, ""),
+    "lora-text-peft-bare": lambda: pairs(_CLIP_L, ""),
     "lora-flux-onetrainer": lambda: kohya(_DIT_LAYERS, "lora_transformer_"),
     "lora-flux-xlabs": lambda: {
         f"double_blocks.{number}.processor.qkv_lora{side}.{half}.weight": shape

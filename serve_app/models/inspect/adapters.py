@@ -58,8 +58,8 @@ _SIGNS: tuple[Sign[Families], ...] = (
     Sign((_SD2,), f"lora_te{_Q_PROJ}", -1, 1024),
     Sign((_XL, _SD3), "(lora_te2_|text_encoder_2.text_model|text_encoder_2.encoder.layers)*"),
     Sign((_XL, _SD3, _FLUX), "lora_te1_*"),
-    Sign((_SD2,), f"text_encoder{_Q_PROJ}", -1, 1024),
-    Sign(_CLIP_L, f"text_encoder{_Q_PROJ}", -1, 768),
+    Sign((_SD2,), f"(text_encoder.|base_model.model.)?(text_model.)?encoder{_Q_PROJ}", -1, 1024),
+    Sign(_CLIP_L, f"(text_encoder.|base_model.model.)?(text_model.)?encoder{_Q_PROJ}", -1, 768),
 )
 
 _RANKED = (f"*{DOWN}", "*.(hada_w1_b|lokr_w2_b|lokr_w1_b)")  # (rank, ...)

@@ -1,12 +1,11 @@
 """`dreamserve models` against a database in a file."""
 
-import numpy as np
 import pytest
 import yaml
-from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from serve_app.cli.main import app
+from tests import community_files
 
 
 @pytest.fixture
@@ -16,8 +15,12 @@ def deployment(tmp_path):
     config = tmp_path / "serve.yaml"
     config.write_text(yaml.safe_dump({"applications": [{"args": args}]}))
     (tmp_path / "models").mkdir()
-    save_file({"w": np.ones(3, np.float32)}, tmp_path / "w.safetensors")
-    (tmp_path / "models" / "hot.yaml").write_text("id: hot\nsource: .\nkinds: [text2img]\n")
+    community_files.write_named(tmp_path, "lora-sd1-processors").rename(tmp_path / "w.safetensors")
+    community_files.write(tmp_path / "hot" / "unet" / "x.safetensors", {"a": (3,)})
+    (tmp_path / "hot" / "model_index.json").write_text(
+        '{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}'
+    )
+    (tmp_path / "models" / "hot.yaml").write_text("id: hot\nsource: hot\nkinds: [text2img]\n")
     return config
 
 
@@ -122,7 +125,7 @@ def printed_applications(deployment):
 
 def test_model_of_its_own_is_in_the_configuration_until_it_is_removed(run, deployment, tmp_path):
     file = tmp_path / "late.yaml"
-    file.write_text("id: late\nsource: .\nkinds: [text2img]\n")
+    file.write_text("id: late\nsource: hot\nkinds: [text2img]\n")
     assert "dreamserve config" in run("add", str(file)).stderr
     assert printed_applications(deployment) == [None, "model-late"]
     assert printed_applications(deployment) == [None, "model-late"]

@@ -6,6 +6,7 @@ from serve_app.models.inspect import Family, FileType, Prediction, inspect
 from serve_app.models.inspect.adapters import NAMINGS
 from serve_app.models.inspect.layouts import LAYOUTS
 from serve_app.models.inspect.names import Names
+from serve_app.models.weights.header import Tensor
 from tests import community_files
 
 T = FileType
@@ -85,6 +86,9 @@ WANTED = {
     "lora-flux-kohya": (T.LORA, (FLUX,), {"rank": 16, "parts": ("transformer",)}),
     "lora-flux-peft": (T.LORA, (FLUX,), {"rank": 16}),
     "lora-flux-comfy": (T.LORA, (FLUX,), {"rank": 16}),
+    "lora-flux-peft-bare": (T.LORA, (FLUX,), {"rank": 16}),
+    "lora-flux-bare": (T.LORA, (FLUX,), {"rank": 16}),
+    "lora-text-peft-bare": (T.LORA, CLIP_L, {"rank": 16}),
     "lora-flux-onetrainer": (T.LORA, (FLUX,), {"rank": 16}),
     "lora-flux-xlabs": (T.LORA, (FLUX,), {"rank": 16}),
     "lora-sd3-kohya": (T.LORA, (SD3,), {"rank": 16}),
@@ -157,24 +161,26 @@ def test_community_file_is_found_as_what_it_is(tmp_path, name):
     assert sum(part.num_tensors for part in found.parts) <= len(community_files.FILES[name]())
 
 
-@pytest.fixture(scope="module")
-def names_of_all():
-    return [Names(dict.fromkeys(shapes())) for shapes in community_files.FILES.values()]
+def names_of(shapes):
+    typed = community_files.of_type("F16", shapes)
+    return Names({name: Tensor(*said, (0, 0)) for name, said in typed.items()})
 
 
-@pytest.mark.parametrize("naming", NAMINGS, ids=lambda sign: sign.means)
-def test_every_naming_has_a_community_file(names_of_all, naming):
-    firsts = [next((s for s in NAMINGS if names.find(s.pattern)), None) for names in names_of_all]
-    assert naming in firsts
+def first(rows, holds):
+    return next((row for row in rows if holds(row)), None)
 
 
-def test_every_layout_has_a_community_file(tmp_path):
-    found = {
-        inspect(community_files.write_named(tmp_path, name)).layout.split(", ")[0]
-        for name in community_files.FILES
-    }
-    rows = {row.name.split(", ")[0] for row in LAYOUTS if row.type is not FileType.OTHER}
-    assert rows <= found
+def test_every_naming_has_a_community_file():
+    files = [names_of(shapes()) for shapes in community_files.ADAPTERS.values()]
+    found = [first(NAMINGS, lambda sign, names=names: sign.holds(names)) for names in files]
+    assert {sign.means for sign in found} == {sign.means for sign in NAMINGS}
+
+
+def test_every_layout_has_a_community_file():
+    files = [names_of(shapes()) for shapes in community_files.FILES.values()]
+    found = [first(LAYOUTS, lambda row, names=names: row.matches(names)) for names in files]
+    rows = {row.name for row in LAYOUTS if row.type is not FileType.OTHER}
+    assert {row.name for row in found} == rows
 
 
 OTHERS = {
