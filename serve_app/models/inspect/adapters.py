@@ -1,6 +1,7 @@
 """LoRAs and their like: whose names they have, which family they fit, their rank and alpha."""
 
 import json
+import math
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -101,7 +102,7 @@ def adapter_rank(names: Names) -> int | None:
 
 def adapter_alpha(names: Names, metadata: Mapping[str, str], read: ReadTensor) -> float | None:
     """Tell the alpha that most layers have: by tensors, or else by what the header says."""
-    alphas = Counter(_alphas(names, read))
+    alphas = Counter(alpha for alpha in _alphas(names, read) if math.isfinite(alpha))
     if alphas:
         return alphas.most_common(1)[0][0]
     return _number(metadata.get("ss_network_alpha")) or _peft_alpha(metadata)
@@ -130,6 +131,7 @@ def _peft_alpha(metadata: Mapping[str, str]) -> float | None:
 
 def _number(value: object) -> float | None:
     try:
-        return float(value) if isinstance(value, str | int | float) else None
-    except ValueError:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None

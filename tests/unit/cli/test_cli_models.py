@@ -72,6 +72,23 @@ def test_bad_entry_is_not_added(run, write, tmp_path, changes, message):
     assert "ink" not in run("list").output
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("sd1-unet", {}, "ink: found a UNet alone of Stable Diffusion 1, expected a LoRA"),
+        ("lora-xl-kohya", {"models": ["hot"]}, "expected one for Stable Diffusion 1"),
+    ],
+)
+def test_entry_that_is_not_what_it_says_is_not_added(run, write, tmp_path, name, changes, message):
+    community_files.write_named(tmp_path, name)
+    result = run("add", write(source=f"{name}.safetensors", **changes))
+    assert (result.exit_code, message in result.output) == (1, True)
+    assert "ink" not in run("list").output
+    assert run("add", "--unchecked", write(source=f"{name}.safetensors", **changes)).exit_code == 0
+    verified = run("verify", "ink")
+    assert (verified.exit_code, message in verified.output) == (1, True)
+
+
 def test_file_that_is_no_yaml_is_refused(run, tmp_path):
     (tmp_path / "entry.yaml").write_text("{")
     assert run("add", str(tmp_path / "entry.yaml")).exit_code == 1

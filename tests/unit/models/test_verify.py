@@ -74,7 +74,8 @@ def test_bad_file_is_refused_with_the_reason(tmp_path, value, changes, reason):
 def write_many(path, number):
     """So many tensors of one number each; what a file of this size usually has is one."""
     entries = (
-        f'"lora_unet_{i}.lora_down.weight":{{"dtype":"F32","shape":[1],"data_offsets":[{4 * i},{4 * i + 4}]}}'
+        f'"lora_unet_{i}.lora_down.weight":'
+        f'{{"dtype":"F32","shape":[1],"data_offsets":[{4 * i},{4 * i + 4}]}}'
         for i in range(number)
     )
     header = f"{{{','.join(entries)}}}".encode()
