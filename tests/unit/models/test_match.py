@@ -28,7 +28,6 @@ def judged(entry, *models):
     try:
         check_match(entry, CONFIG, {one.id: one for one in models})
     except Mismatch as exc:
-        assert str(exc) == f"found {exc.found}, expected {exc.expected}"
         return exc.found, exc.expected
     return None
 
@@ -183,6 +182,13 @@ def test_add_on_is_made_for_the_models_that_its_entry_names(tmp_path, name, type
 def test_model_whose_files_are_elsewhere_is_of_its_category(tmp_path, changes, families):
     for source in (tmp_path / "nothing", {"hub": "acme/x"}):
         assert families_of(model(source, **changes), CONFIG) == families
+
+
+def test_mismatch_says_what_was_found_and_what_was_expected(tmp_path):
+    file = community_files.write_named(tmp_path, "vae-16")
+    with pytest.raises(Mismatch) as caught:
+        check_match(add_on(file, "lora"), CONFIG)
+    assert str(caught.value) == f"found a VAE for Stable Diffusion 3 or FLUX.1, expected {LORA}"
 
 
 def test_files_of_a_hub_are_not_looked_at():
