@@ -23,7 +23,7 @@ from serve_app.database.outbox import SqlOutbox
 from serve_app.jobs import Driver
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue, CatalogueView
-from serve_app.models.registry import Registry
+from serve_app.models.registry import Registry, judge_files
 from serve_app.models.reload import Reloads
 from serve_app.pipelines.cost import denoiser_work
 from serve_app.service.generation import GenerationService, Stores
@@ -73,7 +73,8 @@ class Ingress:
         """Called by Serve after the constructor; see `serve.ingress`."""
         config, key = self._config, self._config.auth.admin_key
         has_pool = self._catalogue.has_pool(config.pool)
-        registry = Registry(self._catalogue, self._models, has_pool=has_pool)
+        judge = judge_files(config.catalogue, config.root_dir)
+        registry = Registry(self._catalogue, self._models, has_pool=has_pool, judge=judge)
         failures = RateLimiter(config.auth.admin_failures_per_minute)
         operator = None if key is None else Admin(registry, self._reloads, key, failures)
         return create_api(self._service, config.http, config.jobs, operator)

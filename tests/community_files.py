@@ -5,6 +5,7 @@ come from the arithmetic of each architecture; `tests/engine/test_community_file
 against stock diffusers and transformers.
 """
 
+import itertools
 import json
 import math
 import struct
@@ -21,8 +22,8 @@ def write(path, shapes, dtype="F16", metadata=None, values=None):
     values, header, end = values or {}, {}, 0
     if metadata is not None:
         header["__metadata__"] = metadata
-    for name, shape in (shapes | dict.fromkeys(values, ("F32", ()))).items():
-        own, shape = shape if shape and isinstance(shape[0], str) else (dtype, shape)
+    for name, said in (shapes | dict.fromkeys(values, ("F32", ()))).items():
+        own, shape = said if said and isinstance(said[0], str) else (dtype, said)
         begin, end = end, end + math.prod(shape) * BYTES[own]
         header[name] = {"dtype": own, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
@@ -206,7 +207,6 @@ def diffusers_vae(latents=4):
         half, *rest = layer.split(".")
         if rest[:1] == ["mid"] and rest[1] == "attn_1":
             layer = f"{half}.mid_block.attentions.0.{kinds[rest[2]]}"
-            shape = shape[:2]
         elif rest[:1] == ["mid"]:
             layer = f"{half}.mid_block.resnets.{int(rest[1][-1]) - 1}.{rest[2]}"
         elif rest and rest[0] in ("down", "up"):
@@ -216,11 +216,9 @@ def diffusers_vae(latents=4):
                 f"{way}.resnets.{rest[3]}.{rest[4]}" if rest[2] == "block"
                 else f"{way}.{rest[2]}rs.0.conv"
             )  # fmt: skip
-        shapes[
-            f"{layer}.{kind}".replace("nin_shortcut", "conv_shortcut")
-            .replace("norm_out", "conv_norm_out")
-            .replace("downsamplers", "downsamplers")
-        ] = shape
+        layer = layer.replace("nin_shortcut", "conv_shortcut").replace("norm_out", "conv_norm_out")
+        is_linear = ".attentions." in layer
+        shapes[f"{layer}.{kind}"] = shape[:2] if is_linear else shape
     return shapes
 
 
@@ -376,7 +374,7 @@ def diffusers_sd3(layers=24, positions=192):
         block, is_last = f"transformer_blocks.{number}", number == layers - 1
         shapes |= _affine(f"{block}.norm1.linear", 6 * width, width)
         shapes |= _affine(f"{block}.norm1_context.linear", (2 if is_last else 6) * width, width)
-        names = "to_q to_k to_v add_q_proj add_k_proj add_v_proj to_out.0".split()
+        names = ["to_q", "to_k", "to_v", "add_q_proj", "add_k_proj", "add_v_proj", "to_out.0"]
         for name in names if is_last else [*names, "to_add_out"]:
             shapes |= _affine(f"{block}.attn.{name}", width, width)
         for side in ("",) if is_last else ("", "_context"):
@@ -476,7 +474,7 @@ def ldm_controlnet(text=768):
     unet = ldm_unet(text)
     shapes = {name: shape for name, shape in unet.items() if not name.startswith("out")}
     sides = (3, 16, 16, 32, 32, 96, 96, 256, 320)
-    for number, (inner, outer) in enumerate(zip(sides, sides[1:], strict=False)):
+    for number, (inner, outer) in enumerate(itertools.pairwise(sides)):
         shapes |= _affine(f"input_hint_block.{2 * number}", outer, inner, 3, 3)
     for number in range(12):
         width = unet.get(f"input_blocks.{number}.0.out_layers.0.weight", (320,))[0]
@@ -599,7 +597,9 @@ def all_in_one(transformer, *encoders, latents=16):
 
 
 def of_type(dtype, shapes):
-    return {name: (dtype, shape) for name, shape in shapes.items()}
+    """Give a type to all that have none of their own."""
+    is_typed = {name: bool(said) and isinstance(said[0], str) for name, said in shapes.items()}
+    return {n: said if is_typed[n] else (dtype, said) for n, said in shapes.items()}
 
 
 _SD1, _SD2, _XL = ldm_unet(), ldm_unet(1024), ldm_unet(**XL)
@@ -616,7 +616,7 @@ _SD1_CONVS = layers_of(in_diffusers_names(_SD1), "resnets", "samplers", *ATTENTI
 _TE = {"prefix": "lora_te_"}
 
 CHECKPOINTS = {
-    "sd1": lambda: sd_checkpoint(),
+    "sd1": sd_checkpoint,
     "sd1-with-ema": lambda: sd_checkpoint() | ema_of(_SD1),
     "sd1-no-vae": lambda: sd_checkpoint(vae=False),
     "sd1-old-text-keys": lambda: sd_checkpoint(prefix=""),
@@ -633,18 +633,18 @@ CHECKPOINTS = {
     "sd2": lambda: sd_checkpoint(1024),
     "sd2-inpainting": lambda: sd_checkpoint(1024, channels=9),
     "sd2-depth": lambda: sd_checkpoint(1024, channels=5),
-    "sdxl": lambda: xl_checkpoint(),
+    "sdxl": xl_checkpoint,
     "sdxl-no-vae": lambda: xl_checkpoint(vae=False),
     "sdxl-inpainting": lambda: xl_checkpoint(channels=9),
     "sdxl-v-zsnr": lambda: xl_checkpoint() | {"v_pred": (1,), "ztsnr": (1,)},
     "sdxl-edm": lambda: xl_checkpoint() | {"edm_mean": (4,), "edm_std": (4,)},
     "sdxl-unet-diffusers": lambda: in_diffusers_names(_XL, 3),
     "sdxl-refiner": refiner_checkpoint,
-    "flux-dev": lambda: flux(),
+    "flux-dev": flux,
     "flux-schnell": lambda: under("model.diffusion_model.", flux(guidance=False)),
     "flux-fill": lambda: flux(channels=384),
     "flux-depth": lambda: flux(channels=128),
-    "flux-diffusers": lambda: diffusers_flux(),
+    "flux-diffusers": diffusers_flux,
     "flux-all-in-one-fp8": lambda: of_type("F8_E4M3", all_in_one(flux(), "clip_l", "t5xxl")),
     "flux-scaled-fp8": lambda: (
         of_type("F8_E4M3", flux())
@@ -662,7 +662,7 @@ CHECKPOINTS = {
     ),
     "sd3-all-in-one": lambda: all_in_one(sd3(), "clip_l", "clip_g", "t5xxl"),
     "sd3-transformer": lambda: under("model.diffusion_model.", sd3()),
-    "sd3-diffusers": lambda: diffusers_sd3(),
+    "sd3-diffusers": diffusers_sd3,
     "sd35-large": lambda: under("model.diffusion_model.", sd3(38, norms=True)),
     "sd35-medium": lambda: under(
         "model.diffusion_model.", sd3(24, 384, dual=range(13), norms=True)
@@ -692,6 +692,9 @@ ADAPTERS = {
     "lora-flux-kohya": lambda: kohya(_FLUX_LAYERS),
     "lora-flux-peft": lambda: pairs(_DIT_LAYERS, "transformer."),
     "lora-flux-comfy": lambda: pairs(_FLUX_LAYERS, "diffusion_model."),
+    "lora-flux-peft-bare": lambda: pairs(_DIT_LAYERS, ""),
+    "lora-flux-bare": lambda: pairs(_FLUX_LAYERS, ""),
+    "lora-text-peft-bare": lambda: pairs(_CLIP_L, ""),
     "lora-flux-onetrainer": lambda: kohya(_DIT_LAYERS, "lora_transformer_"),
     "lora-flux-xlabs": lambda: {
         f"double_blocks.{number}.processor.qkv_lora{side}.{half}.weight": shape
@@ -723,15 +726,15 @@ SMALL = {
     "embedding-clip-l": lambda: {"clip_l": (4, 768)},
     "embedding-sd3": lambda: {"clip_l": (4, 768), "clip_g": (4, 1280), "t5xxl": (4, 4096)},
     "embedding-flux": lambda: {"clip_l": (4, 768), "t5xxl": (4, 4096)},
-    "vae-ldm": lambda: ldm_vae(),
+    "vae-ldm": ldm_vae,
     "vae-ldm-prefixed": lambda: under("first_stage_model.", ldm_vae()),
-    "vae-diffusers": lambda: diffusers_vae(),
+    "vae-diffusers": diffusers_vae,
     "vae-16": lambda: ldm_vae(16),
-    "text-clip-l": lambda: clip(),
+    "text-clip-l": clip,
     "text-clip-l-flat": lambda: clip(prefix=""),
-    "text-clip-h": lambda: open_clip(),
+    "text-clip-h": open_clip,
     "text-clip-g": lambda: clip(1280, 32),
-    "text-t5xxl": lambda: t5(),
+    "text-t5xxl": t5,
     "controlnet-sd1-ldm": lambda: under("control_model.", ldm_controlnet()),
     "controlnet-sd2-ldm-bare": lambda: ldm_controlnet(1024),
     "controlnet-sd1-diffusers": lambda: diffusers_controlnet(_SD1),
@@ -751,7 +754,7 @@ SMALL = {
         | _affine("pos_embed_input.proj", 384, 16, 2, 2)
         | _affine("controlnet_blocks.0", 384, 384)
     ),
-    "ip-adapter-sd1": lambda: ip_adapter(),
+    "ip-adapter-sd1": ip_adapter,
     "ip-adapter-sd1-plus": lambda: ip_adapter(form="plus"),
     "ip-adapter-sd1-full": lambda: ip_adapter(form="full"),
     "ip-adapter-sd1-face-id": lambda: ip_adapter(form="face id"),
@@ -760,9 +763,9 @@ SMALL = {
         "ip_adapter_proj_model.proj.weight": (16384, 768),
         "double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": (3072, 4096),
     },
-    "upscaler-esrgan": lambda: esrgan(),
-    "upscaler-real-esrgan": lambda: real_esrgan(),
-    "upscaler-compact": lambda: compact_esrgan(),
+    "upscaler-esrgan": esrgan,
+    "upscaler-real-esrgan": real_esrgan,
+    "upscaler-compact": compact_esrgan,
     "upscaler-swinir": lambda: (
         _affine("conv_first", 180, 3, 3, 3)
         | _affine("layers.0.residual_group.blocks.0.norm1", 180)

@@ -1,6 +1,6 @@
 """`dreamserve models`: entries of the catalogue, also those that were added at run time."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -36,7 +36,7 @@ def add(config: Path, file: Path, *, is_checked: bool) -> None:
         _fail(f"{file} is no YAML: {exc}")
     except ValidationError as exc:
         _fail("\n".join(chain.from_iterable(problems(exc, values).values())))
-    if is_checked and (reason := _verify(entry, settings).refused):
+    if is_checked and (reason := _verify(entry, settings, _models(settings)).refused):
         _fail(f"{entry.id}: {reason}")
     try:
         _with_registry(settings, lambda registry: registry.add(entry))
@@ -69,12 +69,13 @@ def list_models(config: Path) -> None:
 def verify_models(config: Path, entry_id: str | None) -> None:
     """Judge one entry or all; exit code 1 when any may not be loaded."""
     settings = read_config(config)
+    models = _models(settings)
     chosen = [entry for entry, _ in _entries(settings) if entry_id in (None, entry.id)]
     if not chosen:
         _fail("no entry has this id")
     has_failed = False
     for entry in chosen:
-        verdict = _verify(entry, settings)
+        verdict = _verify(entry, settings, models)
         has_failed = has_failed or verdict.refused is not None
         typer.echo(f"{entry.id}: {verdict.refused or f'sound, digest {verdict.digest}'}")
         if entry_id is not None:
@@ -83,8 +84,14 @@ def verify_models(config: Path, entry_id: str | None) -> None:
         raise typer.Exit(1)
 
 
-def _verify(entry: Entry, settings: AppConfig) -> Verdict:
-    return verify(anchored(entry, settings.root_dir), settings.catalogue)
+def _verify(entry: Entry, settings: AppConfig, models: Mapping[str, ModelEntry]) -> Verdict:
+    return verify(anchored(entry, settings.root_dir), settings.catalogue, models)
+
+
+def _models(settings: AppConfig) -> dict[str, ModelEntry]:
+    """Give all models by id, with paths of this machine."""
+    entries = (anchored(entry, settings.root_dir) for entry, _ in _entries(settings))
+    return {entry.id: entry for entry in entries if isinstance(entry, ModelEntry)}
 
 
 def _entries(settings: AppConfig) -> list[tuple[Entry, bool]]:

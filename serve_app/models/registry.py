@@ -1,11 +1,32 @@
 """`Registry`: what operators do with run-time entries, by command line or admin API."""
 
-from serve_app import errors
-from serve_app.models.catalogue import Catalogue
-from serve_app.models.entry import AddOn, Entry, ModelEntry
-from serve_app.models.protocol import ModelStore
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
-__all__ = ["Registry"]
+from serve_app import errors
+from serve_app.config import CatalogueConfig
+from serve_app.models.catalogue import Catalogue
+from serve_app.models.entry import AddOn, Entry, ModelEntry, anchored
+from serve_app.models.inspect.match import check_match
+from serve_app.models.protocol import ModelStore
+from serve_app.models.weights.files import Refused
+
+__all__ = ["Judge", "Registry", "judge_files"]
+
+Judge = Callable[[Entry, Mapping[str, ModelEntry]], None]  # raises Refused
+
+
+def judge_files(config: CatalogueConfig, root_dir: Path) -> Judge:
+    """Make a judge that looks at the headers of files, where they are on this machine."""
+
+    def judge(entry: Entry, models: Mapping[str, ModelEntry]) -> None:
+        here = anchored(entry, root_dir)
+        if isinstance(here.source, Path) and here.source.exists():
+            known = {name: anchored(model, root_dir) for name, model in models.items()}
+            check_match(here, config, known)
+
+    return judge
 
 
 class Registry:
@@ -14,31 +35,41 @@ class Registry:
     Args:
         fixed: of the model files, which nobody changes at run time.
         has_pool: whether the deployment has replicas that models can share.
+        judge: says what is wrong with the files of an entry; none: they are not looked at.
     """
 
-    def __init__(self, fixed: Catalogue, store: ModelStore, *, has_pool: bool) -> None:
+    def __init__(
+        self, fixed: Catalogue, store: ModelStore, *, has_pool: bool, judge: Judge | None = None
+    ) -> None:
         self._fixed = fixed
         self._store = store
         self._has_pool = has_pool
+        self._judge = judge
 
     async def add(self, entry: Entry) -> None:
         """Add an entry, or replace the run-time entry of the same id.
 
         Raises:
             errors.InvalidRequest: the id is a model file's, an add-on is for a model that does not
-                exist, or there is no Pool for a model that wants one.
+                exist, there is no Pool for a model that wants one, or its files are something
+                else than it says.
         """
         if entry.id in self._fixed:
             raise errors.InvalidRequest("id", f"The id {entry.id} is taken by a model file.")
+        known = self._fixed.extended(await self._store.entries())
+        models = {model.id: model for model in known}
         if isinstance(entry, AddOn):
-            known = self._fixed.extended(await self._store.entries())
-            models = {model.id for model in known}
-            if unknown := ", ".join(sorted(set(entry.models) - models)):
+            if unknown := ", ".join(sorted(set(entry.models) - models.keys())):
                 text = f"{entry.id} is for models that do not exist: {unknown}"
                 raise errors.InvalidRequest("models", text)
         elif entry.placement == "pool" and not self._has_pool:
             text = "This deployment has no Pool; set pool.enabled and deploy it again."
             raise errors.InvalidRequest("placement", text)
+        if self._judge is not None:
+            try:
+                await asyncio.to_thread(self._judge, entry, models)  # it reads files
+            except Refused as exc:
+                raise errors.InvalidRequest("source", f"{entry.id}: {exc}") from exc
         await self._store.put(entry)
 
     async def remove(self, entry_id: str) -> None:

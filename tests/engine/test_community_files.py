@@ -1,4 +1,4 @@
-"""The names and shapes of `tests/community_files.py` are those of stock diffusers and transformers."""
+"""The names and shapes of `tests/community_files.py` are those of the stock libraries."""
 
 import diffusers
 import pytest
@@ -12,8 +12,7 @@ from tests import community_files as files
 
 def empty(cls, **config):
     with init_empty_weights():
-        model = cls.from_config(config) if hasattr(cls, "from_config") else cls(config["config"])
-    return model
+        return cls.from_config(config) if hasattr(cls, "from_config") else cls(config["config"])
 
 
 def shapes_of(model):

@@ -8,7 +8,7 @@ import pytest
 from serve_app import errors
 from serve_app.config import reference
 from serve_app.telemetry import metrics
-from tests.meta import rooms
+from tests.meta import formats, rooms
 from tests.meta.test_layers import LAYERS
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +34,11 @@ def test_error_has_a_row_in_its_page(cls):
 def test_page_of_rooms_is_up_to_date():
     """If this fails: `python -m tests.meta.rooms > docs/rooms.md`."""
     assert (DOCS / "rooms.md").read_text() == rooms.markdown()
+
+
+def test_page_of_formats_is_up_to_date():
+    """If this fails: `python -m tests.meta.formats > docs/formats.md`."""
+    assert (DOCS / "formats.md").read_text() == formats.markdown()
 
 
 def test_rooms_of_the_architecture_are_those_of_the_layers():

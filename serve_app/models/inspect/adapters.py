@@ -1,10 +1,11 @@
 """LoRAs and their like: whose names they have, which family they fit, their rank and alpha."""
 
 import json
-import re
+import math
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 from serve_app.models.inspect.inspection import Family
 from serve_app.models.inspect.layouts import DOWN, Families, Sign, first_meaning
@@ -58,14 +59,11 @@ _SIGNS: tuple[Sign[Families], ...] = (
     Sign((_SD2,), f"lora_te{_Q_PROJ}", -1, 1024),
     Sign((_XL, _SD3), "(lora_te2_|text_encoder_2.text_model|text_encoder_2.encoder.layers)*"),
     Sign((_XL, _SD3, _FLUX), "lora_te1_*"),
-    Sign((_SD2,), f"text_encoder{_Q_PROJ}", -1, 1024),
-    Sign(_CLIP_L, f"text_encoder{_Q_PROJ}", -1, 768),
+    Sign((_SD2,), f"(text_encoder.|base_model.model.)?(text_model.)?encoder{_Q_PROJ}", -1, 1024),
+    Sign(_CLIP_L, f"(text_encoder.|base_model.model.)?(text_model.)?encoder{_Q_PROJ}", -1, 768),
 )
 
-_RANKED = (  # tensor, and the axis that has the rank
-    (re.compile(r".*" + DOWN.replace(".", r"\.").replace("#", r"\d+")), 0),
-    (re.compile(r".*\.(hada_w1_b|lokr_w2_b|lokr_w1_b)"), 0),
-)
+_RANKED = (f"*{DOWN}", "*.(hada_w1_b|lokr_w2_b|lokr_w1_b)")  # (rank, ...)
 _MAX_ALPHAS = 64  # layers looked at; few files have more than one alpha
 _FORMATS = {"F64": "<d", "F32": "<f", "F16": "<e"}
 
@@ -94,12 +92,9 @@ def _text_width(names: Names) -> int | None:
 
 def adapter_rank(names: Names) -> int | None:
     """Tell the rank that most layers have; None: whole matrices."""
-    for pattern, axis in _RANKED:
-        ranks = Counter(
-            tensor.shape[axis]
-            for name, tensor in names.tensors.items()
-            if tensor.shape and pattern.fullmatch(name)
-        )
+    for pattern in _RANKED:
+        shapes = (names.tensors[name].shape for name in names.find_all(pattern))
+        ranks = Counter(shape[0] for shape in shapes if shape)
         if ranks:
             return ranks.most_common(1)[0][0]
     return None
@@ -107,14 +102,14 @@ def adapter_rank(names: Names) -> int | None:
 
 def adapter_alpha(names: Names, metadata: Mapping[str, str], read: ReadTensor) -> float | None:
     """Tell the alpha that most layers have: by tensors, or else by what the header says."""
-    alphas = Counter(_alphas(names, read))
+    alphas = Counter(alpha for alpha in _alphas(names, read) if math.isfinite(alpha))
     if alphas:
         return alphas.most_common(1)[0][0]
     return _number(metadata.get("ss_network_alpha")) or _peft_alpha(metadata)
 
 
 def _alphas(names: Names, read: ReadTensor) -> Iterator[float]:
-    for name in list(names.find_all("*.alpha"))[:_MAX_ALPHAS]:
+    for name in islice(names.find_all("*.alpha"), _MAX_ALPHAS):
         tensor = names.tensors[name]
         begin, end = tensor.data_offsets
         form = _FORMATS.get(tensor.dtype)
@@ -136,6 +131,7 @@ def _peft_alpha(metadata: Mapping[str, str]) -> float | None:
 
 def _number(value: object) -> float | None:
     try:
-        return float(value) if isinstance(value, str | int | float) else None
-    except ValueError:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None

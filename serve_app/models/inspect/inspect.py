@@ -13,10 +13,10 @@ from serve_app.models.inspect.adapters import (
 )
 from serve_app.models.inspect.file import Opened, open_weights
 from serve_app.models.inspect.folder import inspect_folder
-from serve_app.models.inspect.inspection import Family, FileType, Inspection, Prediction
+from serve_app.models.inspect.inspection import Family, FileType, Inspection, Part, Prediction
 from serve_app.models.inspect.layouts import LAYOUTS, Families, Layout, first_meaning
 from serve_app.models.inspect.names import Names
-from serve_app.models.inspect.parts import parts_of, quantization
+from serve_app.models.inspect.parts import part_of, parts_of, quantization, text_encoder_name
 
 __all__ = ["inspect"]
 
@@ -84,8 +84,6 @@ def _model(layout: Layout, names: Names, metadata: Mapping[str, str]) -> Inspect
     families = _narrowed(families, metadata)
     if layout.type is FileType.VAE and set(families) & _OF_SD:
         families = tuple(Family(family) for family in Family if family in _OF_SD | set(families))
-    is_unet = not layout.families
-    rest = "" if layout.type is FileType.CHECKPOINT else layout.type.value
     return Inspection(
         type=layout.type,
         layout=layout.name,
@@ -94,13 +92,22 @@ def _model(layout: Layout, names: Names, metadata: Mapping[str, str]) -> Inspect
         channels=_channels(layout, names),
         prediction=_prediction(families, names, metadata) if layout.type.is_model else None,
         zero_snr=True if "ztsnr" in names.tensors else said.claimed_zero_snr(metadata),
-        parts=parts_of(names.tensors, rest, "unet" if is_unet else "transformer"),
-        quantization=quantization(names.tensors),
+        parts=_parts(layout, names),
+        quantization=quantization(names),
         num_vectors=_num_vectors(names) if layout.type is FileType.EMBEDDING else None,
         name=said.claimed_name(metadata),
         trigger_words=said.triggers(metadata),
         first_keys=_first(names),
     )
+
+
+def _parts(layout: Layout, names: Names) -> tuple[Part, ...]:
+    tensors = names.tensors
+    if not layout.type.is_model:
+        return (part_of(text_encoder_name(layout.type, tensors), tensors),)
+    denoiser = "transformer" if layout.families else "unet"
+    rest = "" if layout.type is FileType.CHECKPOINT else denoiser
+    return parts_of(tensors, rest, denoiser)
 
 
 def _narrowed(families: Families, metadata: Mapping[str, str]) -> Families:

@@ -103,6 +103,20 @@ class Prediction(StrEnum):
     FLOW = "flow_prediction"
     EDM = "edm"
 
+    @property
+    def noun(self) -> str:
+        """What it is that is predicted."""
+        return _PREDICTED[self]
+
+
+_PREDICTED = {
+    Prediction.EPSILON: "the noise (epsilon)",
+    Prediction.V: "the velocity (v)",
+    Prediction.SAMPLE: "the picture",
+    Prediction.FLOW: "the flow",
+    Prediction.EDM: "by EDM's preconditioning",
+}
+
 
 class Part(Frozen):
     """Tensors of a file that belong together."""
@@ -201,11 +215,11 @@ class Inspection(Frozen):
     def _facts(self) -> list[str]:
         told = (
             (self.channels, f"{self.channels} channels"),
-            (self.prediction, f"predicts {self.prediction}"),
+            (self.prediction, f"predicts {self.prediction.noun}" if self.prediction else ""),
             (self.zero_snr, "zero terminal SNR"),
             (self.rank, f"rank {self.rank}"),
             (self.alpha is not None, f"alpha {self.alpha:g}" if self.alpha is not None else ""),
-            (self.num_vectors, f"{self.num_vectors} vectors"),
+            (self.num_vectors, f"{self.num_vectors} vector{'' if self.num_vectors == 1 else 's'}"),
             (len(self.parts) > 1, "with " + " + ".join(part.name for part in self.parts)),
             (self.parts, f"{self.precision}, {_size(self.num_bytes)}"),
             (self.quantization, f"quantized as {self.quantization}"),

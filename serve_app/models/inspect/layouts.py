@@ -294,17 +294,17 @@ _OTHERS = (
 
 # -- Adapters: by how they say what is to be added ------------------------------------------------
 
-DOWN = (  # the matrix that a layer's input meets first
-    "(.lora_down|.lora_A(.default)?|[._]lora.down|_lora#?.down|.lora_linear_layer.down).weight"
+# The matrix of a layer that its input meets first.
+DOWN = "[._]lora(_down|_A(.default)?|(#)?.down|_linear_layer.down).weight"
+_CONV = (
+    "(resnets|in_layers|out_layers|skip_connection|samplers|conv_(in|out)|[._](op|[12][._]conv))"
 )
-_CONV = "(resnets|in_layers|out_layers|skip_connection|conv_shortcut|downsamplers|upsamplers)"
-_CONV_OF_LDM = "(input_blocks_#_0_op|output_blocks_#_[12]_conv|conv_in|conv_out)"
 _ADAPTERS = (
     Layout("LoKr", FileType.LOKR, ("*.lokr_w(1|2)(_a|_b)?",)),
     Layout("LoHa", FileType.LOHA, ("*.hada_w1_a",)),
     Layout("DoRA", FileType.DORA, (f"*{DOWN}", "*.(dora_scale|lora_magnitude_vector*)")),
     Layout("LoCon", FileType.LOCON, (f"*{DOWN}", "*.lora_mid.weight")),
-    Layout("LoCon", FileType.LOCON, (f"*({_CONV}|{_CONV_OF_LDM})*{DOWN}",)),
+    Layout("LoCon", FileType.LOCON, (f"*{DOWN}", f"*{_CONV}[._]*")),
     Layout("LoRA", FileType.LORA, (f"*{DOWN}",)),
     _other("LyCORIS full weights", "*.diff"),
 )

@@ -31,6 +31,8 @@ class Names:
             if pattern in self.tensors:
                 yield pattern
             return
+        if not all(piece in self._text for piece in _pieces(pattern)):
+            return  # mostly so, and much cheaper than the search
         for match in _compiled(pattern).finditer(self._text):
             if match[1] in self.tensors:  # a name may hold a line break
                 yield match[1]
@@ -42,6 +44,10 @@ class Names:
         return shape[axis] if -len(shape) <= axis < len(shape) else None
 
 
+_GROUP = re.compile(r"\([^()]*\)\??|\[[^]]*\]")
+_SPECIAL = re.compile(r".\?|[*#]")
+
+
 def _is_pattern(text: str) -> bool:
     return any(letter in text for letter in "*#(|?")
 
@@ -51,3 +57,11 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     """Begin with a line break: the search then skips from one name to the next."""
     plain = pattern.replace(".", r"\.").replace("*", r"[^\n]*").replace("#", r"\d+")
     return re.compile(rf"\n({plain})(?=\n)")
+
+
+@functools.cache
+def _pieces(pattern: str) -> tuple[str, ...]:
+    """Give the pieces that all matches hold."""
+    while (shorter := _GROUP.sub("*", pattern)) != pattern:  # the innermost groups go first
+        pattern = shorter
+    return tuple(_SPECIAL.split(pattern))

@@ -5,9 +5,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from serve_app.models.inspect.inspection import Part
+from serve_app.models.inspect.layouts import Sign, first_meaning
+from serve_app.models.inspect.names import Names
 from serve_app.models.weights.header import Tensor
 
-__all__ = ["part_of", "parts_of", "quantization"]
+__all__ = ["part_of", "parts_of", "quantization", "text_encoder_name"]
 
 # What names begin with, the longer beginnings first.
 _PLACES = {
@@ -52,11 +54,12 @@ _PRECISIONS = {
     "F8_E5M2": "fp8",
 }
 _MIXED = 0.01  # share of the bytes from which on a second precision counts
-_QUANTIZATIONS = (
-    (re.compile(r"quant_state\.bitsandbytes__nf4$"), "nf4"),
-    (re.compile(r"quant_state\.bitsandbytes__fp4$"), "fp4"),
-    (re.compile(r"(\.SCB|\.weight_format)$"), "int8"),
-    (re.compile(r"(^|\.)(scaled_fp8|scale_weight|weight_scale)$"), "scaled fp8"),
+_QUANTIZATIONS: tuple[Sign[str], ...] = (
+    Sign("nf4", "*quant_state.bitsandbytes__nf4"),
+    Sign("fp4", "*quant_state.bitsandbytes__fp4"),
+    Sign("int8", "*.SCB"),
+    Sign("scaled fp8", "*scaled_fp8"),
+    Sign("scaled fp8", "*.(scale_weight|weight_scale)"),
 )
 
 
@@ -75,12 +78,15 @@ def parts_of(tensors: Mapping[str, Tensor], rest: str, denoiser: str) -> tuple[P
         places[place][name] = tensor
     parts: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
     for place, own in places.items():
-        parts[denoiser if place == "denoiser" else _named(place, own)] |= own
+        parts[denoiser if place == "denoiser" else text_encoder_name(place, own)] |= own
     return tuple(part_of(name, own) for name, own in parts.items() if name)
 
 
-def _named(place: str, tensors: Mapping[str, Tensor]) -> str:
-    """Name a text encoder by the width of its words, where that is a known one."""
+def text_encoder_name(place: str, tensors: Mapping[str, Tensor]) -> str:
+    """Name a text encoder by the width of its words, where that is a known one.
+
+    Anything but a text encoder keeps the name of its place.
+    """
     if not place.startswith("text_encoder"):
         return place
     words = (tensor for name, tensor in tensors.items() if _EMBEDDED.search(name))
@@ -114,9 +120,6 @@ def _precision(num_bytes: Mapping[str, int]) -> str:
     return weighty[0] if len(weighty) == 1 else "mixed"
 
 
-def quantization(tensors: Mapping[str, Tensor]) -> str | None:
+def quantization(names: Names) -> str | None:
     """Tell how numbers are packed that need scales beside them."""
-    for pattern, name in _QUANTIZATIONS:
-        if any(pattern.search(key) for key in tensors):
-            return name
-    return None
+    return first_meaning(_QUANTIZATIONS, names)

@@ -1,12 +1,14 @@
 """`verify`: everything that can be said of an entry's files without loading them. Blocks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig
-from serve_app.models.entry import E
-from serve_app.models.weights.files import digest
+from serve_app.models.entry import Entry, ModelEntry
+from serve_app.models.inspect.match import check_match
+from serve_app.models.weights.files import Refused, digest
 from serve_app.models.weights.finite import first_non_finite
 from serve_app.models.weights.resolve import resolve
 
@@ -22,10 +24,18 @@ class Verdict:
     sha256: str | dict[str, str] = field(default_factory=dict)
 
 
-def verify(entry: E, config: CatalogueConfig) -> Verdict:
-    """Judge an entry as a replica would before it loads, and look for NaN and infinities."""
+def verify(
+    entry: Entry, config: CatalogueConfig, models: Mapping[str, ModelEntry] | None = None
+) -> Verdict:
+    """Judge an entry as a replica would before it loads, and look for NaN and infinities.
+
+    Args:
+        models: known ones by id, which an add-on that names them has to fit.
+    """
     try:
-        source = resolve(entry, config).path
+        resolved = resolve(entry, config)
+        source = resolved.path
+        check_match(resolved, config, models)
         files = [source] if source.is_file() else sorted(source.rglob("*.safetensors"))
         for file in files:
             if (tensor := first_non_finite(file)) is not None:
@@ -33,7 +43,7 @@ def verify(entry: E, config: CatalogueConfig) -> Verdict:
         return Verdict(None, digest(source), _manifest(source, files))
     except errors.WeightsRefused as exc:
         return Verdict(exc.reason)
-    except OSError as exc:
+    except (Refused, OSError) as exc:
         return Verdict(str(exc))
 
 

@@ -12,28 +12,14 @@ from pathlib import Path
 import safetensors
 from diffusers import DiffusionPipeline
 
+from serve_app.models.inspect.inspection import Family
+from serve_app.models.inspect.metadata import claimed_families
 from serve_app.pipelines.addons.misfit import Unfit
 
 __all__ = ["Lineage", "lineage_of", "read_header"]
 
-_SD1, _SD2 = "Stable Diffusion 1", "Stable Diffusion 2"
-_XL, _SD3, _FLUX = "Stable Diffusion XL", "Stable Diffusion 3", "FLUX.1"
-_KEYS = ("modelspec.architecture", "ss_base_model_version")
-# How the values begin. Sources: Stability AI's ModelSpec 1.0.1; `train_network.py` of sd-scripts.
-_BEGINNINGS = {
-    "stable-diffusion-v1": _SD1,
-    "sd_v1": _SD1,
-    "sd_1": _SD1,
-    "stable-diffusion-v2": _SD2,
-    "sd_v2": _SD2,
-    "sd_2": _SD2,
-    "stable-diffusion-xl": _XL,
-    "sdxl": _XL,
-    "stable-diffusion-3": _SD3,
-    "sd3": _SD3,
-    "flux-1": _FLUX,
-    "flux1": _FLUX,
-}
+_SD1, _SD2, _XL = Family.SD1.title, Family.SD2.title, Family.SDXL.title
+_SD3, _FLUX = Family.SD3.title, Family.FLUX.title
 _BY_PIPELINE = {"StableDiffusionXL": _XL, "StableDiffusion3": _SD3, "Flux": _FLUX}
 _BY_TEXT_WIDTH = {768: _SD1, 1024: _SD2}  # of the UNet's cross attention
 
@@ -46,11 +32,11 @@ class Lineage:
 
     def check(self, header: Mapping[str, str]) -> None:
         """Raise Unfit when the header of a file says that it is made for another kind."""
-        for key in _KEYS:
-            said = header.get(key, "").lower()
-            for beginning, name in _BEGINNINGS.items():
-                if said.startswith(beginning) and name not in self.names:
-                    raise Unfit(f"a file for {name}", f"one for {' or '.join(sorted(self.names))}")
+        for family in claimed_families(header):
+            if family.title not in self.names:
+                raise Unfit(
+                    f"a file for {family.title}", f"one for {' or '.join(sorted(self.names))}"
+                )
 
     def check_vae(self, header: Mapping[str, str]) -> None:
         """Do the same for a VAE: Stable Diffusion 1 and 2 have one in common."""

@@ -9,16 +9,17 @@ from pydantic import SecretStr
 
 from serve_app.api import create_api
 from serve_app.api.routes.admin import Admin
-from serve_app.config import HttpConfig, JobsConfig, ReloadConfig
+from serve_app.config import CatalogueConfig, HttpConfig, JobsConfig, ReloadConfig
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue, ModelEntry
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
-from serve_app.models.registry import Registry
+from serve_app.models.registry import Registry, judge_files
 from serve_app.models.reload import Reloads
 from serve_app.testing.graph import FakeGraph
 from serve_app.testing.models import MemoryModelStore
 from serve_app.testing.service import FakeService
 from serve_app.types import Kind
+from tests import community_files
 
 KEY = "an-operators-key-of-some-length"
 ENTRY = {"id": "tail", "source": "weights", "kinds": ["text2img"], "placement": "pool"}
@@ -30,11 +31,12 @@ def store():
 
 
 @pytest.fixture
-async def http(store):
+async def http(store, tmp_path):
     hot = ModelEntry(id="hot", source={"hub": "acme/hot"}, kinds=tuple(Kind))
     local = ModelEntry(id="local", source="weights", kinds=tuple(Kind))
     reloads = Reloads(store, FakeGraph().notify_replicas, ReloadConfig(hold_s=0))
-    registry = Registry(Catalogue([hot, local]), store, has_pool=True)
+    judge = judge_files(CatalogueConfig(), tmp_path)
+    registry = Registry(Catalogue([hot, local]), store, has_pool=True, judge=judge)
     admin = Admin(registry, reloads, SecretStr(KEY), RateLimiter(3))
     app = create_api(FakeService([hot]), HttpConfig(), JobsConfig(), admin)
     async with httpx2.AsyncClient(
@@ -142,6 +144,17 @@ async def test_bad_entry_is_refused_by_its_field(http, store, changes, field):
         r"pydantic|HubSource|pathlib|Input should|\[hub|\[hash|instance of", answer.text
     )
     assert await store.version() == 0
+
+
+async def test_entry_that_is_not_what_it_says_is_refused_by_its_source(http, store, tmp_path):
+    community_files.write_named(tmp_path, "vae-diffusers")
+    entry = {"id": "ink", "type": "lora", "source": "vae-diffusers.safetensors"}
+    answer = await http.post("/admin/models", json=entry)
+    assert answer.status_code == 400
+    assert "ink: found a VAE for Stable Diffusion 1" in answer.json()["message"]
+    assert "expected a LoRA" in answer.json()["message"]
+    assert await store.version() == 0
+    assert (await http.post("/admin/models", json=entry | {"type": "vae"})).status_code == 201
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"id: tail", b"{" * 100_000, b"\xff"])

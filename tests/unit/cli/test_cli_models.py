@@ -1,12 +1,11 @@
 """`dreamserve models` against a database in a file."""
 
-import numpy as np
 import pytest
 import yaml
-from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from serve_app.cli.main import app
+from tests import community_files
 
 
 @pytest.fixture
@@ -16,8 +15,12 @@ def deployment(tmp_path):
     config = tmp_path / "serve.yaml"
     config.write_text(yaml.safe_dump({"applications": [{"args": args}]}))
     (tmp_path / "models").mkdir()
-    save_file({"w": np.ones(3, np.float32)}, tmp_path / "w.safetensors")
-    (tmp_path / "models" / "hot.yaml").write_text("id: hot\nsource: .\nkinds: [text2img]\n")
+    community_files.write_named(tmp_path, "lora-sd1-processors").rename(tmp_path / "w.safetensors")
+    community_files.write(tmp_path / "hot" / "unet" / "x.safetensors", {"a": (3,)})
+    (tmp_path / "hot" / "model_index.json").write_text(
+        '{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}'
+    )
+    (tmp_path / "models" / "hot.yaml").write_text("id: hot\nsource: hot\nkinds: [text2img]\n")
     return config
 
 
@@ -67,6 +70,23 @@ def test_bad_entry_is_not_added(run, write, tmp_path, changes, message):
     assert result.exit_code != 0
     assert message in result.output + str(result.exception)
     assert "ink" not in run("list").output
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("sd1-unet", {}, "ink: found a UNet alone of Stable Diffusion 1, expected a LoRA"),
+        ("lora-xl-kohya", {"models": ["hot"]}, "expected one for Stable Diffusion 1"),
+    ],
+)
+def test_entry_that_is_not_what_it_says_is_not_added(run, write, tmp_path, name, changes, message):
+    community_files.write_named(tmp_path, name)
+    result = run("add", write(source=f"{name}.safetensors", **changes))
+    assert (result.exit_code, message in result.output) == (1, True)
+    assert "ink" not in run("list").output
+    assert run("add", "--unchecked", write(source=f"{name}.safetensors", **changes)).exit_code == 0
+    verified = run("verify", "ink")
+    assert (verified.exit_code, message in verified.output) == (1, True)
 
 
 def test_file_that_is_no_yaml_is_refused(run, tmp_path):
@@ -122,7 +142,7 @@ def printed_applications(deployment):
 
 def test_model_of_its_own_is_in_the_configuration_until_it_is_removed(run, deployment, tmp_path):
     file = tmp_path / "late.yaml"
-    file.write_text("id: late\nsource: .\nkinds: [text2img]\n")
+    file.write_text("id: late\nsource: hot\nkinds: [text2img]\n")
     assert "dreamserve config" in run("add", str(file)).stderr
     assert printed_applications(deployment) == [None, "model-late"]
     assert printed_applications(deployment) == [None, "model-late"]

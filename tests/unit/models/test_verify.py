@@ -15,7 +15,7 @@ from serve_app.models.weights.verify import verify
 
 
 def add_on(source, **changes):
-    return AddOn(id="a", type="vae", source=source, **changes)
+    return AddOn(id="a", **{"type": "embedding", "source": source} | changes)
 
 
 def write_bfloat16(path, bits):
@@ -48,11 +48,11 @@ def test_bfloat16_is_judged_by_its_bits(tmp_path, bits, name):
 
 
 def test_sound_folder_gets_a_manifest_that_fits(tmp_path):
-    (tmp_path / "vae").mkdir()
-    save_file({"a": np.ones(3, np.float32)}, tmp_path / "vae" / "x.safetensors")
+    (tmp_path / "token").mkdir()
+    save_file({"a": np.ones(3, np.float32)}, tmp_path / "token" / "x.safetensors")
     verdict = verify(add_on(tmp_path), CatalogueConfig())
     assert verdict.refused is None
-    assert set(verdict.sha256) == {"vae/x.safetensors"}
+    assert set(verdict.sha256) == {"token/x.safetensors"}
     again = verify(add_on(tmp_path, sha256=verdict.sha256), CatalogueConfig())
     assert again == verdict
 
@@ -74,7 +74,8 @@ def test_bad_file_is_refused_with_the_reason(tmp_path, value, changes, reason):
 def write_many(path, number):
     """So many tensors of one number each; what a file of this size usually has is one."""
     entries = (
-        f'"t{i}":{{"dtype":"F32","shape":[1],"data_offsets":[{4 * i},{4 * i + 4}]}}'
+        f'"lora_unet_{i}.lora_down.weight":'
+        f'{{"dtype":"F32","shape":[1],"data_offsets":[{4 * i},{4 * i + 4}]}}'
         for i in range(number)
     )
     header = f"{{{','.join(entries)}}}".encode()
@@ -102,5 +103,5 @@ def test_file_is_opened_once_however_many_tensors_it_has(tmp_path, monkeypatch):
 def test_file_of_very_many_tensors_is_refused(tmp_path, number, limits, reason):
     file = tmp_path / "x.safetensors"
     write_many(file, number)
-    refused = verify(add_on(file), CatalogueConfig(**limits)).refused
+    refused = verify(add_on(file, type="lora"), CatalogueConfig(**limits)).refused
     assert refused is None if reason is None else re.search(reason, refused)

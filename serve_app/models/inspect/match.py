@@ -1,0 +1,135 @@
+"""Whether files are what an entry says they are, told before anything is loaded."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from serve_app.config import CatalogueConfig
+from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry
+from serve_app.models.inspect.file import Fault, Unreadable
+from serve_app.models.inspect.inspect import inspect
+from serve_app.models.inspect.inspection import Family, FileType, Inspection
+from serve_app.models.inspect.layouts import Families
+from serve_app.models.weights.files import Refused
+
+__all__ = ["Mismatch", "check_match", "families_of", "mismatches"]
+
+# What each kind of entry may be, and what people call that.
+_MODEL = ((FileType.CHECKPOINT,), "a checkpoint with its denoiser, VAE or text encoders")
+_ADD_ONS: Mapping[AddOnType, tuple[tuple[FileType, ...], str]] = {
+    "lora": ((FileType.LORA, FileType.LOCON, FileType.DORA), "a LoRA, LoCon or DoRA"),
+    "vae": ((FileType.VAE,), "a VAE"),
+    "embedding": ((FileType.EMBEDDING,), "an embedding"),
+    "ip_adapter": ((FileType.IP_ADAPTER,), "an IP adapter"),
+}
+_BY_CATEGORY: Mapping[str, Families] = {
+    "stable_diffusion": (Family.SD1, Family.SD2),
+    "stable_diffusion_xl": (Family.SDXL, Family.SDXL_REFINER),
+    "stable_diffusion_3": (Family.SD3,),
+    "flux": (Family.FLUX,),
+}
+_CHANNELS = {Family.SD3: (16,), Family.FLUX: (16,)}  # that pipelines here feed
+_CHANNELS_OF_UNETS = (4, 9)
+
+
+class Mismatch(Refused):
+    """Files are something else than the entry says: `Mismatch(found, expected)`."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(f"found {found}, expected {expected}")
+        self.found = found
+        self.expected = expected
+
+
+def check_match(
+    entry: Entry, config: CatalogueConfig, models: Mapping[str, ModelEntry] | None = None
+) -> None:
+    """Look at the headers of an entry's files, and hold them against what it says.
+
+    Args:
+        entry: with paths of this machine; a hub's source is not looked at.
+        models: known ones by id, with paths of this machine; for add-ons that name some.
+
+    Raises:
+        Mismatch: they are something else.
+        Unreadable: nothing can be said of them.
+    """
+    if not isinstance(entry.source, Path):
+        return
+    try:
+        found = inspect(entry.source, config)
+    except Unreadable as exc:
+        if exc.fault is Fault.PICKLE and config.allow_pickle:
+            return  # the operator made it
+        raise
+    for mismatch in mismatches(entry, found, config, models or {}):
+        raise mismatch
+
+
+def mismatches(
+    entry: Entry, found: Inspection, config: CatalogueConfig, models: Mapping[str, ModelEntry]
+) -> Iterator[Mismatch]:
+    """Name all in which files differ from their entry; see `check_match`."""
+    types, wanted = _MODEL if isinstance(entry, ModelEntry) else _ADD_ONS[entry.type]
+    if found.type not in types:
+        yield Mismatch(found.noun, wanted)
+    elif isinstance(entry, ModelEntry):
+        yield from _of_model(entry, found)
+        if isinstance(entry.base_config, Path) and entry.path.is_file():
+            yield from _of_base(found, inspect(entry.base_config, config))
+    else:
+        yield from _of_add_on(entry, found, config, models)
+
+
+def _of_model(entry: ModelEntry, found: Inspection) -> Iterator[Mismatch]:
+    families = _BY_CATEGORY[entry.category]
+    if "category" in entry.model_fields_set and _are_apart(found.families, families):
+        yield Mismatch(found.noun, f"one of {_titles(families)}, as category says")
+    channels = _CHANNELS.get(found.family, _CHANNELS_OF_UNETS) if found.family else None
+    if channels and found.channels and found.channels not in channels:
+        numbers = " or ".join(str(number) for number in channels)
+        yield Mismatch(f"{found.noun} with {found.channels} channels", f"{numbers} channels")
+    if found.quantization:
+        yield Mismatch(f"numbers packed as {found.quantization}", "plain floats")
+
+
+def _of_base(found: Inspection, base: Inspection) -> Iterator[Mismatch]:
+    """A single file is loaded with the settings of its base, whatever they do to it."""
+    if _are_apart(found.families, base.families):
+        yield Mismatch(found.noun, f"one of {_titles(base.families)}, as base_config is")
+    for name, ours, theirs in (
+        ("channels", found.channels, base.channels),
+        ("prediction", found.prediction, base.prediction),
+        ("zero_snr", found.zero_snr, base.zero_snr),
+    ):
+        if None not in (ours, theirs) and ours != theirs:
+            yield Mismatch(f"{name} {ours}", f"{theirs}, as base_config says")
+
+
+def _of_add_on(
+    entry: AddOn, found: Inspection, config: CatalogueConfig, models: Mapping[str, ModelEntry]
+) -> Iterator[Mismatch]:
+    if found.type is FileType.IP_ADAPTER and found.variant == "face id":
+        yield Mismatch(found.noun, "an IP adapter that takes pictures")
+    for model_id in entry.models:
+        families = families_of(models[model_id], config) if model_id in models else ()
+        if _are_apart(found.families, families):
+            yield Mismatch(found.noun, f"one for {_titles(families)}, as {model_id} is")
+
+
+def families_of(entry: ModelEntry, config: CatalogueConfig) -> Families:
+    """Tell which families a model may be of: by its files, else by the category it names."""
+    if isinstance(entry.source, Path):
+        try:
+            return inspect(entry.source, config).families
+        except Unreadable:
+            pass  # it is on other machines, or has an error of its own
+    return _BY_CATEGORY[entry.category] if "category" in entry.model_fields_set else ()
+
+
+def _are_apart(found: Families, expected: Families) -> bool:
+    """Whether both are known, and have nothing in common."""
+    return bool(found) and bool(expected) and not set(found) & set(expected)
+
+
+def _titles(families: Families) -> str:
+    return " or ".join(family.title for family in families)
