@@ -1,0 +1,1 @@
+"""Makes entries of a folder of downloaded files."""

@@ -1,0 +1,79 @@
+"""`values_of`: an entry of the catalogue for what an inspection found."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from serve_app.models.bases.base import BASES
+from serve_app.models.entry import AddOnType
+from serve_app.models.inspect.inspection import Family, FileType, Inspection, Prediction
+from serve_app.models.weights.files import Refused
+from serve_app.types import Kind
+
+__all__ = ["Placement", "values_of"]
+
+Placement = Literal["own", "pool"]
+_ADD_ONS: Mapping[FileType, AddOnType] = {
+    FileType.LORA: "lora",
+    FileType.LOCON: "lora",
+    FileType.DORA: "lora",
+    FileType.VAE: "vae",
+    FileType.EMBEDDING: "embedding",
+    FileType.IP_ADAPTER: "ip_adapter",
+}
+_BASES = {
+    Family.SD1: "sd1",
+    Family.SD2: "sd2",
+    Family.SDXL: "sdxl",
+    Family.SD3: "sd3-medium",
+    Family.FLUX: "flux-dev",
+}
+_SMALL_PX = 512  # what Stable Diffusion 2 paints that predicts noise
+
+
+def values_of(
+    entry_id: str,
+    source: Path,
+    found: Inspection,
+    *,
+    placement: Placement,
+    models: Mapping[str, Sequence[Family]],
+) -> dict[str, Any]:
+    """Return the values of an entry, as a file of the catalogue has them.
+
+    Args:
+        placement: of a model.
+        models: families of the models that are served or found, by id; add-ons get those they fit.
+
+    Raises:
+        Refused: nothing in a catalogue is of this type, or no model is of its family.
+    """
+    common = {"id": entry_id, "source": str(source), "name": found.name or source.stem}
+    if found.type is FileType.CHECKPOINT:
+        return common | _of_model(found, placement)
+    kind = _ADD_ONS.get(found.type)
+    if kind is None:
+        raise Refused(f"{found.noun} is not served")
+    fitting = sorted(name for name, own in models.items() if set(own) & set(found.families))
+    if not fitting:
+        raise Refused("no model of its family is in the catalogue or the folder")
+    described = {"type": kind, "models": fitting}
+    if found.trigger_words:
+        described["description"] = f"trigger words: {', '.join(found.trigger_words)}"
+    if kind == "embedding":
+        described["trigger"] = source.stem  # as other programs take it
+    return common | described
+
+
+def _of_model(found: Inspection, placement: Placement) -> dict[str, Any]:
+    name = _BASES.get(found.family) if found.family else None
+    if name is None:
+        raise Refused(f"{found.noun} is not served")
+    base = BASES[name]
+    is_small = found.family is Family.SD2 and found.prediction is not Prediction.V
+    return {
+        "category": base.category,
+        "kinds": [kind.value for kind in Kind],
+        "native_size_px": _SMALL_PX if is_small else base.native_size_px,
+        "placement": placement,
+    }
