@@ -5,73 +5,13 @@ LyCORIS, spandrel, and the headers of published files. Patterns are those of `Na
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from serve_app.models.inspect.inspection import Family, FileType
-from serve_app.models.inspect.names import Names
+from serve_app.models.inspect.layout import Families, Layout, Sign
 
-__all__ = ["DOWN", "LAYOUTS", "Families", "Layout", "Sign", "first_meaning"]
+__all__ = ["DOWN", "LAYOUTS"]
 
-T = TypeVar("T")
-Families = tuple[Family, ...]
 _SD1, _SD2, _XL, _REFINER, _SD3, _FLUX = Family
-
-
-@dataclass(frozen=True, slots=True)
-class Sign(Generic[T]):
-    """What a tensor means: the first that matches, if its `axis` has this size."""
-
-    means: T
-    pattern: str
-    axis: int = 0
-    size: int | None = None
-
-    def holds(self, names: Names) -> bool:
-        """Whether the file has it."""
-        if self.size is None:
-            return names.find(self.pattern) is not None
-        return names.size(self.pattern, self.axis) == self.size
-
-
-def first_meaning(signs: tuple[Sign[T], ...], names: Names) -> T | None:
-    """Tell what the first sign means that the file has."""
-    return next((sign.means for sign in signs if sign.holds(names)), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """A row.
-
-    keys: patterns; each has to match a tensor.
-    without: patterns; none may match.
-    num_tensors: of the file; None: any number.
-    sign: a size that has to be there too.
-    families: that all such files fit; or
-    family_signs: what tells them.
-    variants: what tells the kinds of one family.
-    channels: tensor, axis, and by what its size is to be divided, for the channels of latents.
-    """
-
-    name: str
-    type: FileType
-    keys: tuple[str, ...]
-    without: tuple[str, ...] = ()
-    num_tensors: int | None = None
-    sign: Sign[bool] | None = None
-    families: Families = ()
-    family_signs: tuple[Sign[Families], ...] = ()
-    variants: tuple[Sign[str], ...] = ()
-    channels: tuple[str, int, int] | None = None
-
-    def matches(self, names: Names) -> bool:
-        """Whether a file is of it."""
-        return (
-            all(names.find(key) for key in self.keys)
-            and self.num_tensors in (None, len(names.tensors))
-            and (self.sign is None or self.sign.holds(names))
-            and not any(names.find(key) for key in self.without)
-        )
 
 
 def _other(name: str, *keys: str, sign: Sign[bool] | None = None) -> Layout:
@@ -407,7 +347,14 @@ _FILES = (
         ("conv_first.weight", "layers.0.*", "(conv_last|upsample.0|conv_before_upsample.0).weight"),
     ),
 )
-_XL_EMBEDDING = (Sign((_SD3,), "t5xxl", -1, 4096), Sign((_XL,), "clip_g", -1, 1280))
+_XL_EMBEDDING: tuple[Sign[Families], ...] = (
+    Sign((_SD3,), "t5xxl", -1, 4096),
+    Sign((_XL,), "clip_g", -1, 1280),
+)
+
+
+_FLUX_EMBEDDING: tuple[Sign[Families], ...] = (Sign((_FLUX,), "clip_l", -1, 768),)
+_CLIP_L_EMBEDDING: tuple[Sign[Families], ...] = (Sign((_SD1, _XL), "clip_l", -1, 768),)
 
 
 def _embedding(name: str, *keys: str, signs: tuple[Sign[Families], ...]) -> Layout:
@@ -427,8 +374,8 @@ _EMBEDDINGS = (
     _embedding("SD3 embedding", "clip_l", "clip_g", "t5xxl", signs=_XL_EMBEDDING),
     _embedding("XL embedding", "clip_l", "clip_g", signs=_XL_EMBEDDING),
     _embedding("XL embedding, clip_g alone", "clip_g", signs=_XL_EMBEDDING),
-    _embedding("Flux embedding", "clip_l", "t5xxl", signs=(Sign((_FLUX,), "clip_l", -1, 768),)),
-    _embedding("embedding, clip_l alone", "clip_l", signs=(Sign((_SD1, _XL), "clip_l", -1, 768),)),
+    _embedding("Flux embedding", "clip_l", "t5xxl", signs=_FLUX_EMBEDDING),
+    _embedding("embedding, clip_l alone", "clip_l", signs=_CLIP_L_EMBEDDING),
     _plain_embedding("embedding of kohya's and A1111's", "emb_params"),
     _plain_embedding("embedding as in A1111's .pt", "string_to_param.*"),
     _plain_embedding("embedding of diffusers: one tensor, named by its token", "*", 1),
