@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+import shutil
 
 import pytest
 from PIL import Image
@@ -120,12 +121,20 @@ async def test_bad_add_on_fails_its_job_and_no_other(http):
     ],
 )
 async def test_add_on_that_does_not_fit_is_an_error_of_its_field(
-    http, sources, add_on_type, field, noun
+    http, service, sources, tmp_path, add_on_type, field, noun
 ):
-    """With a model of its own deployment and one of the Pool."""
-    source = sources["lora" if add_on_type == "embedding" else "embedding"]
-    entry = {"id": f"misfit-{add_on_type}", "type": add_on_type, "source": source}
-    await http.post("/admin/models", json=entry, headers=OPERATOR)
+    """With a model of its own deployment and one of the Pool; the file is one that fits nothing."""
+    source = tmp_path / "add-on.safetensors"
+    shutil.copy(
+        service.data_dir.parent / sources["lora" if noun != "LoRA" else "embedding"], source
+    )
+    entry = {"id": f"misfit-{add_on_type}", "type": add_on_type, "source": str(source)}
+    refused = await http.post("/admin/models", json=entry, headers=OPERATOR)
+    assert refused.status_code == 400
+    assert "found a" in refused.json()["message"]
+    replaced = source.rename(tmp_path / "other.safetensors")
+    assert (await http.post("/admin/models", json=entry, headers=OPERATOR)).status_code == 201
+    replaced.rename(source)  # after it was looked at
     for model_id in ("twins", "tail-1"):
         answer = await post(http, model_id=model_id, **{field: entry["id"]})
         assert answer["reason"] == "add_on_misfit"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
 from serve_app.models.inspect.inspection import Family
-from serve_app.models.inspect.layouts import DOWN, Families, Sign, first_meaning
+from serve_app.models.inspect.layout import Families, Sign, first_meaning
+from serve_app.models.inspect.layouts import DOWN
 from serve_app.models.inspect.names import Names
 from serve_app.models.weights.header import Tensor
 

@@ -15,7 +15,7 @@ from serve_app.models.inspect.inspection import (
     Part,
     Prediction,
 )
-from serve_app.models.inspect.layouts import Families
+from serve_app.models.inspect.layout import Families
 from serve_app.models.inspect.metadata import tidy
 from serve_app.models.inspect.parts import part_of
 from serve_app.models.weights.header import Tensor
@@ -172,7 +172,7 @@ def _prediction(scheduler: Settings, families: Families) -> Prediction | None:
     if families and set(families) <= {Family.SD3, Family.FLUX}:
         return Prediction.FLOW
     said = scheduler.get("prediction_type")
-    return Prediction(said) if said in tuple(Prediction) else None
+    return Prediction(said) if isinstance(said, str) and said in tuple(Prediction) else None
 
 
 def _flag(value: object) -> bool | None:

@@ -14,7 +14,8 @@ from serve_app.models.inspect.adapters import (
 from serve_app.models.inspect.file import Opened, open_weights
 from serve_app.models.inspect.folder import inspect_folder
 from serve_app.models.inspect.inspection import Family, FileType, Inspection, Part, Prediction
-from serve_app.models.inspect.layouts import LAYOUTS, Families, Layout, first_meaning
+from serve_app.models.inspect.layout import Families, Layout, first_meaning
+from serve_app.models.inspect.layouts import LAYOUTS
 from serve_app.models.inspect.names import Names
 from serve_app.models.inspect.parts import part_of, parts_of, quantization, text_encoder_name
 

@@ -79,12 +79,12 @@ class Family(StrEnum):
     FLUX = "flux"
 
     @property
-    def title(self) -> str:
+    def noun(self) -> str:
         """What people call it."""
-        return _TITLES[self]
+        return _FAMILIES[self]
 
 
-_TITLES = {
+_FAMILIES = {
     Family.SD1: "Stable Diffusion 1",
     Family.SD2: "Stable Diffusion 2",
     Family.SDXL: "Stable Diffusion XL",
@@ -202,8 +202,8 @@ class Inspection(Frozen):
         noun = self.type.noun
         if self.type in _HAS_FAMILY:
             word = "of" if self.type.is_model else "for"
-            titles = " or ".join(family.title for family in self.families)
-            noun += f" {word} {titles or 'an unknown family'}"
+            nouns = " or ".join(family.noun for family in self.families)
+            noun += f" {word} {nouns or 'an unknown family'}"
         return noun + (f" ({self.variant})" if self.variant else "")
 
     def describe(self) -> str:

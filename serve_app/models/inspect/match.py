@@ -8,7 +8,7 @@ from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry
 from serve_app.models.inspect.file import Fault, Unreadable
 from serve_app.models.inspect.inspect import inspect
 from serve_app.models.inspect.inspection import Family, FileType, Inspection
-from serve_app.models.inspect.layouts import Families
+from serve_app.models.inspect.layout import Families
 from serve_app.models.weights.files import Refused
 
 __all__ = ["Mismatch", "check_match", "families_of", "mismatches"]
@@ -83,7 +83,7 @@ def mismatches(
 def _of_model(entry: ModelEntry, found: Inspection) -> Iterator[Mismatch]:
     families = _BY_CATEGORY[entry.category]
     if "category" in entry.model_fields_set and _are_apart(found.families, families):
-        yield Mismatch(found.noun, f"one of {_titles(families)}, as category says")
+        yield Mismatch(found.noun, f"one of {_nouns(families)}, as category says")
     channels = _CHANNELS.get(found.family, _CHANNELS_OF_UNETS) if found.family else None
     if channels and found.channels and found.channels not in channels:
         numbers = " or ".join(str(number) for number in channels)
@@ -95,7 +95,7 @@ def _of_model(entry: ModelEntry, found: Inspection) -> Iterator[Mismatch]:
 def _of_base(found: Inspection, base: Inspection) -> Iterator[Mismatch]:
     """A single file is loaded with the settings of its base, whatever they do to it."""
     if _are_apart(found.families, base.families):
-        yield Mismatch(found.noun, f"one of {_titles(base.families)}, as base_config is")
+        yield Mismatch(found.noun, f"one of {_nouns(base.families)}, as base_config is")
     for name, ours, theirs in (
         ("channels", found.channels, base.channels),
         ("prediction", found.prediction, base.prediction),
@@ -113,7 +113,7 @@ def _of_add_on(
     for model_id in entry.models:
         families = families_of(models[model_id], config) if model_id in models else ()
         if _are_apart(found.families, families):
-            yield Mismatch(found.noun, f"one for {_titles(families)}, as {model_id} is")
+            yield Mismatch(found.noun, f"one for {_nouns(families)}, as {model_id} is")
 
 
 def families_of(entry: ModelEntry, config: CatalogueConfig) -> Families:
@@ -131,5 +131,5 @@ def _are_apart(found: Families, expected: Families) -> bool:
     return bool(found) and bool(expected) and not set(found) & set(expected)
 
 
-def _titles(families: Families) -> str:
-    return " or ".join(family.title for family in families)
+def _nouns(families: Families) -> str:
+    return " or ".join(family.noun for family in families)

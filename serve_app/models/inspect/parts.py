@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from serve_app.models.inspect.inspection import Part
-from serve_app.models.inspect.layouts import Sign, first_meaning
+from serve_app.models.inspect.layout import Sign, first_meaning
 from serve_app.models.inspect.names import Names
 from serve_app.models.weights.header import Tensor
 

@@ -18,8 +18,8 @@ from serve_app.pipelines.addons.misfit import Unfit
 
 __all__ = ["Lineage", "lineage_of", "read_header"]
 
-_SD1, _SD2, _XL = Family.SD1.title, Family.SD2.title, Family.SDXL.title
-_SD3, _FLUX = Family.SD3.title, Family.FLUX.title
+_SD1, _SD2, _XL = Family.SD1.noun, Family.SD2.noun, Family.SDXL.noun
+_SD3, _FLUX = Family.SD3.noun, Family.FLUX.noun
 _BY_PIPELINE = {"StableDiffusionXL": _XL, "StableDiffusion3": _SD3, "Flux": _FLUX}
 _BY_TEXT_WIDTH = {768: _SD1, 1024: _SD2}  # of the UNet's cross attention
 
@@ -33,9 +33,9 @@ class Lineage:
     def check(self, header: Mapping[str, str]) -> None:
         """Raise Unfit when the header of a file says that it is made for another kind."""
         for family in claimed_families(header):
-            if family.title not in self.names:
+            if family.noun not in self.names:
                 raise Unfit(
-                    f"a file for {family.title}", f"one for {' or '.join(sorted(self.names))}"
+                    f"a file for {family.noun}", f"one for {' or '.join(sorted(self.names))}"
                 )
 
     def check_vae(self, header: Mapping[str, str]) -> None:
