@@ -9,7 +9,7 @@ import typer
 from serve_app import errors
 from serve_app.cli import config as config_command
 from serve_app.cli import demo as demo_command
-from serve_app.cli import keys, models, reload, serving
+from serve_app.cli import keys, models, reload, scan, serving
 from serve_app.cli import top as top_command
 from serve_app.config import reference
 from serve_app.telemetry import metrics as metric_list
@@ -164,6 +164,21 @@ def models_verify(
 ) -> None:
     """Fetch, hash and judge weights; for one entry, print its manifest."""
     models.verify_models(config, entry_id)
+
+
+@models_app.command("scan")
+def models_scan(
+    folder: Annotated[Path, typer.Argument(help="of downloaded files, at any depth")],
+    config: ConfigPath = Path("configs/dev.yaml"),
+    add: Annotated[
+        bool, typer.Option("--add", help="add all good ones to the running service")
+    ] = False,
+    write: Annotated[
+        Path | None, typer.Option(help="folder for an entry's file of each good one")
+    ] = None,
+) -> None:
+    """Show what the files of a folder are, and have those served that can be."""
+    scan.scan_folder(config, folder, is_added=add, target=write)
 
 
 @models_app.command("reload")

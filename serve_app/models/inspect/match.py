@@ -14,7 +14,10 @@ from serve_app.models.weights.files import Refused
 __all__ = ["Mismatch", "check_match", "families_of", "mismatches"]
 
 # What each kind of entry may be, and what people call that.
-_MODEL = ((FileType.CHECKPOINT,), "a checkpoint with its denoiser, VAE or text encoders")
+_MODEL = (
+    (FileType.CHECKPOINT, FileType.UNET, FileType.TRANSFORMER),
+    "a checkpoint with its denoiser, VAE or text encoders",
+)
 _ADD_ONS: Mapping[AddOnType, tuple[tuple[FileType, ...], str]] = {
     "lora": ((FileType.LORA, FileType.LOCON, FileType.DORA), "a LoRA, LoCon or DoRA"),
     "vae": ((FileType.VAE,), "a VAE"),
@@ -27,6 +30,7 @@ _BY_CATEGORY: Mapping[str, Families] = {
     "stable_diffusion_3": (Family.SD3,),
     "flux": (Family.FLUX,),
 }
+_TEXT_PARTS = ("text_encoder", "clip_", "t5")
 _CHANNELS = {Family.SD3: (16,), Family.FLUX: (16,)}  # that pipelines here feed
 _CHANNELS_OF_UNETS = (4, 9)
 
@@ -74,6 +78,8 @@ def mismatches(
         yield Mismatch(found.noun, wanted)
     elif isinstance(entry, ModelEntry):
         yield from _of_model(entry, found)
+        if entry.path.is_file() and entry.base is None:
+            yield from _of_parts(entry, found)
         if isinstance(entry.base_config, Path) and entry.path.is_file():
             yield from _of_base(found, inspect(entry.base_config, config))
     else:
@@ -90,6 +96,16 @@ def _of_model(entry: ModelEntry, found: Inspection) -> Iterator[Mismatch]:
         yield Mismatch(f"{found.noun} with {found.channels} channels", f"{numbers} channels")
     if found.quantization:
         yield Mismatch(f"numbers packed as {found.quantization}", "plain floats")
+
+
+def _of_parts(entry: ModelEntry, found: Inspection) -> Iterator[Mismatch]:
+    """A single file has all parts, but for those that its entry names."""
+    if entry.vae is None and not found.has_part("vae"):
+        yield Mismatch(f"{found.noun} without a VAE", "one with it, or vae or base in the entry")
+    has_words = any(part.name.startswith(_TEXT_PARTS) for part in found.parts)
+    if entry.text_encoders is None and not has_words:
+        wanted = "one with them, or text_encoders or base in the entry"
+        yield Mismatch(f"{found.noun} without text encoders", wanted)
 
 
 def _of_base(found: Inspection, base: Inspection) -> Iterator[Mismatch]:

@@ -1,6 +1,6 @@
 """`scan`: what is in a folder of downloads, and an entry for each file that can be served.
 
-Reads headers only; blocks. Whatever is wrong with one file is its row's reason, and the rest goes on.
+Reads headers only; blocks. What is wrong with one file is its row's reason, and the rest goes on.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +17,7 @@ from serve_app.models.inspect.inspection import Family, Inspection
 from serve_app.models.inspect.match import check_match, families_of
 from serve_app.models.scan.memory import Memory
 from serve_app.models.scan.naming import id_of
+from serve_app.models.scan.twins import find_twins
 from serve_app.models.scan.values import Placement, values_of
 from serve_app.models.scan.walk import walk
 from serve_app.models.weights.files import Refused, list_files
@@ -68,84 +69,103 @@ def scan(
         OSError: the folder cannot be read.
     """
     looked = [_look(folder, path, config) for path in watch(list(walk(folder)))]
-    models = _families(known, looked, config)
-    ids: dict[str, Path] = {
-        entry.id: entry.source for entry in known.values() if isinstance(entry.source, Path)
-    }
-    taken = dict.fromkeys(known, Path()) | ids
-    rows = []
-    for row in looked:
-        judged = row if row.found is None else _judge(row, row.found, taken, models, placement)
-        if judged.entry is not None:
-            judged = _checked(judged, judged.entry, config)
-        if judged.entry is not None:
-            taken[judged.entry.id] = judged.path
-            judged = _compared(judged, memory)
-        rows.append(judged)
+    judge = _Judge(known, memory, config, placement)
+    judged: dict[Path, Row] = {}
+    # Add-ons are for models, so these come first.
+    for row in sorted(_without_twins(looked), key=lambda row: not _is_model(row)):
+        judged[row.path] = judge.judge(row)
     gone = (Row(path, Verdict.GONE, f"was {seen.entry_id}") for path, seen in memory.gone(folder))
-    return [*rows, *gone]
+    return [*(judged[row.path] for row in looked), *gone]
+
+
+def _is_model(row: Row) -> bool:
+    return row.found is not None and row.found.type.is_model
 
 
 def _look(folder: Path, path: Path, config: CatalogueConfig) -> Row:
     try:
-        list_files(path, folder, allow_pickle=True)  # links that lead out; pickles have a reason
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise Refused("is a link that leads out of the folder")
+        list_files(path, folder, allow_pickle=True)  # pickles have a reason of their own
         return Row(path, Verdict.NEW, found=inspect(path, config))
     except (Refused, OSError) as exc:
         return Row(path, Verdict.REFUSED, str(exc))
 
 
-def _families(
-    known: Mapping[str, Entry], looked: Sequence[Row], config: CatalogueConfig
-) -> dict[str, Sequence[Family]]:
-    """Tell the families of all models, also those that this scan finds."""
-    served = (entry for entry in known.values() if isinstance(entry, ModelEntry))
-    families: dict[str, Sequence[Family]] = {
-        entry.id: families_of(entry, config) for entry in served
-    }
-    for row in looked:
-        if row.found is not None and row.found.type.is_model and (name := id_of(_stem(row.path))):
-            families.setdefault(name, row.found.families)
-    return families
+def _without_twins(looked: Sequence[Row]) -> list[Row]:
+    """Refuse files whose contents an earlier one has."""
+    files = [row.path for row in looked if row.found is not None and row.path.is_file()]
+    twins = find_twins(files)
+    return [
+        replace(
+            row,
+            verdict=Verdict.REFUSED,
+            reason=f"has the contents of {twins[row.path].name}",
+            found=None,
+        )
+        if row.path in twins
+        else row
+        for row in looked
+    ]
 
 
-def _judge(
-    row: Row,
-    found: Inspection,
-    taken: Mapping[str, Path],
-    models: Mapping[str, Sequence[Family]],
-    placement: Placement,
-) -> Row:
-    entry_id = id_of(_stem(row.path))
-    if entry_id is None:
-        return replace(row, verdict=Verdict.REFUSED, reason="no id can be made of its name")
-    if entry_id in taken and taken[entry_id].absolute() != row.path.absolute():
-        reason = f"its id {entry_id} is taken by {taken[entry_id].name or 'another entry'}"
-        return replace(row, verdict=Verdict.REFUSED, reason=f"{reason}; rename it")
-    try:
-        source = row.path.absolute()
-        values = values_of(entry_id, source, found, placement=placement, models=models)
-        return replace(row, entry=read_entry(values))
-    except (Refused, ValidationError) as exc:
-        return replace(row, verdict=Verdict.REFUSED, reason=str(exc))
+class _Judge:
+    """Makes entries, one after another: ids that are taken and models that are there add up."""
 
+    def __init__(
+        self,
+        known: Mapping[str, Entry],
+        memory: Memory,
+        config: CatalogueConfig,
+        placement: Placement,
+    ) -> None:
+        self._known = known
+        self._memory = memory
+        self._config = config
+        self._placement = placement
+        self._taken: dict[str, Path | None] = {
+            entry.id: entry.source if isinstance(entry.source, Path) else None
+            for entry in known.values()
+        }
+        served = (entry for entry in known.values() if isinstance(entry, ModelEntry))
+        self._models: dict[str, Sequence[Family]] = {
+            entry.id: families_of(entry, config) for entry in served
+        }
 
-def _checked(row: Row, entry: Entry, config: CatalogueConfig) -> Row:
-    """Refuse at once what a replica would refuse when it loads."""
-    try:
-        check_match(entry, config)
-    except Refused as exc:
-        return replace(row, verdict=Verdict.REFUSED, reason=str(exc), entry=None)
-    return row
+    def judge(self, row: Row) -> Row:
+        """Give a row its entry, or the reason why there is none."""
+        if row.found is None:
+            return row
+        try:
+            entry = self._entry(row.path, row.found)
+            check_match(entry, self._config)  # what a replica would refuse when it loads
+        except (Refused, ValidationError) as exc:
+            return replace(row, verdict=Verdict.REFUSED, reason=str(exc))
+        self._taken[entry.id] = row.path
+        if isinstance(entry, ModelEntry):
+            self._models[entry.id] = row.found.families
+        return self._compared(replace(row, entry=entry))
 
+    def _entry(self, path: Path, found: Inspection) -> Entry:
+        entry_id = id_of(path.name if path.is_dir() else path.stem)
+        if entry_id is None:
+            raise Refused("no id can be made of its name; rename it")
+        if entry_id in self._taken:
+            other = self._taken[entry_id]
+            if other is None or other.absolute() != path.absolute():
+                by = "another entry" if other is None else other.name
+                raise Refused(f"its id {entry_id} is taken by {by}; rename it")
+        values = values_of(
+            entry_id, path.absolute(), found, placement=self._placement, models=self._models
+        )
+        return read_entry(values)
 
-def _compared(row: Row, memory: Memory) -> Row:
-    seen = memory.get(row.path)
-    if seen is None:
-        return row
-    if memory.has_changed(row.path, seen):
-        return replace(row, verdict=Verdict.CHANGED, reason="its contents are others than before")
-    return replace(row, verdict=Verdict.SAME)
-
-
-def _stem(path: Path) -> str:
-    return path.name if path.is_dir() else path.stem
+    def _compared(self, row: Row) -> Row:
+        assert row.entry is not None, "it was just made"
+        seen = self._memory.get(row.path)
+        if row.entry.id not in self._known:
+            return row
+        if seen is not None and self._memory.has_changed(row.path, seen):
+            reason = "its contents are others than before"
+            return replace(row, verdict=Verdict.CHANGED, reason=reason)
+        return replace(row, verdict=Verdict.SAME)

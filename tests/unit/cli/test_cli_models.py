@@ -148,3 +148,47 @@ def test_model_of_its_own_is_in_the_configuration_until_it_is_removed(run, deplo
     assert printed_applications(deployment) == [None, "model-late"]
     assert run("remove", "late").exit_code == 0
     assert printed_applications(deployment) == [None]
+
+
+@pytest.fixture
+def downloads(tmp_path):
+    folder = tmp_path / "downloads"
+    for layout in ("lora-sd1-peft", "embedding-sd1-a1111", "lora-xl-peft"):
+        community_files.write_named(folder, layout)
+    (folder / "odd [1].safetensors").write_text("no weights at all, but a text of some length")
+    return folder
+
+
+def served_sd1(tmp_path):
+    source = community_files.write_named(tmp_path, "sd1")
+    source.rename(tmp_path / "sd1.safetensors")
+    entry = {"id": "sd1", "source": "sd1.safetensors", "kinds": ["text2img"]}
+    (tmp_path / "models" / "sd1.yaml").write_text(yaml.safe_dump(entry))
+
+
+def test_folder_is_scanned_and_added_once(run, downloads, tmp_path):
+    served_sd1(tmp_path)
+    shown = run("scan", str(downloads))
+    assert "2 new, 2 refused" in shown.output
+    assert "[1]" in shown.output
+    assert "lora-sd1-peft" not in run("list").output
+    assert "2 new, 2 refused" in run("scan", str(downloads), "--add").output
+    listed = run("list").output
+    assert "lora-sd1-peft" in listed
+    assert "embedding-sd1-a1111" in listed
+    assert "2 same, 2 refused" in run("scan", str(downloads), "--add").output
+    (downloads / "lora-sd1-peft.safetensors").unlink()
+    assert "1 same, 1 gone, 2 refused" in run("scan", str(downloads)).output
+
+
+def test_entries_of_a_folder_are_written_as_files_of_the_catalogue(run, downloads, tmp_path):
+    served_sd1(tmp_path)
+    assert run("scan", str(downloads), "--write", str(tmp_path / "models")).exit_code == 0
+    rows = run("list").output.splitlines()
+    assert "file" in next(row for row in rows if "lora-sd1-peft" in row)
+    assert "2 same, 2 refused" in run("scan", str(downloads), "--add").output
+
+
+def test_folder_that_is_none_is_told(run, tmp_path):
+    told = run("scan", str(tmp_path / "nowhere"))
+    assert (told.exit_code, "is no folder" in told.output) == (1, True)

@@ -1,0 +1,127 @@
+"""`dreamserve models scan`: entries for a folder of downloads, in one command."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import typer
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from serve_app import errors
+from serve_app.cli.database import read_config, with_database
+from serve_app.config import AppConfig
+from serve_app.database.models import SqlModelStore
+from serve_app.models import AddOn, Catalogue
+from serve_app.models.entry import Entry, anchored
+from serve_app.models.registry import Registry
+from serve_app.models.scan.memory import Memory
+from serve_app.models.scan.scan import Row, Verdict, scan
+
+__all__ = ["scan_folder"]
+
+_WRITTEN = (Verdict.NEW, Verdict.CHANGED)
+_STYLES = {Verdict.NEW: "green", Verdict.CHANGED: "yellow", Verdict.REFUSED: "red"}
+
+
+def scan_folder(config: Path, folder: Path, *, is_added: bool, target: Path | None) -> None:
+    """Print a row for each file; add the good ones or write their entries; exit code 1 on a fault.
+
+    is_added: to the running service. target: folder for files of the catalogue.
+    """
+    settings = read_config(config)
+    fixed = Catalogue.load(settings.catalogue, settings.root_dir)
+    has_pool = fixed.has_pool(settings.pool)
+    assert settings.catalogue.cache_dir is not None, "AppConfig fills it in"
+    memory = Memory(settings.catalogue.cache_dir)
+    try:
+        rows = scan(
+            folder,
+            _known(settings, fixed),
+            memory,
+            settings.catalogue,
+            placement="pool" if has_pool else "own",
+            watch=lambda paths: track(paths, "reading headers", transient=True),
+        )
+    except OSError as exc:
+        typer.echo(str(exc), err=True)
+        raise typer.Exit(1) from exc
+    if target is not None:
+        rows = [_written(row, target, memory) for row in rows]
+    if is_added:
+        rows = _added(rows, settings, fixed, memory, has_pool=has_pool)
+    _show(folder, rows)
+    if target is not None or is_added:
+        memory.save()
+
+
+def _known(settings: AppConfig, fixed: Catalogue) -> dict[str, Entry]:
+    entries = with_database(settings, lambda database: SqlModelStore(database).entries())
+    found: list[Entry] = [*fixed, *fixed.add_ons]
+    found += [anchored(entry, settings.root_dir) for entry in entries]
+    return {entry.id: entry for entry in found}
+
+
+def _written(row: Row, target: Path, memory: Memory) -> Row:
+    if row.entry is None or row.verdict not in _WRITTEN:
+        return row
+    target.mkdir(parents=True, exist_ok=True)
+    values = row.entry.model_dump(mode="json", exclude_unset=True)
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    (target / f"{row.entry.id}.yaml").write_text(text, encoding="utf-8")
+    memory.put(row.path, row.entry.id)
+    return row
+
+
+def _added(
+    rows: Sequence[Row], settings: AppConfig, fixed: Catalogue, memory: Memory, *, has_pool: bool
+) -> list[Row]:
+    """Add models before what fits them; a row that the service refuses has its reason."""
+    order = sorted(rows, key=lambda row: isinstance(row.entry, AddOn))
+    wanted = [row for row in order if row.entry is not None and row.verdict in _WRITTEN]
+
+    async def add(registry: Registry) -> dict[Path, str]:
+        refused = {}
+        for row in track(wanted, "hashing and adding", transient=True):
+            assert row.entry is not None, "chosen so"
+            try:
+                await registry.add(row.entry)
+            except errors.InvalidRequest as exc:
+                refused[row.path] = exc.detail
+            else:
+                memory.put(row.path, row.entry.id)
+        return refused
+
+    refused = with_database(
+        settings,
+        lambda database: add(Registry(fixed, SqlModelStore(database), has_pool=has_pool)),
+    )
+    return [
+        Row(row.path, Verdict.REFUSED, refused[row.path], row.found) if row.path in refused else row
+        for row in rows
+    ]
+
+
+def _show(folder: Path, rows: Sequence[Row]) -> None:
+    table = Table("file", "what it is", "id", "verdict", "reason")
+    for row in rows:
+        verdict = (
+            f"[{style}]{row.verdict}[/]" if (style := _STYLES.get(row.verdict)) else row.verdict
+        )
+        table.add_row(*map(escape, _cells(folder, row)), verdict, escape(row.reason))
+    console = Console()
+    console.print(table)
+    counts = Counter(row.verdict for row in rows)
+    console.print(
+        ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+    )
+
+
+def _cells(folder: Path, row: Row) -> Iterator[str]:
+    name = row.path.absolute().relative_to(folder.absolute())
+    yield str(name)
+    yield "" if row.found is None else row.found.noun
+    yield "" if row.entry is None else row.entry.id

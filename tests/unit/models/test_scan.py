@@ -1,0 +1,199 @@
+"""A folder of downloads: what each file is, and the entries that are made of it."""
+
+import os
+import shutil
+
+import pytest
+import yaml
+
+from serve_app.config import CatalogueConfig
+from serve_app.models.entry import AddOn, ModelEntry, read_entry
+from serve_app.models.scan.memory import Memory
+from serve_app.models.scan.naming import id_of
+from serve_app.models.scan.scan import Verdict, scan
+from serve_app.models.scan.twins import find_twins
+from tests import community_files
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def put(folder):
+    """Write a file of the corpus under a name of its own."""
+
+    def put(layout, name, **changes):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return community_files.write_named(folder, layout, **changes).rename(path)
+
+    return put
+
+
+@pytest.fixture
+def memory(tmp_path):
+    return Memory(tmp_path / "cache")
+
+
+@pytest.fixture
+def rows(folder, memory, tmp_path):
+    def rows(*known, **options):
+        config = CatalogueConfig(cache_dir=tmp_path / "cache")
+        entries = {entry.id: entry for entry in known}
+        found = scan(folder, entries, memory, config, **options)
+        return {row.path.relative_to(folder).as_posix(): row for row in found}
+
+    return rows
+
+
+NAMES = {
+    "My LoRA (v1.2) [abc]": "my-lora-v1.2-abc",
+    "Café & Été": "cafe-ete",
+    "_hidden.": "hidden",
+    "a" * 200: "a" * 96,
+    "絵": None,
+    "--": None,
+}
+
+
+@pytest.mark.parametrize(("name", "wanted"), NAMES.items())
+def test_ids_are_made_of_names(name, wanted):
+    assert id_of(name) == wanted
+    if wanted is not None:
+        assert AddOn(id=wanted, type="vae", source="x").id == wanted
+
+
+def test_models_and_what_fits_them_become_entries(put, rows):
+    put("sd1", "Dream Shaper 8.safetensors")
+    put("sdxl", "xl/Juggernaut.safetensors")
+    put(
+        "lora-sd1-kohya",
+        "loras/Ink Style.safetensors",
+        metadata={"modelspec.trigger_phrase": "ink"},
+    )
+    put("embedding-sd1-a1111", "bad-hands.safetensors")
+    found = rows(placement="pool")
+    assert {row.verdict for row in found.values()} == {Verdict.NEW}
+    model = found["Dream Shaper 8.safetensors"].entry
+    assert (model.id, model.category, model.native_size_px) == (
+        "dream-shaper-8",
+        "stable_diffusion",
+        512,
+    )
+    assert model.placement == "pool"
+    xl = found["xl/Juggernaut.safetensors"].entry
+    assert (xl.category, xl.native_size_px) == ("stable_diffusion_xl", 1024)
+    lora = found["loras/Ink Style.safetensors"].entry
+    assert (lora.type, lora.models) == ("lora", ("dream-shaper-8",))
+    assert "ink" in lora.description
+    embedding = found["bad-hands.safetensors"].entry
+    assert (embedding.trigger, embedding.models) == ("bad-hands", ("dream-shaper-8",))
+
+
+def test_add_ons_fit_models_of_their_family_that_are_served_already(put, rows, tmp_path):
+    source = community_files.write_named(tmp_path, "sd1")
+    served = ModelEntry(id="served", source=source, kinds=("text2img",))
+    put("lora-sd1-peft", "one.safetensors")
+    put("lora-xl-peft", "two.safetensors")
+    found = rows(served)
+    assert found["one.safetensors"].entry.models == ("served",)
+    assert found["two.safetensors"].verdict is Verdict.REFUSED
+    assert "no model of its family" in found["two.safetensors"].reason
+
+
+def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows, folder, tmp_path):
+    put("sd1", "good.safetensors")
+    put("sd1-unet", "part.safetensors")
+    put("loha-sd1", "loha.safetensors")
+    put("upscaler-esrgan", "upscaler.safetensors")
+    put("embedding-sd1-a1111", "Same Name.safetensors")
+    put("vae-diffusers", "same-name.safetensors")
+    put("sd1-with-ema", "絵.safetensors")
+    (folder / "text.safetensors").write_text("hello, this is no file of weights")
+    (folder / "old.ckpt").write_bytes(b"PK\x03\x04")
+    outside = community_files.write_named(tmp_path, "lora-sd1-peft")
+    (folder / "out.safetensors").symlink_to(outside)
+    (folder / "nothing.safetensors").symlink_to(folder / "nowhere")
+    (folder / "notes.txt").write_text("ignored")
+    found = rows()
+    assert found["good.safetensors"].verdict is Verdict.NEW
+    assert found["Same Name.safetensors"].entry.models == ("good",)
+    reasons = {
+        "part.safetensors": "is not served",
+        "loha.safetensors": "is not served",
+        "upscaler.safetensors": "is not served",
+        "same-name.safetensors": "its id same-name is taken by Same Name.safetensors",
+        "絵.safetensors": "no id",
+        "text.safetensors": "safetensors",
+        "old.ckpt": "models convert",
+        "out.safetensors": "leads out",
+        "nothing.safetensors": "does not exist",
+    }
+    assert found.keys() == {"good.safetensors", "Same Name.safetensors", *reasons}
+    for name, reason in reasons.items():
+        assert found[name].verdict is Verdict.REFUSED, name
+        assert reason in found[name].reason, name
+        assert found[name].entry is None
+
+
+def test_two_files_of_one_content_are_one_entry(put, rows, folder):
+    put("sd1", "model.safetensors")
+    first = put("lora-sd1-peft", "a.safetensors")
+    shutil.copyfile(first, folder / "b.safetensors")
+    other = put("lora-sd1-peft", "c.safetensors")
+    with other.open("r+b") as file:
+        file.seek(-3, os.SEEK_END)
+        file.write(b"abc")
+    found = rows()
+    assert found["b.safetensors"].reason == "has the contents of a.safetensors"
+    assert found["c.safetensors"].verdict is Verdict.NEW
+
+
+def test_files_of_one_size_are_not_read_whole_unless_samples_agree(folder, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "serve_app.models.scan.twins.digest", lambda path: read.append(path) or path
+    )
+    files = [folder / name for name in "abc"]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes([number]) * 100_000)
+    assert (find_twins(files), read) == ({}, [])
+
+
+def test_second_scan_tells_what_is_new_changed_or_gone(put, rows, memory, folder):
+    put("sd1", "model.safetensors")
+    same = put("lora-sd1-peft", "same.safetensors")
+    changed = put("lora-sd1-kohya", "changed.safetensors")
+    gone = put("embedding-sd1-a1111", "gone.safetensors")
+    first = rows()
+    for path in (same, changed, gone):
+        memory.put(path, first[path.name].entry.id)
+    memory.save()
+    os.utime(same, (1, 1))  # a new time, the same contents
+    gone.unlink()
+    put("lora-sd1-text-only", "changed.safetensors")
+    known = [row.entry for row in first.values() if row.path != folder / "model.safetensors"]
+    again = rows(*known)
+    assert {name: row.verdict for name, row in again.items()} == {
+        "model.safetensors": Verdict.NEW,
+        "same.safetensors": Verdict.SAME,
+        "changed.safetensors": Verdict.CHANGED,
+        "gone.safetensors": Verdict.GONE,
+    }
+
+
+def test_memory_that_cannot_be_read_is_begun_anew(tmp_path):
+    (tmp_path / "scan.json").write_text("{")
+    assert list(Memory(tmp_path).gone(tmp_path)) == []
+
+
+def test_entries_can_be_files_of_the_catalogue(put, rows):
+    put("sd1", "model.safetensors")
+    put("vae-ldm", "vae.safetensors")
+    for row in rows().values():
+        values = row.entry.model_dump(mode="json", exclude_unset=True)
+        assert read_entry(yaml.safe_load(yaml.safe_dump(values))) == row.entry
