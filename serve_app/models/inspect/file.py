@@ -10,7 +10,13 @@ from typing import BinaryIO
 from serve_app.config import CatalogueConfig
 from serve_app.models.inspect.adapters import ReadTensor
 from serve_app.models.weights.files import Refused
-from serve_app.models.weights.header import FORMAT_MAX_BYTES, Header, Tensor, read_header
+from serve_app.models.weights.header import (
+    FORMAT_MAX_BYTES,
+    Header,
+    Tensor,
+    TooManyTensors,
+    read_header,
+)
 
 __all__ = ["Fault", "Opened", "Unreadable", "open_weights", "read_weights"]
 
@@ -107,16 +113,14 @@ def _header(file: Path, stream: BinaryIO, config: CatalogueConfig) -> Header:
     size = file.stat().st_size
     _check_beginning(file.name, stream, size, config)
     try:
-        header = read_header(stream)
+        header = read_header(stream, max_tensors=config.max_tensors)
+    except TooManyTensors as exc:
+        limit = f"catalogue.max_tensors is {config.max_tensors}"
+        reason = f"{file.name} has {exc.number} tensors; {limit}"
+        raise Unreadable(Fault.TOO_MANY_TENSORS, reason) from exc
     except ValueError as exc:
         reason = f"{file.name} is no safetensors file: its header cannot be read"
         raise Unreadable(Fault.FOREIGN, reason) from exc
-    if len(header.tensors) > config.max_tensors:
-        raise Unreadable(
-            Fault.TOO_MANY_TENSORS,
-            f"{file.name} has {len(header.tensors)} tensors; "
-            f"catalogue.max_tensors is {config.max_tensors}",
-        )
     if header.file_bytes > size:
         raise Unreadable(
             Fault.TRUNCATED,

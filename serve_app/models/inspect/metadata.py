@@ -101,5 +101,6 @@ def triggers(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 def tidy(text: str) -> str:
     """Make a line of it that can be printed: what a stranger wrote goes to a terminal."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    start = text[: 2 * _MAX_LETTERS]
+    printable = "".join(letter if letter.isprintable() else " " for letter in start)
     return " ".join(printable.split())[:_MAX_LETTERS]

@@ -8,6 +8,8 @@ from serve_app.models.weights.header import Tensor
 
 __all__ = ["Names"]
 
+_MAX_LETTERS = 256  # of a name that is searched; a search takes their square. Real ones have 120.
+
 
 class Names:
     """Tensors by name, in the order of the file.
@@ -19,7 +21,8 @@ class Names:
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
         # One text for all: a search in it is one call, and a checkpoint has thousands of names.
-        self._text = "\n".join(["", *tensors, ""])
+        short = (name for name in tensors if len(name) <= _MAX_LETTERS)
+        self._text = "\n".join(["", *short, ""])
 
     def find(self, pattern: str) -> str | None:
         """Name the first tensor that matches as a whole."""
