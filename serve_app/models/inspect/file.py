@@ -18,7 +18,7 @@ from serve_app.models.weights.header import (
     read_header,
 )
 
-__all__ = ["Fault", "Opened", "Unreadable", "open_weights", "read_weights"]
+__all__ = ["Fault", "OpenFile", "Unreadable", "open_weights", "read_weights"]
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 _PICKLED = (
@@ -63,7 +63,7 @@ _BEGINNINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenFile:
     """A file while it is open. read: gives the bytes of a tensor."""
 
     header: Header
@@ -81,7 +81,7 @@ def read_weights(file: Path, config: CatalogueConfig) -> Header:
 
 
 @contextmanager
-def open_weights(file: Path, config: CatalogueConfig) -> Iterator[Opened]:
+def open_weights(file: Path, config: CatalogueConfig) -> Iterator[OpenFile]:
     """Open a safetensors file, once, and read its header; pickles are not opened.
 
     Raises:
@@ -102,7 +102,7 @@ def open_weights(file: Path, config: CatalogueConfig) -> Iterator[Opened]:
                 stream.seek(header.start + begin)
                 return stream.read(end - begin)
 
-            yield Opened(header, read)
+            yield OpenFile(header, read)
     except PermissionError as exc:
         raise Unreadable(Fault.NO_PERMISSION, f"{file.name} may not be read") from exc
     except OSError as exc:

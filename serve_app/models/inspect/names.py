@@ -41,7 +41,7 @@ class Names:
                 yield match[1]
 
     def size(self, pattern: str, axis: int) -> int | None:
-        """Tell a size of the first tensor that matches; None: there is none with such an axis."""
+        """Return a size of the first tensor that matches; None: it has no such axis, or none does."""
         name = self.find(pattern)
         shape = () if name is None else self.tensors[name].shape
         return shape[axis] if -len(shape) <= axis < len(shape) else None
@@ -64,7 +64,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 @functools.cache
 def _pieces(pattern: str) -> tuple[str, ...]:
-    """Give the pieces that all matches hold."""
+    """Return the pieces that all matches hold."""
     while (shorter := _GROUP.sub("*", pattern)) != pattern:  # the innermost groups go first
         pattern = shorter
     return tuple(_SPECIAL.split(pattern))
