@@ -41,7 +41,7 @@ class Names:
                 yield match[1]
 
     def size(self, pattern: str, axis: int) -> int | None:
-        """Return a size of the first tensor that matches; None: it has no such axis, or none does."""
+        """Return a size of the first tensor that matches; None: there is no such axis."""
         name = self.find(pattern)
         shape = () if name is None else self.tensors[name].shape
         return shape[axis] if -len(shape) <= axis < len(shape) else None
