@@ -89,7 +89,7 @@ def _verify(entry: Entry, settings: AppConfig, models: Mapping[str, ModelEntry])
 
 
 def _models(settings: AppConfig) -> dict[str, ModelEntry]:
-    """Give all models by id, with paths of this machine."""
+    """Return all models by id, with paths of this machine."""
     entries = (anchored(entry, settings.root_dir) for entry, _ in _entries(settings))
     return {entry.id: entry for entry in entries if isinstance(entry, ModelEntry)}
 

@@ -70,12 +70,12 @@ _FORMATS = {"F64": "<d", "F32": "<f", "F16": "<e"}
 
 
 def naming(names: Names) -> str | None:
-    """Tell whose names a file has; None: names that no trainer known here writes."""
+    """Return whose names a file has; None: names that no trainer known here writes."""
     return first_meaning(NAMINGS, names)
 
 
 def adapter_families(names: Names) -> Families:
-    """Tell which families it fits: by the text that its layers attend to, or by their names."""
+    """Return the families it fits: by the text that its layers attend to, or by their names."""
     width = _text_width(names)
     return _TEXT_WIDTHS.get(width or 0) or first_meaning(_SIGNS, names) or ()
 
@@ -92,7 +92,7 @@ def _text_width(names: Names) -> int | None:
 
 
 def adapter_rank(names: Names) -> int | None:
-    """Tell the rank that most layers have; None: whole matrices."""
+    """Return the rank that most layers have; None: whole matrices."""
     for pattern in _RANKED:
         shapes = (names.tensors[name].shape for name in names.find_all(pattern))
         ranks = Counter(shape[0] for shape in shapes if shape)
@@ -102,7 +102,7 @@ def adapter_rank(names: Names) -> int | None:
 
 
 def adapter_alpha(names: Names, metadata: Mapping[str, str], read: ReadTensor) -> float | None:
-    """Tell the alpha that most layers have: by tensors, or else by what the header says."""
+    """Return the alpha that most layers have: by tensors, or else by what the header says."""
     alphas = Counter(alpha for alpha in _alphas(names, read) if math.isfinite(alpha))
     if alphas:
         return alphas.most_common(1)[0][0]

@@ -10,9 +10,15 @@ from typing import BinaryIO
 from serve_app.config import CatalogueConfig
 from serve_app.models.inspect.adapters import ReadTensor
 from serve_app.models.weights.files import Refused
-from serve_app.models.weights.header import FORMAT_MAX_BYTES, Header, Tensor, read_header
+from serve_app.models.weights.header import (
+    FORMAT_MAX_BYTES,
+    Header,
+    Tensor,
+    TooManyTensors,
+    read_header,
+)
 
-__all__ = ["Fault", "Opened", "Unreadable", "open_weights", "read_weights"]
+__all__ = ["Fault", "OpenFile", "Unreadable", "open_weights", "read_weights"]
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 _PICKLED = (
@@ -57,7 +63,7 @@ _BEGINNINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenFile:
     """A file while it is open. read: gives the bytes of a tensor."""
 
     header: Header
@@ -75,7 +81,7 @@ def read_weights(file: Path, config: CatalogueConfig) -> Header:
 
 
 @contextmanager
-def open_weights(file: Path, config: CatalogueConfig) -> Iterator[Opened]:
+def open_weights(file: Path, config: CatalogueConfig) -> Iterator[OpenFile]:
     """Open a safetensors file, once, and read its header; pickles are not opened.
 
     Raises:
@@ -96,7 +102,7 @@ def open_weights(file: Path, config: CatalogueConfig) -> Iterator[Opened]:
                 stream.seek(header.start + begin)
                 return stream.read(end - begin)
 
-            yield Opened(header, read)
+            yield OpenFile(header, read)
     except PermissionError as exc:
         raise Unreadable(Fault.NO_PERMISSION, f"{file.name} may not be read") from exc
     except OSError as exc:
@@ -107,16 +113,14 @@ def _header(file: Path, stream: BinaryIO, config: CatalogueConfig) -> Header:
     size = file.stat().st_size
     _check_beginning(file.name, stream, size, config)
     try:
-        header = read_header(stream)
+        header = read_header(stream, max_tensors=config.max_tensors)
+    except TooManyTensors as exc:
+        limit = f"catalogue.max_tensors is {config.max_tensors}"
+        reason = f"{file.name} has {exc.number} tensors; {limit}"
+        raise Unreadable(Fault.TOO_MANY_TENSORS, reason) from exc
     except ValueError as exc:
         reason = f"{file.name} is no safetensors file: its header cannot be read"
         raise Unreadable(Fault.FOREIGN, reason) from exc
-    if len(header.tensors) > config.max_tensors:
-        raise Unreadable(
-            Fault.TOO_MANY_TENSORS,
-            f"{file.name} has {len(header.tensors)} tensors; "
-            f"catalogue.max_tensors is {config.max_tensors}",
-        )
     if header.file_bytes > size:
         raise Unreadable(
             Fault.TRUNCATED,

@@ -56,7 +56,7 @@ _VARIANTS = {9: "inpainting", 8: "pix2pix", 5: "depth"}
 
 
 def inspect_folder(folder: Path, config: CatalogueConfig, inspect_file: InspectFile) -> Inspection:
-    """Tell what a folder in diffusers' form is; of other folders, what their one file is.
+    """Determine what a folder in diffusers' form is; of other folders, what their one file is.
 
     Raises:
         Unreadable: it is no such folder, or a file of it cannot be read.
@@ -143,7 +143,7 @@ def _settings(file: Path) -> Settings:
 
 
 def _class_name(settings: Settings) -> str:
-    """Give diffusers' name of the class, or transformers'."""
+    """Return diffusers' name of the class, or transformers'."""
     architectures = settings.get("architectures")
     named = architectures[0] if isinstance(architectures, list) and architectures else ""
     return str(settings.get("_class_name", named))

@@ -11,7 +11,7 @@ from serve_app.models.inspect.adapters import (
     adapter_rank,
     naming,
 )
-from serve_app.models.inspect.file import Opened, open_weights
+from serve_app.models.inspect.file import OpenFile, open_weights
 from serve_app.models.inspect.folder import inspect_folder
 from serve_app.models.inspect.inspection import Family, FileType, Inspection, Part, Prediction
 from serve_app.models.inspect.layout import Families, Layout, first_meaning
@@ -29,7 +29,7 @@ _MAX_LETTERS = 96  # of a key that is shown
 
 
 def inspect(path: Path, config: CatalogueConfig = CatalogueConfig()) -> Inspection:  # noqa: B008  # frozen
-    """Tell what a safetensors file, or a folder of them, is. Reads headers and a few numbers.
+    """Determine what a safetensors file, or a folder of them, is. Reads headers and a few numbers.
 
     Args:
         path: of a file, or of a folder in diffusers' form.
@@ -44,7 +44,7 @@ def inspect(path: Path, config: CatalogueConfig = CatalogueConfig()) -> Inspecti
         return _inspected(opened)
 
 
-def _inspected(opened: Opened) -> Inspection:
+def _inspected(opened: OpenFile) -> Inspection:
     names = Names(opened.header.tensors)
     layout = next((row for row in LAYOUTS if row.matches(names)), None)
     if layout is None:
@@ -59,7 +59,7 @@ def _unknown(names: Names) -> Inspection:
     return Inspection(type=FileType.UNKNOWN, layout="", first_keys=_first(names))
 
 
-def _adapter(title: str, layout: Layout, opened: Opened) -> Inspection:
+def _adapter(title: str, layout: Layout, opened: OpenFile) -> Inspection:
     metadata = opened.header.metadata
     names = Names(opened.header.tensors)
     families = _narrowed(adapter_families(names), metadata)

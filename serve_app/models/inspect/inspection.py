@@ -207,7 +207,7 @@ class Inspection(Frozen):
         return noun + (f" ({self.variant})" if self.variant else "")
 
     def describe(self) -> str:
-        """Say all that is known in one sentence."""
+        """Describe all that is known in one sentence."""
         facts = [self.noun, *self._facts()]
         sentence = ", ".join(facts)
         return f"{sentence[0].upper()}{sentence[1:]}."

@@ -29,7 +29,7 @@ class Sign(Generic[T]):
 
 
 def first_meaning(signs: tuple[Sign[T], ...], names: Names) -> T | None:
-    """Tell what the first sign means that the file has."""
+    """Return what the first sign means that the file has."""
     return next((sign.means for sign in signs if sign.holds(names)), None)
 
 

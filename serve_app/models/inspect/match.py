@@ -133,7 +133,7 @@ def _of_add_on(
 
 
 def families_of(entry: ModelEntry, config: CatalogueConfig) -> Families:
-    """Tell which families a model may be of: by its files, else by the category it names."""
+    """Return the families that a model may be of: by its files, else by the category it names."""
     if isinstance(entry.source, Path):
         try:
             return inspect(entry.source, config).families

@@ -50,7 +50,7 @@ _MAX_LETTERS = 128  # of a name or a trigger word
 
 
 def claimed_families(metadata: Mapping[str, str]) -> tuple[Family, ...]:
-    """Tell the families that the header names, one for each key that names any."""
+    """Return the families that the header names, one for each key that names any."""
     said = (metadata.get(key, "").lower() for key in _FAMILY_KEYS)
     found = (
         next((family for start, family in _BEGINNINGS.items() if text.startswith(start)), None)
@@ -63,7 +63,7 @@ def claimed_families(metadata: Mapping[str, str]) -> tuple[Family, ...]:
 
 
 def claimed_prediction(metadata: Mapping[str, str]) -> Prediction | None:
-    """Tell what the header says that the denoiser predicts."""
+    """Return what the header says that the denoiser predicts."""
     for key in ("modelspec.prediction_type", "modelspec.predict_key"):
         if (said := metadata.get(key, "").lower()) in _PREDICTIONS:
             return _PREDICTIONS[said]
@@ -72,19 +72,19 @@ def claimed_prediction(metadata: Mapping[str, str]) -> Prediction | None:
 
 
 def claimed_zero_snr(metadata: Mapping[str, str]) -> bool | None:
-    """Tell whether the header says that the noise schedule ends without a signal."""
+    """Return whether the header says that the noise schedule ends without a signal."""
     said = metadata.get("ss_zero_terminal_snr", "").lower()
     return {"true": True, "false": False}.get(said)
 
 
 def claimed_name(metadata: Mapping[str, str]) -> str | None:
-    """Tell what the maker calls the weights."""
+    """Return what the maker calls the weights."""
     names = (metadata.get(key) for key in ("modelspec.title", "ss_output_name"))
     return next((tidy(name) for name in names if name and tidy(name)), None)
 
 
 def triggers(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Tell the phrase that the maker names, or else the commonest tags of the training captions."""
+    """Return the phrase that the maker names, or else the commonest tags of the captions."""
     if phrase := tidy(metadata.get("modelspec.trigger_phrase", "")):
         return (phrase,)
     try:
@@ -101,5 +101,6 @@ def triggers(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 def tidy(text: str) -> str:
     """Make a line of it that can be printed: what a stranger wrote goes to a terminal."""
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    start = text[: 2 * _MAX_LETTERS]
+    printable = "".join(letter if letter.isprintable() else " " for letter in start)
     return " ".join(printable.split())[:_MAX_LETTERS]

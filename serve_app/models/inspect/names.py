@@ -8,6 +8,8 @@ from serve_app.models.weights.header import Tensor
 
 __all__ = ["Names"]
 
+_MAX_LETTERS = 256  # of a name that is searched; a search takes their square. Real ones have 120.
+
 
 class Names:
     """Tensors by name, in the order of the file.
@@ -19,7 +21,8 @@ class Names:
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
         # One text for all: a search in it is one call, and a checkpoint has thousands of names.
-        self._text = "\n".join(["", *tensors, ""])
+        short = (name for name in tensors if len(name) <= _MAX_LETTERS)
+        self._text = "\n".join(["", *short, ""])
 
     def find(self, pattern: str) -> str | None:
         """Name the first tensor that matches as a whole."""
@@ -38,7 +41,7 @@ class Names:
                 yield match[1]
 
     def size(self, pattern: str, axis: int) -> int | None:
-        """Tell a size of the first tensor that matches; None: there is none with such an axis."""
+        """Return a size of the first tensor that matches; None: there is no such axis."""
         name = self.find(pattern)
         shape = () if name is None else self.tensors[name].shape
         return shape[axis] if -len(shape) <= axis < len(shape) else None
@@ -61,7 +64,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 @functools.cache
 def _pieces(pattern: str) -> tuple[str, ...]:
-    """Give the pieces that all matches hold."""
+    """Return the pieces that all matches hold."""
     while (shorter := _GROUP.sub("*", pattern)) != pattern:  # the innermost groups go first
         pattern = shorter
     return tuple(_SPECIAL.split(pattern))

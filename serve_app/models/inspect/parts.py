@@ -121,5 +121,5 @@ def _precision(num_bytes: Mapping[str, int]) -> str:
 
 
 def quantization(names: Names) -> str | None:
-    """Tell how numbers are packed that need scales beside them."""
+    """Return how numbers are packed that need scales beside them."""
     return first_meaning(_QUANTIZATIONS, names)

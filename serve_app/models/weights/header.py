@@ -10,10 +10,18 @@ from typing import BinaryIO
 import pydantic_core
 from pydantic import NonNegativeInt, TypeAdapter
 
-__all__ = ["FORMAT_MAX_BYTES", "Header", "Tensor", "read_header", "read_length"]
+__all__ = ["FORMAT_MAX_BYTES", "Header", "Tensor", "TooManyTensors", "read_header", "read_length"]
 
 FORMAT_MAX_BYTES = 100_000_000
 _LENGTH_BYTES = 8
+
+
+class TooManyTensors(ValueError):
+    """A header names more tensors than its reader wants to look at: `TooManyTensors(number)`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"{number} tensors")
+        self.number = number
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +60,13 @@ def read_length(opened: BinaryIO) -> int:
     return int.from_bytes(opened.read(_LENGTH_BYTES), "little")
 
 
-def read_header(opened: BinaryIO, max_bytes: int = FORMAT_MAX_BYTES) -> Header:
+def read_header(
+    opened: BinaryIO, max_bytes: int = FORMAT_MAX_BYTES, max_tensors: int | None = None
+) -> Header:
     """Read the header of a file that stands at its beginning.
 
     Raises:
+        TooManyTensors: it names more than `max_tensors`.
         ValueError: this is no such header, or a longer one.
     """
     length = read_length(opened)
@@ -63,6 +74,8 @@ def read_header(opened: BinaryIO, max_bytes: int = FORMAT_MAX_BYTES) -> Header:
         raise ValueError(f"a header of {length} bytes, more than {max_bytes}")
     said = pydantic_core.from_json(opened.read(length))
     metadata = said.pop("__metadata__", None) if isinstance(said, dict) else None
+    if max_tensors is not None and isinstance(said, dict) and len(said) > max_tensors:
+        raise TooManyTensors(len(said))  # before time is spent on each
     texts = metadata.items() if isinstance(metadata, dict) else ()
     return Header(
         tensors=_TENSORS.validate_python(said),
