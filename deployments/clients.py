@@ -85,7 +85,7 @@ class GraphClient:
         yield self._safety.is_flagged.remote(images, about=about)
 
     async def publish(self, field: str, data: bytes, plan: OutputPlan, *, crop: bool) -> None:
-        """Have a client's picture encoded anew and stored; its pixels never come here."""
+        """Re-encode and store a client's picture; its pixels never come here."""
         about = logging.carried()
         pictures = self._preprocess.reencode.remote(field, data, crop, about=about)
         stored = self._upload.store.remote(plan, pictures, about=about)

@@ -24,7 +24,7 @@ _SCHEME = re.compile(r"(?!data:)[a-z][a-z0-9+.-]{0,31}:", re.IGNORECASE)
 
 
 def parse(field: str, picture: InputPicture, max_bytes: int) -> str | bytes:
-    """Tell a URL from inline data. Blocks as `inline.read`.
+    """Return the URL, or decode inline data to bytes. Blocks like `inline.read`.
 
     Args:
         field: request field, named in errors.

@@ -58,7 +58,7 @@ class ModelStore(Protocol):
         ...
 
     async def version(self) -> int:
-        """Tell a number that grows whenever an entry is put or removed; cheap."""
+        """Return a number that grows whenever an entry is put or removed; cheap."""
         ...
 
     async def put(self, entry: Entry) -> None:
@@ -70,7 +70,7 @@ class ModelStore(Protocol):
         ...
 
     async def desired(self, model_ids: Sequence[str]) -> dict[str, Desired]:
-        """Tell what these models should serve; generation 0 for those never reloaded."""
+        """Return what these models should serve; generation 0 for those never reloaded."""
         ...
 
     async def reload(
@@ -95,5 +95,5 @@ class ModelStore(Protocol):
         ...
 
     async def end_turn(self, model_id: str, owner: str) -> None:
-        """Give the turn back; nothing happens when it is not ours."""
+        """Release the turn; does nothing if it is not ours."""
         ...

@@ -118,7 +118,7 @@ class Reloads:
         return await self._wait(asked)
 
     async def status(self, model_id: str) -> ReloadState:
-        """Tell how the replicas stand to what is wanted; raises as `reload`."""
+        """Return how far the replicas are towards what is wanted; raises like `reload`."""
         wanted = (await self._store.desired([model_id]))[model_id]
         reports = await self._reports(model_id)
         return self._judge(wanted, frozenset(), reports)

@@ -49,7 +49,7 @@ def work_s(num_row_steps: float, step_s: float, row_cap: int) -> float:
 
 
 def desired_replicas(demand: Demand, rules: ScalingRules) -> int:
-    """Tell how many replicas there should be; the caller applies bounds and delays.
+    """Return how many replicas there should be; the caller applies bounds and delays.
 
     Enough for the work that was done lately, and more where work piles up beyond the second that
     each busy replica has before it anyway. The work at hand alone would not do: where little waits

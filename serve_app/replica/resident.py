@@ -102,11 +102,11 @@ class Resident:
             await self.reconcile()
 
     def nudge(self) -> None:
-        """Have `reconcile` run soon; returns at once."""
+        """Schedule `reconcile` to run soon; returns at once."""
         self._begin()
 
     def follow(self, user_config: object) -> None:
-        """Have the store want what a deploy says, and look; returns at once, never raises."""
+        """Record in the store what a deploy wants, and look; returns at once, never raises."""
         self._wish = _Wish(user_config)
         self._begin()
 
@@ -141,7 +141,7 @@ class Resident:
         return self._slot.snapshot()
 
     def state(self) -> ResidentState:
-        """Tell what serves and how reloads went."""
+        """Return what serves and how reloads went."""
         served = self._slot.current
         return ResidentState(
             generation=-1 if served is None else served.desired.generation,
@@ -181,7 +181,7 @@ class Resident:
             _log.exception("reconcile_broke", model_id=self._model_id)
 
     async def _fulfil(self, wish: _Wish) -> None:
-        """Tell the store; a wish that makes no sense is refused as bad weights are.
+        """Record a wish in the store; one that makes no sense is refused like bad weights.
 
         Raises:
             errors.JobStoreUnavailable: the store does not answer; the next round tells it again.

@@ -69,7 +69,7 @@ def _strings(data: bytearray) -> Iterator[tuple[int, int]]:
 
 
 def _is_escaped(data: bytearray, at: int) -> bool:
-    """Tell whether an odd number of backslashes stands before; they are looked at in bunches."""
+    """Return whether an odd number of backslashes precedes; they are read in chunks."""
     while True:
         bunch = data[max(0, at - _BUNCH) : at]
         others = len(bunch.rstrip(b"\\"))

@@ -37,7 +37,7 @@ class Admin:
     failures: RateLimiter
 
     async def check(self, request: Request) -> None:
-        """Let the holder of the key in. Takes the same time whatever was sent.
+        """Check the admin key, in the same time whatever was sent.
 
         Raises:
             errors.InvalidKey: no key, or another one.

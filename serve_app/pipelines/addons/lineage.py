@@ -59,7 +59,7 @@ class Lineage:
 
 
 def lineage_of(pipeline: DiffusionPipeline) -> Lineage:
-    """Tell the kind of a loaded pipeline, by its class and by the width of its text."""
+    """Return the kind of a loaded pipeline, by its class and the width of its text."""
     for beginning, name in _BY_PIPELINE.items():
         if type(pipeline).__name__.startswith(beginning):
             return Lineage(frozenset({name}))

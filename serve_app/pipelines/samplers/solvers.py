@@ -153,7 +153,7 @@ class _Kdpm2Ancestral(_FromFirst, diffusers.KDPM2AncestralDiscreteScheduler):  #
 
 
 def _doubled(levels: torch.Tensor) -> torch.Tensor:
-    """Give two entries to each level but the first, and one more to the last, as diffusers does."""
+    """Double the entry of each level but the first, and add one to the last, as diffusers does."""
     return torch.cat([levels[:1], levels[1:].repeat_interleave(2), levels[-1:]])
 
 
