@@ -1,4 +1,4 @@
-"""`make test-fast` stays fast: its tests import none of the packages that take seconds to import."""
+"""`make test-fast` stays fast: its tests import none of the packages that import slowly."""
 
 import ast
 import functools
