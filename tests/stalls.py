@@ -1,4 +1,4 @@
-"""`Stalls`: how long the event loop of a test stood still, at most."""
+"""`Stalls`: how long the event loop of a test stood still at most, and what the test cost."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ _TICK_S = 0.001
 
 
 class Stalls:
-    """Measures the longest stall, in CPU time of the whole process.
+    """Measures the longest stall and the whole, in CPU time of the whole process.
 
     CPU time, because a busy machine lets a test wait that does nothing. Of the whole process,
     because the loop stands still also while another thread holds the interpreter.
@@ -17,14 +17,17 @@ class Stalls:
 
     def __init__(self):
         self.longest_s = 0.0
+        self.spent_s = 0.0
 
     async def __aenter__(self):
+        self._begun_s = time.process_time()
         self._ticks = asyncio.create_task(self._tick())
         await asyncio.sleep(0)
         return self
 
     async def __aexit__(self, *_exc):
         await asyncio.sleep(0)
+        self.spent_s = time.process_time() - self._begun_s
         self._ticks.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._ticks

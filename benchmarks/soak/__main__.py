@@ -8,10 +8,11 @@ import argparse
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.soak.attack import Answers, Attack
+from benchmarks.soak.attack import Answers, hostile
 from benchmarks.soak.installation import Installation, installation
 from benchmarks.soak.ordinary import Ordinary, Times
 from benchmarks.soak.report import markdown
@@ -24,9 +25,10 @@ def main() -> None:
     """Start a service, measure in quiet and under attack, print, stop it."""
     options = _options()
     options.log.parent.mkdir(parents=True, exist_ok=True)
-    with installation(options.log) as installed:
+    with installation(options.log) as installed, hostile(installed, options.seed) as attack:
         before = installed.look()
-        quiet, attacked, answers = asyncio.run(_soak(installed, options.seconds, options.seed))
+        quiet, attacked = asyncio.run(_soak(installed, attack, options.seconds))
+        answers: Answers = attack.recv()
         gone = before - installed.look()
     print(markdown(quiet, attacked, answers))
     print(f"\nProcesses that ended: {sorted(name for name, _ in gone) or 'none'} of {len(before)}.")
@@ -43,18 +45,18 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _soak(installed: Installation, seconds: float, seed: int) -> tuple[Times, Times, Answers]:
+async def _soak(installed: Installation, attack: Connection, seconds: float) -> tuple[Times, Times]:
     ordinary = Ordinary(installed)
-    attack = Attack(installed, seed)
     try:
         await ordinary.prepare()
         async with _meanwhile(_watch(installed)):
             quiet = await ordinary.run(seconds * _QUIET)
-            async with _meanwhile(attack.run()):
-                attacked = await ordinary.run(seconds * (1 - _QUIET))
+            attack.send("begin")
+            attacked = await ordinary.run(seconds * (1 - _QUIET))
+            attack.send("end")
     finally:
         await ordinary.close()
-    return quiet, attacked, attack.answers
+    return quiet, attacked
 
 
 @contextlib.asynccontextmanager

@@ -1,21 +1,27 @@
-"""Hostile callers: every kind of call that once held up the others, at a bounded pace."""
+"""Hostile callers: every kind of call that once held up the others, at a bounded pace.
+
+They are a process of their own, as strangers are: what they spend on sending is not counted as a
+delay of the ordinary callers.
+"""
 
 import asyncio
 import collections
 import contextlib
 import itertools
 import json
+import multiprocessing
 import random
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 
 import httpx2
 
 from benchmarks.soak import pictures
 from benchmarks.soak.installation import MODEL, Installation
 
-__all__ = ["Attack", "Call", "calls"]
+__all__ = ["Answers", "Attack", "Call", "calls", "hostile"]
 
 Answers = dict[str, collections.Counter[str]]  # what came how often, by kind
 
@@ -80,13 +86,45 @@ def calls(key: str) -> dict[str, Call]:
     }
 
 
+@contextlib.contextmanager
+def hostile(installed: Installation, seed: int) -> Iterator[Connection]:
+    """Start the process. It begins and ends when it is sent anything, and then sends `Answers`."""
+    ours, theirs = multiprocessing.Pipe()
+    arguments = (installed.port, installed.hostile_key, seed, theirs)
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=arguments)
+    process.start()
+    try:
+        ours.recv()  # its bodies are built
+        yield ours
+    finally:
+        process.kill()
+        process.join()
+
+
+def _serve(port: int, key: str, seed: int, orders: Connection) -> None:
+    attack = Attack(port, key, seed)
+    orders.send(None)
+    orders.recv()
+    asyncio.run(_until_told(attack, orders))
+    orders.send(attack.answers)
+
+
+async def _until_told(attack: "Attack", orders: Connection) -> None:
+    running = asyncio.create_task(attack.run())
+    await asyncio.to_thread(orders.recv)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
 class Attack:
     """The callers. `answers` counts what they were told."""
 
-    def __init__(self, installed: Installation, seed: int) -> None:
-        self.answers: Answers = collections.defaultdict(collections.Counter)
-        self._installed = installed
-        self._calls = calls(installed.hostile_key)
+    def __init__(self, port: int, key: str, seed: int) -> None:
+        self.answers: Answers = {}
+        self._port = port
+        self._key = key
+        self._calls = calls(key)
         self._random = random.Random(seed)
         self._turns = self._in_turn()
 
@@ -95,7 +133,7 @@ class Attack:
         limits = httpx2.Limits(max_keepalive_connections=0)  # each call dials, as strangers do
         async with (
             httpx2.AsyncClient(
-                base_url=self._installed.base_url,
+                base_url=f"http://127.0.0.1:{self._port}",
                 timeout=_TIMEOUT_S,
                 trust_env=False,
                 limits=limits,
@@ -106,6 +144,9 @@ class Attack:
                 group.create_task(self._caller(http))
             for _ in range(_DRIPS):
                 group.create_task(self._drip())
+
+    def _note(self, name: str, answer: str) -> None:
+        self.answers.setdefault(name, collections.Counter())[answer] += 1
 
     def _in_turn(self) -> Iterator[str]:
         """Name the kinds in endless rounds, each in another order; addresses are one of them."""
@@ -123,7 +164,7 @@ class Attack:
                 answer = await self._send(http, name)
             except (httpx2.HTTPError, OSError, ValueError) as exc:
                 answer = type(exc).__name__
-            self.answers[_kind(name)][answer] += 1
+            self._note(_kind(name), answer)
             await asyncio.sleep(_PAUSE_S * self._random.uniform(0.5, 1.5))
 
     async def _send(self, http: httpx2.AsyncClient, name: str) -> str:
@@ -137,7 +178,7 @@ class Attack:
 
     async def _cancel(self, http: httpx2.AsyncClient) -> str:
         """Submit ten jobs and cancel each at once."""
-        body = {"key": self._installed.hostile_key, "model_id": MODEL, "prompt": "a"}
+        body = {"key": self._key, "model_id": MODEL, "prompt": "a"}
         told = ""
         for _ in range(10):
             job = (await http.post(_V4, json={**body, "instant_response": "yes"})).json()
@@ -161,13 +202,13 @@ class Attack:
                         writer.write(b" ")
                         await writer.drain()
                         await asyncio.sleep(_DRIP_S)
-            self.answers["drip"]["sent away"] += 1
+            self._note("drip", "sent away")
             await asyncio.sleep(_DRIP_S)
 
     @contextlib.asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncio.StreamWriter]:
         _reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self._installed.port, family=socket.AF_INET
+            "127.0.0.1", self._port, family=socket.AF_INET
         )
         try:
             yield writer

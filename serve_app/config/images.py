@@ -37,6 +37,13 @@ class ImagesConfig(Section):
         le=64,
         description="processes that read files, per Preprocess replica; 55 MB each when idle",
     )
+    decode_niceness: int = Field(
+        default=5,
+        ge=0,
+        le=19,
+        description="by how much less urgent they are to the CPU than what answers callers; each "
+        "step takes a fifth of their share where all cores are busy",
+    )
     decode_timeout_s: Seconds = Field(
         default=5.0,
         gt=0,

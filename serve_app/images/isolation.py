@@ -192,12 +192,17 @@ class _Worker:
         config = self._config
         # What a library warns of is a client's picture, and no news.
         command = (sys.executable, "-P", "-W", "ignore", "-m", "serve_app.images.worker")
-        limits = (str(config.decode_memory_bytes), str(config.decode_timeout_s))
+        bounds = (config.decode_memory_bytes, config.decode_timeout_s, config.decode_niceness)
         environment = _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(sys.path)}
         process = None
         try:
             process = await asyncio.create_subprocess_exec(
-                *command, *limits, stdin=PIPE, stdout=PIPE, env=environment, limit=_BUFFER_BYTES
+                *command,
+                *map(str, bounds),
+                stdin=PIPE,
+                stdout=PIPE,
+                env=environment,
+                limit=_BUFFER_BYTES,
             )
             async with asyncio.timeout(_START_TIMEOUT_S):
                 await self._hear(process)

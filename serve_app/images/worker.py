@@ -1,4 +1,6 @@
-"""The process that reads foreign files: `python -m serve_app.images.worker MEMORY_BYTES TIMEOUT_S`.
+"""The process that reads foreign files, by `python -m serve_app.images.worker`.
+
+Arguments: MEMORY_BYTES TIMEOUT_S NICENESS.
 
 `images.isolation` starts it and talks to it: pickled functions come in, what `images.frame` knows
 goes out. It ends when its parent does, which closes its input, or by a limit. The limits are the
@@ -25,8 +27,9 @@ from serve_app.images.frame import OUT_OF_MEMORY, Said, pack
 __all__ = ["main"]
 
 
-def main(memory_bytes: int, timeout_s: float) -> None:
+def main(memory_bytes: int, timeout_s: float, niceness: int) -> None:
     """Work until the input ends."""
+    os.nice(niceness)
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not stand in the output
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
@@ -82,4 +85,4 @@ def _limit_memory(memory_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]))
+    main(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

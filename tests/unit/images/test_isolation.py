@@ -288,6 +288,12 @@ async def test_worker_that_cannot_start_is_told_and_tried_again(isolate, monkeyp
     await isolation.aclose()
 
 
+async def test_workers_are_less_urgent_than_who_answers_callers(isolate):
+    await isolate(decode_niceness=3)
+    (worker,) = workers()
+    assert worker.nice() == min(19, psutil.Process().nice() + 3)
+
+
 async def test_workers_that_end_at_work_are_not_replaced(isolate):
     isolation, config = await isolate()
     work = await begin(isolation, config, SLOW)
