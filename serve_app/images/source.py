@@ -1,4 +1,4 @@
-"""Tells the ways in which a client can hand in a picture apart.
+"""Distinguishes the ways in which a client can hand in a picture.
 
 API page "Inpainting", 2023 to 2026: `init_image` and `mask_image` are URLs, base64 text or data
 URIs. A form may also hold the file itself.

@@ -1,4 +1,4 @@
-"""`Reloads`: asks all replicas of a model to take up its weights anew, and tells how that goes."""
+"""`Reloads`: asks all replicas of a model to reload its weights, and reports their progress."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

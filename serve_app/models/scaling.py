@@ -1,4 +1,4 @@
-"""How many replicas a deployment should have, told from the work that is done and at hand.
+"""How many replicas a deployment should have, computed from the work done and the work open.
 
 Counting calls takes a job of 4 samples and 50 steps for one of 1 sample and 8. Here work is the
 time that denoising steps take on one replica whose forwards are full. Pure functions.

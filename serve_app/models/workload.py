@@ -1,4 +1,4 @@
-"""`Workload`: the jobs inside one replica, as seconds of work; what the scaling policy is told."""
+"""`Workload`: the jobs inside one replica, as seconds of work, reported to the scaling policy."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping

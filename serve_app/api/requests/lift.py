@@ -1,4 +1,4 @@
-"""`lift`: takes the pictures out of a large JSON text, so that what is left is small.
+"""`lift`: takes the pictures out of a large JSON text, so that the rest is small.
 
 A picture in base64 is a string of megabytes, which the JSON parser would copy several times while
 nothing else of the process runs. A string of more than `LONG_BYTES` can be nothing else: no other

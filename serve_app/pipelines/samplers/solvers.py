@@ -1,4 +1,4 @@
-"""diffusers' sampler classes, with what is wrong in them put right.
+"""diffusers' sampler classes, with their faults corrected.
 
 Each keeps the name and the configuration of the class that it corrects, and computes the same
 wherever that one is right. What is wrong in diffusers 0.42 was found with a denoiser that knows the
