@@ -20,6 +20,8 @@ from serve_app.testing.models import MemoryModelStore
 from serve_app.testing.service import FakeService
 from serve_app.types import Kind
 
+pytestmark = pytest.mark.slow
+
 KEY = "an-operators-key-of-some-length"
 ENTRY = {"id": "tail", "source": "weights", "kinds": ["text2img"], "placement": "pool"}
 

@@ -17,6 +17,8 @@ from serve_app.telemetry import logging
 from tests.asgi import send
 from tests.stalls import MAX_STALL_S, Stalls
 
+pytestmark = pytest.mark.slow
+
 LARGE, MIDDLE = 28_000_000, 4_000_000  # bytes
 NUM_RANDOM = 60
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
