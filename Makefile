@@ -7,12 +7,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# What `make test-fast` runs, without tests marked as slow; none of it imports torch or Ray.
+FAST := tests/unit/api tests/unit/config tests/unit/database tests/unit/images tests/unit/jobs tests/unit/models tests/unit/net tests/unit/service tests/unit/storage tests/unit/telemetry tests/unit/webhooks
+
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help demo test test-plain test-ray test-ops run chaos soak bench train train-trial check format clean
+.PHONY: help demo test-fast test test-plain test-ray test-ops run chaos soak bench train train-trial check format hooks clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 13
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +25,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)  ## start the service, send the documented inpaint request, show the result, stop
 	$(BIN)/dreamserve demo
+
+test-fast: $(INSTALLED)  ## the inner loop: unit tests that need no models and no Ray, under 90 s on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses=auto --maxprocesses=4 --dist=loadfile -m 'not slow'
 
 test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes
 	$(MAKE) --no-print-directory test-plain test-ray
@@ -68,6 +74,10 @@ check: $(INSTALLED)  ## format, lint, types, layers
 format: $(INSTALLED)  ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+hooks: $(INSTALLED)  ## have git run format, lint and tests/meta before each commit
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pre-commit>=4'
+	$(BIN)/pre-commit install
 
 clean:  ## remove what the targets made, the environment too
 	rm -rf $(VENV) out var build dist *.egg-info

@@ -48,7 +48,7 @@ def decode(data: bytes) -> Image.Image:
 
 
 def stock_call(folder: Path, images: PreparedImages, spec: GenerationSpec) -> Callable[[], bytes]:
-    """Give the stock pipeline on the full frame."""
+    """Run the stock pipeline on the full frame."""
     pipeline = StableDiffusionInpaintPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)

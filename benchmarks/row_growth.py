@@ -37,7 +37,7 @@ def forward_s(times: Times, rows: int) -> float:
 
 
 def latencies(times: Times, cap: int, per_s: float) -> list[float]:
-    """Give the seconds of each request, ascending, at so many arrivals per second."""
+    """Return the seconds of each request, ascending, at so many arrivals per second."""
     rng = random.Random(1)
     arrivals: list[tuple[float, int]] = []
     at = 0.0

@@ -42,7 +42,7 @@ _STEPS = (1, 2, 3, 4, 5, 7, 10, 20, 21, 30, 50)
 
 
 def _accepted(strengths: Sequence[float]) -> Runs:
-    """Give the steps with all strengths that the API accepts: one step runs."""
+    """Return the steps with all strengths that the API accepts: one step runs."""
     runs = itertools.product(_STEPS, strengths)
     return [(steps, strength) for steps, strength in runs if int(steps * strength) >= 1]
 
@@ -96,7 +96,7 @@ _CORRECTIONS = (
 
 
 def head() -> str:
-    """Give what the page says before its tables."""
+    """Return what the page says before its tables."""
     rows = "\n".join(f"| {' | '.join(row)} |" for row in _CORRECTIONS)
     steps = ", ".join(str(number) for number in _STEPS)
     return _HEAD.format(limit=LIMIT, steps=steps, corrections=rows)

@@ -87,7 +87,7 @@ class GraphClient:
         yield self._safety.is_flagged.remote(images, log_context=log_context)
 
     async def publish(self, field: str, data: bytes, plan: OutputPlan, *, crop: bool) -> None:
-        """Have a client's picture encoded anew and stored; its pixels never come here."""
+        """Re-encode and store a client's picture; its pixels never come here."""
         log_context = logging.current_context()
         pictures = self._preprocess.reencode.remote(field, data, crop, log_context=log_context)
         stored = self._upload.store.remote(plan, pictures, log_context=log_context)

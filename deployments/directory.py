@@ -42,7 +42,7 @@ class Directory:
         self._looking = asyncio.Lock()  # or an old look might end after a newer one
 
     def find(self, model_id: str) -> DeploymentHandle | None:
-        """Give who paints a model; the Pool does while the model's application is not ready."""
+        """Return who paints a model; the Pool does while the model's application is not ready."""
         if (generator := self._generators.get(model_id)) is not None:
             return generator
         own = self._applications.get(model_id)

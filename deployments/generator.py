@@ -78,7 +78,7 @@ class Generator:
         self._resident.request(user_config)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
-        """Tell the scaling policy what there is to do; asked by Serve (`deployments.scaling`)."""
+        """Report the open work to the scaling policy (`deployments.scaling`); called by Serve."""
         counted = self._resident.snapshot()
         pace = Pace(counted.tick_s, counted.row_cap, counted.forward_s)
         return self._workload.stats(self._resident.progress(), pace, time.monotonic())

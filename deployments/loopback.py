@@ -13,7 +13,7 @@ _bind = replica.add_port_to_grpc_server
 
 
 def bind_to_loopback() -> None:
-    """Have the replicas of this process listen on 127.0.0.1. Ray calls it in each worker."""
+    """Make the replicas of this process listen on 127.0.0.1. Ray calls it in each worker."""
     replica.add_port_to_grpc_server = _bind_to_loopback
 
 

@@ -70,7 +70,7 @@ class Pool:
 
     @stage
     async def preload(self, model_id: str) -> None:
-        """Have a model in memory for those who ask for it next."""
+        """Load a model for those who ask for it next."""
         (await self._view.knowing(model_id)).get(model_id)
         async with self._cache.use(model_id):
             pass
@@ -80,7 +80,7 @@ class Pool:
         return await self._cache.load_s(model_id)
 
     def record_routing_stats(self) -> dict[str, object]:
-        """Tell routers what is here; asked by Serve every `pool.stats_period_s`."""
+        """Report to routers what is here; called by Serve every `pool.stats_period_s`."""
         return dataclasses.asdict(self._cache.occupancy())
 
     def check_health(self) -> None:

@@ -49,6 +49,6 @@ class ModelApplication:
             self.end()
 
     def end(self) -> None:
-        """Have the calls that are left fail: no replica is, so they wait for one in vain."""
+        """Fail the calls that are left: no replica is, so they would wait in vain."""
         while self.calls:
             self.calls.pop().reschedule(asyncio.get_running_loop().time())

@@ -22,7 +22,7 @@ _LOAD_PERIODS = 10.0
 
 
 def router_config(config: PoolConfig) -> RequestRouterConfig:
-    """Have Serve route by this class."""
+    """Return the configuration that makes Serve route by this class."""
     return RequestRouterConfig(
         request_router_class=PoolRouter,
         request_router_kwargs={

@@ -12,7 +12,7 @@ __all__ = ["WorkPolicy", "work_policy"]
 
 
 def work_policy(options: DeploymentOptions) -> AutoscalingPolicy:
-    """Have Serve scale by this class."""
+    """Return the policy that makes Serve scale by this class."""
     return AutoscalingPolicy(
         policy_function=WorkPolicy,
         policy_kwargs={
@@ -29,7 +29,7 @@ class WorkPolicy:
         self._rules = ScalingRules(target_utilisation, target_wait_s)
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, object]]:
-        """Tell how many replicas there should be; there is no state to keep."""
+        """Return how many replicas there should be; there is no state to keep."""
         job_s = _latest(ctx, "job_s")
         queued_s = float(ctx.total_queued_requests or 0) * sum(job_s) / max(1, len(job_s))
         demand = Demand(

@@ -1,4 +1,4 @@
-"""`Background`: tasks that go on beside whoever started them, held until they end."""
+"""`Background`: tasks that outlive their caller, referenced until they end."""
 
 import asyncio
 import contextvars

@@ -44,11 +44,11 @@ class Server:
         self._max_batch = max_batch
 
     def request(self, body: Body) -> tuple[str, Reply]:
-        """Give the path and the JSON of a request."""
+        """Return the path and the JSON of a request."""
         return self._path, body
 
     def picture(self, reply: Reply) -> bytes | str:
-        """Give the picture, or the link to it."""
+        """Return the picture, or the link to it."""
         return base64.b64decode(reply["image"])
 
     @contextmanager

@@ -95,7 +95,7 @@ def size(options: argparse.Namespace) -> None:
 
 
 def scale(options: argparse.Namespace) -> None:
-    """Let each rule scale an XL model's deployment; four full devices' work on the mean."""
+    """Scale an XL model's deployment by each rule; work for four full devices on average."""
     models = Models(1, 1.0, 1.0, _SEED)
     rate = 4 / models.work_s(0)
     settings = DeploymentOptions(min_replicas=1, max_replicas=20, downscale_delay_s=120)

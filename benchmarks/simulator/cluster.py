@@ -30,14 +30,14 @@ class Clock:
         heapq.heappush(self._events, (self.now_s + delay_s, next(self._numbers), event))
 
     def run_until(self, time_s: float) -> None:
-        """Let all events up to this time happen."""
+        """Run all events up to this time."""
         while self._events and self._events[0][0] <= time_s:
             self.now_s, _, event = heapq.heappop(self._events)
             event()
         self.now_s = time_s
 
     def run_all(self) -> None:
-        """Let all events happen that there are, and those that they cause."""
+        """Run all pending events, and those that they cause."""
         while self._events:
             self.now_s, _, event = heapq.heappop(self._events)
             event()

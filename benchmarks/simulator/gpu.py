@@ -201,7 +201,7 @@ class Gpu:
             del self.calls[name]
 
     def _run_next(self) -> None:
-        """Give the next model with work its forward."""
+        """Run the forward of the next model with work."""
         if self._is_running:
             return
         ready = [h for h in self.held.values() if h.is_loaded and len(h)]

@@ -41,7 +41,7 @@ class Models:
         return len(self.popularity)
 
     def family(self, model: int) -> Family:
-        """Tell the architecture of a model."""
+        """Return the architecture of a model."""
         return FAMILIES[int(self._is_xl[model])]
 
     def work_s(self, model: int) -> float:

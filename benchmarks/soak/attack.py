@@ -177,7 +177,7 @@ class Attack:
         return _told(reply)
 
     async def _cancel(self, http: httpx2.AsyncClient) -> str:
-        """Give ten jobs and take each back at once."""
+        """Submit ten jobs and cancel each at once."""
         body = {"key": self._key, "model_id": MODEL, "prompt": "a"}
         told = ""
         for _ in range(10):
@@ -228,7 +228,7 @@ def _kind(name: str) -> str:
 
 
 def _told(reply: httpx2.Response) -> str:
-    """Give the code, and what the body says of itself."""
+    """Return the code, and what the body says of itself."""
     try:
         answer = reply.json()
     except ValueError:

@@ -12,7 +12,7 @@ FLOOR_S = 0.25  # below this nobody waits, and a small machine's noise is larger
 
 
 def limits_s(quiet: Times) -> dict[str, float]:
-    """Give the latency that counts as undisturbed: twice the quiet p95, `FLOOR_S` at least."""
+    """Return the latency that counts as undisturbed: twice the quiet p95, at least `FLOOR_S`."""
     return {name: max(FLOOR_S, 2 * _p95(quiet.seconds[name])) for name in CALLS}
 
 

@@ -54,7 +54,7 @@ class Service(Protocol):
         ...
 
     async def identify(self, key: str | None) -> str:
-        """Tell the id of this key's owner; raises `errors.InvalidKey`."""
+        """Return the id of this key's owner; raises `errors.InvalidKey`."""
         ...
 
     async def keep_input(self, field: str, picture: InputPicture) -> ImageSource:
@@ -127,11 +127,11 @@ class Service(Protocol):
         ...
 
     async def is_nsfw(self, field: str, picture: InputPicture, key_id: str) -> bool:
-        """Have the safety checker look at a picture, a URL or inline; raises as `publish`."""
+        """Run the safety checker on a picture, by URL or inline; raises like `publish`."""
         ...
 
     async def request_reload(self, model_id: str, key_id: str) -> ReloadState:
-        """Have every replica of a model load its weights anew; wait for up to `reload.hold_s`.
+        """Reload the weights of a model on every replica; wait for up to `reload.hold_s`.
 
         Raises:
             errors.RateLimited: this key sends too much, or the model was reloaded just now.
@@ -139,7 +139,7 @@ class Service(Protocol):
         ...
 
     async def load(self) -> Load:
-        """Tell how much is to do."""
+        """Return how much work is open."""
         ...
 
     async def eta_s(self, job: Job) -> float:
@@ -147,7 +147,7 @@ class Service(Protocol):
         ...
 
     async def readiness(self) -> Readiness:
-        """Tell who can answer right now."""
+        """Return which models can answer right now."""
         ...
 
     async def read_file(self, key: str) -> StoredFile | None:
@@ -163,5 +163,5 @@ class Service(Protocol):
         ...
 
     async def webhook_status(self, job: Job) -> str:
-        """Tell how the webhook of a job stands: pending, delivered, failed; "" without one."""
+        """Return the state of a job's webhook: pending, delivered, failed; "" without one."""
         ...

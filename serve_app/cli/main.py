@@ -189,7 +189,7 @@ def models_reload(
     ] = None,
     config: ConfigPath = Path("configs/dev.yaml"),
 ) -> None:
-    """Have all replicas of a model take up its weights anew."""
+    """Reload the weights of a model on all its replicas."""
     reload.reload(config, model_id, revision)
 
 

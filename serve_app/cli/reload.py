@@ -68,7 +68,7 @@ def _row(report: ReplicaReport) -> tuple[str, ...]:
 
 
 async def _notify_nobody(_model_id: str) -> frozenset[str]:
-    """Have replicas look by themselves: they cannot be reached from here."""
+    """Leave replicas to look by themselves: they cannot be reached from here."""
     return frozenset()
 
 

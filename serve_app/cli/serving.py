@@ -60,7 +60,7 @@ def service(
 
 
 def prepare_to_join(config: Path) -> None:
-    """Have this process be let into the cluster of the service that runs with this config.
+    """Authenticate this process to the cluster of the service that runs with this config.
 
     To be called before Ray is imported. What the caller has set wins.
     """

@@ -68,7 +68,7 @@ class AppConfig(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the config file."""
+        """Rank the environment above the config file."""
         known = {f"DREAMSERVE_{name.upper()}" for name in settings_cls.model_fields}
         for variable in os.environ:
             if variable.startswith("DREAMSERVE_") and variable.split("__")[0] not in known:

@@ -78,7 +78,7 @@ def translated() -> Iterator[None]:
 
 
 def uncancelled(store: type[Store]) -> type[Store]:
-    """Have every public method of a store run to its end although its caller is cancelled.
+    """Run every public method of a store to its end even if its caller is cancelled.
 
     A transaction that is cancelled half way can leave its connection, and with it SQLite's only
     write lock, to the garbage collector. The caller still gets its CancelledError, afterwards.

@@ -106,7 +106,7 @@ class SqlJobStore:
         return None if row is None else _readable(row)
 
     async def ended(self, job_ids: Collection[int]) -> set[int]:
-        """Tell which are not open any more; see the protocol."""
+        """Return which are no longer open; see the protocol."""
         still_open = select(jobs.c.id).where(statements.OPEN, jobs.c.id.in_(job_ids))
         async with self.database.read() as connection:
             return set(job_ids) - set((await connection.scalars(still_open)).all())
@@ -140,7 +140,7 @@ class SqlJobStore:
     async def release(
         self, owner: str, job_ids: Sequence[int], delay_s: float = 0.0, *, refund: bool = False
     ) -> None:
-        """Give jobs back; see the protocol."""
+        """Return jobs to the queue; see the protocol."""
         give_back = (
             update(jobs)
             .where(jobs.c.id.in_(job_ids), statements.HELD)
@@ -192,7 +192,7 @@ class SqlJobStore:
             return {row.model_id: row.num_jobs for row in await connection.execute(count)}
 
     async def oldest_open_s(self) -> float:
-        """See the protocol."""
+        """Return the age of the oldest open job; see the protocol."""
         age = select(Now() - func.min(jobs.c.created_at)).where(statements.OPEN)
         async with self.database.read() as connection:
             return float((await connection.execute(age)).scalar_one() or 0.0)

@@ -67,7 +67,7 @@ class SqlKeyStore:
             return _read((await connection.execute(new)).one()), secret
 
     async def verify(self, secret: str) -> str | None:
-        """Tell whose key this is; see the protocol."""
+        """Return the id of the key; see the protocol."""
         hashed = digest(secret)
         if hashed is None:
             return None

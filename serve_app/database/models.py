@@ -60,7 +60,7 @@ class SqlModelStore:
         return found
 
     async def version(self) -> int:
-        """Tell the number of changes; see the protocol."""
+        """Return the number of changes; see the protocol."""
         async with self._database.read() as connection:
             return await connection.scalar(select(catalogue_version.c.version)) or 0
 
@@ -83,7 +83,7 @@ class SqlModelStore:
             return removed is not None
 
     async def desired(self, model_ids: Sequence[str]) -> dict[str, Desired]:
-        """Tell what models should serve; see the protocol."""
+        """Return what models should serve; see the protocol."""
         ids = [codec.check_text("model_id", model_id) for model_id in model_ids]
         wanted = select(*_WANTED).where(model_generations.c.model_id.in_(ids))
         async with self._database.read() as connection:
@@ -160,7 +160,7 @@ class SqlModelStore:
             return await connection.scalar(take.returning(model_turns.c.owner)) is not None
 
     async def end_turn(self, model_id: str, owner: str) -> None:
-        """Give the turn back; see the protocol."""
+        """Release the turn; see the protocol."""
         end = delete(model_turns).where(
             model_turns.c.model_id == codec.check_text("model_id", model_id),
             model_turns.c.owner == codec.check_text("owner", owner),

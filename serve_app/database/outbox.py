@@ -93,7 +93,7 @@ class SqlOutbox:
         return await self._update(owner, message_id, values)
 
     async def state_of(self, job_id: int) -> DeliveryState | None:
-        """Tell how the webhook of a job stands; see the protocol."""
+        """Return the delivery state of a job's webhook; see the protocol."""
         state = select(outbox.c.state).where(outbox.c.job_id == job_id)
         async with self._database.read() as connection:
             found = await connection.scalar(state)

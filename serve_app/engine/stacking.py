@@ -14,7 +14,7 @@ Arguments = Mapping[str, object]
 
 
 def signature(arguments: Arguments, shared: frozenset[str]) -> Hashable:
-    """Say which calls can be stacked: those with equal signatures.
+    """Return a signature; calls with equal ones can be stacked.
 
     shared: names of arguments without rows; all of their shape counts.
     """
@@ -87,7 +87,7 @@ def slice_rows(value: object, start: int, stop: int) -> object:
 
 
 def split(output: object, rows: Sequence[int]) -> list[object]:
-    """Give each call its rows of the output; rows beyond their sum are padding and dropped."""
+    """Return each call's rows of the output; rows beyond their sum are padding and dropped."""
     parts: list[object] = []
     start = 0
     for count in rows:

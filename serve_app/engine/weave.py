@@ -71,12 +71,12 @@ class Weave:
         self._advance(strand, strand.switch)
 
     def resume(self, seq: int, output: object) -> None:
-        """Give a parked call its output and run on until the next one or the end."""
+        """Pass a parked call its output and run on until the next call or the end."""
         strand = self._strands[seq]
         self._advance(strand, lambda: strand.switch(output))
 
     def throw(self, seq: int, error: BaseException) -> None:
-        """Let a parked call raise, which ends its request unless the body handles it."""
+        """Raise an error in a parked call, which ends its request unless the body handles it."""
         strand = self._strands[seq]
         self._advance(strand, lambda: strand.throw(error))
 

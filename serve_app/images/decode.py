@@ -1,4 +1,4 @@
-"""Reads untrusted picture files: PNG, JPEG and WebP, told by content, the first frame only.
+"""Reads untrusted picture files: PNG, JPEG and WebP, recognised by content, first frame only.
 
 The order matters: bytes are counted before anything is parsed, what the headers say of size and
 price is judged before pixels are unpacked, and only then is the picture turned upright and made

@@ -89,7 +89,7 @@ class Downloader:
 
 
 def _reason(failure: NetFailure) -> str:
-    """Say what happened without a word about addresses."""
+    """Describe what happened without revealing any address."""
     match failure:
         case Refused():
             reason = failure.reason

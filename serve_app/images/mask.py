@@ -72,7 +72,7 @@ def _lightest(values: NDArray[np.uint8], length: int, axis: int) -> NDArray[np.u
 
 
 def _is_black_and_white(image: Image.Image, alpha: Image.Image) -> bool:
-    """Tell whether what can be seen of a picture is a mask of white parts.
+    """Return whether what can be seen of a picture is a mask of white parts.
 
     A picture of one colour, the invisible pixels included, is none: an eraser made its hole, where
     a canvas that was never painted on is black.

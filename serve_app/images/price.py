@@ -1,4 +1,4 @@
-"""What reading a file will cost, as far as the file itself tells before anything is unpacked.
+"""What reading a file will cost, estimated from the file before anything is decoded.
 
 Every scan of a JPEG goes over the whole picture again, some 8 ms at 32 megapixels, however few
 bytes it has. Every chunk or segment takes Pillow some microseconds. The canvas of a WebP is made

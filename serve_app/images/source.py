@@ -1,4 +1,4 @@
-"""Tells the ways in which a client can hand in a picture apart.
+"""Distinguishes the ways in which a client can hand in a picture.
 
 API page "Inpainting", 2023 to 2026: `init_image` and `mask_image` are URLs, base64 text or data
 URIs. A form may also hold the file itself.
@@ -24,7 +24,7 @@ _SCHEME = re.compile(r"(?!data:)[a-z][a-z0-9+.-]{0,31}:", re.IGNORECASE)
 
 
 def parse(field: str, picture: InputPicture, max_bytes: int) -> str | bytes:
-    """Tell a URL from inline data. Blocks as `inline.read`.
+    """Return the URL, or decode inline data to bytes. Blocks like `inline.read`.
 
     Args:
         field: request field, named in errors.

@@ -70,7 +70,7 @@ class Driver:
         self._loops = [_detached(loop) for loop in loops]
 
     async def accept(self, add: Add, *, is_new: bool = True) -> Job:
-        """Have a job added and drive it; when all places are taken it waits its turn.
+        """Add a job and drive it; if all places are taken it waits in the queue.
 
         is_new: `add` cannot give a job that was there before, whose lease others may hold.
 

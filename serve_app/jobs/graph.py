@@ -26,7 +26,7 @@ class Graph(Protocol):
         ...
 
     async def notify_replicas(self, model_id: str) -> frozenset[str]:
-        """Have the running replicas of a model reconcile their weights with what is wanted.
+        """Ask the running replicas of a model to look up which weights are wanted.
 
         Returns the ids of those that heard of it; they load in the background.
 
@@ -36,7 +36,7 @@ class Graph(Protocol):
         ...
 
     async def check(self, picture: ImageSource) -> bool:
-        """Tell whether the safety checker flags a picture of a client.
+        """Return whether the safety checker flags a client's picture.
 
         Raises:
             errors.DreamserveError: translated; nothing else leaves.

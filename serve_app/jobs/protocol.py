@@ -89,7 +89,7 @@ class JobStore(Protocol):
         ...
 
     async def ended(self, job_ids: Collection[int]) -> set[int]:
-        """Tell which of these jobs are not open any more."""
+        """Return which of these jobs are no longer open."""
         ...
 
     async def claim(self, owner: str, lease_s: float, limit: int) -> list[Job]:
@@ -110,7 +110,7 @@ class JobStore(Protocol):
     async def release(
         self, owner: str, job_ids: Sequence[int], delay_s: float = 0.0, *, refund: bool = False
     ) -> None:
-        """Give jobs back to the queue, due after `delay_s` seconds; those not held are left.
+        """Return jobs to the queue, due after `delay_s` seconds; jobs not held are left alone.
 
         With `refund`, the attempt does not count: an outage was to blame, not the job.
         """
@@ -177,7 +177,7 @@ class KeyStore(Protocol):
         ...
 
     async def verify(self, secret: str) -> str | None:
-        """Tell the id of the key with this secret; None when there is none, or it is revoked."""
+        """Return the id of the key with this secret; None if there is none or it is revoked."""
         ...
 
     async def list_keys(self) -> list[ApiKey]:

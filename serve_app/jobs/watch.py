@@ -37,7 +37,7 @@ class Watch:
                 del self._waiting[job_id]
 
     def wake(self, job_ids: Iterable[int]) -> None:
-        """Have those who wait for these jobs look again."""
+        """Wake those who wait for these jobs, so that they look again."""
         for job_id in job_ids:
             for waiter in self._waiting.get(job_id, ()):
                 if not waiter.done():

@@ -42,7 +42,7 @@ def application_name(model_id: str) -> str:
 
 
 def model_of(application: str) -> str | None:
-    """Tell whose application this is; None: no model's."""
+    """Return the id of the model whose application this is; None if it is no model's."""
     return application.removeprefix(_PREFIX) if application.startswith(_PREFIX) else None
 
 
@@ -52,7 +52,7 @@ def deployment_name(model_id: str) -> str:
 
 
 def with_models(file: ServeFile, models: Iterable[ModelEntry]) -> ServeFile:
-    """Give a Serve config file exactly one application for each of these models.
+    """Add to a Serve config file exactly one application for each of these models.
 
     What else an application of a model says there (`deployments`, `runtime_env`) stays. The first
     application is the service itself.

@@ -269,7 +269,7 @@ E = TypeVar("E", bound=_Files)
 
 
 def anchored(entry: E, root_dir: Path) -> E:
-    """Let relative paths start from the root folder."""
+    """Resolve relative paths against the root folder."""
     changes: dict[str, object] = {}
     if isinstance(entry.source, Path):
         changes["source"] = root_dir / entry.source

@@ -1,4 +1,4 @@
-"""What is wrong with an entry, field by field, in words for whoever wrote it.
+"""What is wrong with an entry, field by field, worded for its author.
 
 pydantic's own texts name classes and types of ours that nobody outside has heard of.
 """

@@ -64,7 +64,7 @@ class ModelStore(Protocol):
         ...
 
     async def version(self) -> int:
-        """Tell a number that grows whenever an entry is put or removed; cheap."""
+        """Return a number that grows whenever an entry is put or removed; cheap."""
         ...
 
     async def put(self, entry: Entry) -> None:
@@ -101,5 +101,5 @@ class ModelStore(Protocol):
         ...
 
     async def end_turn(self, model_id: str, owner: str) -> None:
-        """Give the turn back; nothing happens when it is not ours."""
+        """Release the turn; does nothing if it is not ours."""
         ...

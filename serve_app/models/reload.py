@@ -1,4 +1,4 @@
-"""`Reloads`: has all replicas of a model load its weights anew, and reports how that goes.
+"""`Reloads`: asks all replicas of a model to reload its weights, and reports their progress.
 
 Three verbs carry a reload, here and on the replicas: who wants other weights *requests* them, which
 advances the version in the store; replicas are *notified* that there is news; each of them
@@ -125,7 +125,7 @@ class Reloads:
         return await self._wait(request)
 
     async def status(self, model_id: str) -> ReloadState:
-        """Tell how the replicas stand to what is wanted; raises as `request`."""
+        """Return how far the replicas are towards what is wanted; raises like `request`."""
         wanted = (await self._store.desired([model_id]))[model_id]
         reports = await self._reports(model_id)
         return self._judge(wanted, frozenset(), reports)

@@ -1,4 +1,4 @@
-"""How many replicas a deployment should have, told from the work that is done and at hand.
+"""How many replicas a deployment should have, computed from the work done and the work open.
 
 Counting calls takes a job of 4 samples and 50 steps for one of 1 sample and 8. Here work is the
 time that denoising steps take on one replica whose forwards are full. Pure functions.
@@ -49,7 +49,7 @@ def work_s(num_row_steps: float, step_s: float, row_cap: int) -> float:
 
 
 def desired_replicas(demand: Demand, rules: ScalingRules) -> int:
-    """Tell how many replicas there should be; the caller applies bounds and delays.
+    """Return how many replicas there should be; the caller applies bounds and delays.
 
     Enough for the work that was done lately, and more where work piles up beyond the second that
     each busy replica has before it anyway. The work at hand alone would not do: where little waits

@@ -49,7 +49,7 @@ class CatalogueView:
         return self._now.find_add_on(add_on_id, add_on_type)
 
     async def knowing(self, *ids: str) -> Catalogue:
-        """Give the catalogue, looked at anew if it does not know one of these ids."""
+        """Return the catalogue, refreshed if it does not know one of these ids."""
         if not all(entry_id in self._now for entry_id in ids):
             with contextlib.suppress(errors.JobStoreUnavailable):
                 await self.refresh()

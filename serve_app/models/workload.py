@@ -1,4 +1,4 @@
-"""`Workload`: the jobs inside one replica, as seconds of work; what the scaling policy is told."""
+"""`Workload`: the jobs inside one replica, as seconds of work, reported to the scaling policy."""
 
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -48,7 +48,7 @@ class Workload:
             self._jobs.pop(job_id, None)
 
     def stats(self, progress: Mapping[int, float], pace: Pace, now: float) -> dict[str, float]:
-        """Tell the work inside and of a job on average, seconds, and the share of time at work.
+        """Return the work inside and per job on average, seconds, and the share of time at work.
 
         progress: share of steps done by job. now: seconds of any clock that only goes forward.
         """

@@ -1,4 +1,4 @@
-"""Which URLs may be called, as far as their text tells; addresses are judged in `transport`."""
+"""Which URLs may be called, judged by their text; addresses are judged in `transport`."""
 
 import re
 from dataclasses import dataclass

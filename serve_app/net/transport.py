@@ -38,7 +38,7 @@ class SystemResolver:
         return list(dict.fromkeys(answers))
 
     def close(self) -> None:
-        """Give the threads up without waiting for lookups in flight."""
+        """Abandon the threads without waiting for lookups in flight."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

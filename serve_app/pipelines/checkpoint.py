@@ -110,7 +110,7 @@ class Checkpoint:
 
 
 def on_device(cls: type[DiffusionPipeline], device: torch.device) -> type[DiffusionPipeline]:
-    """Tell a pipeline class its device, which it would look for in every module, twice a request.
+    """Fix the device of a pipeline class, which would search every module for it twice a request.
 
     It took 3 ms with the demo checkpoint, during which nobody's next step could run.
     """
@@ -119,7 +119,7 @@ def on_device(cls: type[DiffusionPipeline], device: torch.device) -> type[Diffus
 
 
 def _text_encoder_stand_in(encoder: nn.Module) -> nn.Module:
-    """Give CLIP the `text_model` that diffusers 0.42 looks for when clip_skip is asked for.
+    """Add to CLIP the `text_model` that diffusers 0.42 looks for when clip_skip is asked for.
 
     transformers 5.6 made CLIPTextModel and its `text_model` one.
     """

@@ -1,4 +1,4 @@
-"""What a job asks of the denoiser, effects included; the `eta` is told from it. No torch."""
+"""What a job costs in denoiser work, effects included; the `eta` is derived from it. No torch."""
 
 import math
 

@@ -91,7 +91,7 @@ def family_of(pipeline: DiffusionPipeline) -> Family:
 
 @functools.cache
 def accepted(function: Callable[..., object]) -> inspect.Signature:
-    """Give the signature of a method of a pipeline class; remembered, since it takes a while."""
+    """Return the signature of a pipeline class's method; cached, since it takes a while."""
     return inspect.signature(function)
 
 

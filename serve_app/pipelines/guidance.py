@@ -73,7 +73,7 @@ class Perturbation:
         return bool(self._layers)
 
     def apply(self, is_wanted: bool) -> None:
-        """Let the layers look at the marks, or leave them as they were made."""
+        """Make the layers heed the marks, or restore them to how they were made."""
         while self._hooks:
             self._hooks.pop().remove()
         if is_wanted:
@@ -92,7 +92,7 @@ class Perturbation:
     def _skip(
         self, layer: Attention, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> torch.Tensor:
-        """Give each place of a marked row its own value: (B, T, D), as if it saw nothing else."""
+        """Return each place's own value in marked rows, (B, T, D), as if it saw nothing else."""
         if self._rows is None:
             return output
         own = layer.to_out[0](layer.to_v(inputs[0]))

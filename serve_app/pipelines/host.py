@@ -42,7 +42,7 @@ class HostCopies:
         return 0 < num_bytes <= self._copies.maxsize
 
     def get(self, key: str, read: Callable[[], "DiffusionPipeline"]) -> "DiffusionPipeline":
-        """Give the copy of these weights; the first time they are read. Whatever `read` raises."""
+        """Return the copy of these weights, read the first time; raises what `read` does."""
         with self._lock:
             if (copy := self._copies.get(key)) is not None:
                 self._hits += 1

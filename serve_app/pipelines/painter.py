@@ -170,7 +170,7 @@ class WeavePainter:
         return spec
 
     async def _bring(self, spec: GenerationSpec) -> NamedAddOns:
-        """Have the files here that a request names; most name none and wait for nobody."""
+        """Fetch the files that a request names; most requests name none and do not wait."""
         if named_add_ons(spec):
             return await self._off_loop(self._loads, self._add_ons.of, spec)
         return NamedAddOns()
@@ -286,7 +286,7 @@ def _progress(request: Request) -> Progress:
 def _ran(
     spec: GenerationSpec, painting: Painting, canvas: Canvas | None, checkpoint: Checkpoint
 ) -> dict[str, JsonValue]:
-    """Say where what ran differs from what was asked."""
+    """Return where what ran differs from what was asked."""
     ran: dict[str, JsonValue] = {}
     told = will_run(spec) | {"scheduler": spec.scheduler}
     ran |= {key: value for key, value in painting.sampler.items() if value != told[key]}
@@ -302,6 +302,6 @@ def _ran(
 
 
 def _resolved(asked: GenerationSpec, spec: GenerationSpec) -> dict[str, JsonValue]:
-    """Say what became of the prompt and of a size that was left open."""
+    """Return what became of the prompt and of a size that was left open."""
     rewritten: dict[str, JsonValue] = {} if spec.prompt == asked.prompt else {"prompt": spec.prompt}
     return rewritten | ran_size(asked, spec)

@@ -44,7 +44,7 @@ def _depth(mask: Image.Image, limit: int) -> Bytes:
 
 
 def _thickness(depth: Bytes, limit: int) -> Bytes:
-    """Tell the thickness of the white around its pixels, (H, W), as the depth of its middle.
+    """Measure the thickness of the white around its pixels, (H, W), as its middle's depth.
 
     A pixel takes it from the deepest pixel whose square of white holds it: the size at which an
     opening removes it (granulometry; Serra 1982, "Image Analysis and Mathematical Morphology").
@@ -61,7 +61,7 @@ def _thickness(depth: Bytes, limit: int) -> Bytes:
 
 
 def _spread(values: Bytes, extreme: np.ufunc) -> Bytes:
-    """Give each pixel the extreme of its 3 x 3 neighbours.
+    """Return for each pixel the extreme of its 3 x 3 neighbours.
 
     Beyond the frame the border pixels are repeated: the frame's own edge is no seam. In numpy, 20
     times as fast as the filters of Pillow and scipy.
@@ -89,7 +89,7 @@ def tone_offset(before: Floats, result: Floats, mask: Image.Image) -> Floats:
 
 
 def _filled(mean: Floats, share: Floats) -> Floats:
-    """Give cells (h, w) the mean of coarser ones as far as they have no kept pixels."""
+    """Fill cells (h, w) with the mean of coarser ones as far as they have no kept pixels."""
     if max(mean.shape) == 1 or not share.any():
         return mean
     weight = np.minimum(share * np.float32(2), np.float32(1))

@@ -57,7 +57,7 @@ def sample_specs(spec: GenerationSpec) -> list[GenerationSpec]:
 
 
 def run_strength(spec: GenerationSpec) -> float:
-    """Give the strength to run with: at least one step's worth; text2img is all noise."""
+    """Return the strength to run with: at least one step's worth; text2img is all noise."""
     if spec.kind is Kind.TEXT2IMG:
         return 1.0
     one_step = (1 + 1e-6) / spec.steps  # pipelines round steps * strength down
@@ -110,12 +110,12 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
 
 
 def ran_size(asked: GenerationSpec, spec: GenerationSpec) -> dict[str, JsonValue]:
-    """Say which size ran where it was left to the init picture."""
+    """Return which size ran where it was left to the init picture."""
     return {} if asked.fit is None else {"W": spec.width, "H": spec.height}
 
 
 def ran_effects(spec: GenerationSpec, native_px: int, multiple_px: int = 8) -> dict[str, JsonValue]:
-    """Say how a highres fix began, and which effects had nothing to do."""
+    """Return how a highres fix began, and which effects had nothing to do."""
     ran: dict[str, JsonValue] = {}
     first = first_size(spec, native_px, multiple_px)
     if first is not None:

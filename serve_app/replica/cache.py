@@ -124,7 +124,7 @@ class ModelCache(Generic[K, T]):
             self._settle()
 
     def retire(self, key: K) -> None:
-        """Have a model loaded anew when it is asked for next; those who use it finish."""
+        """Mark a model to be loaded again when it is next requested; current users finish."""
         self._ledger.retire(key)
         self._settle()
 
@@ -151,7 +151,7 @@ class ModelCache(Generic[K, T]):
         return total_s + self._load_times.expect_s(key, size)
 
     def occupancy(self) -> Occupancy[K]:
-        """Tell what is here and who wants what."""
+        """Return what is here and who wants what."""
         return Occupancy(
             held=self._ledger.held,
             loading=[*self._ledger.loading, *self._ledger.queued],

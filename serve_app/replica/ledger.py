@@ -70,7 +70,7 @@ class _Queue:
 
 
 class Ledger(Generic[K]):
-    """Tell it what happens, then ask for the next `step`. Times must not run backwards."""
+    """Report what happens to it, then ask for the next `step`. Times must not run backwards."""
 
     def __init__(self, rules: LedgerRules) -> None:
         self._rules = rules
@@ -144,7 +144,7 @@ class Ledger(Generic[K]):
         place.used_at = now
 
     def retire(self, key: K) -> None:
-        """Give a held model no more callers; it leaves when the last one has finished."""
+        """Refuse a held model new callers; it leaves when the last one has finished."""
         if (place := self._places.get(key)) and place.phase is _Phase.HELD:
             place.is_retired = True
 

@@ -102,7 +102,7 @@ class Resident:
             await self.reconcile()
 
     def notify(self) -> None:
-        """Have `reconcile` run soon; returns at once."""
+        """Schedule `reconcile` to run soon; returns at once."""
         self._begin()
 
     def request(self, user_config: object) -> None:
@@ -141,7 +141,7 @@ class Resident:
         return self._slot.snapshot()
 
     def state(self) -> ResidentState:
-        """Tell what serves and how reloads went."""
+        """Return what serves and how reloads went."""
         served = self._slot.current
         return ResidentState(
             weights_version=-1 if served is None else served.desired.weights_version,
@@ -181,7 +181,7 @@ class Resident:
             _log.exception("reconcile_broke", model_id=self._model_id)
 
     async def _request(self, request: _DeployRequest) -> None:
-        """Pass it on to the store; one that makes no sense is refused as bad weights are.
+        """Record a wish in the store; one that makes no sense is refused like bad weights.
 
         Raises:
             errors.JobStoreUnavailable: the store does not answer; the next round tries again.

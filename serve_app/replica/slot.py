@@ -82,7 +82,7 @@ class Slot:
                 self._closing.start(self._close_one(served))
 
     def put(self, served: Served) -> None:
-        """Let new paints have this painter; the one before is closed when its last paint ends."""
+        """Install this painter for new paints; the old one is closed when its last paint ends."""
         with self._lock:
             replaced: Served | None = served
             if not self._is_closed:
@@ -94,7 +94,7 @@ class Slot:
             self._closing.start(self._close_one(replaced))
 
     async def empty(self) -> None:
-        """Let new paints wait, and close the current painter when its last paint has ended."""
+        """Make new paints wait, and close the current painter when its last paint has ended."""
         with self._lock:
             served, self._current = self._current, None
             if served is not None:
@@ -148,7 +148,7 @@ class Slot:
             await changed
 
     def _wake(self) -> None:
-        """Have everybody look again; from any thread."""
+        """Wake everybody to look again; from any thread."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
         for changed in waiting:

@@ -81,7 +81,7 @@ class ReplicaStatus:
         await self._send()
 
     async def repeat(self) -> None:
-        """Say the last report again when it is old, so that all know that the replica is there."""
+        """Repeat the last report when it is old, so that others know that the replica is alive."""
         if time.monotonic() >= self._repeat_at:
             await self._send()
 

@@ -50,7 +50,7 @@ class Weights(Protocol):
         ...
 
     def tidy(self) -> None:
-        """Give memory that nothing refers to any more back to the device."""
+        """Return memory that nothing refers to any more to the device."""
         ...
 
 

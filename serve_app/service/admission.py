@@ -55,7 +55,7 @@ class Admission:
         return repeated
 
     async def accept(self, request: JobRequest, idempotency: Idempotency | None) -> Job:
-        """Have a job stored and driven; raises as `admit`."""
+        """Store a job and drive it; raises like `admit`."""
         add = partial(
             self._jobs.add,
             request,

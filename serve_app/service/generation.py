@@ -194,7 +194,7 @@ class GenerationService:
         return await self._uploads.publish(field, picture, crop=crop)
 
     async def is_nsfw(self, field: str, picture: InputPicture, key_id: str) -> bool:
-        """Have the safety checker look at a picture of a client.
+        """Run the safety checker on a client's picture.
 
         Raises:
             errors.InvalidImage: no picture, or it could not be had.
@@ -205,7 +205,7 @@ class GenerationService:
         return await self._graph.check(await self.keep_input(field, picture))
 
     async def request_reload(self, model_id: str, key_id: str) -> ReloadState:
-        """Have every replica of a model load its weights anew; wait for a while.
+        """Reload the weights of a model on every replica; wait for a while.
 
         Raises:
             errors.RateLimited: this key sends too much, or the model was reloaded just now.
@@ -214,7 +214,7 @@ class GenerationService:
         return await self._reloads.request_limited(model_id)
 
     async def load(self) -> Load:
-        """Tell how much is to do."""
+        """Return how much work is open."""
         num_open = sum((await self._jobs.count_open()).values())
         return Load(num_open, self._driver.eta.wait_s(num_open))
 
@@ -226,7 +226,7 @@ class GenerationService:
         return load_s + self._driver.eta.estimate_s(spec, max(0, num_open - 1), job.progress)
 
     async def identify(self, key: str | None) -> str:
-        """Tell whose key this is.
+        """Return the id of the key's owner.
 
         Raises:
             errors.InvalidKey: no key, an unknown or a revoked one.
@@ -239,7 +239,7 @@ class GenerationService:
         return key_id
 
     async def readiness(self) -> Readiness:
-        """Tell who can answer right now.
+        """Return which models can answer right now.
 
         A model that was added at run time and waits for its application, or loads there, must not
         take the others out of their load balancer.
@@ -273,7 +273,7 @@ class GenerationService:
         return await self._links.make(key, base_url)
 
     async def webhook_status(self, job: Job) -> str:
-        """Tell how the webhook of a job stands; "" when it has none, or it is long done."""
+        """Return the state of a job's webhook; "" if it has none, or it ended long ago."""
         if job.request.webhook is None:
             return ""
         if not job.state.is_final:

@@ -40,7 +40,7 @@ class ObjectStore(Protocol):
         ...
 
     async def ensure_lifecycle(self) -> None:
-        """Have the store itself end temporary files, where it can, should nobody call `expire`.
+        """Make the store itself expire temporary files if it can, should nobody call `expire`.
 
         Called once at the start of whoever calls `expire`. A refusal is an
         `errors.StorageUnavailable` that does no harm: `expire` does the same.

@@ -78,7 +78,7 @@ class S3Store:
         )
 
     async def ensure_lifecycle(self) -> None:
-        """Give the bucket a rule per temporary folder; see the protocol.
+        """Set a rule per temporary folder on the bucket; see the protocol.
 
         Needs the right to read and write the lifecycle configuration. Rules of others stay.
         """

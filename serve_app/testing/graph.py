@@ -54,7 +54,7 @@ class FakeGraph:
         return frozenset({"replica"})
 
     async def check(self, picture: ImageSource) -> bool:  # noqa: ARG002  # never looked at
-        """Say what `flags` says."""
+        """Return `flags`."""
         return self.flags
 
     async def publish(self, field: str, data: bytes, plan: OutputPlan, *, crop: bool) -> None:
@@ -64,7 +64,7 @@ class FakeGraph:
         self.published.append((field, data, plan, crop))
 
     async def load_s(self, model_id: str) -> float:  # noqa: ARG002  # one model only
-        """Say what `load_left_s` says."""
+        """Return `load_left_s`."""
         return self.load_left_s
 
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:

@@ -110,7 +110,7 @@ class MemoryJobStore:
         return row.job if row else None
 
     async def ended(self, job_ids: Collection[int]) -> set[int]:
-        """Tell which are not open any more; see the protocol."""
+        """Return which are no longer open; see the protocol."""
         found = ((job_id, self._rows.get(job_id)) for job_id in job_ids)
         return {job_id for job_id, row in found if row is None or row.job.state.is_final}
 
@@ -138,7 +138,7 @@ class MemoryJobStore:
     async def release(
         self, owner: str, job_ids: Sequence[int], delay_s: float = 0.0, *, refund: bool = False
     ) -> None:
-        """Give jobs back; see the protocol."""
+        """Return jobs to the queue; see the protocol."""
         for row in [row for job_id in job_ids if (row := self._held(owner, job_id))]:
             row.lease = _Lease(due=self._clock() + delay_s)
             attempts = row.job.attempts - int(refund)
@@ -172,7 +172,7 @@ class MemoryJobStore:
         return dict(Counter(job.request.spec.model_id for job in open_jobs))
 
     async def oldest_open_s(self) -> float:
-        """See the protocol."""
+        """Return the age of the oldest open job; see the protocol."""
         open_jobs = [row.job for row in self._rows.values() if not row.job.state.is_final]
         now = self._clock()
         return now - min((job.created_at for job in open_jobs), default=now)
@@ -274,7 +274,7 @@ class MemoryOutbox:
         return letter is not None
 
     async def state_of(self, job_id: int) -> DeliveryState | None:
-        """Tell how the webhook of a job stands; see the protocol."""
+        """Return the delivery state of a job's webhook; see the protocol."""
         states = [row.state for row in self._letters.values() if row.message.job_id == job_id]
         return states[0] if states else None
 

@@ -31,7 +31,7 @@ class MemoryKeyStore:
         return key, secret
 
     async def verify(self, secret: str) -> str | None:
-        """Tell whose key this is; see the protocol."""
+        """Return the id of the key; see the protocol."""
         hashed = digest(secret) or ""
         for known, key in self._by_hash.items():
             if hmac.compare_digest(known, hashed) and key.revoked_at is None:

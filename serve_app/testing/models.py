@@ -27,7 +27,7 @@ class MemoryModelStore:
         return [self._entries[entry_id] for entry_id in sorted(self._entries)]
 
     async def version(self) -> int:
-        """Tell the number of changes; see the protocol."""
+        """Return the number of changes; see the protocol."""
         return self._version
 
     async def put(self, entry: Entry) -> None:
@@ -42,7 +42,7 @@ class MemoryModelStore:
         return removed is not None
 
     async def desired(self, model_ids: Sequence[str]) -> dict[str, Desired]:
-        """Tell what models should serve; see the protocol."""
+        """Return what models should serve; see the protocol."""
         ids = [codec.check_text("model_id", model_id) for model_id in model_ids]
         return {
             model_id: self._desired.get(model_id, Desired(model_id=model_id)) for model_id in ids
@@ -94,7 +94,7 @@ class MemoryModelStore:
         return True
 
     async def end_turn(self, model_id: str, owner: str) -> None:
-        """Give the turn back; see the protocol."""
+        """Release the turn; see the protocol."""
         codec.check_text("owner", owner)
         if self._turns.get(codec.check_text("model_id", model_id), ("", 0.0))[0] == owner:
             del self._turns[model_id]

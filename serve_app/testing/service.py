@@ -128,7 +128,7 @@ class FakeService:
         return self.settle(job_id) if hold_s > 0 else self.jobs[job_id]
 
     def settle(self, job_id: int) -> Job:
-        """Give an open job the `outcome`."""
+        """Settle an open job with the `outcome`."""
         job = self.jobs[job_id]
         if job.state.is_final or self.outcome is None:
             return job
@@ -169,12 +169,12 @@ class FakeService:
         return f"temp/0-{_PREFIX}.png"
 
     async def is_nsfw(self, field: str, picture: InputPicture, key_id: str) -> bool:  # noqa: ARG002
-        """Say what `flags` says."""
+        """Return `flags`."""
         await self.keep_input(field, picture)
         return self.flags
 
     async def request_reload(self, model_id: str, key_id: str) -> ReloadState:  # noqa: ARG002
-        """Say what `reloaded` says; remember the id."""
+        """Return `reloaded`; remember the id."""
         self.reloads.append(model_id)
         phase, replicas = self.reloaded
         weights_version = len(self.reloads)
@@ -201,11 +201,11 @@ class FakeService:
         return Load(num_open, 2.5 * num_open)
 
     async def eta_s(self, job: Job) -> float:
-        """Say always the same."""
+        """Return a constant."""
         return 12.3 * (1 - job.progress)
 
     async def readiness(self) -> Readiness:
-        """Tell `ready`; all models are needed."""
+        """Return `ready`; all models are needed."""
         return Readiness(bool(self.ready) and all(self.ready.values()), self.ready)
 
     async def read_file(self, key: str) -> StoredFile | None:
@@ -224,7 +224,7 @@ class FakeService:
         return f"{base_url}/files/{key}"
 
     async def webhook_status(self, job: Job) -> str:
-        """Say that no webhook was delivered yet."""
+        """Report that no webhook was delivered yet."""
         return "" if job.request.webhook is None else "pending"
 
     def _update(self, job_id: int, **changes: object) -> Job:

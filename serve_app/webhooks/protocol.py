@@ -64,11 +64,11 @@ class Outbox(Protocol):
         ...
 
     async def state_of(self, job_id: int) -> DeliveryState | None:
-        """Tell how the webhook of a job stands; None when it has none."""
+        """Return the delivery state of a job's webhook; None if it has none."""
         ...
 
     async def backlog(self) -> Backlog:
-        """Tell how much is to be sent, and whether senders keep up."""
+        """Return how much is to be sent, and whether senders keep up."""
         ...
 
     async def expire(self, older_than_s: float, limit: int = 1000) -> int:

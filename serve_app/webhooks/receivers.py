@@ -1,4 +1,4 @@
-"""`Receivers`: where webhooks may go, told when a call names one and not after its job."""
+"""`Receivers`: where webhooks may go, checked when a call names one rather than after its job."""
 
 from serve_app import errors
 from serve_app.config import WebhooksConfig

@@ -61,6 +61,22 @@ def test_files_that_documents_name_exist():
     assert missing == []
 
 
+def test_index_lists_every_page_and_no_other():
+    links = re.findall(r"\]\(([^)]+)\)", (DOCS / "README.md").read_text())
+    assert [link for link in links if not (DOCS / link).exists()] == []
+    pages = {page.name for page in DOCS.glob("*.md")} - {"README.md"}
+    assert sorted(link for link in links if "/" not in link) == sorted(pages)
+
+
+def test_links_between_documents_lead_somewhere():
+    missing = []
+    for page in [*DOCS.glob("*.md"), *ROOT.glob("*.md")]:
+        for link in re.findall(r"\]\(((?!https?:)[^)#\s]+)", page.read_text()):
+            if not (page.parent / link).exists():
+                missing.append((page.name, link))
+    assert missing == []
+
+
 def test_readme_commands_are_make_targets():
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE)

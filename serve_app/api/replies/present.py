@@ -96,7 +96,7 @@ def cancelled(job: Job, http: HttpConfig, api: Api) -> Response:
 
 
 def failure_of(job: Job) -> JobFailure:
-    """Say why a job ended without a result."""
+    """Return why a job ended without a result."""
     return job.failure or errors.to_failure(
         errors.Cancelled() if job.state is JobState.CANCELLED else errors.GenerationFailed()
     )

@@ -57,7 +57,7 @@ _STATUS = {
 
 
 def family(scope: Scope) -> Api | None:
-    """Tell the family that a call's path belongs to; None outside the API."""
+    """Return the family that a call's path belongs to; None outside the API."""
     match = _PATH.match(scope["path"].removeprefix(scope.get("root_path", "")))
     if match is None:
         return None

@@ -33,7 +33,7 @@ def ids(body: GenerationBody, said: Said) -> tuple[str, ...]:
 def problems(
     body: GenerationBody, said: Said, entry: ModelEntry, catalogue: Catalogue
 ) -> dict[str, list[str]]:
-    """Say which ids are not there, or not for this model; empty when all are fine."""
+    """Return which ids are missing, or not for this model; empty if all are fine."""
     asked: dict[str, tuple[AddOnType, tuple[str, ...]]] = {
         "prompt": ("lora", tuple(use.id for use in said.loras)),
         "lora_model": ("lora", body.lora_model),

@@ -60,7 +60,7 @@ class Arrival:
         self._arriving = _Arriving(http.max_arriving_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a call through, or answer it in place of the app."""
+        """Pass a call on to the app, or answer it in the app's place."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -147,7 +147,7 @@ class _Body:
         return message
 
     def refuse(self) -> None:
-        """Have `receive` raise `errors.Overloaded`, at once if it waits for more."""
+        """Make `receive` raise `errors.Overloaded`, at once if it waits for more."""
         self._is_refused = self.is_over = True
         if self._wait is not None and not self._wait.expired():
             self._wait.reschedule(asyncio.get_running_loop().time())
@@ -157,7 +157,7 @@ class _Body:
             raise errors.Overloaded(_OVERLOADED_S)
 
     async def drop(self) -> None:
-        """Let the rest arrive, for as long as it may, and drop it."""
+        """Receive and drop the rest, for as long as it may take."""
         self._arriving.forget(self)
         left = self._http.max_body_bytes
         with contextlib.suppress(errors.BodyTooSlow):

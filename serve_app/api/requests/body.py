@@ -120,7 +120,7 @@ def digested(fields: Fields) -> dict[str, JsonValue]:
 
 
 def _kind(content_type: str, data: bytearray) -> str:
-    """Tell the media type that the body is read as; what is no form is taken for JSON."""
+    """Return the media type that the body is read as; what is no form is taken for JSON."""
     kind = content_type.partition(";")[0].strip().lower()
     begin = bytes(data[:64]).removeprefix(codecs.BOM_UTF8).lstrip()
     return "" if kind == _FORM and begin.startswith(b"{") else kind

@@ -60,14 +60,14 @@ def problem(sentence_end: str) -> PydanticCustomError:
 
 
 def is_absent(value: Value) -> bool:
-    """Tell whether a value means "not given": null, empty text or list, the word null."""
+    """Return whether a value means "not given": null, empty text or list, the word null."""
     if isinstance(value, str):
         return len(value) < 16 and value.strip().lower() in ("", "null")
     return value is None or value == []
 
 
 def optional(read: Callable[[JsonValue], T]) -> Callable[[JsonValue], T | None]:
-    """Let a reader take the word none, as Python writes its null, for "not given".
+    """Make a reader take the word none, as Python writes its null, for "not given".
 
     Not for free text, where it is a word, nor for yes and no, where it might mean either.
     """

@@ -23,7 +23,7 @@ _NOT_ASKED = frozenset({"key"})  # the secret; whose call it is, is known from i
 
 
 def read(header: str | None, path: str, fields: Mapping[str, JsonValue]) -> Idempotency | None:
-    """Tell repeats of a call; None when the caller did not ask for it.
+    """Return what identifies repeats of a call; None if the caller did not ask for it.
 
     Args:
         header: value of `Idempotency-Key`.

@@ -1,4 +1,4 @@
-"""`lift`: takes the pictures out of a large JSON text, so that what is left is small.
+"""`lift`: takes the pictures out of a large JSON text, so that the rest is small.
 
 A picture in base64 is a string of megabytes, which the JSON parser would copy several times while
 nothing else of the process runs. A string of more than `LONG_BYTES` can be nothing else: no other
@@ -69,7 +69,7 @@ def _strings(data: bytearray) -> Iterator[tuple[int, int]]:
 
 
 def _is_escaped(data: bytearray, at: int) -> bool:
-    """Tell whether an odd number of backslashes stands before; they are looked at in bunches."""
+    """Return whether an odd number of backslashes precedes; they are read in chunks."""
     while True:
         bunch = data[max(0, at - _BUNCH) : at]
         others = len(bunch.rstrip(b"\\"))

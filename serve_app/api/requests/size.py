@@ -20,7 +20,7 @@ _PANORAMA = 4  # width of a panorama by the native size; MultiDiffusion's own is
 def problems(
     body: GenerationBody, api: Api, entry: ModelEntry, http: HttpConfig
 ) -> dict[str, list[str]]:
-    """Say what is wrong with the asked sizes; empty when they are fine."""
+    """Return what is wrong with the requested sizes; empty if nothing is."""
     find = _strict_problem if api in (Api.V6, Api.V7) else _lenient_problem
     asked = {"width": (body.width, _max_width(body, http)), "height": (body.height, _MAX_PX)}
     found = {
@@ -45,7 +45,7 @@ def of(body: GenerationBody, entry: ModelEntry, http: HttpConfig) -> tuple[int, 
 
 
 def fit(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig) -> Fit | None:
-    """Say how the init picture decides; None where there is none, or both sides were asked for."""
+    """Return how the init picture decides the size; None without one or if both sides are given."""
     if kind is Kind.TEXT2IMG or (body.height is not None and body.width is not None):
         return None
     height, width = of(body, entry, http)

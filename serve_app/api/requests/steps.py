@@ -21,7 +21,7 @@ def of(body: GenerationBody, kind: Kind, entry: ModelEntry) -> tuple[int, float]
 
 
 def problems(body: GenerationBody, kind: Kind, entry: ModelEntry) -> dict[str, list[str]]:
-    """Say that not one step would run, of the field that asks for it; empty when one does."""
+    """Report the field by which not a single step would run; empty if one does."""
     steps, strength = of(body, kind, entry)
     if int(steps * strength) >= 1:
         return {}

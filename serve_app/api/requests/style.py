@@ -37,7 +37,7 @@ def asked(body: GenerationBody, styles: Mapping[str, str]) -> str:
 def problems(
     body: GenerationBody, entry: ModelEntry, styles: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """Say why a style cannot be had; empty when it can, or none is asked for."""
+    """Return why a style is unavailable; empty if it is not, or none is asked for."""
     name = body.enhance_style
     if name is None or not body.enhance_prompt:
         return {}

@@ -47,7 +47,7 @@ class Said:
     ignored: int
 
     def tip(self, entry: ModelEntry) -> str:
-        """Say what had no effect on pictures of this model; empty when all had."""
+        """Return what had no effect on pictures of this model; empty if everything had."""
         texts = f"{self.prompt}\n{self.negative_prompt}"
         tips = [tip for pattern, tip in _TIPS.items() if pattern.search(texts)]
         if self.ignored:

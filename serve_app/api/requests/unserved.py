@@ -14,7 +14,7 @@ __all__ = ["reasons"]
 def reasons(
     body: GenerationBody, kind: Kind, entry: ModelEntry, *, can_translate: bool
 ) -> dict[str, list[str]]:
-    """Say which parameters ask for an effect that this call does not have, and why not."""
+    """Return which parameters ask for an effect that this call does not have, and why."""
     asked = {
         "multi_lingual": (
             body.multi_lingual and not can_translate,

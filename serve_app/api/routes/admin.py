@@ -1,4 +1,4 @@
-"""`/admin/models`: run-time entries of the catalogue, for whoever has the operator's key.
+"""`/admin/models`: run-time entries of the catalogue, for holders of the operator's key.
 
 Not part of the hosted API: real HTTP codes, one shape of errors. Without `auth.admin_key` there are
 no such paths.
@@ -37,7 +37,7 @@ class Admin:
     failures: RateLimiter
 
     async def check(self, request: Request) -> None:
-        """Let the holder of the key in. Takes the same time whatever was sent.
+        """Check the admin key, in the same time whatever was sent.
 
         Raises:
             errors.InvalidKey: no key, or another one.

@@ -1,4 +1,4 @@
-"""model_reload: load the weights of a model anew. Replies tell states, no paths or reasons."""
+"""model_reload: loads a model's weights again. Replies show states, never paths or reasons."""
 
 import math
 

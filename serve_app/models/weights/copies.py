@@ -1,4 +1,4 @@
-"""Copies of shared weights on this node's own disk: made once, whoever comes first.
+"""Copies of shared weights on this node's own disk, made once by the first that needs them.
 
 A copy is built under another name and renamed when it is whole. Processes of one node take turns by
 a lock on a file of the cache folder, which ends with the process that holds it.

@@ -157,7 +157,7 @@ def digest(source: Path) -> str:
 
 
 def fingerprint(files: Mapping[str, Path]) -> str:
-    """Tell files apart by name, size and time of change, without reading them."""
+    """Return a digest of files by name, size and time of change, without reading them."""
     facts = [
         (name, (stat := file.stat()).st_size, stat.st_mtime_ns) for name, file in files.items()
     ]

@@ -1,4 +1,4 @@
-"""`weight_bytes`: how much memory a model will take, told by the headers of its files."""
+"""`weight_bytes`: how much memory a model will take, from the headers of its files."""
 
 import math
 from collections.abc import Iterator

@@ -116,7 +116,7 @@ class IpAdapters:
         self._prompts = _NO_PROMPTS
 
     def get(self, named: Named | None) -> IpAdapter | None:
-        """Give the adapter of a request; blocks while it is loaded.
+        """Return the adapter of a request; blocks while it is loaded.
 
         Raises:
             errors.InvalidRequest: the denoiser has no layers for it.
@@ -159,7 +159,7 @@ class IpAdapters:
         return IpAdapter(encoder, processor, projection, keys, values)
 
     def apply(self, adapter: IpAdapter | None) -> None:
-        """Let the layers heed an adapter, or leave them as they were made."""
+        """Activate an adapter in the layers, or restore them to how they were made."""
         while self._hooks:
             self._hooks.pop().remove()
         if adapter is not None:

@@ -1,4 +1,4 @@
-"""`Lineage`: which kind a model is, and whether a weight file says that it is made for another.
+"""`Lineage`: which kind a model is, and whether a weight file says it was made for another.
 
 Files of another kind may have the very shapes of this one: the text encoder of Stable Diffusion 1
 is the first of XL's two, and their VAEs differ in a number only. Trainers write in the header of a
@@ -45,7 +45,7 @@ class Lineage:
 
 
 def lineage_of(pipeline: DiffusionPipeline) -> Lineage:
-    """Tell the kind of a loaded pipeline, by its class and by the width of its text."""
+    """Return the kind of a loaded pipeline, by its class and the width of its text."""
     for beginning, name in _BY_PIPELINE.items():
         if type(pipeline).__name__.startswith(beginning):
             return Lineage(frozenset({name}))

@@ -135,7 +135,7 @@ def _scaled(up: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def _magnitude(tensor: torch.Tensor, kind: str, layer: str) -> torch.Tensor:
-    """Give a DoRA's magnitudes as (out,); kohya's may be those of the inputs, (1, in)."""
+    """Return a DoRA's magnitudes as (out,); kohya's may be those of the inputs, (1, in)."""
     shape = tensor.shape
     if kind == "dora_scale" and len(shape) > 1 and shape[0] == 1:
         raise Unfit(f"DoRA magnitudes of the inputs of {layer}", "DoRA magnitudes of the outputs")
@@ -229,7 +229,7 @@ def _check_settings(settings: Mapping[str, object]) -> None:
 
 
 def _factor(settings: Mapping[str, object], layer: str, pair: Pair) -> float:
-    """Give alpha/rank of a layer, or alpha/sqrt(rank); the configuration is peft's."""
+    """Return alpha/rank of a layer, or alpha/sqrt(rank); the configuration is peft's."""
     rank = pair.up.shape[1]
     pattern = settings.get("alpha_pattern") or {}
     try:

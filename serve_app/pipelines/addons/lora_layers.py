@@ -94,7 +94,7 @@ class LoraLayers:
         self._module.eval().requires_grad_(False)
 
     def activate(self, strengths: Sequence[tuple[str, float]]) -> None:
-        """Let the layers heed these adapters in this order, and no others."""
+        """Activate exactly these adapters in the layers, in this order."""
         if not self._is_wrapped:
             return
         set_adapter(self._module, [adapter for adapter, _ in strengths], inference_mode=True)

@@ -68,7 +68,7 @@ class Loras:
         self._leaving: list[str] = []
 
     def get(self, named: Named) -> Adapter:
-        """Give the adapter of a file, which is read unless it was. Blocks.
+        """Return the adapter of a file, reading it if it is not loaded. Blocks.
 
         Raises:
             errors.AddOnMisfit: it does not fit the model.
@@ -89,7 +89,7 @@ class Loras:
             return adapter
 
     def apply(self, uses: Sequence[tuple[Adapter, float]]) -> None:
-        """Let the layers heed these adapters alone, each with its strength, in this order.
+        """Activate exactly these adapters in the layers, each with its strength, in this order.
 
         Raises:
             errors.GenerationFailed: an adapter has left.
@@ -113,7 +113,7 @@ class Loras:
         return {name: self._parts[name].fitted(own) for name, own in pairs.items()}
 
     def _convert(self, tensors: Tensors) -> Mapping[str, torch.Tensor]:
-        """Let diffusers find the names of layers, as it does for this kind of model."""
+        """Map the names of layers by diffusers, as it does for this kind of model."""
         if "text_encoder_2" in self._parts and any(name.startswith("lora_te_") for name in tensors):
             raise Unfit("layers of a model's only text encoder", "layers of one of two")
         options = {"unet_config": self._base.unet.config} if "unet" in self._parts else {}

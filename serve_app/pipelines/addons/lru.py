@@ -51,7 +51,7 @@ class Lru(Generic[T]):
         self._things: OrderedDict[str, tuple[T, int]] = OrderedDict()  # the latest asked for last
 
     def get(self, key: str) -> T | None:
-        """Give what is kept under a key."""
+        """Return what is kept under a key."""
         if key not in self._things:
             return None
         self._things.move_to_end(key)

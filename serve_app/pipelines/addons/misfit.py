@@ -1,4 +1,4 @@
-"""Why weights do not fit: told by whoever finds out, read by the client as the error of a field.
+"""Why weights do not fit: raised where it is found out, shown to the client as a field's error.
 
 Whoever judges an add-on raises `Unfit` in words of its own; `judging` names the add-on and its
 field. What a library finds wrong goes to the log: its words may hold paths, and help no client.

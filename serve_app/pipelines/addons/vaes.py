@@ -60,7 +60,7 @@ class Vaes:
         self._loaded: Lru[Vae] = Lru(config.vae_bytes, uses)
 
     def get(self, named: Named | None) -> Vae:
-        """Give the VAE of a request; None: the checkpoint's own. Blocks while one is loaded.
+        """Return the VAE of a request; None: the checkpoint's own. Blocks while one is loaded.
 
         Raises:
             errors.AddOnMisfit: it does not fit; `errors.OutOfMemory` where there is no room.
@@ -120,14 +120,14 @@ def _check_latents(found: Mapping[str, object], own: Mapping[str, object]) -> No
 
 
 def _cell_px(config: Mapping[str, object]) -> int:
-    """Give the side of a latent cell: each level after the first halves the picture."""
+    """Return the side of a latent cell: each level after the first halves the picture."""
     levels = config["block_out_channels"]
     assert isinstance(levels, Sequence), "one number of channels per level"
     return int(2 ** (len(levels) - 1))
 
 
 def _make(vae: AutoencoderKL, name: str, config: EngineConfig) -> Vae:
-    """Give a VAE the lanes of its halves; `name` tells it from others in the metrics."""
+    """Make the lanes of a VAE's halves; `name` tells it from others in the metrics."""
     if config.channels_last:
         vae.to(memory_format=torch.channels_last)
     encode, decode = (by_name(half, "sample") for half in (vae.encoder, vae.decoder))

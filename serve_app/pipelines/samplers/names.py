@@ -86,7 +86,7 @@ def sampler_for(name: str) -> Sampler:
 
 
 def algorithm_of(spec: GenerationSpec) -> str | None:
-    """Give the `algorithm_type` that runs; none: the sampler takes none, or none was asked for.
+    """Return the `algorithm_type` that runs; None: the sampler has none, or none was asked for.
 
     Raises:
         errors.InvalidRequest: no such scheduler, or no such algorithm.
@@ -118,7 +118,7 @@ def in_meta(
 
 
 def will_run(spec: GenerationSpec) -> dict[str, JsonValue]:
-    """Say for `meta` how a scheduler name runs, as far as that is so with any model."""
+    """Return for `meta` how a scheduler name runs, as far as that holds for any model."""
     sampler = sampler_for(spec.scheduler)
     is_karras = sampler.karras and spec.use_karras_sigmas
     return in_meta(sampler.runs, spec, is_karras=is_karras, algorithm=algorithm_of(spec))

@@ -112,7 +112,7 @@ class Schedulers:
         return sampler.runs
 
     def _options(self, spec: GenerationSpec, sampler: Sampler, name: str) -> dict[str, object]:
-        """Give what a request makes of the class, besides what the checkpoint does."""
+        """Return the options that a request adds to those of the checkpoint."""
         algorithm, config = algorithm_of(spec), self._base.config
         options: dict[str, object] = {}
         if self._has_one:
@@ -168,7 +168,7 @@ def _zero_snr_betas(model: dict[str, object]) -> list[float]:
 
 
 def ran_sampler(scheduler: SchedulerMixin, asked: GenerationSpec) -> dict[str, JsonValue]:
-    """Say for `meta` what a scheduler runs, in the words of the request."""
+    """Return for `meta` what a scheduler runs, in the words of the request."""
     config = scheduler.config
     return in_meta(
         type(scheduler).__name__,

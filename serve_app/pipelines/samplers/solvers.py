@@ -1,4 +1,4 @@
-"""diffusers' sampler classes, with what is wrong in them put right.
+"""diffusers' sampler classes, with their faults corrected.
 
 Each keeps the name and the configuration of the class that it corrects, and computes the same
 wherever that one is right. What is wrong in diffusers 0.42 was found with a denoiser that knows the
@@ -153,7 +153,7 @@ class _Kdpm2Ancestral(_FromFirst, diffusers.KDPM2AncestralDiscreteScheduler):  #
 
 
 def _doubled(levels: torch.Tensor) -> torch.Tensor:
-    """Give two entries to each level but the first, and one more to the last, as diffusers does."""
+    """Double the entry of each level but the first, and add one to the last, as diffusers does."""
     return torch.cat([levels[:1], levels[1:].repeat_interleave(2), levels[-1:]])
 
 

@@ -45,7 +45,7 @@ class TextCache:
 
 
 def remember_encoding(pipeline: DiffusionPipeline, cache: TextCache, variant: Hashable) -> None:
-    """Let a request's pipeline look its text embeddings up before it encodes.
+    """Make a request's pipeline look up its text embeddings before it encodes.
 
     For families whose prompts stock encodes as they are: the texts in the call are the key, so
     nothing may stand in for the tokenizers.

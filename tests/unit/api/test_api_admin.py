@@ -21,6 +21,8 @@ from serve_app.testing.service import FakeService
 from serve_app.types import Kind
 from tests import community_files
 
+pytestmark = pytest.mark.slow
+
 KEY = "an-operators-key-of-some-length"
 ENTRY = {"id": "tail", "source": "weights", "kinds": ["text2img"], "placement": "pool"}
 

@@ -12,6 +12,8 @@ from structlog.testing import capture_logs
 from serve_app.api import create_api
 from serve_app.config import HttpConfig, JobsConfig
 
+pytestmark = pytest.mark.slow
+
 TEXT2IMG = "/api/v6/images/text2img"
 NOWHERE = "/api/v6/nowhere"
 CALL = json.dumps({"model_id": "your_model_id", "prompt": "a"}).encode()

@@ -31,6 +31,8 @@ from serve_app.telemetry import logging
 from tests.asgi import send
 from tests.stalls import MAX_STALL_S, Stalls
 
+pytestmark = pytest.mark.slow
+
 SECRET = "sk_live_canary_0123456789"
 PICTURE = "cGljdHVyZSBjYW5hcnk="  # inline data, which no reply repeats
 PICTURES = ("init_image", "mask_image", "ip_adapter_image", "image", "base64_string")

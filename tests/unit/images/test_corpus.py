@@ -22,7 +22,7 @@ from serve_app.images.reencode import reencode
 from serve_app.types import Size
 from tests.picture_files import DEAR, HARMLESS, HOSTILE, SEEDS, file
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 CONFIG = ImagesConfig(decode_timeout_s=30)  # on a loaded machine all but the dear ones end by far
 RED = file(Image.new("RGB", (8, 8), "red"))

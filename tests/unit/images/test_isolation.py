@@ -27,6 +27,8 @@ from serve_app.images.reencode import reencode
 from serve_app.types import Picture, Size
 from tests.picture_files import LARGE, file, png, rows, scans
 
+pytestmark = pytest.mark.slow
+
 RED = file(Image.new("RGB", (60, 40), "red"))
 WHITE = file(Image.new("L", (60, 40), "white"))
 SLOW = scans(20_000, *LARGE, progressive=True)  # some minutes
