@@ -77,7 +77,7 @@ class Generator:
         """
         self._resident.follow(user_config)
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
+    async def record_autoscaling_stats(self) -> dict[str, float]:
         """Tell the scaling policy what there is to do; asked by Serve (`deployments.scaling`)."""
         counted = self._resident.snapshot()
         pace = Pace(counted.tick_s, counted.row_cap, counted.forward_s)
