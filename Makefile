@@ -25,7 +25,7 @@ demo: $(INSTALLED)  ## start the service, send the documented inpaint request, s
 	$(BIN)/dreamserve demo
 
 test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes
-	$(MAKE) --no-print-directory --jobs=2 --output-sync test-plain test-ray
+	$(MAKE) --no-print-directory test-plain test-ray
 
 test-plain: $(INSTALLED)  ## those without a Ray cluster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
