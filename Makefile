@@ -11,6 +11,8 @@ INSTALLED := $(VENV)/.installed
 FAST := tests/unit/api tests/unit/config tests/unit/database tests/unit/images tests/unit/jobs tests/unit/models tests/unit/net tests/unit/service tests/unit/storage tests/unit/telemetry tests/unit/webhooks
 
 export RAY_USAGE_STATS_ENABLED := 0
+# Else each process of the tests compiles them anew, a quarter of its start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test-fast test test-plain test-ray test-ops run chaos soak bench train train-trial check format hooks clean
 

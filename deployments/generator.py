@@ -77,7 +77,7 @@ class Generator:
         """
         self._resident.request(user_config)
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
+    async def record_autoscaling_stats(self) -> dict[str, float]:
         """Report the open work to the scaling policy (`deployments.scaling`); called by Serve."""
         counted = self._resident.snapshot()
         pace = Pace(counted.tick_s, counted.row_cap, counted.forward_s)

@@ -79,7 +79,7 @@ class Ingress:
         operator = None if key is None else Admin(registry, self._reloads, key, failures)
         return create_api(self._service, config.http, config.jobs, operator)
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Raise when a part that runs beside the calls has ended; Serve replaces the replica."""
         self._driver.check_health()
         self._rounds.check_health()

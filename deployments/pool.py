@@ -79,11 +79,11 @@ class Pool:
         """Seconds until this replica has the model in memory, were it asked for now."""
         return await self._cache.load_s(model_id)
 
-    def record_routing_stats(self) -> dict[str, object]:
+    async def record_routing_stats(self) -> dict[str, object]:
         """Report to routers what is here; called by Serve every `pool.stats_period_s`."""
         return dataclasses.asdict(self._cache.occupancy())
 
-    def check_health(self) -> None:
+    async def check_health(self) -> None:
         """Raise when an engine is dead or stuck; Serve then replaces the replica."""
         self._rounds.check_health()
         residents = self._cache.items()

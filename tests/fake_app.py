@@ -94,10 +94,11 @@ class FakeApp:
                 command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            while not self._is_ready():
-                assert self._process.poll() is None, self.log_tail()
-                assert time.monotonic() - begun < _START_TIMEOUT_S, self.log_tail()
-                time.sleep(0.1)
+            with httpx2.Client(base_url=self.base_url, trust_env=False, timeout=5) as client:
+                while not _is_ready(client):
+                    assert self._process.poll() is None, self.log_tail()
+                    assert time.monotonic() - begun < _START_TIMEOUT_S, self.log_tail()
+                    time.sleep(0.1)
         except BaseException:
             self.kill()
             raise
@@ -146,14 +147,6 @@ class FakeApp:
         """The last lines that the process wrote."""
         return (self.folder / "app.log").read_text(errors="replace")[-3000:]
 
-    def _is_ready(self) -> bool:
-        try:
-            url = f"{self.base_url}/health/ready"
-            with httpx2.Client(trust_env=False, timeout=5) as client:
-                return client.get(url).status_code == 200
-        except httpx2.TransportError:
-            return False
-
     def _end(self, family: list[psutil.Process]) -> None:
         for process in family:
             try:
@@ -163,6 +156,13 @@ class FakeApp:
         psutil.wait_procs(family, timeout=_STOP_TIMEOUT_S)
         self._process.wait()
         self._process = None
+
+
+def _is_ready(client: httpx2.Client) -> bool:
+    try:
+        return client.get("/health/ready").status_code == 200
+    except httpx2.TransportError:
+        return False
 
 
 def _main(config_path: str, port: str) -> None:

@@ -67,7 +67,10 @@ def keep_in_threads() -> None:
             setattr(owner, name, own)
         # torch's type says that hooks return nothing, its text that they may return a parameter.
         register_module_parameter_registration_hook(_put)  # type: ignore[arg-type]
+        before = tuple(_DRAWS)
         _guard.__enter__()
+        # Under the guard torch looks its own functions up by name, and names transformers' ones.
+        _DRAWS.update(getattr(nn.init, draw.__name__) for draw in before)
 
 
 class _Making(TorchFunctionMode):

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPTextModel, PreTrainedModel
 
 from serve_app.config import EngineConfig
@@ -25,6 +26,7 @@ from serve_app.models import AddOn, AddOnType, ModelEntry
 from serve_app.pipelines import loader
 from serve_app.pipelines.addons.lookup import AddOns
 from serve_app.pipelines.compose import encode
+from serve_app.pipelines.construction import keep_in_threads
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
 from serve_app.testing.checkpoints import random_vae
@@ -207,6 +209,28 @@ def test_constructions_that_overlap_leave_the_process_as_it_was(
         one.__exit__(None, None, None)  # the first to begin is the first to end
     assert process() == before
     assert next(random_vae().parameters()).device.type == "cpu"
+
+
+class Draws(TorchDispatchMode):
+    """Notes what draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            self.seen.append(str(func))
+        return func(*args, **kwargs or {})
+
+
+def test_weights_that_are_read_are_not_drawn_before(folder: Callable[[str], Path]) -> None:
+    """On the meta device a draw is slow, and there are hundreds."""
+    source = folder("attention") / "unet"
+    keep_in_threads()
+    with Draws() as draws:
+        UNet2DConditionModel.from_pretrained(source)
+    assert draws.seen == []
 
 
 def test_failed_construction_leaves_the_dtype(loads: dict[str, Load], tmp_path: Path) -> None:

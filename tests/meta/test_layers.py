@@ -1,6 +1,9 @@
 """The arrow of `docs/architecture.md`: modules import downward only, siblings stay apart."""
 
 import ast
+import functools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,7 @@ def _package(module: str) -> str | None:
     return None
 
 
+@functools.cache
 def _imports(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -111,27 +115,27 @@ def test_environment_is_read_in_config_only():
     assert users <= {"serve_app.config.app", "serve_app.cli.serving"}
 
 
-def test_heavy_packages_are_not_imported_by_light_replicas():
-    """Preprocess, Upload, Janitor and Ingress must not pay for torch."""
-    import subprocess
-    import sys
-
+@pytest.fixture(scope="module")
+def loaded() -> list[set[str]]:
+    """All modules that ingress and janitor import, and those with preprocess and upload."""
     code = (
-        "import sys, deployments.preprocess, deployments.upload, deployments.janitor,"
-        "deployments.ingress; print([m for m in ('torch', 'diffusers', 'transformers')"
-        " if m in sys.modules])"
+        "import sys, deployments.ingress, deployments.janitor; print(*sys.modules);"
+        "import deployments.preprocess, deployments.upload; print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return [set(line.split()) for line in done.stdout.splitlines()]
 
 
-def test_foreign_pictures_are_read_by_preprocess_only():
+def test_heavy_packages_are_not_imported_by_light_replicas(loaded):
+    """Preprocess, Upload, Janitor and Ingress must not pay for torch."""
+    light = loaded[1]
+    assert {"deployments.preprocess", "deployments.upload"} <= light
+    assert not {"torch", "diffusers", "transformers"} & light
+
+
+def test_foreign_pictures_are_read_by_preprocess_only(loaded):
     """Ingress and janitor hold everybody's jobs: no file of a client may break or fill them."""
-    import subprocess
-    import sys
-
-    code = "import sys, deployments.ingress, deployments.janitor; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = done.stdout.split()
-    assert "serve_app.images.source" in loaded
-    assert "serve_app.images.decode" not in loaded
+    here, with_preprocess = loaded
+    assert "serve_app.images.source" in here
+    assert "serve_app.images.decode" not in here
+    assert "serve_app.images.decode" in with_preprocess

@@ -37,11 +37,14 @@ def addresses_until_it_ends(process: subprocess.Popen[bytes]) -> dict[str, set[s
     seen: dict[str, set[str]] = defaultdict(set)
     family = psutil.Process(process.pid)
     while process.poll() is None:
+        names = {}
         for one in family.children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                name, sockets = one.name(), one.net_connections("inet")
-                seen[name] |= {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
-        time.sleep(0.5)
+                names[one.pid] = one.name()
+        for socket in psutil.net_connections("inet"):
+            if socket.status == psutil.CONN_LISTEN and socket.pid in names:
+                seen[names[socket.pid]].add(socket.laddr.ip)
+        time.sleep(1)
     return seen
 
 

@@ -160,14 +160,20 @@ PATH_ID: Schema = {
 
 def request_body(model: type[WireModel], example: Schema) -> Schema:
     """Describe a body, as JSON and as both kinds of form."""
-    schema = model.model_json_schema()
-    schema["properties"] = {"key": _KEY, **schema["properties"]}
+    schema = _schema(model)
     content: Schema = {
         "application/json": {"schema": schema, "example": example},
         "application/x-www-form-urlencoded": {"schema": schema},
         "multipart/form-data": {"schema": schema},
     }
     return {"requestBody": {"required": True, "content": content}}
+
+
+@functools.cache  # some forty calls share a few bodies
+def _schema(model: type[WireModel]) -> Schema:
+    schema = model.model_json_schema()
+    schema["properties"] = {"key": _KEY, **schema["properties"]}
+    return schema
 
 
 def _responses(*models: type) -> Responses:

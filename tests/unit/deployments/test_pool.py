@@ -53,10 +53,15 @@ async def test_models_take_turns_and_tell_where_they_are(pool):
     for model_id in "aba":
         pictures = await pool.paint(1, spec(model_id=model_id), None)
         assert len(pictures.pictures) == 1
-    assert pool.record_routing_stats() == {"held": ["a"], "loading": [], "calls": {}, "used": 1.0}
+    assert await pool.record_routing_stats() == {
+        "held": ["a"],
+        "loading": [],
+        "calls": {},
+        "used": 1.0,
+    }
     assert await pool.load_s("a") == 0
     assert await pool.load_s("b") > 0
-    pool.check_health()
+    await pool.check_health()
 
 
 @pytest.mark.parametrize("pool", [{"memory_bytes": 2, "turn_s": 0}], indirect=True)
