@@ -85,7 +85,7 @@ def load_checkpoint(
 
 
 def _trained(scheduler: SchedulerMixin, entry: ModelEntry) -> SchedulerMixin:
-    """Let an entry correct what files say of the training; a copy in CPU memory stays as it is."""
+    """Correct what files say of the training by the entry; a copy in CPU memory stays as it is."""
     said = {
         "prediction_type": entry.prediction_type,
         "rescale_betas_zero_snr": entry.zero_snr,

@@ -62,7 +62,7 @@ class Memory:
                 yield path, seen
 
     def forget(self, path: Path) -> None:
-        """Let a path be as if it had never been seen."""
+        """Remove a path, as if it had never been seen."""
         self._seen.pop(str(path.absolute()), None)
 
     def save(self) -> None:

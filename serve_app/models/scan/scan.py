@@ -133,7 +133,7 @@ class _Judge:
         }
 
     def judge(self, row: Row) -> Row:
-        """Give a row its entry, or the reason why there is none."""
+        """Return a row with its entry, or with the reason why there is none."""
         if row.found is None:
             return row
         try:
