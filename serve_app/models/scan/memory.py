@@ -61,10 +61,6 @@ class Memory:
             if path.is_relative_to(folder.absolute()) and not path.exists():
                 yield path, seen
 
-    def forget(self, path: Path) -> None:
-        """Remove a path, as if it had never been seen."""
-        self._seen.pop(str(path.absolute()), None)
-
     def save(self) -> None:
         """Write the file; raises OSError where that is impossible."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
