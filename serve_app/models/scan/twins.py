@@ -19,7 +19,7 @@ def find_twins(files: Sequence[Path]) -> dict[Path, Path]:
     Fine-tunes of one model have one size, so a few blocks are compared before anything is read
     whole.
     """
-    twins = {}
+    twins: dict[Path, Path] = {}
     for equal in _groups([files], _size, _sample, digest):
         first, *others = equal
         twins |= dict.fromkeys(others, first)

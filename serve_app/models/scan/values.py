@@ -57,7 +57,7 @@ def values_of(
     fitting = sorted(name for name, own in models.items() if set(own) & set(found.families))
     if not fitting:
         raise Refused("no model of its family is in the catalogue or the folder")
-    described = {"type": kind, "models": fitting}
+    described: dict[str, object] = {"type": kind, "models": fitting}
     if found.trigger_words:
         described["description"] = f"trigger words: {', '.join(found.trigger_words)}"
     if kind == "embedding":

@@ -11,20 +11,35 @@ __all__ = ["weight_bytes"]
 
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+# By the field that names a folder: which of its parts are loaded.
+_LENT = {"base": ("vae", "text_encoder"), "text_encoders": ("text_encoder",), "base_config": ()}
+_COPIES = "model_ema."  # of single files; nothing loads them
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # the loader leaves them out
 
 
 def weight_bytes(entry: ModelEntry, max_header_bytes: int = FORMAT_MAX_BYTES) -> int:
     """Bytes of a model's weights in the entry's dtype; 0: no safetensors files are here (yet).
 
-    Reads headers only.
+    Reads headers only. Where a base stands beside a single file, its VAE and text encoders count
+    too, also those that the file does not lack.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is no safetensors file, or its header is longer than allowed.
     """
     item_bytes = _ITEM_BYTES[entry.dtype]
-    return sum(_file_bytes(file, item_bytes, max_header_bytes) for file in _files(entry.source))
+    return sum(_file_bytes(file, item_bytes, max_header_bytes) for file in _all(entry))
+
+
+def _all(entry: ModelEntry) -> Iterator[Path]:
+    """List the files of the source, and of what the entry names besides."""
+    yield from _files(entry.source)
+    for name, source in entry.parts.items():
+        for file in _files(source):
+            assert isinstance(source, Path), "others have no files here"
+            part = file.relative_to(source).parts[0] if source.is_dir() else ""
+            if name == "vae" or part.startswith(_LENT[name]):
+                yield file
 
 
 def _files(source: Source) -> Iterator[Path]:
@@ -52,5 +67,6 @@ def _file_bytes(file: Path, item_bytes: int, max_header_bytes: int) -> int:
         math.prod(tensor.shape) * item_bytes
         if tensor.dtype in _FLOATS
         else tensor.data_offsets[1] - tensor.data_offsets[0]
-        for tensor in tensors.values()
+        for name, tensor in tensors.items()
+        if not name.startswith(_COPIES)
     )

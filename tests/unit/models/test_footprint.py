@@ -7,6 +7,7 @@ import pytest
 from serve_app.models import ModelEntry
 from serve_app.models.weights.footprint import weight_bytes
 from serve_app.types import Kind
+from tests import community_files
 
 
 def write(file, **tensors):
@@ -20,8 +21,8 @@ def write(file, **tensors):
     file.write_bytes(len(text).to_bytes(8, "little") + text)
 
 
-def entry(source, dtype="float32"):
-    return ModelEntry(id="m", source=source, kinds=tuple(Kind), dtype=dtype)
+def entry(source, dtype="float32", **parts):
+    return ModelEntry(id="m", source=source, kinds=tuple(Kind), dtype=dtype, **parts)
 
 
 @pytest.mark.parametrize(("dtype", "wanted"), [("float32", 48), ("bfloat16", 32)])
@@ -40,6 +41,21 @@ def test_variants_and_parts_that_are_not_loaded_do_not_count(tmp_path):
 def test_single_file_counts(tmp_path):
     write(tmp_path / "model.fp16.safetensors", F16=2)
     assert weight_bytes(entry(tmp_path / "model.fp16.safetensors")) == 8
+
+
+def test_parts_that_an_entry_names_count(tmp_path):
+    file, base = tmp_path / "unet.safetensors", tmp_path / "base"
+    write(file, F32=1)
+    for part, number in (("unet", 1000), ("vae", 10), ("text_encoder_2", 100)):
+        write(base / part / "model.safetensors", F32=number)
+    assert weight_bytes(entry(file, base=base)) == 4 * 111
+    assert weight_bytes(entry(file, base_config=base)) == 4
+    assert weight_bytes(entry(file, vae=base / "vae", text_encoders=base)) == 4 * 111
+
+
+def test_ema_copies_do_not_count(tmp_path):
+    community_files.write(tmp_path / "m.safetensors", {"a": (2,), "model_ema.a": (2,)}, "F32")
+    assert weight_bytes(entry(tmp_path / "m.safetensors")) == 8
 
 
 def test_files_that_are_not_here_count_nothing(tmp_path):

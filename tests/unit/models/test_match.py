@@ -74,7 +74,25 @@ def test_add_on_is_of_the_type_that_its_entry_says(tmp_path, name, type_, wanted
         ("sdxl", {"category": "stable_diffusion_xl"}, None),
         ("sd1-inpainting", {}, None),
         ("flux-all-in-one-fp8", {"category": "flux"}, None),
-        ("sd1-unet", {}, ("a UNet alone of Stable Diffusion 1", CHECKPOINT)),
+        (
+            "sd1-unet",
+            {},
+            (
+                "a UNet alone of Stable Diffusion 1 without a VAE",
+                "one with it, or vae or base in the entry",
+            ),
+        ),
+        (
+            "sd1-unet",
+            {"vae": "vae"},
+            (
+                "a UNet alone of Stable Diffusion 1 without text encoders",
+                "one with them, or text_encoders or base in the entry",
+            ),
+        ),
+        ("sd1-unet", {"vae": "vae", "text_encoders": "text"}, None),
+        ("sd1-unet", {"base": "base"}, None),
+        ("sd1-no-vae", {"vae": "vae"}, None),
         ("lora-sd1-peft", {}, ("a LoRA for Stable Diffusion 1", CHECKPOINT)),
         (
             "sdxl",
