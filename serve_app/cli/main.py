@@ -176,9 +176,12 @@ def models_scan(
     write: Annotated[
         Path | None, typer.Option(help="folder for an entry's file of each good one")
     ] = None,
+    dtype: Annotated[
+        scan.Dtype, typer.Option(help="of the models that are found; half precision for GPUs")
+    ] = scan.Dtype.FLOAT32,
 ) -> None:
     """Show what the files of a folder are, and have those served that can be."""
-    scan.scan_folder(config, folder, is_added=add, target=write)
+    scan.scan_folder(config, folder, dtype, is_added=add, target=write)
 
 
 @models_app.command("reload")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 import typer
@@ -16,18 +17,29 @@ from serve_app.cli.database import read_config, with_database
 from serve_app.config import AppConfig
 from serve_app.database.models import SqlModelStore
 from serve_app.models import AddOn, Catalogue
-from serve_app.models.entry import Entry, anchored
+from serve_app.models.entry import Entry, ModelEntry, anchored
 from serve_app.models.registry import Registry
 from serve_app.models.scan.memory import Memory
 from serve_app.models.scan.scan import Row, Verdict, scan
+from serve_app.models.scan.values import ScanDefaults
 
-__all__ = ["scan_folder"]
+__all__ = ["Dtype", "scan_folder"]
 
 _WRITTEN = (Verdict.NEW, Verdict.CHANGED)
 _STYLES = {Verdict.NEW: "green", Verdict.CHANGED: "yellow", Verdict.REFUSED: "red"}
 
 
-def scan_folder(config: Path, folder: Path, *, is_added: bool, target: Path | None) -> None:
+class Dtype(StrEnum):
+    """Of weights and activations."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+def scan_folder(
+    config: Path, folder: Path, dtype: Dtype, *, is_added: bool, target: Path | None
+) -> None:
     """Print a row for each file; add the good ones or write their entries; exit code 1 on a fault.
 
     is_added: to the running service. target: folder for files of the catalogue.
@@ -43,7 +55,7 @@ def scan_folder(config: Path, folder: Path, *, is_added: bool, target: Path | No
             _known(settings, fixed),
             memory,
             settings.catalogue,
-            placement="pool" if has_pool else "own",
+            defaults=ScanDefaults(placement="pool" if has_pool else "own", dtype=dtype.value),
             watch=lambda paths: track(paths, "reading headers", transient=True),
         )
     except OSError as exc:
@@ -56,6 +68,13 @@ def scan_folder(config: Path, folder: Path, *, is_added: bool, target: Path | No
     _show(folder, rows)
     if target is not None or is_added:
         memory.save()
+    if is_added and any(_wants_replicas(row) for row in rows):
+        typer.echo("deploy what `dreamserve config` prints to have the models served", err=True)
+
+
+def _wants_replicas(row: Row) -> bool:
+    entry = row.entry
+    return isinstance(entry, ModelEntry) and entry.placement == "own" and row.verdict in _WRITTEN
 
 
 def _known(settings: AppConfig, fixed: Catalogue) -> dict[str, Entry]:

@@ -20,6 +20,7 @@ from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lineage import lineage_of
 from serve_app.pipelines.addons.loras import Loras
 from serve_app.pipelines.addons.lru import Lru, Uses
+from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.addons.textual_inversion import Embeddings
 from serve_app.pipelines.addons.vaes import Vaes
 from serve_app.pipelines.addons.variants import Variants
@@ -30,7 +31,7 @@ from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.host import HostCopies
 from serve_app.pipelines.parts import named_parts
 from serve_app.pipelines.samplers.schedulers import Schedulers
-from serve_app.pipelines.soundness import check_complete, settle
+from serve_app.pipelines.soundness import check_complete, check_filled, settle
 from serve_app.pipelines.text.encoding import TextCache
 
 __all__ = ["load_checkpoint"]
@@ -147,7 +148,13 @@ def _read(entry: ModelEntry) -> DiffusionPipeline:
         pipeline = cls.from_pretrained(folder, **options)
         check_complete(pipeline, folder)
         return pipeline
-    return cls.from_single_file(str(entry.path), config=str(folder), **options)
+    try:
+        pipeline = cls.from_single_file(str(entry.path), config=str(folder), **options)
+    except NotImplementedError as exc:  # of torch, which moves weights without numbers
+        raise Unfit("a single file that lacks tensors of its model", "all of them") from exc
+    for name, module in _modules(pipeline).items():
+        check_filled(name, module)
+    return pipeline
 
 
 def _settings_of(entry: ModelEntry) -> Path:

@@ -19,6 +19,7 @@ from serve_app.pipelines.addons.misfit import Unfit
 __all__ = [
     "check_complete",
     "check_files",
+    "check_filled",
     "check_module",
     "check_shapes",
     "check_tensor",
@@ -68,6 +69,15 @@ def check_complete(pipeline: DiffusionPipeline, folder: Path) -> None:
     for part, module in pipeline.components.items():
         if isinstance(module, PreTrainedModel):
             check_module(part, module, folder / part)
+
+
+def check_filled(part: str, module: nn.Module) -> None:
+    """Raise Unfit when weights are in no file: a single file leaves them without numbers."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise Unfit(
+                f"no tensor for {name} of {part}", f"one of the shape {tuple(tensor.shape)}"
+            )
 
 
 def check_module(part: str, module: PreTrainedModel, folder: Path) -> None:

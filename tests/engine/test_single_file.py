@@ -20,8 +20,8 @@ from serve_app.models.weights import settings
 from serve_app.models.weights.resolve import resolve
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.loader import load_checkpoint
+from serve_app.testing.ldm_names import original
 from serve_app.types import Kind
-from tests.ldm_names import original
 from tests.weight_files import TEXT, rewrite
 
 PARTS = ("unet", "vae", "text_encoder")
@@ -56,12 +56,17 @@ def load(checkpoint: Callable[[str], Checkpoint], tmp_path: Path) -> Load:
     """Write the parts that are named into one file, and load it."""
 
     def load(
-        *parts: str, extra: Mapping[str, torch.Tensor] | None = None, **said: object
+        *parts: str,
+        extra: Mapping[str, torch.Tensor] | None = None,
+        without: str | None = None,
+        **said: object,
     ) -> Checkpoint:
         file = tmp_path / "model.safetensors"
         prefixes = tuple(PREFIXES[part] for part in parts)
         named = original(checkpoint("deep").base)
         weights = {n: weight.contiguous() for n, weight in named if n.startswith(prefixes)}
+        if without is not None:
+            del weights[without]
         save_file({**weights, **(extra or {})}, file)
         entry = ModelEntry(id="one", source=file, kinds=(Kind.TEXT2IMG,), **said)
         entry = resolve(entry, CatalogueConfig(cache_dir=tmp_path / "cache"))
@@ -128,6 +133,19 @@ def test_text_encoders_and_vae_of_an_entry_stand_in_for_those_of_its_source(
     assert_equal(load(*PARTS, base=other, **named))
     with pytest.raises(AssertionError):
         assert_equal(load("unet", base=other))
+
+
+LOST = {
+    "unet": "model.diffusion_model.middle_block.0.in_layers.0.weight",
+    "vae": "first_stage_model.decoder.conv_in.weight",
+    "text_encoder": "cond_stage_model.transformer.text_model.final_layer_norm.weight",
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_file_that_lacks_a_tensor_is_refused(load, folder, part):
+    with pytest.raises(ValueError, match=r"no tensor for|lacks tensors"):
+        load(*PARTS, without=LOST[part], base_config=folder("deep"))
 
 
 @pytest.mark.usefixtures("small")

@@ -27,7 +27,7 @@ def test_every_path_exists():
 
 def test_tests_that_recipes_run_exist():
     commands = re.findall(r"`pytest ([^`]+)`", PAGE)
-    assert len(commands) == len(re.findall(r"^### Add a", PAGE, flags=re.MULTILINE))
+    assert len(commands) == len(re.findall(r"^### Add an? ", PAGE, flags=re.MULTILINE))
     assert [path for line in commands for path in line.split() if not (ROOT / path).exists()] == []
 
 

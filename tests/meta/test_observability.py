@@ -1,5 +1,6 @@
 """Dashboard, alerts and runbook agree with the metrics that exist, and with each other."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,6 +11,8 @@ import pytest
 import ray
 import yaml
 
+from serve_app.engine import metrics as engine_metrics
+from serve_app.engine.metrics import EngineSnapshot
 from serve_app.telemetry import metrics
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +90,12 @@ def test_links_of_the_runbook_lead_somewhere():
     page = (ROOT / "docs" / "runbook.md").read_text()
     anchors = {heading.lower() for heading in re.findall(r"^## (\w+)$", page, flags=re.MULTILINE)}
     assert set(re.findall(r"\]\(#(\w+)\)", page)) <= anchors
+
+
+def test_counts_of_engines_are_added_up():
+    """A count that is left out falls when a reload replaces the engine, and is then lost."""
+    counts = {field.name for field in dataclasses.fields(EngineSnapshot) if field.type is int}
+    assert counts == set(engine_metrics._SUMMED)
 
 
 def test_panels_have_ids_of_their_own_and_do_not_overlap():

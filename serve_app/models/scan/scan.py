@@ -18,9 +18,10 @@ from serve_app.models.inspect.match import check_match, families_of
 from serve_app.models.scan.memory import Memory
 from serve_app.models.scan.naming import id_of
 from serve_app.models.scan.twins import find_twins
-from serve_app.models.scan.values import Placement, values_of
+from serve_app.models.scan.values import ScanDefaults, values_of
 from serve_app.models.scan.walk import walk
 from serve_app.models.weights.files import Refused, list_files
+from serve_app.models.weights.settings import base_of
 
 __all__ = ["Row", "Verdict", "scan"]
 
@@ -54,7 +55,7 @@ def scan(
     memory: Memory,
     config: CatalogueConfig,
     *,
-    placement: Placement = "own",
+    defaults: ScanDefaults = ScanDefaults(),  # noqa: B008  # frozen
     watch: Watch = lambda paths: paths,
 ) -> list[Row]:
     """Look at every file of a folder.
@@ -62,14 +63,14 @@ def scan(
     Args:
         known: entries of the catalogue by id, with paths of this machine.
         memory: of earlier scans.
-        placement: of the models that are found.
+        defaults: of the models that are found.
         watch: goes over the files one by one.
 
     Raises:
         OSError: the folder cannot be read.
     """
     looked = [_look(folder, path, config) for path in watch(list(walk(folder)))]
-    judge = _Judge(known, memory, config, placement)
+    judge = _Judge(known, memory, config, defaults)
     judged: dict[Path, Row] = {}
     # Add-ons are for models, so these come first.
     for row in sorted(_without_twins(looked), key=lambda row: not _is_model(row)):
@@ -117,12 +118,12 @@ class _Judge:
         known: Mapping[str, Entry],
         memory: Memory,
         config: CatalogueConfig,
-        placement: Placement,
+        defaults: ScanDefaults,
     ) -> None:
         self._known = known
         self._memory = memory
         self._config = config
-        self._placement = placement
+        self._defaults = defaults
         self._taken: dict[str, Path | None] = {
             entry.id: entry.source if isinstance(entry.source, Path) else None
             for entry in known.values()
@@ -139,6 +140,8 @@ class _Judge:
         try:
             entry = self._entry(row.path, row.found)
             check_match(entry, self._config)  # what a replica would refuse when it loads
+            if isinstance(entry, ModelEntry) and row.path.is_file():
+                base_of(entry, row.found)
         except (Refused, ValidationError) as exc:
             return replace(row, verdict=Verdict.REFUSED, reason=str(exc))
         self._taken[entry.id] = row.path
@@ -156,7 +159,7 @@ class _Judge:
                 by = "another entry" if other is None else other.name
                 raise Refused(f"its id {entry_id} is taken by {by}; rename it")
         values = values_of(
-            entry_id, path.absolute(), found, placement=self._placement, models=self._models
+            entry_id, path.absolute(), found, defaults=self._defaults, models=self._models
         )
         return read_entry(values)
 

@@ -8,11 +8,18 @@ from serve_app.models.bases.base import BASES
 from serve_app.models.entry import AddOnType
 from serve_app.models.inspect.inspection import Family, FileType, Inspection, Prediction
 from serve_app.models.weights.files import Refused
-from serve_app.types import Kind
+from serve_app.types import Frozen, Kind
 
-__all__ = ["Placement", "values_of"]
+__all__ = ["ScanDefaults", "values_of"]
 
-Placement = Literal["own", "pool"]
+
+class ScanDefaults(Frozen):
+    """What no file tells of a model."""
+
+    placement: Literal["own", "pool"] = "own"
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+
 _ADD_ONS: Mapping[FileType, AddOnType] = {
     FileType.LORA: "lora",
     FileType.LOCON: "lora",
@@ -36,13 +43,13 @@ def values_of(
     source: Path,
     found: Inspection,
     *,
-    placement: Placement,
+    defaults: ScanDefaults,
     models: Mapping[str, Sequence[Family]],
 ) -> dict[str, Any]:
     """Return the values of an entry, as a file of the catalogue has them.
 
     Args:
-        placement: of a model.
+        defaults: of a model.
         models: families of the models that are served or found, by id; add-ons get those they fit.
 
     Raises:
@@ -50,7 +57,7 @@ def values_of(
     """
     common = {"id": entry_id, "source": str(source), "name": found.name or source.stem}
     if found.type is FileType.CHECKPOINT:
-        return common | _of_model(found, placement)
+        return common | _of_model(found, defaults)
     kind = _ADD_ONS.get(found.type)
     if kind is None:
         raise Refused(f"{found.noun} is not served")
@@ -65,7 +72,7 @@ def values_of(
     return common | described
 
 
-def _of_model(found: Inspection, placement: Placement) -> dict[str, Any]:
+def _of_model(found: Inspection, defaults: ScanDefaults) -> dict[str, Any]:
     name = _BASES.get(found.family) if found.family else None
     if name is None:
         raise Refused(f"{found.noun} is not served")
@@ -75,5 +82,5 @@ def _of_model(found: Inspection, placement: Placement) -> dict[str, Any]:
         "category": base.category,
         "kinds": [kind.value for kind in Kind],
         "native_size_px": _SMALL_PX if is_small else base.native_size_px,
-        "placement": placement,
+        **defaults.model_dump(),
     }

@@ -11,7 +11,7 @@ from serve_app.models.inspect.inspect import inspect
 from serve_app.models.inspect.inspection import Family, Inspection, Prediction
 from serve_app.models.weights.files import Refused
 
-__all__ = ["settings_folder"]
+__all__ = ["base_of", "settings_folder"]
 
 # By family and variant; None: whatever else is of the family.
 _BASES: dict[tuple[Family, str | None], str] = {
@@ -40,17 +40,27 @@ def settings_folder(entry: ModelEntry, file: Path, config: CatalogueConfig) -> P
     try:
         found = inspect(file, config)
         assert config.cache_dir is not None, "AppConfig fills it in"
-        return _base(entry, found).write(config.cache_dir)
+        return base_of(entry, found).write(config.cache_dir)
     except (Unreadable, VocabularyMissing) as exc:
         raise Refused(str(exc)) from exc
 
 
-def _base(entry: ModelEntry, found: Inspection) -> Base:
+def base_of(entry: ModelEntry, found: Inspection) -> Base:
+    """Return the settings of a single file that has none beside it.
+
+    Raises:
+        Refused: its architecture is not known, or neither file nor entry tells all.
+    """
     name = _BASES.get((found.family, found.variant)) if found.family else None
     if name is None or not found.type.is_model:
         raise Refused(
             f"found {found.noun}, expected a model of a known architecture; for others name a "
             "diffusers folder with their settings as base_config"
+        )
+    if found.family is Family.FLUX and entry.text_encoders is None:
+        raise Refused(
+            "FLUX.1 reads prompts with T5, whose vocabulary no package has: name a folder with it "
+            "as text_encoders or base"
         )
     return BASES[name].changed(
         is_inpainting=found.variant == "inpainting",

@@ -12,6 +12,7 @@ from serve_app.models.scan.memory import Memory
 from serve_app.models.scan.naming import id_of
 from serve_app.models.scan.scan import Verdict, scan
 from serve_app.models.scan.twins import find_twins
+from serve_app.models.scan.values import ScanDefaults
 from tests import community_files
 
 
@@ -76,7 +77,7 @@ def test_models_and_what_fits_them_become_entries(put, rows):
         metadata={"modelspec.trigger_phrase": "ink"},
     )
     put("embedding-sd1-a1111", "bad-hands.safetensors")
-    found = rows(placement="pool")
+    found = rows(defaults=ScanDefaults(placement="pool", dtype="float16"))
     assert {row.verdict for row in found.values()} == {Verdict.NEW}
     model = found["Dream Shaper 8.safetensors"].entry
     assert (model.id, model.category, model.native_size_px) == (
@@ -84,7 +85,7 @@ def test_models_and_what_fits_them_become_entries(put, rows):
         "stable_diffusion",
         512,
     )
-    assert model.placement == "pool"
+    assert (model.placement, model.dtype) == ("pool", "float16")
     xl = found["xl/Juggernaut.safetensors"].entry
     assert (xl.category, xl.native_size_px) == ("stable_diffusion_xl", 1024)
     lora = found["loras/Ink Style.safetensors"].entry
@@ -110,6 +111,8 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
     put("sd1-unet", "part.safetensors")
     put("loha-sd1", "loha.safetensors")
     put("upscaler-esrgan", "upscaler.safetensors")
+    put("sd2", "sd2.safetensors")
+    put("flux-all-in-one-fp8", "flux.safetensors")
     put("embedding-sd1-a1111", "Same Name.safetensors")
     put("vae-diffusers", "same-name.safetensors")
     put("sd1-with-ema", "絵.safetensors")
@@ -126,6 +129,8 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
         "part.safetensors": "is not served",
         "loha.safetensors": "is not served",
         "upscaler.safetensors": "is not served",
+        "sd2.safetensors": "say prediction_type",
+        "flux.safetensors": "T5",
         "same-name.safetensors": "its id same-name is taken by Same Name.safetensors",
         "絵.safetensors": "no id",
         "text.safetensors": "safetensors",

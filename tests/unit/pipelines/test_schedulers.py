@@ -13,6 +13,7 @@ from diffusers import (
 )
 
 from serve_app import errors
+from serve_app.api.requests.schemas import SCHEDULERS
 from serve_app.pipelines.samplers.names import SAMPLERS
 from serve_app.pipelines.samplers.schedulers import Schedulers, ran_sampler
 from serve_app.types import GenerationSpec, Kind
@@ -39,6 +40,7 @@ def schedulers() -> Schedulers:
 
 def test_table_has_the_18_names_of_the_api() -> None:
     assert len(SAMPLERS) == 18
+    assert set(SAMPLERS) == set(SCHEDULERS)  # else a call is refused that could be painted
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))

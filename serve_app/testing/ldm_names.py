@@ -9,7 +9,6 @@ from diffusers import DiffusionPipeline
 __all__ = ["original"]
 
 LEVELS = 4
-PER_BLOCK = 2  # layers of a block and its sampler
 RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -26,8 +25,22 @@ UNET_TOP = {
     "conv_out": "out.2",
 }
 
+VAE_ATTENTION = {
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+}
 
-def original_unet(name: str, has_attention: Callable[[int], bool]) -> str:
+
+def original_unet(name: str, num_layers: int, has_attention: Callable[[int], bool]) -> str:
+    """Rename a tensor of a UNet.
+
+    num_layers: of a block on the way down; on the way up there is one more.
+    has_attention: whether a block on the way up has any, by its number.
+    """
+    per_block = num_layers + 1  # with the sampler, or the layer more
     for ours, theirs in UNET_TOP.items():
         if name.startswith(f"{ours}."):
             return name.replace(ours, theirs, 1)
@@ -42,19 +55,25 @@ def original_unet(name: str, has_attention: Callable[[int], bool]) -> str:
     if side == "mid":
         return f"middle_block.{1 if place else 2 * layer}.{rest}"
     if part == "downsamplers":
-        return f"input_blocks.{PER_BLOCK * (block + 1)}.0.{rest.replace('conv', 'op')}"
+        return f"input_blocks.{per_block * (block + 1)}.0.{rest.replace('conv', 'op')}"
     if part == "upsamplers":
-        return f"output_blocks.{PER_BLOCK * block + 1}.{2 if has_attention(block) else 1}.{rest}"
+        last = 2 if has_attention(block) else 1
+        return f"output_blocks.{per_block * block + num_layers}.{last}.{rest}"
     if side == "down":
-        return f"input_blocks.{PER_BLOCK * block + layer + 1}.{place}.{rest}"
-    return f"output_blocks.{PER_BLOCK * block + layer}.{place}.{rest}"
+        return f"input_blocks.{per_block * block + layer + 1}.{place}.{rest}"
+    return f"output_blocks.{per_block * block + layer}.{place}.{rest}"
 
 
 def original_vae(name: str) -> str:
+    """Rename a tensor of a VAE of four levels."""
     name = name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
     name = re.sub(r"mid_block\.resnets\.(\d)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
     name = re.sub(r"down_blocks\.(\d)\.resnets", r"down.\1.block", name)
     name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
+    if "mid_block.attentions.0." in name:
+        name = name.replace("mid_block.attentions.0", "mid.attn_1")
+        for ours, theirs in VAE_ATTENTION.items():
+            name = name.replace(f".{ours}.", f".{theirs}.")
     flip = lambda m: f"up.{LEVELS - 1 - int(m[1])}."  # noqa: E731
     name = re.sub(r"up_blocks\.(\d)\.", flip, name)
     return name.replace("resnets", "block").replace("upsamplers.0", "upsample")
@@ -62,11 +81,13 @@ def original_vae(name: str) -> str:
 
 def original(base: DiffusionPipeline) -> Iterator[tuple[str, torch.Tensor]]:
     """Name the tensors of a pipeline as a single file does."""
-    ups = base.unet.config.up_block_types
+    ups, layers = base.unet.config.up_block_types, base.unet.config.layers_per_block
     for name, weight in base.unet.state_dict().items():
-        renamed = original_unet(name, lambda block: ups[block].startswith("Cross"))
+        renamed = original_unet(name, layers, lambda block: ups[block].startswith("Cross"))
         yield f"model.diffusion_model.{renamed}", weight
     for name, weight in base.vae.state_dict().items():
-        yield f"first_stage_model.{original_vae(name)}", weight
+        is_matrix = "attentions" in name and weight.ndim == 2  # convolutions of one pixel there
+        renamed = f"first_stage_model.{original_vae(name)}"
+        yield renamed, weight[:, :, None, None] if is_matrix else weight
     for name, weight in base.text_encoder.state_dict().items():
         yield f"cond_stage_model.transformer.text_model.{name}", weight
