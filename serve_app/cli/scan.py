@@ -1,7 +1,7 @@
 """`dreamserve models scan`: entries for a folder of downloads, in one command."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from serve_app.models.registry import Registry
 from serve_app.models.scan.memory import Memory
 from serve_app.models.scan.scan import Row, Verdict, scan
 from serve_app.models.scan.values import ScanDefaults
+from serve_app.models.weights.files import Refused
 
 __all__ = ["Dtype", "scan_folder"]
 
@@ -62,12 +63,10 @@ def scan_folder(
         typer.echo(str(exc), err=True)
         raise typer.Exit(1) from exc
     if target is not None:
-        rows = [_written(row, target, memory) for row in rows]
+        rows = _all_written(rows, target, fixed, memory)
     if is_added:
         rows = _added(rows, settings, fixed, memory, has_pool=has_pool)
     _show(folder, rows)
-    if target is not None or is_added:
-        memory.save()
     if is_added and any(_wants_replicas(row) for row in rows):
         typer.echo("deploy what `dreamserve config` prints to have the models served", err=True)
 
@@ -84,14 +83,41 @@ def _known(settings: AppConfig, fixed: Catalogue) -> dict[str, Entry]:
     return {entry.id: entry for entry in found}
 
 
-def _written(row: Row, target: Path, memory: Memory) -> Row:
-    if row.entry is None or row.verdict not in _WRITTEN:
-        return row
+def _all_written(rows: Sequence[Row], target: Path, fixed: Catalogue, memory: Memory) -> list[Row]:
+    """Write entries; those of add-ons name models that are files of the catalogue too."""
     target.mkdir(parents=True, exist_ok=True)
-    values = row.entry.model_dump(mode="json", exclude_unset=True)
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    (target / f"{row.entry.id}.yaml").write_text(text, encoding="utf-8")
-    memory.put(row.path, row.entry.id)
+    found = {row.entry.id for row in rows if isinstance(row.entry, ModelEntry)}
+    in_files = found | {model.id for model in fixed}
+    written = []
+    try:
+        for row in rows:
+            try:
+                written.append(_written(row, target, in_files, memory))
+            except (Refused, OSError) as exc:
+                written.append(Row(row.path, Verdict.REFUSED, str(exc), row.found))
+    finally:
+        memory.save()
+    return written
+
+
+def _written(row: Row, target: Path, in_files: Container[str], memory: Memory) -> Row:
+    entry = row.entry
+    if entry is None or row.verdict not in _WRITTEN:
+        return row
+    if isinstance(entry, AddOn):
+        models = tuple(name for name in entry.models if name in in_files)
+        if not models:
+            raise Refused("no model of its family is a file of the catalogue")
+        entry = entry.model_copy(update={"models": models})
+    if row.verdict is Verdict.NEW:  # of what has changed, the entry stays as it was
+        values = entry.model_dump(mode="json", exclude_unset=True)
+        file = target / f"{entry.id}.yaml"
+        try:
+            with file.open("x", encoding="utf-8") as opened:
+                yaml.safe_dump(values, opened, sort_keys=False, allow_unicode=True)
+        except FileExistsError as exc:
+            raise Refused(f"{file.name} is there already") from exc
+    memory.put(row.path, entry.id)
     return row
 
 
@@ -108,16 +134,20 @@ def _added(
             assert row.entry is not None, "chosen so"
             try:
                 await registry.add(row.entry)
+                memory.put(row.path, row.entry.id)
             except errors.InvalidRequest as exc:
                 refused[row.path] = exc.detail
-            else:
-                memory.put(row.path, row.entry.id)
+            except OSError as exc:
+                refused[row.path] = str(exc)
         return refused
 
-    refused = with_database(
-        settings,
-        lambda database: add(Registry(fixed, SqlModelStore(database), has_pool=has_pool)),
-    )
+    try:
+        refused = with_database(
+            settings,
+            lambda database: add(Registry(fixed, SqlModelStore(database), has_pool=has_pool)),
+        )
+    finally:
+        memory.save()
     return [
         Row(row.path, Verdict.REFUSED, refused[row.path], row.found) if row.path in refused else row
         for row in rows
@@ -130,7 +160,9 @@ def _show(folder: Path, rows: Sequence[Row]) -> None:
         verdict = (
             f"[{style}]{row.verdict}[/]" if (style := _STYLES.get(row.verdict)) else row.verdict
         )
-        table.add_row(*map(escape, _cells(folder, row)), verdict, escape(row.reason))
+        cells = (escape(_printable(cell)) for cell in (*_cells(folder, row), row.reason))
+        path, noun, entry_id, reason = cells
+        table.add_row(path, noun, entry_id, verdict, reason)
     console = Console()
     console.print(table)
     counts = Counter(row.verdict for row in rows)
@@ -139,8 +171,13 @@ def _show(folder: Path, rows: Sequence[Row]) -> None:
     )
 
 
+def _printable(text: str) -> str:
+    """Replace what would steer a terminal: strangers choose the names of files."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _cells(folder: Path, row: Row) -> Iterator[str]:
-    name = row.path.absolute().relative_to(folder.absolute())
+    name = row.path.relative_to(folder.resolve())
     yield str(name)
     yield "" if row.found is None else row.found.noun
     yield "" if row.entry is None else row.entry.id

@@ -22,9 +22,12 @@ def judge_files(config: CatalogueConfig, root_dir: Path) -> Judge:
 
     def judge(entry: Entry, models: Mapping[str, ModelEntry]) -> None:
         here = anchored(entry, root_dir)
-        if isinstance(here.source, Path) and here.source.exists():
-            known = {name: anchored(model, root_dir) for name, model in models.items()}
-            check_match(here, config, known)
+        try:
+            if isinstance(here.source, Path) and here.source.exists():
+                known = {name: anchored(model, root_dir) for name, model in models.items()}
+                check_match(here, config, known)
+        except OSError as exc:  # a name too long, a folder that may not be searched
+            raise Refused(f"cannot be looked at: {exc.strerror}") from exc
 
     return judge
 

@@ -93,7 +93,9 @@ def _trained(scheduler: SchedulerMixin, entry: ModelEntry) -> SchedulerMixin:
         "timestep_spacing": entry.timestep_spacing or ("trailing" if entry.zero_snr else None),
     }
     changes = {name: value for name, value in said.items() if value is not None}
-    return type(scheduler).from_config(scheduler.config, **changes) if changes else scheduler
+    made = type(scheduler).from_config(scheduler.config, **changes)
+    made.register_to_config(**changes)  # the class may not know them all; the samplers do
+    return made
 
 
 def _device(name: str) -> torch.device:
@@ -143,10 +145,11 @@ def _read(entry: ModelEntry) -> DiffusionPipeline:
         name: None for name, value in index.items() if name in unused or value == [None, None]
     }
     dtype = getattr(torch, entry.dtype)
-    options = {"dtype": dtype, "local_files_only": True, **left_out, **named_parts(entry, dtype)}
+    named = named_parts(entry, folder, dtype)
+    options = {"dtype": dtype, "local_files_only": True, **left_out, **named}
     if entry.path.is_dir():
         pipeline = cls.from_pretrained(folder, **options)
-        check_complete(pipeline, folder)
+        check_complete(pipeline, folder, named)
         return pipeline
     try:
         pipeline = cls.from_single_file(str(entry.path), config=str(folder), **options)

@@ -6,6 +6,7 @@ from pathlib import Path
 import diffusers
 import torch
 import transformers
+from accelerate import init_empty_weights
 from diffusers import AutoencoderKL
 from transformers import PreTrainedModel
 
@@ -13,6 +14,7 @@ from serve_app.models import ModelEntry
 from serve_app.models.inspect.inspect import inspect
 from serve_app.models.inspect.inspection import Inspection
 from serve_app.pipelines.addons.misfit import Unfit
+from serve_app.pipelines.addons.vaes import check_latents
 from serve_app.pipelines.soundness import check_module
 
 __all__ = ["named_parts"]
@@ -21,11 +23,13 @@ __all__ = ["named_parts"]
 _WIDTHS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g", 4096: "t5xxl"}  # as in `Inspection`
 
 
-def named_parts(entry: ModelEntry, dtype: torch.dtype) -> dict[str, object]:
+def named_parts(entry: ModelEntry, settings: Path, dtype: torch.dtype) -> dict[str, object]:
     """Load them, and what a single file lacks from its base; by their names in the pipeline.
 
+    settings: folder of the model's own.
+
     Raises:
-        Unfit: a folder holds no such parts, or not all of their weights.
+        Unfit: a folder holds no such parts, not all of their weights, or a VAE for other latents.
         OSError: they cannot be read.
     """
     parts: dict[str, object] = {}
@@ -40,7 +44,11 @@ def named_parts(entry: ModelEntry, dtype: torch.dtype) -> dict[str, object]:
             raise Unfit("a folder without text encoders", "those of a pipeline in diffusers' form")
         parts |= {name: _load(folder, name, dtype) for name in names}
     if isinstance(entry.vae, Path):
-        parts["vae"] = AutoencoderKL.from_pretrained(entry.vae, dtype=dtype, local_files_only=True)
+        vae = AutoencoderKL.from_pretrained(entry.vae, dtype=dtype, local_files_only=True)
+        with init_empty_weights():
+            own = AutoencoderKL.from_config(AutoencoderKL.load_config(settings / "vae"))
+        check_latents(vae.config, own.config)
+        parts["vae"] = vae
     return parts
 
 

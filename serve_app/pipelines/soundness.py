@@ -5,7 +5,7 @@ text encoder that transformers made up because its tensor is missing.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import safetensors
@@ -48,6 +48,8 @@ def check_finite(part: str, module: nn.Module) -> None:
 
 def check_tensor(name: str, tensor: torch.Tensor) -> None:
     """Raise Unfit when a tensor of real numbers holds NaN or infinity."""
+    if tensor.dtype.itemsize == 1 and tensor.is_floating_point():
+        tensor = tensor.float()  # torch tells nothing of numbers of eight bits
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise Unfit(f"NaN or infinity in {name}", "finite numbers")
 
@@ -64,10 +66,13 @@ def check_shapes(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.T
         raise Unfit(f"{strange[0]}, which the model lacks", f"{len(wanted)} tensors, not it")
 
 
-def check_complete(pipeline: DiffusionPipeline, folder: Path) -> None:
-    """Raise Unfit when a model of transformers has weights that are in no file."""
+def check_complete(pipeline: DiffusionPipeline, folder: Path, others: Container[str]) -> None:
+    """Raise Unfit when a model of transformers has weights that are in no file.
+
+    others: components that do not come from the folder.
+    """
     for part, module in pipeline.components.items():
-        if isinstance(module, PreTrainedModel):
+        if isinstance(module, PreTrainedModel) and part not in others:
             check_module(part, module, folder / part)
 
 

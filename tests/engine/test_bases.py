@@ -1,6 +1,7 @@
 """Settings of the published architectures: the models made from them are the published ones."""
 
 import json
+import shutil
 
 import diffusers
 import pytest
@@ -90,12 +91,15 @@ def test_missing_vocabulary_is_told_with_the_way_out(monkeypatch):
         clip_vocabulary()
 
 
-def test_fine_tunes_change_what_they_were_trained_with(tmp_path):
+def test_inpainting_takes_a_mask_and_the_masked_picture(tmp_path):
     base = BASES["sdxl"]
-    changed = base.changed(is_inpainting=True, prediction_type="v_prediction", zero_snr=True)
-    assert changed.parts["unet"]["in_channels"] == 9
-    told = changed.parts["scheduler"]
-    assert (told["prediction_type"], told["timestep_spacing"]) == ("v_prediction", "trailing")
-    assert told["rescale_betas_zero_snr"]
-    assert base.changed() == base
-    assert changed.write(tmp_path) != base.write(tmp_path)
+    assert base.for_inpainting().parts["unet"]["in_channels"] == 9
+    assert base.parts["unet"]["in_channels"] == 4
+    assert base.for_inpainting().write(tmp_path) != base.write(tmp_path)
+
+
+def test_folder_that_is_not_whole_is_written_again(tmp_path):
+    folder = BASES["sd1"].write(tmp_path)
+    (folder / "model_index.json").unlink()
+    shutil.rmtree(folder / "unet")
+    assert (BASES["sd1"].write(tmp_path) / "unet" / "config.json").is_file()

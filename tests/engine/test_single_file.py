@@ -20,8 +20,10 @@ from serve_app.models.weights import settings
 from serve_app.models.weights.resolve import resolve
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.loader import load_checkpoint
+from serve_app.pipelines.soundness import check_tensor
 from serve_app.testing.ldm_names import original
 from serve_app.types import Kind
+from tests.builders import spec
 from tests.weight_files import TEXT, rewrite
 
 PARTS = ("unet", "vae", "text_encoder")
@@ -103,15 +105,68 @@ def test_file_with_nothing_beside_it_is_known_by_its_header(load, assert_equal):
     single = load(*PARTS)
     assert_equal(single)
     assert type(single.base).__name__ == "StableDiffusionPipeline"
-    assert single.base.scheduler.config.prediction_type == "epsilon"
+    made = single.schedulers.make(spec(scheduler="DDIMScheduler")).config
+    assert made.prediction_type == "epsilon"
+
+
+MARKS = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
 
 
 @pytest.mark.usefixtures("small")
-def test_keys_of_v_prediction_with_zero_signal_are_heeded(load):
-    marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
-    told = load(*PARTS, extra=marks).base.scheduler.config
-    assert (told.prediction_type, told.timestep_spacing) == ("v_prediction", "trailing")
-    assert told.rescale_betas_zero_snr
+@pytest.mark.parametrize("field", [None, "base", "base_config"])
+def test_keys_of_v_prediction_with_zero_signal_are_heeded(load, folder, field):
+    said = {} if field is None else {field: folder("deep")}
+    for scheduler in ("DDIMScheduler", "EulerDiscreteScheduler"):
+        made = load(*PARTS, extra=MARKS, **said).schedulers.make(spec(scheduler=scheduler))
+        told = made.config
+        assert (told.prediction_type, told.timestep_spacing) == ("v_prediction", "trailing")
+        assert told.rescale_betas_zero_snr
+
+
+def test_entry_corrects_what_a_file_tells(load, folder):
+    said = {"base": folder("deep"), "prediction_type": "epsilon", "zero_snr": False}
+    told = load(*PARTS, extra=MARKS, **said).schedulers.make(spec(scheduler="DDIMScheduler")).config
+    assert told.prediction_type == "epsilon"
+    assert not told.rescale_betas_zero_snr
+
+
+def test_zero_signal_is_heeded_whatever_scheduler_a_folder_has(folder, tmp_path):
+    source = shutil.copytree(folder("deep"), tmp_path / "pndm")
+    settings = source / "scheduler" / "scheduler_config.json"
+    told = json.loads(settings.read_text()) | {"_class_name": "PNDMScheduler"}
+    told.pop("rescale_betas_zero_snr", None)
+    settings.write_text(json.dumps(told))
+    index = source / "model_index.json"
+    index.write_text(index.read_text().replace("DDIMScheduler", "PNDMScheduler"))
+    entry = ModelEntry(id="one", source=source, kinds=(Kind.TEXT2IMG,), zero_snr=True)
+    loaded = load_checkpoint(entry, EngineConfig(device="cpu"))
+    made = loaded.schedulers.make(spec(scheduler="EulerDiscreteScheduler")).config
+    assert made.rescale_betas_zero_snr
+    assert made.timestep_spacing == "trailing"
+
+
+def test_vae_for_other_latents_is_refused(load, folder, tmp_path):
+    other = shutil.copytree(folder("deep") / "vae", tmp_path / "vae")
+    settings = json.loads((other / "config.json").read_text()) | {"scaling_factor": 0.13025}
+    (other / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="scaling_factor"):
+        load(*PARTS, base=folder("deep"), vae=other)
+
+
+def test_settings_alone_are_enough_for_a_base_config(load, assert_equal, folder, tmp_path):
+    def without_weights(_folder, names):
+        return [name for name in names if name.endswith(".safetensors")]
+
+    settings = shutil.copytree(folder("deep"), tmp_path / "settings", ignore=without_weights)
+    (settings / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"never read")
+    assert_equal(load(*PARTS, base_config=settings))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_numbers_of_eight_bits_are_judged(dtype):
+    check_tensor("good", torch.ones(3).to(dtype))
+    with pytest.raises(ValueError, match="NaN"):
+        check_tensor("bad", torch.tensor([1.0, torch.nan]).to(dtype))
 
 
 @pytest.mark.usefixtures("small")

@@ -5,6 +5,7 @@ torch but read real files: a picture depends on the weights.
 """
 
 import asyncio
+import json
 
 import httpx2
 import numpy as np
@@ -28,9 +29,12 @@ STEP_S = 0.1
 
 
 def write_weights(folder, value):
-    folder.mkdir(exist_ok=True)
+    (folder / "unet").mkdir(parents=True, exist_ok=True)
+    parts = {"unet": ["diffusers", "UNet2DConditionModel"]}
+    index = {"_class_name": "StableDiffusionPipeline", **parts}
+    (folder / "model_index.json").write_text(json.dumps(index))
     save_file({"w": np.full(3, value, np.float32)}, folder / "fresh.tmp")
-    (folder / "fresh.tmp").rename(folder / "w.safetensors")
+    (folder / "fresh.tmp").rename(folder / "unet" / "w.safetensors")
 
 
 def entry(model_id, **changes):

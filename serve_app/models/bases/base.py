@@ -21,6 +21,7 @@ from serve_app.models.bases.vocabulary import clip_vocabulary
 __all__ = ["BASES", "Base"]
 
 _FACTS = Path(__file__).with_name("facts.yaml")
+_FORMAT = 1  # of the folders that are written; another one makes new folders
 _MASK_CHANNELS = 5  # the mask, and the latents of the masked picture
 _NO_PART = [None, None]
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # pipelines name them
@@ -44,31 +45,11 @@ class Base:
     options: Settings
     parts: Mapping[str, Settings]
 
-    def changed(
-        self,
-        *,
-        is_inpainting: bool = False,
-        prediction_type: str | None = None,
-        zero_snr: bool = False,
-    ) -> "Base":
-        """Return the base of a fine-tune that was trained differently.
-
-        Args:
-            is_inpainting: its UNet also takes a mask and the latents of the masked picture.
-            prediction_type: `epsilon` or `v_prediction`; None: as the base.
-            zero_snr: trained to zero terminal signal-to-noise ratio, so that its first step has
-                to be the last timestep. Source: https://arxiv.org/abs/2305.08891.
-        """
-        parts = dict(self.parts)
-        if is_inpainting and "unet" in parts:
-            channels = parts["unet"]["in_channels"] + _MASK_CHANNELS
-            parts["unet"] = {**parts["unet"], "in_channels": channels}
-        if prediction_type is not None:
-            parts["scheduler"] = {**parts["scheduler"], "prediction_type": prediction_type}
-        if zero_snr:
-            trailing = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-            parts["scheduler"] = {**parts["scheduler"], **trailing}
-        return replace(self, parts=parts)
+    def for_inpainting(self) -> "Base":
+        """Return the base of a model whose UNet also takes a mask and the masked picture."""
+        unet = self.parts["unet"]
+        channels = unet["in_channels"] + _MASK_CHANNELS
+        return replace(self, parts={**self.parts, "unet": {**unet, "in_channels": channels}})
 
     def write(self, cache_dir: Path) -> Path:
         """Return the folder of these settings, made unless it is there.
@@ -79,9 +60,11 @@ class Base:
             VocabularyMissing: the package that ships CLIP's is not installed.
             OSError: it cannot be written.
         """
-        facts = json.dumps([self.family, dict(self.options), dict(self.parts)], sort_keys=True)
+        facts = json.dumps(
+            [_FORMAT, self.family, dict(self.options), dict(self.parts)], sort_keys=True
+        )
         folder = cache_dir / "bases" / hashlib.sha256(facts.encode()).hexdigest()[:16]
-        if not folder.exists():
+        if not (folder / "model_index.json").exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
             unfinished = Path(tempfile.mkdtemp(dir=folder.parent))
             try:
@@ -142,8 +125,10 @@ def _rename(unfinished: Path, folder: Path) -> None:
     try:
         unfinished.rename(folder)
     except OSError:
-        if not folder.exists():  # else another process was faster
-            raise
+        if (folder / "model_index.json").exists():
+            return  # another process was faster
+        shutil.rmtree(folder)  # somebody took parts of it away
+        unfinished.rename(folder)
 
 
 @functools.cache

@@ -31,6 +31,7 @@ _BY_CATEGORY: Mapping[str, Families] = {
     "flux": (Family.FLUX,),
 }
 _TEXT_PARTS = ("text_encoder", "clip_", "t5")
+_IN_ONE_FILE = "diffusers checkpoint in one file"  # which diffusers cannot load itself
 _CHANNELS = {Family.SD3: (16,), Family.FLUX: (16,)}  # that pipelines here feed
 _CHANNELS_OF_UNETS = (4, 9)
 
@@ -81,7 +82,7 @@ def mismatches(
         if entry.path.is_file() and entry.base is None:
             yield from _of_parts(entry, found)
         if isinstance(entry.base_config, Path) and entry.path.is_file():
-            yield from _of_base(found, inspect(entry.base_config, config))
+            yield from _of_base(entry, found, inspect(entry.base_config, config))
     else:
         yield from _of_add_on(entry, found, config, models)
 
@@ -94,6 +95,8 @@ def _of_model(entry: ModelEntry, found: Inspection) -> Iterator[Mismatch]:
     if channels and found.channels and found.channels not in channels:
         numbers = " or ".join(str(number) for number in channels)
         yield Mismatch(f"{found.noun} with {found.channels} channels", f"{numbers} channels")
+    if found.layout == _IN_ONE_FILE:
+        yield Mismatch("a pipeline of diffusers in one file", "a folder, or an LDM checkpoint")
     if found.quantization:
         yield Mismatch(f"numbers packed as {found.quantization}", "plain floats")
 
@@ -108,16 +111,16 @@ def _of_parts(entry: ModelEntry, found: Inspection) -> Iterator[Mismatch]:
         yield Mismatch(f"{found.noun} without text encoders", wanted)
 
 
-def _of_base(found: Inspection, base: Inspection) -> Iterator[Mismatch]:
+def _of_base(entry: ModelEntry, found: Inspection, base: Inspection) -> Iterator[Mismatch]:
     """A single file is loaded with the settings of its base, whatever they do to it."""
     if _are_apart(found.families, base.families):
         yield Mismatch(found.noun, f"one of {_nouns(base.families)}, as base_config is")
-    for name, ours, theirs in (
-        ("channels", found.channels, base.channels),
-        ("prediction", found.prediction, base.prediction),
-        ("zero_snr", found.zero_snr, base.zero_snr),
+    for name, ours, theirs, said in (
+        ("channels", found.channels, base.channels, None),
+        ("prediction", found.prediction, base.prediction, entry.prediction_type),
+        ("zero_snr", found.zero_snr, base.zero_snr, entry.zero_snr),
     ):
-        if None not in (ours, theirs) and ours != theirs:
+        if said is None and None not in (ours, theirs) and ours != theirs:
             yield Mismatch(f"{name} {ours}", f"{theirs}, as base_config says")
 
 

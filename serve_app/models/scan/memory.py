@@ -1,5 +1,6 @@
 """`Memory`: what a scan found before, so that the next one tells what changed."""
 
+import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,11 +36,7 @@ class Memory:
 
     def __init__(self, cache_dir: Path) -> None:
         self._file = cache_dir / _FILE
-        try:
-            text = self._file.read_text(encoding="utf-8")
-            self._seen = dict(_Everything.model_validate_json(text).root)
-        except (OSError, ValidationError):
-            self._seen = {}
+        self._seen = _read(self._file)
 
     def get(self, path: Path) -> Seen | None:
         """Return what became of a path."""
@@ -62,11 +59,21 @@ class Memory:
                 yield path, seen
 
     def save(self) -> None:
-        """Write the file; raises OSError where that is impossible."""
+        """Write the file, with what other scans wrote meanwhile; raises OSError where it cannot."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._file.with_suffix(".new")
-        unfinished.write_text(_Everything(self._seen).model_dump_json(), encoding="utf-8")
-        unfinished.replace(self._file)
+        with self._file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._seen = _read(self._file) | self._seen
+            unfinished = self._file.with_suffix(".new")
+            unfinished.write_text(_Everything(self._seen).model_dump_json(), encoding="utf-8")
+            unfinished.replace(self._file)
+
+
+def _read(file: Path) -> dict[str, Seen]:
+    try:
+        return dict(_Everything.model_validate_json(file.read_text(encoding="utf-8")).root)
+    except (OSError, ValidationError):
+        return {}
 
 
 def stamp(path: Path) -> str:

@@ -21,7 +21,7 @@ from serve_app.models.scan.twins import find_twins
 from serve_app.models.scan.values import ScanDefaults, values_of
 from serve_app.models.scan.walk import walk
 from serve_app.models.weights.files import Refused, list_files
-from serve_app.models.weights.settings import base_of
+from serve_app.models.weights.settings import base_of, training_of
 
 __all__ = ["Row", "Verdict", "scan"]
 
@@ -69,11 +69,12 @@ def scan(
     Raises:
         OSError: the folder cannot be read.
     """
+    folder = folder.resolve()
     looked = [_look(folder, path, config) for path in watch(list(walk(folder)))]
     judge = _Judge(known, memory, config, defaults)
     judged: dict[Path, Row] = {}
     # Add-ons are for models, so these come first.
-    for row in sorted(_without_twins(looked), key=lambda row: not _is_model(row)):
+    for row in sorted(_without_twins(looked, known), key=lambda row: not _is_model(row)):
         judged[row.path] = judge.judge(row)
     gone = (Row(path, Verdict.GONE, f"was {seen.entry_id}") for path, seen in memory.gone(folder))
     return [*(judged[row.path] for row in looked), *gone]
@@ -85,18 +86,19 @@ def _is_model(row: Row) -> bool:
 
 def _look(folder: Path, path: Path, config: CatalogueConfig) -> Row:
     try:
-        if not path.resolve().is_relative_to(folder.resolve()):
+        if not path.resolve().is_relative_to(folder):
             raise Refused("is a link that leads out of the folder")
         list_files(path, folder, allow_pickle=True)  # pickles have a reason of their own
         return Row(path, Verdict.NEW, found=inspect(path, config))
-    except (Refused, OSError) as exc:
+    except (Refused, OSError, RuntimeError) as exc:  # the last of a link to itself
         return Row(path, Verdict.REFUSED, str(exc))
 
 
-def _without_twins(looked: Sequence[Row]) -> list[Row]:
-    """Refuse files whose contents an earlier one has."""
+def _without_twins(looked: Sequence[Row], known: Mapping[str, Entry]) -> list[Row]:
+    """Refuse files whose contents another has: one that is served already, or an earlier one."""
+    served = {entry.source for entry in known.values()}
     files = [row.path for row in looked if row.found is not None and row.path.is_file()]
-    twins = find_twins(files)
+    twins = find_twins(sorted(files, key=lambda file: file not in served))
     return [
         replace(
             row,
@@ -130,7 +132,7 @@ class _Judge:
         }
         served = (entry for entry in known.values() if isinstance(entry, ModelEntry))
         self._models: dict[str, Sequence[Family]] = {
-            entry.id: families_of(entry, config) for entry in served
+            entry.id: _families_of(entry, config) for entry in served
         }
 
     def judge(self, row: Row) -> Row:
@@ -140,14 +142,17 @@ class _Judge:
         try:
             entry = self._entry(row.path, row.found)
             check_match(entry, self._config)  # what a replica would refuse when it loads
+            list_files(row.path, allow_pickle=self._config.allow_pickle)
             if isinstance(entry, ModelEntry) and row.path.is_file():
+                training_of(entry, row.found)
                 base_of(entry, row.found)
-        except (Refused, ValidationError) as exc:
+            judged = self._compared(replace(row, entry=entry))
+        except (Refused, ValidationError, OSError) as exc:
             return replace(row, verdict=Verdict.REFUSED, reason=str(exc))
         self._taken[entry.id] = row.path
         if isinstance(entry, ModelEntry):
             self._models[entry.id] = row.found.families
-        return self._compared(replace(row, entry=entry))
+        return judged
 
     def _entry(self, path: Path, found: Inspection) -> Entry:
         entry_id = id_of(path.name if path.is_dir() else path.stem)
@@ -172,3 +177,10 @@ class _Judge:
             reason = "its contents are others than before"
             return replace(row, verdict=Verdict.CHANGED, reason=reason)
         return replace(row, verdict=Verdict.SAME)
+
+
+def _families_of(entry: ModelEntry, config: CatalogueConfig) -> Sequence[Family]:
+    try:
+        return families_of(entry, config)
+    except OSError:
+        return ()  # its folder may not be searched from here

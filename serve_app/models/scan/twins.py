@@ -42,13 +42,18 @@ def _groups(
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1  # it has gone since; its row will tell
 
 
 def _sample(path: Path) -> str:
     """Hash blocks from all over a file."""
     sample = hashlib.sha256()
     step = max(_BLOCK, _size(path) // _NUM_BLOCKS)
+    if not path.exists():
+        return str(path)
     with path.open("rb") as file:
         for start in range(0, _size(path), step):
             file.seek(start)

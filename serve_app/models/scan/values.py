@@ -58,6 +58,10 @@ def values_of(
     common = {"id": entry_id, "source": str(source), "name": found.name or source.stem}
     if found.type is FileType.CHECKPOINT:
         return common | _of_model(found, defaults)
+    if found.type is FileType.IP_ADAPTER and source.is_file():
+        raise Refused("an IP adapter is a folder with its image encoder; write its entry by hand")
+    if found.type is FileType.VAE and found.family is None:
+        raise Refused("it does not tell whose latents it reads; write its entry by hand")
     kind = _ADD_ONS.get(found.type)
     if kind is None:
         raise Refused(f"{found.noun} is not served")

@@ -10,7 +10,9 @@ import structlog
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig
-from serve_app.models.entry import E, HubSource, ModelEntry, Source
+from serve_app.models.entry import E, HubSource, ModelEntry
+from serve_app.models.inspect.file import Fault, Unreadable
+from serve_app.models.inspect.inspect import inspect
 from serve_app.models.weights import copies, hub
 from serve_app.models.weights.files import (
     Refused,
@@ -19,7 +21,7 @@ from serve_app.models.weights.files import (
     digest,
     list_files,
 )
-from serve_app.models.weights.settings import settings_folder
+from serve_app.models.weights.settings import settings_folder, training_of
 
 __all__ = ["digest", "resolve"]
 
@@ -41,8 +43,7 @@ def resolve(entry: E, config: CatalogueConfig, revision: str | None = None) -> E
         changes: dict[str, object] = {"source": source}
         if isinstance(entry, ModelEntry):
             changes |= _parts(entry, config)
-            if source.is_file() and not {"base", "base_config"} & changes.keys():
-                changes["base_config"] = settings_folder(entry, source, config)
+            changes |= _told(entry, source, config)
     except (Refused, OSError) as exc:
         raise errors.WeightsRefused(entry.id, str(exc)) from exc
     return entry.model_copy(update=changes)
@@ -77,23 +78,42 @@ def _parts(entry: ModelEntry, config: CatalogueConfig) -> dict[str, Path]:
     for name, source in entry.parts.items():
         if isinstance(source, HubSource) and name == "base_config":
             source = source.model_copy(update={"files": _CONFIG_FILES})  # noqa: PLW2901
-        try:
-            path = _fetched(source, config)
-        except Refused as exc:
-            raise Refused(f"{name}: {exc}") from exc
-        if name != "vae" and not (path / "model_index.json").is_file():
-            raise Refused(f"{name}: {path} is no diffusers folder")
+        path, within = source, None
+        if isinstance(source, HubSource):
+            path = hub.fetch(source, source.revision, config)
+            within = hub.cached_within(source, config)
+        assert isinstance(path, Path), "a hub's was fetched"
+        mark = "config.json" if name == "vae" else "model_index.json"
+        if not (path / mark).is_file():
+            raise Refused(f"{name}: {path} is no diffusers folder, which has a {mark}")
+        if name != "base_config":  # of which nothing but settings is read
+            _check(name, path, within, config)
         parts[name] = path
     return parts
 
 
-def _fetched(source: Source, config: CatalogueConfig) -> Path:
-    """Get what is loaded as it is, without a manifest."""
-    if not isinstance(source, HubSource):
-        path, within = source, None
-    else:
-        path = hub.fetch(source, source.revision, config)
-        within = hub.cached_within(source, config)
-    files = list_files(path, within, allow_pickle=config.allow_pickle)
-    check_headers(files, max_bytes=config.max_header_bytes, max_tensors=config.max_tensors)
-    return path
+def _check(name: str, folder: Path, within: Path | None, config: CatalogueConfig) -> None:
+    try:
+        files = list_files(folder, within, allow_pickle=config.allow_pickle)
+        check_headers(files, max_bytes=config.max_header_bytes, max_tensors=config.max_tensors)
+    except Refused as exc:
+        raise Refused(f"{name}: {exc}") from exc
+
+
+def _told(entry: ModelEntry, source: Path, config: CatalogueConfig) -> dict[str, object]:
+    """Return what a single file tells of itself, for the fields that the entry leaves open."""
+    if source.is_dir():
+        if entry.base is not None:
+            raise Refused("base is for single files, and the source is a folder")
+        return {}
+    has_settings = entry.base is not None or entry.base_config is not None
+    try:
+        found = inspect(source, config)
+    except Unreadable as exc:
+        if exc.fault is Fault.PICKLE and config.allow_pickle and has_settings:
+            return {}  # the operator made it
+        raise
+    told: dict[str, object] = training_of(entry, found)
+    if not has_settings:
+        told["base_config"] = settings_folder(entry, found, config)
+    return told

@@ -1,4 +1,4 @@
-"""`settings_folder`: the settings of a single file that has none beside it, told by its header."""
+"""The settings of a single file that has none beside it, told by its header."""
 
 from pathlib import Path
 
@@ -6,12 +6,10 @@ from serve_app.config import CatalogueConfig
 from serve_app.models.bases.base import BASES, Base
 from serve_app.models.bases.vocabulary import VocabularyMissing
 from serve_app.models.entry import ModelEntry
-from serve_app.models.inspect.file import Unreadable
-from serve_app.models.inspect.inspect import inspect
 from serve_app.models.inspect.inspection import Family, Inspection, Prediction
 from serve_app.models.weights.files import Refused
 
-__all__ = ["base_of", "settings_folder"]
+__all__ = ["base_of", "settings_folder", "training_of"]
 
 # By family and variant; None: whatever else is of the family.
 _BASES: dict[tuple[Family, str | None], str] = {
@@ -27,21 +25,21 @@ _BASES: dict[tuple[Family, str | None], str] = {
     (Family.FLUX, "dev"): "flux-dev",
     (Family.FLUX, "schnell"): "flux-schnell",
 }
+_BY_FLOW = (Family.SD3, Family.FLUX)  # and in no other way
 _SERVED = (Prediction.EPSILON, Prediction.V)
 
 
-def settings_folder(entry: ModelEntry, file: Path, config: CatalogueConfig) -> Path:
+def settings_folder(entry: ModelEntry, found: Inspection, config: CatalogueConfig) -> Path:
     """Return a folder of settings for a file, written from what is known of its architecture.
 
     Raises:
         Refused: it is no model, of an architecture that is not known, or does not tell all.
-        OSError: it cannot be read, or the folder not be written.
+        OSError: the folder cannot be written.
     """
     try:
-        found = inspect(file, config)
         assert config.cache_dir is not None, "AppConfig fills it in"
         return base_of(entry, found).write(config.cache_dir)
-    except (Unreadable, VocabularyMissing) as exc:
+    except VocabularyMissing as exc:
         raise Refused(str(exc)) from exc
 
 
@@ -62,24 +60,26 @@ def base_of(entry: ModelEntry, found: Inspection) -> Base:
             "FLUX.1 reads prompts with T5, whose vocabulary no package has: name a folder with it "
             "as text_encoders or base"
         )
-    return BASES[name].changed(
-        is_inpainting=found.variant == "inpainting",
-        prediction_type=_prediction(entry, found),
-        zero_snr=bool(found.zero_snr),
-    )
+    is_told = entry.prediction_type is not None or found.prediction is not None
+    if found.family is Family.SD2 and found.variant is None and not is_told:
+        raise Refused(
+            "the file does not tell what its model predicts: say prediction_type, epsilon "
+            "(Stable Diffusion 2 base, 512 pixels) or v_prediction (768 pixels)"
+        )
+    return BASES[name].for_inpainting() if found.variant == "inpainting" else BASES[name]
 
 
-def _prediction(entry: ModelEntry, found: Inspection) -> str | None:
-    """Return epsilon or v_prediction; None for families that know one way only."""
-    if found.family in (Family.SD3, Family.FLUX) or entry.prediction_type is not None:
-        return None  # what the entry says is applied when the scheduler is loaded
-    if found.prediction is None:
-        if found.family is Family.SD2 and found.variant is None:
-            raise Refused(
-                "the file does not tell what its model predicts: say prediction_type, epsilon "
-                "(Stable Diffusion 2 base, 512 pixels) or v_prediction (768 pixels)"
-            )
-        return None
-    if found.prediction not in _SERVED:
-        raise Refused(f"the model predicts {found.prediction}, which is not served")
-    return found.prediction.value
+def training_of(entry: ModelEntry, found: Inspection) -> dict[str, object]:
+    """Return what a file tells of its training, for the fields that the entry leaves open.
+
+    Raises:
+        Refused: it was trained to predict what is not served.
+    """
+    told: dict[str, object] = {}
+    if entry.zero_snr is None and found.zero_snr:
+        told["zero_snr"] = True
+    if entry.prediction_type is None and found.prediction and found.family not in _BY_FLOW:
+        if found.prediction not in _SERVED:
+            raise Refused(f"the model predicts {found.prediction}, which is not served")
+        told["prediction_type"] = found.prediction.value
+    return told

@@ -20,7 +20,7 @@ from serve_app.pipelines.encode_cache import EncodeCache
 from serve_app.pipelines.families import by_name
 from serve_app.pipelines.soundness import check_shapes, settle
 
-__all__ = ["Vae", "Vaes"]
+__all__ = ["Vae", "Vaes", "check_latents"]
 
 # What the pipelines make of latents, and what tells the VAEs of families of one shape apart.
 _OF_LATENTS = (
@@ -79,7 +79,7 @@ class Vaes:
         own = self.own.module
         with judging(named):
             vae = self._read(named.entry.path)
-            _check_latents(vae.config, own.config)
+            check_latents(vae.config, own.config)
             vae = vae.to(device=own.device, dtype=own.dtype)
             settle("the VAE", vae, own.device)
         return vae
@@ -110,7 +110,7 @@ def _read_folder(folder: Path) -> AutoencoderKL:
     return vae
 
 
-def _check_latents(found: Mapping[str, object], own: Mapping[str, object]) -> None:
+def check_latents(found: Mapping[str, object], own: Mapping[str, object]) -> None:
     """Raise Unfit when its latents are not those that the denoiser paints."""
     for setting in _OF_LATENTS:
         if found[setting] != own[setting]:

@@ -189,6 +189,28 @@ def test_entries_of_a_folder_are_written_as_files_of_the_catalogue(run, download
     assert "2 same, 2 refused" in run("scan", str(downloads), "--add").output
 
 
+def test_files_that_are_there_are_not_overwritten(run, downloads, tmp_path):
+    served_sd1(tmp_path)
+    mine = tmp_path / "models" / "lora-sd1-peft.yaml"
+    mine.write_text("id: mine\ntype: lora\nsource: w.safetensors\n")
+    shown = run("scan", str(downloads), "--write", str(tmp_path / "models"))
+    assert "1 new, 3 refused" in shown.output
+    assert "id: mine" in mine.read_text()
+
+
+def test_written_add_ons_name_no_models_of_the_database(run, write, downloads, tmp_path):
+    served_sd1(tmp_path)
+    other = community_files.write_named(tmp_path, "sd1-inpainting").rename(
+        tmp_path / "r.safetensors"
+    )
+    added = {"id": "runtime", "source": str(other), "kinds": ["text2img"]}
+    (tmp_path / "entry.yaml").write_text(yaml.safe_dump(added))
+    assert run("add", str(tmp_path / "entry.yaml"), "--unchecked").exit_code == 0
+    run("scan", str(downloads), "--write", str(tmp_path / "models"))
+    written = yaml.safe_load((tmp_path / "models" / "lora-sd1-peft.yaml").read_text())
+    assert written["models"] == ["hot", "sd1"]
+
+
 def test_folder_that_is_none_is_told(run, tmp_path):
     told = run("scan", str(tmp_path / "nowhere"))
     assert (told.exit_code, "is no folder" in told.output) == (1, True)

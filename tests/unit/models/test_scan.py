@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -114,13 +115,17 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
     put("sd2", "sd2.safetensors")
     put("flux-all-in-one-fp8", "flux.safetensors")
     put("embedding-sd1-a1111", "Same Name.safetensors")
-    put("vae-diffusers", "same-name.safetensors")
+    put("lora-sd1-kohya", "same-name.safetensors")
     put("sd1-with-ema", "絵.safetensors")
     (folder / "text.safetensors").write_text("hello, this is no file of weights")
     (folder / "old.ckpt").write_bytes(b"PK\x03\x04")
     outside = community_files.write_named(tmp_path, "lora-sd1-peft")
     (folder / "out.safetensors").symlink_to(outside)
     (folder / "nothing.safetensors").symlink_to(folder / "nowhere")
+    (folder / "circle.safetensors").symlink_to(folder / "circle.safetensors")
+    put("ip-adapter-sd1", "ip.safetensors")
+    put("vae-ldm", "vae.safetensors")
+    put("sdxl-edm", "edm.safetensors")
     (folder / "notes.txt").write_text("ignored")
     found = rows()
     assert found["good.safetensors"].verdict is Verdict.NEW
@@ -137,6 +142,10 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
         "old.ckpt": "models convert",
         "out.safetensors": "leads out",
         "nothing.safetensors": "does not exist",
+        "circle.safetensors": "loop",
+        "ip.safetensors": "image encoder",
+        "vae.safetensors": "whose latents",
+        "edm.safetensors": "not served",
     }
     assert found.keys() == {"good.safetensors", "Same Name.safetensors", *reasons}
     for name, reason in reasons.items():
@@ -156,6 +165,36 @@ def test_two_files_of_one_content_are_one_entry(put, rows, folder):
     found = rows()
     assert found["b.safetensors"].reason == "has the contents of a.safetensors"
     assert found["c.safetensors"].verdict is Verdict.NEW
+
+
+def test_copy_of_a_served_file_is_refused_and_not_the_file(put, rows, folder):
+    put("sd1", "model.safetensors")
+    served = put("lora-sd1-peft", "served.safetensors")
+    first = rows()["served.safetensors"].entry
+    shutil.copyfile(served, folder / "a-copy.safetensors")
+    found = rows(first)
+    assert found["served.safetensors"].verdict is Verdict.SAME
+    assert found["a-copy.safetensors"].reason == "has the contents of served.safetensors"
+
+
+def test_spelling_of_the_folder_does_not_matter(put, rows, folder, memory, tmp_path, monkeypatch):
+    put("sd1", "model.safetensors")
+    entry = rows()["model.safetensors"].entry
+    monkeypatch.chdir(folder)
+    config = CatalogueConfig(cache_dir=tmp_path / "cache")
+    (again,) = scan(Path("../downloads"), {entry.id: entry}, memory, config)
+    assert again.verdict is Verdict.SAME
+
+
+def test_scans_at_once_keep_what_the_other_saw(put, tmp_path):
+    one, two = Memory(tmp_path), Memory(tmp_path)
+    first, second = put("embedding-sd1-a1111", "a.safetensors"), put("vae-ldm", "b.safetensors")
+    one.put(first, "a")
+    two.put(second, "b")
+    one.save()
+    two.save()
+    assert Memory(tmp_path).get(first).entry_id == "a"
+    assert Memory(tmp_path).get(second).entry_id == "b"
 
 
 def test_files_of_one_size_are_not_read_whole_unless_samples_agree(folder, monkeypatch):
@@ -198,7 +237,7 @@ def test_memory_that_cannot_be_read_is_begun_anew(tmp_path):
 
 def test_entries_can_be_files_of_the_catalogue(put, rows):
     put("sd1", "model.safetensors")
-    put("vae-ldm", "vae.safetensors")
+    put("lora-sd1-peft", "lora.safetensors")
     for row in rows().values():
         values = row.entry.model_dump(mode="json", exclude_unset=True)
         assert read_entry(yaml.safe_load(yaml.safe_dump(values))) == row.entry

@@ -200,8 +200,23 @@ def test_digest_tells_contents_and_names_apart(folder):
 @pytest.mark.parametrize("base", ["nowhere", "vae"])
 def test_base_config_that_is_no_diffusers_folder_is_refused(folder, config, base):
     file = folder / "vae" / "model.safetensors"
-    with refused("base_config: .* (does not exist|is no diffusers folder)"):
+    with refused("base_config: .* is no diffusers folder"):
         resolve(entry(file, base_config=folder / base), config)
+
+
+@pytest.mark.parametrize(
+    ("field", "path"), [("vae", "vae.safetensors"), ("text_encoders", "vae"), ("base", "vae")]
+)
+def test_parts_that_are_no_folders_of_diffusers_are_refused(folder, config, field, path):
+    file = folder / "vae" / "model.safetensors"
+    with refused(f"{field}: .* is no diffusers folder"):
+        resolve(entry(file, **{field: folder / path}), config)
+
+
+def test_base_is_for_single_files(folder, config):
+    base = shutil.copytree(folder, folder.parent / "base")
+    with refused("base is for single files"):
+        resolve(entry(folder, base=base), config)
 
 
 def test_base_config_that_names_itself_is_no_entry(folder):
