@@ -18,3 +18,10 @@ pytest_plugins = [
 def _plain_logs():
     """Structlog's own default prints local variables with each exception, slowly."""
     logging.configure(LoggingConfig(level="DEBUG"))
+
+
+def pytest_collection_modifyitems(items):
+    """Refuse names of tests that hold an address: each process of a run would have others."""
+    odd = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if odd:
+        raise pytest.UsageError(f"the name of a test holds an address; give it ids: {odd[0]}")

@@ -98,7 +98,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("write", "fault", "reason"), CASES, ids=lambda case: str(case)[:40])
+@pytest.mark.parametrize(
+    ("write", "fault", "reason"), CASES, ids=lambda case: getattr(case, "__name__", None)
+)
 def test_bad_file_is_told_with_its_reason(tmp_path, write, fault, reason):
     file = tmp_path / "x.safetensors"
     write(file)
