@@ -1,6 +1,7 @@
 """`named_parts`: components that an entry names in place of those of its source."""
 
 import json
+import sys
 from pathlib import Path
 
 import diffusers
@@ -10,17 +11,20 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKL
 from transformers import PreTrainedModel
 
+from serve_app.config import CatalogueConfig
 from serve_app.models import ModelEntry
 from serve_app.models.inspect.inspect import inspect
 from serve_app.models.inspect.inspection import Inspection
+from serve_app.models.inspect.parts import TEXT_ENCODERS
+from serve_app.models.weights.header import FORMAT_MAX_BYTES
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.addons.vaes import check_latents
 from serve_app.pipelines.soundness import check_module
 
 __all__ = ["named_parts"]
 
-
-_WIDTHS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g", 4096: "t5xxl"}  # as in `Inspection`
+# The file was held against the operator's limits when it was resolved.
+_NO_LIMITS = CatalogueConfig(max_header_bytes=FORMAT_MAX_BYTES, max_tensors=sys.maxsize)
 
 
 def named_parts(entry: ModelEntry, settings: Path, dtype: torch.dtype) -> dict[str, object]:
@@ -34,7 +38,7 @@ def named_parts(entry: ModelEntry, settings: Path, dtype: torch.dtype) -> dict[s
     """
     parts: dict[str, object] = {}
     if isinstance(entry.base, Path) and entry.path.is_file():
-        found = inspect(entry.path)
+        found = inspect(entry.path, _NO_LIMITS)
         lacking = [name for name in _weighty(entry.base) if not _has(found, entry.base, name)]
         parts |= {name: _load(entry.base, name, dtype) for name in lacking}
     if isinstance(entry.text_encoders, Path):
@@ -68,7 +72,7 @@ def _has(found: Inspection, base: Path, name: str) -> bool:
         return found.has_part(name)
     settings = json.loads((base / name / "config.json").read_text(encoding="utf-8"))
     width = settings.get("hidden_size", settings.get("d_model"))
-    return found.has_part(_WIDTHS.get(width, name))
+    return found.has_part(TEXT_ENCODERS.get(width, name))
 
 
 def _load(folder: Path, name: str, dtype: torch.dtype) -> object:

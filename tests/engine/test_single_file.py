@@ -61,6 +61,7 @@ def load(checkpoint: Callable[[str], Checkpoint], tmp_path: Path) -> Load:
         *parts: str,
         extra: Mapping[str, torch.Tensor] | None = None,
         without: str | None = None,
+        max_tensors: int = 20_000,
         **said: object,
     ) -> Checkpoint:
         file = tmp_path / "model.safetensors"
@@ -71,7 +72,8 @@ def load(checkpoint: Callable[[str], Checkpoint], tmp_path: Path) -> Load:
             del weights[without]
         save_file({**weights, **(extra or {})}, file)
         entry = ModelEntry(id="one", source=file, kinds=(Kind.TEXT2IMG,), **said)
-        entry = resolve(entry, CatalogueConfig(cache_dir=tmp_path / "cache"))
+        catalogue = CatalogueConfig(cache_dir=tmp_path / "cache", max_tensors=max_tensors)
+        entry = resolve(entry, catalogue)
         return load_checkpoint(entry, EngineConfig(device="cpu"))
 
     return load
@@ -207,6 +209,13 @@ def test_file_that_lacks_a_tensor_is_refused(load, folder, part):
 def test_ema_copies_are_not_loaded(load, assert_equal):
     copies = {"model_ema.diffusion_modelinput_blocks00weight": torch.zeros(16, 4, 3, 3)}
     assert_equal(load(*PARTS, extra=copies))
+
+
+def test_file_beyond_the_default_limits_loads_where_the_operator_allows_it(
+    load, assert_equal, folder
+):
+    many = {f"model_ema.{number}": torch.zeros(0) for number in range(20_000)}
+    assert_equal(load(*PARTS, extra=many, max_tensors=30_000, base=folder("deep")))
 
 
 def test_file_of_no_known_architecture_is_refused_with_the_way_out(tmp_path):

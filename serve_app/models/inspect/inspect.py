@@ -19,9 +19,9 @@ from serve_app.models.inspect.layouts import LAYOUTS
 from serve_app.models.inspect.names import Names
 from serve_app.models.inspect.parts import part_of, parts_of, quantization, text_encoder_name
 
-__all__ = ["inspect"]
+__all__ = ["BY_FLOW", "inspect"]
 
-_BY_FLOW = (Family.SD3, Family.FLUX)
+BY_FLOW = (Family.SD3, Family.FLUX)  # predict the flow, and nothing else
 _OF_SD = {Family.SD1, Family.SD2}  # one VAE for both
 _EDM_MARKS = ("edm_mean", "edm_vpred.sigma_max")
 _NUM_FIRST = 5
@@ -63,7 +63,7 @@ def _adapter(title: str, layout: Layout, opened: OpenFile) -> Inspection:
     metadata = opened.header.metadata
     names = Names(opened.header.tensors)
     families = _narrowed(adapter_families(names), metadata)
-    is_transformer = bool(families) and set(families) <= set(_BY_FLOW)
+    is_transformer = bool(families) and set(families) <= set(BY_FLOW)
     return Inspection(
         type=layout.type,
         layout=title,
@@ -124,7 +124,7 @@ def _prediction(families: Families, names: Names, metadata: Mapping[str, str]) -
         return Prediction.V
     if any(mark in names.tensors for mark in _EDM_MARKS):
         return Prediction.EDM
-    if families and set(families) <= set(_BY_FLOW):
+    if families and set(families) <= set(BY_FLOW):
         return Prediction.FLOW
     return said.claimed_prediction(metadata)
 

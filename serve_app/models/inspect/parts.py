@@ -9,7 +9,7 @@ from serve_app.models.inspect.layout import Sign, first_meaning
 from serve_app.models.inspect.names import Names
 from serve_app.models.weights.header import Tensor
 
-__all__ = ["part_of", "parts_of", "quantization", "text_encoder_name"]
+__all__ = ["TEXT_ENCODERS", "part_of", "parts_of", "quantization", "text_encoder_name"]
 
 # What names begin with, the longer beginnings first.
 _PLACES = {
@@ -43,7 +43,8 @@ _PLACES = {
 }
 _PLACE = re.compile("|".join(re.escape(start) for start in _PLACES))
 _EMBEDDED = re.compile(r"(token_embedding|embed_tokens|shared)\.weight$")
-_BY_WIDTH = {768: "clip_l", 1024: "clip_h", 1280: "clip_g", 4096: "t5xxl"}
+# The names of text encoders, by the width of what they tell the denoiser.
+TEXT_ENCODERS = {768: "clip_l", 1024: "clip_h", 1280: "clip_g", 4096: "t5xxl"}
 
 _PRECISIONS = {
     "F64": "fp64",
@@ -91,7 +92,7 @@ def text_encoder_name(place: str, tensors: Mapping[str, Tensor]) -> str:
         return place
     words = (tensor for name, tensor in tensors.items() if _EMBEDDED.search(name))
     widths = [tensor.shape[-1] for tensor in words if tensor.shape]
-    return _BY_WIDTH.get(widths[0], place) if widths else place
+    return TEXT_ENCODERS.get(widths[0], place) if widths else place
 
 
 def part_of(name: str, tensors: Mapping[str, Tensor]) -> Part:

@@ -13,14 +13,16 @@ _PIPELINE = "model_index.json"
 def walk(folder: Path) -> Iterator[Path]:
     """Yield them in order of their paths; a folder in diffusers' form is one.
 
-    Links are yielded, whatever they lead to, and not followed; what begins with a dot is left out.
+    Links to files are yielded, whatever they lead to; those to folders are not followed. What
+    begins with a dot is left out. Folders that may not be read come last.
 
     Raises:
         NotADirectoryError: it is no folder.
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no folder")
-    for here, folders, files in os.walk(folder):
+    closed: list[OSError] = []
+    for here, folders, files in os.walk(folder, onerror=closed.append):
         if _PIPELINE in files and Path(here) != folder:
             folders.clear()
             yield Path(here)
@@ -28,3 +30,4 @@ def walk(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names = [name for name in files if name.lower().endswith(_ENDINGS)]
         yield from (Path(here) / name for name in sorted(names) if not name.startswith("."))
+    yield from (Path(error.filename) for error in closed)

@@ -6,6 +6,7 @@ from serve_app.config import CatalogueConfig
 from serve_app.models.bases.base import BASES, Base
 from serve_app.models.bases.vocabulary import VocabularyMissing
 from serve_app.models.entry import ModelEntry
+from serve_app.models.inspect.inspect import BY_FLOW
 from serve_app.models.inspect.inspection import Family, Inspection, Prediction
 from serve_app.models.weights.files import Refused
 
@@ -25,7 +26,6 @@ _BASES: dict[tuple[Family, str | None], str] = {
     (Family.FLUX, "dev"): "flux-dev",
     (Family.FLUX, "schnell"): "flux-schnell",
 }
-_BY_FLOW = (Family.SD3, Family.FLUX)  # and in no other way
 _SERVED = (Prediction.EPSILON, Prediction.V)
 
 
@@ -78,7 +78,7 @@ def training_of(entry: ModelEntry, found: Inspection) -> dict[str, object]:
     told: dict[str, object] = {}
     if entry.zero_snr is None and found.zero_snr:
         told["zero_snr"] = True
-    if entry.prediction_type is None and found.prediction and found.family not in _BY_FLOW:
+    if entry.prediction_type is None and found.prediction and found.family not in BY_FLOW:
         if found.prediction not in _SERVED:
             raise Refused(f"the model predicts {found.prediction}, which is not served")
         told["prediction_type"] = found.prediction.value

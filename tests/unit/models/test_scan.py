@@ -1,5 +1,6 @@
 """A folder of downloads: what each file is, and the entries that are made of it."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -165,6 +166,24 @@ def test_two_files_of_one_content_are_one_entry(put, rows, folder):
     found = rows()
     assert found["b.safetensors"].reason == "has the contents of a.safetensors"
     assert found["c.safetensors"].verdict is Verdict.NEW
+
+
+def test_folder_that_may_not_be_read_has_a_row(put, rows, folder, monkeypatch):
+    put("sd1", "model.safetensors")
+    closed = folder / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = rows()
+    assert found["model.safetensors"].verdict is Verdict.NEW
+    assert found["closed"].verdict is Verdict.REFUSED
+    assert "cannot be read" in found["closed"].reason
 
 
 def test_copy_of_a_served_file_is_refused_and_not_the_file(put, rows, folder):
