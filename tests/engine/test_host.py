@@ -116,3 +116,18 @@ def test_files_overwritten_in_place_do_not_reach_the_copy(folder):
         file.write_bytes(b"")
     copy = loader._duplicate(host.get(digest, no_files), torch.device("cpu"))
     assert all(torch.isfinite(weight).all() for weight in copy.unet.parameters())
+
+
+def test_entries_of_one_copy_keep_what_each_says_of_the_training(folder):
+    """The copy is shared by files and dtype; what entries correct must not come to another."""
+    host = HostCopies(GB)
+
+    def trained(**said):
+        entry = ModelEntry(id="one", source=folder, kinds=(Kind.TEXT2IMG,), **said)
+        made = loader.load_checkpoint(entry, CPU, host, "copy").schedulers.make(spec())
+        return made.config.prediction_type, bool(made.config.get("rescale_betas_zero_snr"))
+
+    as_files_say = trained()
+    assert as_files_say == ("epsilon", False)
+    assert trained(prediction_type="v_prediction", zero_snr=True) == ("v_prediction", True)
+    assert trained() == as_files_say
