@@ -1,5 +1,6 @@
 """One fake service and a client of the whole HTTP side over it."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -129,3 +130,12 @@ def load_golden():
 def open_api(service, shared):
     """For tests that own their event loop."""
     return lambda: Api(service, shared[1])
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """As in the ingress: the garbage of a call does not make Python walk through all modules."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
