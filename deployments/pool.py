@@ -53,6 +53,14 @@ class Pool:
             pictures = await resident.paint(job_id, spec, images)
         return dataclasses.replace(pictures, load_s=load_s)
 
+    @stage
+    async def prefetch(self, spec: GenerationSpec) -> None:
+        """Load the model and the add-ons of a job that is still waiting for its pictures."""
+        catalogue = await self._view.knowing(spec.model_id, *named_add_ons(spec))
+        catalogue.get(spec.model_id)
+        async with self._cache.use(spec.model_id) as resident:
+            await resident.prefetch(spec)
+
     async def progress(self) -> dict[int, float]:
         """Share of steps done of each job at work on this replica."""
         jobs: dict[int, float] = {}

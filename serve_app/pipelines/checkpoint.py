@@ -9,6 +9,7 @@ from torch import nn
 
 from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
+from serve_app.pipelines.addons.loras import LORA_ROWS, Loras
 from serve_app.pipelines.addons.lru import Uses, num_bytes
 from serve_app.pipelines.addons.textual_inversion import Embeddings
 from serve_app.pipelines.addons.vaes import Vae, Vaes
@@ -21,6 +22,7 @@ from serve_app.types import Kind
 
 __all__ = ["Checkpoint", "denoiser_lane", "on_device"]
 
+_MARKS = frozenset({LORA_ROWS})
 _INPAINT_CHANNELS = 9  # noisy latents 4, mask 1, latents of the masked picture 4
 
 
@@ -31,7 +33,8 @@ class Checkpoint:
     base: the stock pipeline that was loaded; never called, it holds the components.
     pipelines: the family's classes, for the device of the weights.
     vaes, embeddings: its own and those that requests named.
-    variants: what changes its modules. uses: LoRAs and VAEs of the jobs at work.
+    variants: what changes its modules. loras: what is added to their layers, row by row.
+    uses: LoRAs and VAEs of the jobs at work.
     texts: text embeddings made lately.
     native_px: side that it was trained at, pixels. multiple_px: sides are multiples of it.
     """
@@ -43,6 +46,7 @@ class Checkpoint:
     schedulers: Schedulers
     vaes: Vaes
     variants: Variants
+    loras: Loras
     embeddings: Embeddings
     uses: Uses
     texts: TextCache
@@ -135,24 +139,27 @@ def denoiser_lane(
     family: Family,
     config: EngineConfig,
     reading: Callable[[Run], Run],
+    loras: Loras,
 ) -> Lane:
     """Make the lane of a pipeline's denoiser, compiled if the settings say so.
 
     Only the lane calls what was compiled; proxies are copies of the module as it is.
 
     reading: takes arguments out that are not the module's own.
+    loras: of the pipeline. Forwards with any run the module as it is.
     """
     module = getattr(base, family.denoiser)
     if config.channels_last and family.denoiser == "unet":
         module.to(memory_format=torch.channels_last)
+    plain = reading(by_name(module, family.names[0]))
     if config.compile == "off":
-        run = reading(by_name(module, family.names[0]))
-        return Lane("denoiser", run, family.shared)
+        run = loras.reading(plain, plain)
+        return Lane("denoiser", run, family.shared, marks=_MARKS)
     compiled = torch.compile(module, mode=config.compile, dynamic=False)
-    run = reading(by_name(compiled, family.names[0]))
+    run = loras.reading(reading(by_name(compiled, family.names[0])), plain)
     if config.compile == "reduce-overhead":
         run = _copied(run)
-    return Lane("denoiser", run, family.shared, buckets=config.row_buckets)
+    return Lane("denoiser", run, family.shared, marks=_MARKS, buckets=config.row_buckets)
 
 
 def _copied(

@@ -18,7 +18,8 @@ from serve_app.models import ModelEntry
 from serve_app.models.weights.footprint import weight_bytes
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lineage import lineage_of
-from serve_app.pipelines.addons.loras import Loras
+from serve_app.pipelines.addons.lora_set import Adapter
+from serve_app.pipelines.addons.loras import Fitted, Loras
 from serve_app.pipelines.addons.lru import Lru, Uses
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.addons.textual_inversion import Embeddings
@@ -63,7 +64,9 @@ def load_checkpoint(
     perturbation = Perturbation(denoiser, is_compiled=is_compiled)
     uses = Uses()
     lineage = lineage_of(base)
-    loras = Loras(base, family.denoiser, lineage, Lru(config.lora_bytes, uses))
+    kept: Lru[Adapter] = Lru(config.lora_bytes, uses)
+    host_loras: Lru[Fitted] = Lru(config.lora_host_bytes, Uses())
+    loras = Loras(base, family, lineage, kept, host_loras, config.lora_batch_bytes)
     adapters: Lru[IpAdapter] = Lru(config.ip_adapter_bytes, uses)
     ip_adapters = IpAdapters(denoiser, adapters, is_compiled=is_compiled)
     return Checkpoint(
@@ -71,11 +74,12 @@ def load_checkpoint(
         family=family,
         pipelines={kind: on_device(cls, device) for kind, cls in family.pipelines.items()},
         denoiser=denoiser_lane(
-            base, family, config, lambda run: ip_adapters.reading(perturbation.reading(run))
+            base, family, config, lambda run: ip_adapters.reading(perturbation.reading(run)), loras
         ),
         schedulers=Schedulers(_trained(base.scheduler, entry)),
         vaes=Vaes(base.vae, config, uses, lineage),
-        variants=Variants(base, family, config.tomesd_ratio, perturbation, ip_adapters, loras),
+        variants=Variants(base, family, config.tomesd_ratio, perturbation, ip_adapters),
+        loras=loras,
         uses=uses,
         embeddings=Embeddings(base, family, lineage),
         texts=TextCache(config.text_cache),

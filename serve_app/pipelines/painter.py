@@ -5,6 +5,7 @@ engine thread waits for them.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
 from serve_app.pipelines.addons.ip_adapters import PicturePrompt
 from serve_app.pipelines.addons.lookup import AddOns, NamedAddOns
+from serve_app.pipelines.addons.lora_set import LoraSet
 from serve_app.pipelines.addons.triggers import with_triggers
 from serve_app.pipelines.addons.vaes import Vae
 from serve_app.pipelines.addons.variants import Variant
@@ -114,6 +116,13 @@ class WeavePainter:
             ran=_resolved(asked, spec) | _ran(spec, paintings[0], canvas, self._checkpoint),
         )
 
+    async def prefetch(self, spec: GenerationSpec) -> None:
+        """Load the add-ons that a job names; see the protocol."""
+        with contextlib.suppress(errors.DreamserveError):
+            named = await self._bring(spec)
+            with self._checkpoint.uses.holding(named.large):
+                await self._add(spec, named)
+
     def progress(self) -> dict[int, float]:
         """Share of the steps done by job; see the protocol."""
         return {
@@ -185,7 +194,8 @@ class WeavePainter:
         checkpoint = self._checkpoint
         spec, tokens = checkpoint.embeddings.apply(spec, named.embeddings)
         variant = checkpoint.variants.of(spec, named)
-        return _Added(spec, tokens, variant, checkpoint.vaes.get(named.vae))
+        loras = checkpoint.loras.choose(spec.loras, named.loras)
+        return _Added(spec, tokens, variant, loras, checkpoint.vaes.get(named.vae))
 
     def _prepare(
         self, added: "_Added", images: PreparedImages | None
@@ -216,6 +226,7 @@ class WeavePainter:
             scheduler=self._checkpoint.schedulers.make(spec),
             variant=added.variant,
             progress=Progress(),
+            loras=added.loras,
             vae=added.vae,
             tokens=added.tokens,
             prompt=prompt,
@@ -266,6 +277,7 @@ class _Added:
     spec: GenerationSpec
     tokens: tuple[str, ...]
     variant: Variant
+    loras: LoraSet
     vae: Vae
 
 

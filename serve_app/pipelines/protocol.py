@@ -24,6 +24,13 @@ class Painter(Protocol):
         """
         ...
 
+    async def prefetch(self, spec: GenerationSpec) -> None:
+        """Load the add-ons that a job names, so that its paint finds them; a hint.
+
+        What is wrong with them is the paint's to raise, and stays unsaid here.
+        """
+        ...
+
     def progress(self) -> dict[int, float]:
         """Share of denoising steps done, 0 to 1, of every job at work, by job id."""
         ...

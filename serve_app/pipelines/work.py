@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from serve_app.engine.request import Progress
 from serve_app.pipelines.addons.ip_adapters import PicturePrompt
+from serve_app.pipelines.addons.lora_set import NO_LORAS, LoraSet
+from serve_app.pipelines.addons.loras import with_loras
 from serve_app.pipelines.addons.vaes import Vae
 from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
@@ -21,7 +23,7 @@ from serve_app.pipelines.panorama import windowed
 from serve_app.pipelines.proxy import Run
 from serve_app.pipelines.samplers.schedulers import ran_sampler
 from serve_app.pipelines.specs import first_size, run_strength
-from serve_app.pipelines.text.encoding import remember_encoding, text_arguments
+from serve_app.pipelines.text.encoding import TextState, remember_encoding, text_arguments
 from serve_app.types import GenerationSpec, Kind
 
 __all__ = ["Painting", "Sample"]
@@ -48,7 +50,8 @@ class Sample:
     """Paints one picture of a job when called; runs on the engine thread, inside a strand.
 
     spec: with the seed of this sample. size: height and width that the model works at, pixels.
-    scheduler: of this sample alone. variant: applied by the engine while it runs.
+    scheduler: of this sample alone. variant: applied by the engine while it runs. loras: of its
+    rows.
     vae: none: the checkpoint's own. tokens: of the embeddings that the spec's texts hold.
     prompt: the picture for the variant's IP adapter.
     """
@@ -60,6 +63,7 @@ class Sample:
     scheduler: SchedulerMixin
     variant: Variant
     progress: Progress
+    loras: LoraSet = NO_LORAS
     vae: Vae | None = None
     tokens: tuple[str, ...] = ()
     prompt: PicturePrompt | None = None
@@ -122,7 +126,7 @@ class Sample:
             run = guided(run, sample, shared, config.self_attention_scale)
         if self.prompt is not None:
             run = self.prompt.beside(run, sample)
-        return run
+        return with_loras(run, sample, self.loras)
 
     def _arguments(
         self, pipeline: DiffusionPipeline, kind: Kind, this: "_Pass"
@@ -148,10 +152,11 @@ class Sample:
         return {name: value for name, value in arguments.items() if name in names}
 
     def _text(self, pipeline: DiffusionPipeline) -> Mapping[str, object]:
-        texts, loras = self.checkpoint.texts, self.variant.loras
+        loras, texts = self.loras, self.checkpoint.texts
+        under = TextState(loras.of_text, lambda: self.checkpoint.loras.in_text(loras))
         if self.checkpoint.family.has_clip_text:
-            return text_arguments(pipeline, self.spec, texts, loras)
-        remember_encoding(pipeline, texts, loras)
+            return text_arguments(pipeline, self.spec, texts, under)
+        remember_encoding(pipeline, texts, under)
         return {"prompt": self.spec.prompt, "negative_prompt": self.spec.negative_prompt or None}
 
     def _pictures(self, this: "_Pass") -> tuple[Image.Image | torch.Tensor, Image.Image]:

@@ -129,6 +129,12 @@ class Resident:
             return pictures
         return dataclasses.replace(pictures, ran={**pictures.ran, "generation": weights_version})
 
+    async def prefetch(self, spec: GenerationSpec) -> None:
+        """Load the add-ons that a job names; waits for no weights."""
+        if self._slot.current is not None:
+            async with self._slot.use() as served:
+                await served.painter.prefetch(spec)
+
     def progress(self) -> dict[int, float]:
         """Share of the steps done by job; see the protocol."""
         merged: dict[int, float] = {}
