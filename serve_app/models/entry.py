@@ -175,6 +175,13 @@ class ModelEntry(_Files):
         description="in place of the model's own: diffusers folder with text encoders and their "
         "tokenizers",
     )
+    variant: (
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")] | None
+    ) = Field(
+        default=None,
+        description="of a diffusers folder: which weight files, fp16 for `model.fp16.safetensors`; "
+        "none: the whole ones, and those of a variant where they lack",
+    )
     prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
         default=None, description="what the denoiser predicts; none: as the files say"
     )

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
+from serve_app.models.weights.folder import LEFT_OUT, choose_variant
 from serve_app.models.weights.footprint import weight_bytes
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lineage import lineage_of
@@ -140,16 +141,16 @@ def _read(entry: ModelEntry) -> DiffusionPipeline:
     folder = _settings_of(entry)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     cls = getattr(diffusers, index["_class_name"])
-    unused = ("safety_checker", "feature_extractor", "image_encoder")  # Safety is a deployment
     left_out = {
-        name: None for name, value in index.items() if name in unused or value == [None, None]
+        name: None for name, value in index.items() if name in LEFT_OUT or value == [None, None]
     }
     dtype = getattr(torch, entry.dtype)
     named = named_parts(entry, folder, dtype)
     options = {"dtype": dtype, "local_files_only": True, **left_out, **named}
     if entry.path.is_dir():
-        pipeline = cls.from_pretrained(folder, **options)
-        check_complete(pipeline, folder, named)
+        variant = choose_variant(folder, entry.variant)
+        pipeline = cls.from_pretrained(folder, variant=variant, **options)
+        check_complete(pipeline, folder, named, variant)
         return pipeline
     try:
         pipeline = cls.from_single_file(str(entry.path), config=str(folder), **options)

@@ -21,6 +21,7 @@ from serve_app.models.weights.files import (
     digest,
     list_files,
 )
+from serve_app.models.weights.folder import choose_variant
 from serve_app.models.weights.settings import settings_folder, training_of
 
 __all__ = ["digest", "resolve"]
@@ -101,11 +102,13 @@ def _check(name: str, folder: Path, within: Path | None, config: CatalogueConfig
 
 
 def _told(entry: ModelEntry, source: Path, config: CatalogueConfig) -> dict[str, object]:
-    """Return what a single file tells of itself, for the fields that the entry leaves open."""
+    """Return what files tell of themselves, for the fields that the entry leaves open."""
     if source.is_dir():
         if entry.base is not None:
             raise Refused("base is for single files, and the source is a folder")
-        return {}
+        return {"variant": choose_variant(source, entry.variant)}
+    if entry.variant is not None:
+        raise Refused("variant is for folders, and the source is a single file")
     has_settings = entry.base is not None or entry.base_config is not None
     try:
         found = inspect(source, config)
