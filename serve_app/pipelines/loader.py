@@ -31,6 +31,7 @@ from serve_app.pipelines.families import family_of
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.host import HostCopies
 from serve_app.pipelines.parts import named_parts
+from serve_app.pipelines.precision import device_of, with_dtype
 from serve_app.pipelines.samplers.schedulers import Schedulers
 from serve_app.pipelines.soundness import check_complete, check_filled, settle
 from serve_app.pipelines.text.encoding import TextCache
@@ -55,7 +56,8 @@ def load_checkpoint(
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # warnings quote prompts, which must not reach a log
-    device = _device(config.device)
+    device = device_of(config.device)
+    entry = with_dtype(entry, device)
     base = _on_device(entry, device, host, key)
     family = family_of(base)
     if family.upcasts_vae and base.dtype is torch.float16 and base.vae.config.force_upcast:
@@ -82,6 +84,7 @@ def load_checkpoint(
         texts=TextCache(config.text_cache),
         native_px=entry.native_size_px,
         multiple_px=entry.size_multiple_px,
+        guidance_rescale=entry.guidance_rescale,
         config=config,
     )
 
@@ -97,12 +100,6 @@ def _trained(scheduler: SchedulerMixin, entry: ModelEntry) -> SchedulerMixin:
     made = type(scheduler).from_config(scheduler.config, **changes)
     made.register_to_config(**changes)  # the class may not know them all; the samplers do
     return made
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def _on_device(

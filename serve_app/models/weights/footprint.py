@@ -16,7 +16,7 @@ from serve_app.models.weights.header import FORMAT_MAX_BYTES, read_header
 
 __all__ = ["weight_bytes"]
 
-_ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_ITEM_BYTES = {"auto": 4, "float32": 4, "float16": 2, "bfloat16": 2}
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 # By the field that names a folder: which of its parts are loaded.
 _LENT = {"base": ("vae", "text_encoder"), "text_encoders": ("text_encoder",), "base_config": ()}
@@ -25,6 +25,8 @@ _COPIES = "model_ema."  # of single files; nothing loads them
 
 def weight_bytes(entry: ModelEntry, max_header_bytes: int = FORMAT_MAX_BYTES) -> int:
     """Bytes of a model's weights in the entry's dtype; 0: no safetensors files are here (yet).
+
+    Of `auto`, which only the device of a replica decides, the larger one counts.
 
     Reads headers only. Where a base stands beside a single file, its VAE and text encoders count
     too, also those that the file does not lack.

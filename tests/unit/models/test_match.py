@@ -264,3 +264,10 @@ def test_folder_that_no_variant_completes_is_refused(tmp_path):
     )
     with pytest.raises(Refused, match="the variants ema, fp16 are not complete"):
         check_match(model(tmp_path / "x"), CONFIG)
+
+
+def test_rescaling_is_for_models_with_a_unet(tmp_path):
+    folder = pipeline(tmp_path / "x", "StableDiffusion3Pipeline", unet={"in_channels": 16})
+    found, expected = judged(model(folder, guidance_rescale=0.7))
+    assert (found.endswith("with guidance_rescale"), expected) == (True, "a model with a UNet")
+    assert judged(model(pipeline(tmp_path / "y"), guidance_rescale=0.7)) is None
