@@ -33,17 +33,19 @@ _STYLES = {Verdict.NEW: "green", Verdict.CHANGED: "yellow", Verdict.REFUSED: "re
 class Dtype(StrEnum):
     """Of weights and activations."""
 
+    AUTO = "auto"
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
 
 
 def scan_folder(
-    config: Path, folder: Path, dtype: Dtype, *, is_added: bool, target: Path | None
+    config: Path, folder: Path, dtype: Dtype | None, *, is_added: bool, target: Path | None
 ) -> None:
     """Print a row for each file; add the good ones or write their entries; exit code 1 on a fault.
 
-    is_added: to the running service. target: folder for files of the catalogue.
+    dtype: of models; None leaves it to their category. is_added: to the running service.
+    target: folder for files of the catalogue.
     """
     settings = read_config(config)
     fixed = Catalogue.load(settings.catalogue, settings.root_dir)
@@ -56,7 +58,10 @@ def scan_folder(
             _known(settings, fixed),
             memory,
             settings.catalogue,
-            defaults=ScanDefaults(placement="pool" if has_pool else "own", dtype=dtype.value),
+            defaults=ScanDefaults(
+                placement="pool" if has_pool else "own",
+                dtype=None if dtype is None else dtype.value,
+            ),
             watch=lambda paths: track(paths, "reading headers", transient=True),
         )
     except OSError as exc:

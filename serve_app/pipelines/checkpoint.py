@@ -37,6 +37,7 @@ class Checkpoint:
     uses: LoRAs and VAEs of the jobs at work.
     texts: text embeddings made lately.
     native_px: side that it was trained at, pixels. multiple_px: sides are multiples of it.
+    guidance_rescale: share by which guided predictions get the contrast of unguided ones.
     """
 
     base: DiffusionPipeline
@@ -53,6 +54,7 @@ class Checkpoint:
     native_px: int
     multiple_px: int
     config: EngineConfig
+    guidance_rescale: float = 0.0
 
     @property
     def is_inpaint_only(self) -> bool:
@@ -72,6 +74,10 @@ class Checkpoint:
             if encoder is not None and encoder.config.model_type == "clip_text_model"
         ]
         return max(1, min(layers, default=1))
+
+    def can_rescale(self, kind: Kind) -> bool:
+        """Whether the stock pipeline of a kind rescales guided predictions itself."""
+        return "guidance_rescale" in accepted(self.pipelines[kind].__call__).parameters
 
     @property
     def num_bytes(self) -> int:

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
+from serve_app.models.weights.folder import LEFT_OUT, choose_variant
 from serve_app.models.weights.footprint import weight_bytes
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lineage import lineage_of
@@ -31,6 +32,7 @@ from serve_app.pipelines.families import family_of
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.host import HostCopies
 from serve_app.pipelines.parts import named_parts
+from serve_app.pipelines.precision import device_of, with_dtype
 from serve_app.pipelines.samplers.schedulers import Schedulers
 from serve_app.pipelines.soundness import check_complete, check_filled, settle
 from serve_app.pipelines.text.encoding import TextCache
@@ -55,7 +57,8 @@ def load_checkpoint(
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # warnings quote prompts, which must not reach a log
-    device = _device(config.device)
+    device = device_of(config.device)
+    entry = with_dtype(entry, device)
     base = _on_device(entry, device, host, key)
     family = family_of(base)
     if family.upcasts_vae and base.dtype is torch.float16 and base.vae.config.force_upcast:
@@ -85,6 +88,7 @@ def load_checkpoint(
         texts=TextCache(config.text_cache),
         native_px=entry.native_size_px,
         multiple_px=entry.size_multiple_px,
+        guidance_rescale=entry.guidance_rescale,
         config=config,
     )
 
@@ -100,12 +104,6 @@ def _trained(scheduler: SchedulerMixin, entry: ModelEntry) -> SchedulerMixin:
     made = type(scheduler).from_config(scheduler.config, **changes)
     made.register_to_config(**changes)  # the class may not know them all; the samplers do
     return made
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def _on_device(
@@ -144,16 +142,16 @@ def _read(entry: ModelEntry) -> DiffusionPipeline:
     folder = _settings_of(entry)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     cls = getattr(diffusers, index["_class_name"])
-    unused = ("safety_checker", "feature_extractor", "image_encoder")  # Safety is a deployment
     left_out = {
-        name: None for name, value in index.items() if name in unused or value == [None, None]
+        name: None for name, value in index.items() if name in LEFT_OUT or value == [None, None]
     }
     dtype = getattr(torch, entry.dtype)
     named = named_parts(entry, folder, dtype)
     options = {"dtype": dtype, "local_files_only": True, **left_out, **named}
     if entry.path.is_dir():
-        pipeline = cls.from_pretrained(folder, **options)
-        check_complete(pipeline, folder, named)
+        variant = choose_variant(folder, entry.variant)
+        pipeline = cls.from_pretrained(folder, variant=variant, **options)
+        check_complete(pipeline, folder, named, variant)
         return pipeline
     try:
         pipeline = cls.from_single_file(str(entry.path), config=str(folder), **options)

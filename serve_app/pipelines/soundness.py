@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 from transformers import PreTrainedModel
 
+from serve_app.models.weights.folder import weight_files
 from serve_app.pipelines.addons.misfit import Unfit
 
 __all__ = [
@@ -66,14 +67,16 @@ def check_shapes(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.T
         raise Unfit(f"{strange[0]}, which the model lacks", f"{len(wanted)} tensors, not it")
 
 
-def check_complete(pipeline: DiffusionPipeline, folder: Path, others: Container[str]) -> None:
+def check_complete(
+    pipeline: DiffusionPipeline, folder: Path, others: Container[str], variant: str | None
+) -> None:
     """Raise Unfit when a model of transformers has weights that are in no file.
 
-    others: components that do not come from the folder.
+    others: components that do not come from the folder. variant: of its files.
     """
     for part, module in pipeline.components.items():
         if isinstance(module, PreTrainedModel) and part not in others:
-            check_module(part, module, folder / part)
+            check_module(part, module, folder / part, variant)
 
 
 def check_filled(part: str, module: nn.Module) -> None:
@@ -85,14 +88,15 @@ def check_filled(part: str, module: nn.Module) -> None:
             )
 
 
-def check_module(part: str, module: PreTrainedModel, folder: Path) -> None:
+def check_module(
+    part: str, module: PreTrainedModel, folder: Path, variant: str | None = None
+) -> None:
     """Raise Unfit when weights of this model are in no file of its folder.
 
     transformers draws what is missing at random, and says so in its log only; diffusers refuses.
     Names in files differ from those in memory, between versions too, so shapes are compared.
     """
-    whole = folder / "model.safetensors"
-    files = [whole] if whole.exists() else sorted(folder.glob("model-*.safetensors"))
+    files = weight_files(folder, variant)
     if not files:
         return  # pickles, where they are allowed
     missing = Counter(tuple(weight.shape) for weight in module.parameters())

@@ -18,7 +18,7 @@ from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, touched_cells
 from serve_app.pipelines.families import accepted
-from serve_app.pipelines.guidance import guided
+from serve_app.pipelines.guidance import guided, rescaled
 from serve_app.pipelines.panorama import windowed
 from serve_app.pipelines.proxy import Run
 from serve_app.pipelines.samplers.schedulers import ran_sampler
@@ -94,7 +94,9 @@ class Sample:
 
     def _run(self, this: "_Pass") -> Painting:
         kind = Kind.INPAINT if self.checkpoint.is_inpaint_only else this.kind
-        pipeline = self.checkpoint.pipeline(kind, this.scheduler, self.vae, self._around)
+        pipeline = self.checkpoint.pipeline(
+            kind, this.scheduler, self.vae, lambda run: self._around(run, kind)
+        )
         latents: list[torch.Tensor] = []
 
         def after_step(
@@ -109,7 +111,7 @@ class Sample:
         image = pipeline(**arguments, callback_on_step_end=after_step)[0]
         return Painting(image[0], latents[0], ran_sampler(this.scheduler, self.spec))
 
-    def _around(self, run: Run) -> Run:
+    def _around(self, run: Run, kind: Kind) -> Run:
         """Add what a request asks for around each call of the denoiser."""
         checkpoint, config = self.checkpoint, self.checkpoint.config
         sample, shared = checkpoint.family.names[0], checkpoint.family.shared
@@ -126,7 +128,9 @@ class Sample:
             run = guided(run, sample, shared, config.self_attention_scale)
         if self.prompt is not None:
             run = self.prompt.beside(run, sample)
-        return with_loras(run, sample, self.loras)
+        if checkpoint.guidance_rescale and not checkpoint.can_rescale(kind):
+            run = rescaled(run, self.spec.guidance_scale, checkpoint.guidance_rescale)
+        return with_loras(run, sample, self.loras)  # the outermost: all others repeat its rows
 
     def _arguments(
         self, pipeline: DiffusionPipeline, kind: Kind, this: "_Pass"
@@ -140,6 +144,7 @@ class Sample:
             "width": width,
             "num_inference_steps": spec.steps,
             "guidance_scale": spec.guidance_scale,
+            "guidance_rescale": self.checkpoint.guidance_rescale,
             "generator": torch.Generator().manual_seed(spec.seed),  # CPU: equal on every device
             "clip_skip": spec.clip_skip - 1 or None,  # diffusers counts the layers left out
             "output_type": "pt",

@@ -4,20 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from serve_app.models.bases.base import BASES
 from serve_app.models.entry import AddOnType
-from serve_app.models.inspect.inspection import Family, FileType, Inspection, Prediction
+from serve_app.models.inspect.inspection import Family, FileType, Inspection
 from serve_app.models.weights.files import Refused
+from serve_app.models.weights.told import family_values
 from serve_app.types import Frozen, Kind
 
 __all__ = ["ScanDefaults", "values_of"]
 
 
 class ScanDefaults(Frozen):
-    """What no file tells of a model."""
+    """What no file tells of a model. dtype: None leaves it to the category."""
 
     placement: Literal["own", "pool"] = "own"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] | None = None
 
 
 _ADD_ONS: Mapping[FileType, AddOnType] = {
@@ -28,14 +28,6 @@ _ADD_ONS: Mapping[FileType, AddOnType] = {
     FileType.EMBEDDING: "embedding",
     FileType.IP_ADAPTER: "ip_adapter",
 }
-_BASES = {
-    Family.SD1: "sd1",
-    Family.SD2: "sd2",
-    Family.SDXL: "sdxl",
-    Family.SD3: "sd3-medium",
-    Family.FLUX: "flux-dev",
-}
-_SMALL_PX = 512  # what Stable Diffusion 2 paints that predicts noise
 
 
 def values_of(
@@ -77,14 +69,8 @@ def values_of(
 
 
 def _of_model(found: Inspection, defaults: ScanDefaults) -> dict[str, Any]:
-    name = _BASES.get(found.family) if found.family else None
-    if name is None:
+    told = family_values(found)
+    if "native_size_px" not in told:
         raise Refused(f"{found.noun} is not served")
-    base = BASES[name]
-    is_small = found.family is Family.SD2 and found.prediction is not Prediction.V
-    return {
-        "category": base.category,
-        "kinds": [kind.value for kind in Kind],
-        "native_size_px": _SMALL_PX if is_small else base.native_size_px,
-        **defaults.model_dump(),
-    }
+    said = defaults.model_dump(exclude_none=True)
+    return {**told, "kinds": [kind.value for kind in Kind], **said}

@@ -145,6 +145,34 @@ async def test_steps_of_inpaint_goes_by_the_documented_name(api, inpaint_body):
     assert (await api.last_request(INPAINT, body)).spec.steps == 20
 
 
+@pytest.mark.parametrize(
+    ("fields", "ran"),
+    [
+        ({"guidance_scale": 7.5, "num_inference_steps": 30}, (1.5, 4)),
+        ({"guidance_scale": 1, "num_inference_steps": 2}, (1, 2)),
+        ({}, (1.5, 4)),
+    ],
+    ids=["more", "less", "absent"],
+)
+async def test_model_of_few_steps_is_asked_for_no_more(api, text_body, fields, ran):
+    for name in ("guidance_scale", "num_inference_steps", "steps"):
+        text_body.pop(name, None)
+    body = text_body | {"model_id": "turbo"} | fields
+    spec = (await api.last_request(TEXT2IMG, body)).spec
+    assert (spec.guidance_scale, spec.steps) == ran
+    meta = (await api.reply(TEXT2IMG, body))["meta"]
+    assert (meta["guidance_scale"], meta["steps"]) == ran
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(1, 4), (0.5, 4), (0.25, 4), (0.2, 5), (0.07, 15)])
+async def test_few_steps_leave_one_to_every_strength(api, text_body, strength, steps):
+    picture = {"init_image": "https://a.example/i.png", "num_inference_steps": 30}
+    body = text_body | picture | {"model_id": "turbo", "strength": strength}
+    spec = (await api.last_request(IMG2IMG, body)).spec
+    assert (spec.steps, spec.strength) == (steps, strength)
+    assert int(spec.steps * spec.strength) >= 1
+
+
 async def test_img2img_keeps_its_picture_and_strength(api, text_body):
     body = text_body | {"init_image": "https://a.example/i.png", "strength": "0.4"}
     request = await api.last_request(IMG2IMG, body)

@@ -16,6 +16,7 @@ from serve_app.models.scan.scan import Verdict, scan
 from serve_app.models.scan.twins import find_twins
 from serve_app.models.scan.values import ScanDefaults
 from tests import community_files
+from tests.unit.models.test_inspect_folder import pipeline
 
 
 @pytest.fixture
@@ -95,6 +96,12 @@ def test_models_and_what_fits_them_become_entries(put, rows):
     assert "ink" in lora.description
     embedding = found["bad-hands.safetensors"].entry
     assert (embedding.trigger, embedding.models) == ("bad-hands", ("dream-shaper-8",))
+
+
+def test_folder_of_a_variant_alone_becomes_an_entry(folder, rows):
+    pipeline(folder / "half", variant=".fp16")
+    row = rows()["half"]
+    assert (row.verdict, row.entry.id, row.entry.category) == ("new", "half", "stable_diffusion")
 
 
 def test_add_ons_fit_models_of_their_family_that_are_served_already(put, rows, tmp_path):

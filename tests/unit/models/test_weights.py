@@ -219,6 +219,12 @@ def test_base_is_for_single_files(folder, config):
         resolve(entry(folder, base=base), config)
 
 
+def test_variant_is_for_folders(folder, config):
+    file = next(folder.rglob("*.safetensors"))
+    with refused("variant is for folders"):
+        resolve(entry(file, variant="fp16"), config)
+
+
 def test_base_config_that_names_itself_is_no_entry(folder):
     with pytest.raises(ValueError, match="the source itself"):
         entry(folder, base_config=folder)
