@@ -173,6 +173,26 @@ async def test_few_steps_leave_one_to_every_strength(api, text_body, strength, s
     assert int(spec.steps * spec.strength) >= 1
 
 
+@pytest.mark.parametrize(
+    ("steps", "strength", "runs"),
+    [(1, 0.99, False), (2, 0.45, False), (3, 0.2, False), (2, 0.5, True), (10, 0.1, True)],
+)
+async def test_one_whole_step_has_to_run(api, text_body, steps, strength, runs):
+    picture = {"init_image": "https://pictures.example/a.png"}
+    body = text_body | picture | {"num_inference_steps": steps, "strength": strength}
+    answer = (await api.post("/api/v4/dreambooth/img2img", body)).json()
+    assert ("strength" in str(answer.get("message"))) is not runs, answer
+
+
+@pytest.mark.parametrize(
+    ("number", "is_taken"),
+    [(2**63 - 1, True), (2**63, False), (-(2**63), True), (-(2**63) - 1, False)],
+)
+async def test_track_id_is_an_integer_of_64_bits(api, text_body, number, is_taken):
+    answer = (await api.post("/api/v4/dreambooth", text_body | {"track_id": number})).json()
+    assert ("track_id" not in str(answer.get("message"))) is is_taken
+
+
 async def test_img2img_keeps_its_picture_and_strength(api, text_body):
     body = text_body | {"init_image": "https://a.example/i.png", "strength": "0.4"}
     request = await api.last_request(IMG2IMG, body)
