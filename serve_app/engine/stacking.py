@@ -31,7 +31,7 @@ def signature(
 def filled(
     calls: Sequence[tuple[Arguments, int]], optional: frozenset[str]
 ) -> list[tuple[Arguments, int]]:
-    """Give calls the optional arguments that others of them have, as zeros.
+    """Add to calls the optional arguments that others of them have, as zeros.
 
     What no call has stays away from all.
     """

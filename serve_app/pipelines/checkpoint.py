@@ -9,6 +9,7 @@ from torch import nn
 
 from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
+from serve_app.pipelines.addons.controlnets import ControlNets
 from serve_app.pipelines.addons.lru import Uses, num_bytes
 from serve_app.pipelines.addons.textual_inversion import Embeddings
 from serve_app.pipelines.addons.vaes import Vae, Vaes
@@ -29,9 +30,10 @@ class Checkpoint:
     """Weights shared by all requests.
 
     base: the stock pipeline that was loaded; never called, it holds the components.
-    pipelines: the family's classes, for the device of the weights.
+    pipelines: the family's classes, for the device of the weights. controlled: those for requests
+        with ControlNets.
     vaes, embeddings: its own and those that requests named.
-    variants: what changes its modules. uses: LoRAs and VAEs of the jobs at work.
+    variants: what changes its modules. uses: LoRAs, VAEs and others of the jobs at work.
     texts: text embeddings made lately.
     native_px: side that it was trained at, pixels. multiple_px: sides are multiples of it.
     """
@@ -39,11 +41,13 @@ class Checkpoint:
     base: DiffusionPipeline
     family: Family
     pipelines: Mapping[Kind, type[DiffusionPipeline]]
+    controlled: Mapping[Kind, type[DiffusionPipeline]]
     denoiser: Lane
     schedulers: Schedulers
     vaes: Vaes
     variants: Variants
     embeddings: Embeddings
+    controlnets: ControlNets
     uses: Uses
     texts: TextCache
     native_px: int
@@ -86,15 +90,16 @@ class Checkpoint:
         scheduler: SchedulerMixin,
         vae: Vae | None = None,
         around: Callable[[Run], Run] = lambda run: run,
+        controlnet: nn.Module | None = None,
     ) -> DiffusionPipeline:
         """Make a request's own pipeline: shared weights, proxies, its own scheduler.
 
         Constructors rewrite the scheduler's config, so the scheduler has to be there from the
         start. Takes less than a millisecond.
         """
-        cls = self.pipelines[kind]
+        cls = self.pipelines[kind] if controlnet is None else self.controlled[kind]
         parts = dict(self.base.config) | self.base.components
-        parts["scheduler"] = scheduler
+        parts |= {"scheduler": scheduler, "controlnet": controlnet}
         vae = vae or self.vaes.own
         parts["vae"] = vae_stand_in(vae.module, vae.encoder, vae.decoder)
         name = self.family.denoiser
@@ -147,12 +152,12 @@ def denoiser_lane(
         module.to(memory_format=torch.channels_last)
     if config.compile == "off":
         run = reading(by_name(module, family.names[0]))
-        return Lane("denoiser", run, family.shared)
+        return Lane("denoiser", run, family.shared, family.optional)
     compiled = torch.compile(module, mode=config.compile, dynamic=False)
     run = reading(by_name(compiled, family.names[0]))
     if config.compile == "reduce-overhead":
         run = _copied(run)
-    return Lane("denoiser", run, family.shared, buckets=config.row_buckets)
+    return Lane("denoiser", run, family.shared, family.optional, buckets=config.row_buckets)
 
 
 def _copied(

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
 from serve_app.models.weights.footprint import weight_bytes
+from serve_app.pipelines.addons.controlnets import ControlNets
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lineage import lineage_of
 from serve_app.pipelines.addons.loras import Loras
@@ -70,6 +71,7 @@ def load_checkpoint(
         base=base,
         family=family,
         pipelines={kind: on_device(cls, device) for kind, cls in family.pipelines.items()},
+        controlled={kind: on_device(cls, device) for kind, cls in family.controlled.items()},
         denoiser=denoiser_lane(
             base, family, config, lambda run: ip_adapters.reading(perturbation.reading(run))
         ),
@@ -78,6 +80,7 @@ def load_checkpoint(
         variants=Variants(base, family, config.tomesd_ratio, perturbation, ip_adapters, loras),
         uses=uses,
         embeddings=Embeddings(base, family, lineage),
+        controlnets=ControlNets(base, config, uses, lineage),
         texts=TextCache(config.text_cache),
         native_px=entry.native_size_px,
         multiple_px=entry.size_multiple_px,

@@ -15,6 +15,7 @@ from serve_app.pipelines.addons.vaes import Vae
 from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, touched_cells
+from serve_app.pipelines.control import Control, without_nothing
 from serve_app.pipelines.families import accepted
 from serve_app.pipelines.guidance import guided
 from serve_app.pipelines.panorama import windowed
@@ -50,7 +51,7 @@ class Sample:
     spec: with the seed of this sample. size: height and width that the model works at, pixels.
     scheduler: of this sample alone. variant: applied by the engine while it runs.
     vae: none: the checkpoint's own. tokens: of the embeddings that the spec's texts hold.
-    prompt: the picture for the variant's IP adapter.
+    prompt: the picture for the variant's IP adapter. control: ControlNets and their pictures.
     """
 
     checkpoint: Checkpoint
@@ -63,6 +64,7 @@ class Sample:
     vae: Vae | None = None
     tokens: tuple[str, ...] = ()
     prompt: PicturePrompt | None = None
+    control: Control | None = None
 
     def __call__(self) -> Painting:
         """Run the stock pipeline; twice for the highres fix, the second time on the first's."""
@@ -90,7 +92,10 @@ class Sample:
 
     def _run(self, this: "_Pass") -> Painting:
         kind = Kind.INPAINT if self.checkpoint.is_inpaint_only else this.kind
-        pipeline = self.checkpoint.pipeline(kind, this.scheduler, self.vae, self._around)
+        controlnet = None if self.control is None else self.control.stand_in()
+        pipeline = self.checkpoint.pipeline(
+            kind, this.scheduler, self.vae, self._around, controlnet
+        )
         latents: list[torch.Tensor] = []
 
         def after_step(
@@ -109,6 +114,8 @@ class Sample:
         """Add what a request asks for around each call of the denoiser."""
         checkpoint, config = self.checkpoint, self.checkpoint.config
         sample, shared = checkpoint.family.names[0], checkpoint.family.shared
+        if self.control is not None:
+            run = without_nothing(run)
         if self.spec.panorama:
             run = windowed(
                 run,
@@ -144,6 +151,10 @@ class Sample:
         if kind is not Kind.TEXT2IMG:
             arguments["strength"] = this.strength
             arguments["image"], arguments["mask_image"] = self._pictures(this)
+        if self.control is not None:
+            box = None if self.canvas is None else self.canvas.box
+            init, mask = arguments.get("image"), arguments.get("mask_image")
+            arguments |= self.control.arguments(kind, box, init, mask)
         names = accepted(type(pipeline).__call__).parameters
         return {name: value for name, value in arguments.items() if name in names}
 

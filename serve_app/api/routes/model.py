@@ -32,6 +32,7 @@ _CATEGORIES = {  # spelt as clients know
     "vae": "vae",
     "embedding": "embeddings",
     "ip_adapter": "ip_adapter",
+    "controlnet": "controlnet",
 }
 _NUM_LISTED = 17  # the documented reply leaves out the last one, LCMScheduler
 
