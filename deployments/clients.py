@@ -66,7 +66,7 @@ class GraphClient:
         images: DeploymentResponse | None = None
         if any(request.pictures):
             images = self._preprocess.prepare.remote(
-                spec, *request.pictures, log_context=log_context
+                spec, *request.pictures, spec.hints, log_context=log_context
             )
             yield images
         pictures = generator.paint.remote(job.id, spec, images, log_context=log_context)

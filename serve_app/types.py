@@ -119,6 +119,18 @@ class ControlType(StrEnum):
     GRAY = "gray"
     LOW_QUALITY = "low_quality"
 
+    @property
+    def can_be_made(self) -> bool:
+        """Whether its control picture can be made of any picture, without a model of its own."""
+        return self in _MADE_HERE
+
+
+_MADE_HERE = (
+    *(ControlType.CANNY, ControlType.SCRIBBLE, ControlType.BLUR, ControlType.GRAY),
+    *(ControlType.SHUFFLE, ControlType.TILE, ControlType.LOW_QUALITY, ControlType.QRCODE),
+    ControlType.INPAINT,
+)
+
 
 class ControlNetUse(Frozen):
     """One ControlNet of the catalogue, how strongly it acts, and what it is shown.
