@@ -68,6 +68,7 @@ class Api(StrEnum):
 
     V3 = "v3"
     V4 = "v4"
+    V5 = "v5"
     V6 = "v6"
     V7 = "v7"
 

@@ -77,8 +77,7 @@ def shuffle(picture: Image.Image) -> Image.Image:
 def _stretched(wave: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
     """Enlarge a few random numbers to smooth waves between 0 and 1."""
     smooth: NDArray[np.float64] = ndimage.zoom(wave, np.divide(size, wave.shape), order=3)
-    least, most = smooth.min(), smooth.max()
-    return (smooth - least) / (most - least)
+    return np.interp(smooth, (smooth.min(), smooth.max()), (0.0, 1.0))
 
 
 def _edges(values: Values, low: float = _LOW, high: float = _HIGH) -> NDArray[np.bool_]:

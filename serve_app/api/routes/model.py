@@ -24,8 +24,6 @@ __all__ = ["router"]
 _LIST_PATHS = ("/api/v3/dreambooth/model_list", "/api/v4/dreambooth/model_list")
 _UNSERVED = {
     "/api/v4/dreambooth/text2video": "text2video",
-    "/api/v5/controlnet": "controlnet",
-    "/api/v6/images/controlnet": "controlnet",
 }
 _CATEGORIES = {  # spelt as clients know
     "lora": "lora",
