@@ -10,11 +10,11 @@ from serve_app import errors
 from serve_app.config import ImagesConfig, LoggingConfig, StorageConfig
 from serve_app.images.download import Downloader
 from serve_app.images.isolation import Isolation
-from serve_app.images.prepare import prepare, prepare_ip_picture
+from serve_app.images.prepare import prepare, prepare_controls, prepare_ip_picture
 from serve_app.images.reencode import reencode
 from serve_app.storage import open_store
 from serve_app.telemetry import logging, metrics
-from serve_app.types import ImageSource, Pictures, PreparedImages, Size
+from serve_app.types import ControlType, ImageSource, Pictures, PreparedImages, Size
 
 __all__ = ["Preprocess"]
 
@@ -47,10 +47,15 @@ class Preprocess:
         init: ImageSource | None,
         mask: ImageSource | None,
         ip_adapter: ImageSource | None = None,
+        control: ImageSource | None = None,
+        hints: tuple[ControlType | None, ...] = (),
     ) -> PreparedImages:
-        """Fetch, decode and resize; raises `errors.InvalidImage` naming the field."""
-        init_file, mask_file, ip_file = [
-            await self._read(source) for source in (init, mask, ip_adapter)
+        """Fetch, decode and resize; raises `errors.InvalidImage` naming the field.
+
+        control: for ControlNets; none: they see the init picture. hints: made of it, one per net.
+        """
+        init_file, mask_file, ip_file, control_file = [
+            await self._read(source) for source in (init, mask, ip_adapter, control)
         ]
         images = PreparedImages()
         if init_file is not None:
@@ -59,6 +64,15 @@ class Preprocess:
         if ip_file is not None:
             picture = await self.isolation.run(partial(prepare_ip_picture, ip_file, self._config))
             images = replace(images, ip_adapter=picture)
+        shown, file = (init, init_file) if control_file is None else (control, control_file)
+        if hints and shown is not None and file is not None:
+            size = (
+                size
+                if images.init is None
+                else Size(height=images.init.height, width=images.init.width)
+            )
+            work = partial(prepare_controls, shown.field, file, hints, size, self._config)
+            images = replace(images, controls=(await self.isolation.run(work)).controls)
         return images
 
     @stage

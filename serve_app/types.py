@@ -11,6 +11,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
 __all__ = [
     "Api",
+    "ControlNetUse",
+    "ControlType",
     "Fit",
     "Frozen",
     "GenerationSpec",
@@ -66,6 +68,7 @@ class Api(StrEnum):
 
     V3 = "v3"
     V4 = "v4"
+    V5 = "v5"
     V6 = "v6"
     V7 = "v7"
 
@@ -91,6 +94,55 @@ class IpAdapterUse(Frozen):
 
     id: str
     scale: float
+
+
+class ControlType(StrEnum):
+    """What a ControlNet wants to see (API pages "ControlNet", 2023 to 2026)."""
+
+    AESTHETIC = "aesthetic-controlnet"
+    CANNY = "canny"
+    DEPTH = "depth"
+    HED = "hed"
+    MLSD = "mlsd"
+    NORMAL = "normal"
+    OPENPOSE = "openpose"
+    SCRIBBLE = "scribble"
+    SEGMENTATION = "segmentation"
+    INPAINT = "inpaint"
+    SOFTEDGE = "softedge"
+    LINEART = "lineart"
+    SHUFFLE = "shuffle"
+    TILE = "tile"
+    FACE_DETECTOR = "face_detector"
+    QRCODE = "qrcode"
+    BLUR = "blur"
+    POSE = "pose"
+    GRAY = "gray"
+    LOW_QUALITY = "low_quality"
+
+    @property
+    def can_be_made(self) -> bool:
+        """Whether its control picture can be made of any picture, without a model of its own."""
+        return self in _MADE_HERE
+
+
+_MADE_HERE = (
+    *(ControlType.CANNY, ControlType.SCRIBBLE, ControlType.BLUR, ControlType.GRAY),
+    *(ControlType.SHUFFLE, ControlType.TILE, ControlType.LOW_QUALITY, ControlType.QRCODE),
+    ControlType.INPAINT,
+)
+
+
+class ControlNetUse(Frozen):
+    """One ControlNet of the catalogue, how strongly it acts, and what it is shown.
+
+    hint: made of the control picture before; none: the picture as it is; `inpaint`: the init
+    picture with what is to be repainted marked.
+    """
+
+    id: str
+    scale: float
+    hint: ControlType | None = None
 
 
 class Fit(Frozen):
@@ -138,6 +190,12 @@ class GenerationSpec(Size):
     vae: str | None = None
     embeddings: tuple[str, ...] = ()
     ip_adapter: IpAdapterUse | None = None
+    controlnets: tuple[ControlNetUse, ...] = ()
+    guess_mode: bool = Field(default=False, description="ControlNets act without a prompt")
+    control_start: float = Field(
+        default=0.0, ge=0, le=1, description="share of the steps before ControlNets act"
+    )
+    control_end: float = Field(default=1.0, ge=0, le=1, description="share until they do")
     foreign: str = Field(default="", description="part of the prompt to be translated")
     expand: bool = Field(default=False, description="an expander may append to the prompt")
     upscale: int = Field(default=1, ge=1, le=3, description="factor to enlarge what was painted")
@@ -146,6 +204,16 @@ class GenerationSpec(Size):
     panorama: bool = Field(default=False, description="paint through windows of the native size")
     exclusive: bool = Field(default=False, description="share no denoiser forward")
     full_frame: bool = Field(default=False, description="inpaint on the frame, never on a crop")
+
+    @property
+    def acting_controlnets(self) -> tuple[ControlNetUse, ...]:
+        """Those with a scale; others cost nothing."""
+        return tuple(use for use in self.controlnets if use.scale)
+
+    @property
+    def hints(self) -> tuple[ControlType | None, ...]:
+        """What Preprocess makes of the control picture, for each ControlNet."""
+        return tuple(use.hint for use in self.controlnets)
 
 
 class ImageSource(Frozen):
@@ -171,6 +239,7 @@ class JobRequest(Frozen):
     init_image: ImageSource | None = None
     mask_image: ImageSource | None = None
     ip_adapter_image: ImageSource | None = None
+    control_image: ImageSource | None = None
     safety: SafetyAction | None = Field(default=None, description="None = not checked")
     output: OutputPlan
     api: Api = Api.V4
@@ -189,9 +258,9 @@ class JobRequest(Frozen):
     )
 
     @property
-    def pictures(self) -> tuple[ImageSource | None, ImageSource | None, ImageSource | None]:
-        """Init, mask and picture for an IP adapter, as Preprocess takes them."""
-        return self.init_image, self.mask_image, self.ip_adapter_image
+    def pictures(self) -> tuple[ImageSource | None, ...]:
+        """Init, mask, pictures for an IP adapter and for ControlNets, as Preprocess takes them."""
+        return self.init_image, self.mask_image, self.ip_adapter_image, self.control_image
 
 
 class JobResult(Frozen):
@@ -242,13 +311,15 @@ class Picture:
 class PreparedImages:
     """Preprocess -> Generator; init and mask are of the asked size, or the one that fits them.
 
-    init: RGB; none: there is only a picture for an IP adapter. mask: 8-bit grey with only 0 (keep)
-    and 255 (repaint). ip_adapter: RGB, of any size.
+    init: RGB; none: there are only pictures for an IP adapter or for ControlNets. mask: 8-bit grey
+    with only 0 (keep) and 255 (repaint). ip_adapter: RGB, of any size. controls: RGB, of the size
+    of init, one per ControlNet; none: it is made of init and mask where the job is painted.
     """
 
     init: Picture | None = None
     mask: Picture | None = None
     ip_adapter: Picture | None = None
+    controls: tuple[Picture | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

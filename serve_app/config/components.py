@@ -108,6 +108,9 @@ class EngineConfig(Section):
     ip_adapter_bytes: int = Field(
         default=4 * 1024**3, ge=0, description="bytes of IP adapters with image encoders per model"
     )
+    controlnet_bytes: int = Field(
+        default=8 * 1024**3, ge=0, description="bytes of ControlNets of requests kept per model"
+    )
     tomesd_ratio: float = Field(
         default=0.5, ge=0, le=0.75, description="share of the tokens that `tomesd` merges"
     )

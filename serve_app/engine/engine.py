@@ -217,7 +217,7 @@ class Engine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         _log.warning("out_of_memory", rows=rows, lane=calls[0].lane.name)
-        if not self._profiler.caps.halve(calls[0].lane.name, calls[0].size, rows):
+        if not self._profiler.caps.halve(calls[0].lane.cap_name, calls[0].size, rows):
             failure = errors.OutOfMemory(str(error))
             failure.__cause__ = error
             for seq in plan.batch:
@@ -244,7 +244,7 @@ class Engine:
     def _row_limit(self, group: Hashable) -> int:
         assert isinstance(group, tuple), "Call.group makes tuples"
         lane, size = group[:2]
-        cap = self._profiler.caps.limit(lane.name, size)
+        cap = self._profiler.caps.limit(lane.cap_name, size)
         return min(cap, lane.max_rows) if lane.max_rows else cap
 
     def _ended(self, request: Request) -> None:

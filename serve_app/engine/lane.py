@@ -7,6 +7,7 @@ import torch
 
 from serve_app.engine.stacking import (
     Arguments,
+    filled,
     join_outputs,
     signature,
     slice_rows,
@@ -23,19 +24,31 @@ class Lane:
 
     run: the real forward; arguments by name, returns a tensor or a tuple of tensors.
     shared: arguments without rows; equal for all requests of equal `Request.key`.
-    urgent: short calls that begin or end a request and depend on no variant.
     marks: arguments, integers by row, that say what is added to the row; zero: nothing.
+    optional: arguments with rows that not all calls have; the rows of others get zeros for them.
+    urgent: calls that depend on no variant and go before those that do: what begins or ends a
+        request, or leads to a call that does depend on one.
+    rank: of an urgent lane among those; calls of the lowest go first.
     max_rows: bound of one forward beside the measured cap; 0: none.
+    caps: name of the lane whose measured caps hold for this one; empty: its own.
     buckets: row counts that the module was compiled for, ascending; smaller batches are padded.
     """
 
     name: str
     run: Callable[[dict[str, object]], object]
     shared: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
     urgent: bool = False
     marks: frozenset[str] = frozenset()
+    rank: int = 0
     max_rows: int = 0
+    caps: str = ""
     buckets: tuple[int, ...] = ()
+
+    @property
+    def cap_name(self) -> str:
+        """Name that its row caps go by."""
+        return self.caps or self.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +66,7 @@ class Call:
 
     def group(self, key: Hashable, alone: Hashable) -> Hashable:
         """Name the calls that this one can share a forward with; both are of its request."""
-        shape = signature(self.arguments, self.lane.shared)
+        shape = signature(self.arguments, self.lane.shared, self.lane.optional)
         return (self.lane, self.size, shape, alone, None if self.lane.urgent else key)
 
     def unmarked(self) -> "Call":
@@ -73,7 +86,8 @@ def forward(calls: Sequence[Call], limit: int) -> list[object]:
     """
     lane = calls[0].lane
     rows = [call.rows for call in calls]
-    stacked = stack([(call.arguments, call.rows) for call in calls], lane.shared)
+    parts = filled([(call.arguments, call.rows) for call in calls], lane.optional)
+    stacked = stack(parts, lane.shared)
     total = sum(rows)
     outputs = [
         _run(lane, stacked if total <= limit else _part(lane, stacked, start, limit), count)

@@ -2,7 +2,9 @@
 
 The rules, in order of weight:
 
-1. Urgent calls (VAE work: short, and it begins or ends a request) go first.
+1. Urgent calls go first, those of the lowest rank before others: VAE work, which is short and
+   begins or ends a request, then ControlNets, so that whoever has one joins the next denoiser
+   forward. Each of them leads to a denoiser call or the end, and no request is started meanwhile.
 2. Calls that cannot share a forward form groups. The oldest `turn_groups` of them take turns of
    `turn_ticks` forwards, least recently served first. A turn may go on with another group of the
    same variant, since switching IP adapters or token merging costs time.
@@ -37,6 +39,7 @@ class Candidate:
     seq: age of its request, lower is older; a request has at most one candidate.
     group: calls with equal groups can share a forward.
     variant: state of the shared modules that the request needs.
+    rank: of an urgent call.
     """
 
     seq: int
@@ -44,6 +47,7 @@ class Candidate:
     group: Hashable = None
     rows: int = 0
     urgent: bool = False
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Planner:
         live: requests started and not ended.
         """
         parked = sorted(calls, key=_age)
-        urgent = [call for call in parked if call.urgent]
+        urgent = sorted((call for call in parked if call.urgent), key=_rank)
         if urgent:
             return self._fill(Plan(urgent=True), _same_group(urgent))
         slots = max(0, self._policy.max_live - live)
@@ -132,6 +136,10 @@ class Planner:
 
 def _age(candidate: Candidate) -> int:
     return candidate.seq
+
+
+def _rank(candidate: Candidate) -> int:
+    return candidate.rank
 
 
 def _same_group(calls: Sequence[Candidate]) -> list[Candidate]:

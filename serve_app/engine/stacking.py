@@ -8,20 +8,44 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 
-__all__ = ["Arguments", "join_outputs", "signature", "slice_rows", "split", "stack"]
+__all__ = ["Arguments", "filled", "join_outputs", "signature", "slice_rows", "split", "stack"]
 
 Arguments = Mapping[str, object]
 
 
-def signature(arguments: Arguments, shared: frozenset[str]) -> Hashable:
+def signature(
+    arguments: Arguments, shared: frozenset[str], optional: frozenset[str] = frozenset()
+) -> Hashable:
     """Return a signature; calls with equal ones can be stacked.
 
     shared: names of arguments without rows; all of their shape counts.
+    optional: names that do not count, since `filled` gives them to all.
     """
     return tuple(
         (name, _describe(value, first_dim=0 if name in shared else 1))
         for name, value in sorted(arguments.items())
+        if name not in optional
     )
+
+
+def filled(
+    calls: Sequence[tuple[Arguments, int]], optional: frozenset[str]
+) -> list[tuple[Arguments, int]]:
+    """Add to calls the optional arguments that others of them have, as zeros.
+
+    What no call has stays away from all.
+    """
+    given = {
+        name: arguments[name] for arguments, _ in calls for name in optional & arguments.keys()
+    }
+    if not given:
+        return list(calls)
+    zeros = {name: _map_tensors(value, _zero_row) for name, value in given.items()}
+    return [(zeros | dict(arguments), rows) for arguments, rows in calls]
+
+
+def _zero_row(like: torch.Tensor) -> torch.Tensor:
+    return like.new_zeros(1, *like.shape[1:])
 
 
 def _describe(value: object, first_dim: int) -> Hashable:

@@ -98,4 +98,5 @@ def _candidate(request: Request, call: Call) -> Candidate:
         group=call.group(request.key, request.alone),
         rows=call.rows,
         urgent=call.lane.urgent,
+        rank=call.lane.rank,
     )

@@ -1,16 +1,19 @@
 """Makes the pictures that a Generator wants from the files of a client."""
 
+from collections.abc import Sequence
+
 from PIL import Image
 
 from serve_app import errors
 from serve_app.config import ImagesConfig
+from serve_app.images import hint, reading
 from serve_app.images.codec import encode
 from serve_app.images.decode import decode, to_rgb
 from serve_app.images.fit import fitted
 from serve_app.images.mask import resized, to_binary, to_shades
-from serve_app.types import Picture, PreparedImages, Size
+from serve_app.types import ControlType, Picture, PreparedImages, Size
 
-__all__ = ["prepare", "prepare_ip_picture"]
+__all__ = ["prepare", "prepare_controls", "prepare_ip_picture"]
 
 # Pillow shrinks large pictures in two steps, the first one cheap; 3 leaves no visible trace.
 _REDUCING_GAP = 3.0
@@ -36,8 +39,7 @@ def prepare(init: bytes, mask: bytes | None, size: Size, config: ImagesConfig) -
     wanted_px = size.fit.max_px if size.fit else max(size.height, size.width)
     picture = to_rgb(decode("init_image", init, config, wanted_px))
     sides = fitted(size.fit, picture.size) if size.fit else (size.width, size.height)
-    if picture.size != sides:
-        picture = picture.resize(sides, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+    picture = _stretched(picture, sides)
     if mask is None:
         return PreparedImages(init=encode(picture))
     shades = to_shades(decode("mask_image", mask, config, wanted_px=None))
@@ -59,6 +61,43 @@ def prepare_ip_picture(data: bytes, config: ImagesConfig) -> Picture:
     picture = _middle(picture)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
     return encode(picture)
+
+
+def prepare_controls(
+    field: str,
+    data: bytes,
+    hints: Sequence[ControlType | None],
+    size: Size,
+    config: ImagesConfig,
+) -> PreparedImages:
+    """Make what each ControlNet sees of a file. Blocks: run it in a thread.
+
+    Stretched to the size as init pictures are, so that both stay aligned.
+
+    Args:
+        field: of the request that has the file.
+        data: the file.
+        hints: what is made of it, one per ControlNet; `inpaint`: nothing, the painter does.
+        size: of the init picture if there is one, else as `prepare` takes it.
+        config: limits on the file.
+
+    Raises:
+        errors.InvalidImage: the file cannot be read or is too large.
+    """
+    wanted_px = size.fit.max_px if size.fit else max(size.height, size.width)
+    picture = to_rgb(decode(field, data, config, wanted_px))
+    sides = fitted(size.fit, picture.size) if size.fit else (size.width, size.height)
+    picture = _stretched(picture, sides)
+    with reading.watch.get()(field):
+        made = {one: encode(hint.make(one, picture)) for one in set(hints)}
+    controls = (None if one is ControlType.INPAINT else made[one] for one in hints)
+    return PreparedImages(controls=tuple(controls))
+
+
+def _stretched(picture: Image.Image, sides: tuple[int, int]) -> Image.Image:
+    if picture.size == sides:
+        return picture
+    return picture.resize(sides, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
 
 
 def _middle(image: Image.Image) -> Image.Image:

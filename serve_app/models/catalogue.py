@@ -101,7 +101,7 @@ class Catalogue:
 
     @property
     def add_ons(self) -> tuple[AddOn, ...]:
-        """All LoRAs, VAEs, embeddings and IP adapters."""
+        """All LoRAs, VAEs, embeddings, IP adapters and ControlNets."""
         return tuple(self._add_ons.values())
 
     def add_ons_of(self, model_id: str) -> tuple[AddOn, ...]:

@@ -16,7 +16,7 @@ from pydantic import (
 
 from serve_app.config.components import Section
 from serve_app.config.serving import DeploymentOptions
-from serve_app.types import Kind
+from serve_app.types import ControlType, Kind
 
 __all__ = [
     "AddOn",
@@ -273,18 +273,18 @@ class ModelEntry(_Files):
         return self
 
 
-AddOnType = Literal["lora", "vae", "embedding", "ip_adapter"]
+AddOnType = Literal["lora", "vae", "embedding", "ip_adapter", "controlnet"]
 
 
 class AddOn(_Files):
-    """One LoRA, VAE, embedding or IP adapter for requests; a file with a `type` is one."""
+    """A LoRA, VAE, embedding, IP adapter or ControlNet for requests; a file with `type` is one."""
 
     type: AddOnType
     name: Text = Field(default="", description="for people")
     description: Text = Field(default="", description="for people")
     source: Source = Field(
-        description="safetensors file, for a VAE also a diffusers folder, for an IP adapter a "
-        "folder with its image encoder; or where on a hub it is"
+        description="safetensors file, for a VAE or ControlNet also a diffusers folder, for an IP "
+        "adapter a folder with its image encoder; or where on a hub it is"
     )
     models: tuple[ModelId, ...] = Field(
         default=(), max_length=1000, description="models that it fits; none: all"
@@ -293,9 +293,22 @@ class AddOn(_Files):
         default=None, description="word of the prompt that an embedding stands for; none: its id"
     )
 
+    control: tuple[ControlType, ...] = Field(
+        default=(),
+        max_length=len(ControlType),
+        description="what a ControlNet wants to see: canny, depth, ...; requests may also name it "
+        "by this; none: requests say it",
+    )
+
     def fits(self, model_id: str) -> bool:
         """Whether requests to this model may name it."""
         return not self.models or model_id in self.models
+
+    @model_validator(mode="after")
+    def _has_its_fields(self) -> Self:
+        if self.control and self.type != "controlnet":
+            raise ValueError("control is for a ControlNet")
+        return self
 
 
 Entry = ModelEntry | AddOn

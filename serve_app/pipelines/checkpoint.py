@@ -9,6 +9,7 @@ from torch import nn
 
 from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
+from serve_app.pipelines.addons.controlnets import ControlNets
 from serve_app.pipelines.addons.loras import LORA_ROWS, Loras
 from serve_app.pipelines.addons.lru import Uses, num_bytes
 from serve_app.pipelines.addons.textual_inversion import Embeddings
@@ -31,10 +32,11 @@ class Checkpoint:
     """Weights shared by all requests.
 
     base: the stock pipeline that was loaded; never called, it holds the components.
-    pipelines: the family's classes, for the device of the weights.
+    pipelines: the family's classes, for the device of the weights. controlled: those for requests
+        with ControlNets.
     vaes, embeddings: its own and those that requests named.
     variants: what changes its modules. loras: what is added to their layers, row by row.
-    uses: LoRAs and VAEs of the jobs at work.
+    uses: LoRAs, VAEs and others of the jobs at work.
     texts: text embeddings made lately.
     native_px: side that it was trained at, pixels. multiple_px: sides are multiples of it.
     guidance_rescale: share by which guided predictions get the contrast of unguided ones.
@@ -43,12 +45,14 @@ class Checkpoint:
     base: DiffusionPipeline
     family: Family
     pipelines: Mapping[Kind, type[DiffusionPipeline]]
+    controlled: Mapping[Kind, type[DiffusionPipeline]]
     denoiser: Lane
     schedulers: Schedulers
     vaes: Vaes
     variants: Variants
     loras: Loras
     embeddings: Embeddings
+    controlnets: ControlNets
     uses: Uses
     texts: TextCache
     native_px: int
@@ -75,9 +79,10 @@ class Checkpoint:
         ]
         return max(1, min(layers, default=1))
 
-    def can_rescale(self, kind: Kind) -> bool:
+    def can_rescale(self, kind: Kind, *, is_controlled: bool) -> bool:
         """Whether the stock pipeline of a kind rescales guided predictions itself."""
-        return "guidance_rescale" in accepted(self.pipelines[kind].__call__).parameters
+        pipelines = self.controlled if is_controlled else self.pipelines
+        return "guidance_rescale" in accepted(pipelines[kind].__call__).parameters
 
     @property
     def num_bytes(self) -> int:
@@ -96,15 +101,16 @@ class Checkpoint:
         scheduler: SchedulerMixin,
         vae: Vae | None = None,
         around: Callable[[Run], Run] = lambda run: run,
+        controlnet: nn.Module | None = None,
     ) -> DiffusionPipeline:
         """Make a request's own pipeline: shared weights, proxies, its own scheduler.
 
         Constructors rewrite the scheduler's config, so the scheduler has to be there from the
         start. Takes less than a millisecond.
         """
-        cls = self.pipelines[kind]
+        cls = self.pipelines[kind] if controlnet is None else self.controlled[kind]
         parts = dict(self.base.config) | self.base.components
-        parts["scheduler"] = scheduler
+        parts |= {"scheduler": scheduler, "controlnet": controlnet}
         vae = vae or self.vaes.own
         parts["vae"] = vae_stand_in(vae.module, vae.encoder, vae.decoder)
         name = self.family.denoiser
@@ -160,12 +166,13 @@ def denoiser_lane(
     plain = reading(by_name(module, family.names[0]))
     if config.compile == "off":
         run = loras.reading(plain, plain)
-        return Lane("denoiser", run, family.shared, marks=_MARKS)
+        return Lane("denoiser", run, family.shared, family.optional, marks=_MARKS)
     compiled = torch.compile(module, mode=config.compile, dynamic=False)
     run = loras.reading(reading(by_name(compiled, family.names[0])), plain)
     if config.compile == "reduce-overhead":
         run = _copied(run)
-    return Lane("denoiser", run, family.shared, marks=_MARKS, buckets=config.row_buckets)
+    buckets = config.row_buckets
+    return Lane("denoiser", run, family.shared, family.optional, marks=_MARKS, buckets=buckets)
 
 
 def _copied(

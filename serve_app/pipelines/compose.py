@@ -22,6 +22,7 @@ __all__ = [
     "encode",
     "enlarge",
     "open_canvas",
+    "open_controls",
     "open_ip_picture",
     "paste",
     "touched_cells",
@@ -81,6 +82,32 @@ def open_ip_picture(spec: GenerationSpec, images: PreparedImages | None) -> Imag
         text = "The ip_adapter_image field is required."
         raise errors.InvalidRequest("ip_adapter_image", text)
     return _read(images.ip_adapter, "ip_adapter_image").convert("RGB")
+
+
+def open_controls(
+    spec: GenerationSpec, images: PreparedImages | None
+) -> tuple[Image.Image | None, ...]:
+    """Decode the pictures for the ControlNets that act; None: made of init and mask.
+
+    Raises:
+        errors.InvalidRequest: there are none, or not the mask that one is made of.
+    """
+    pictures = () if images is None else images.controls
+    if len(pictures) != len(spec.controlnets):
+        raise errors.InvalidRequest("control_image", "The control_image field is required.")
+    return tuple(
+        _open_control(spec, picture)
+        for use, picture in zip(spec.controlnets, pictures, strict=True)
+        if use.scale
+    )
+
+
+def _open_control(spec: GenerationSpec, picture: Picture | None) -> Image.Image | None:
+    if picture is not None:
+        return _decode(picture, spec, "control_image").convert("RGB")
+    if spec.kind is not Kind.INPAINT:
+        raise errors.InvalidRequest("mask_image", "The mask_image field is required.")
+    return None
 
 
 def _decode(picture: Picture, spec: GenerationSpec, field: str) -> Image.Image:

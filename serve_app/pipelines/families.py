@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import diffusers
 from diffusers import DiffusionPipeline
@@ -26,6 +26,8 @@ class Family:
     upcasts_vae: the pipelines run the VAE in float32 when the rest is float16.
     is_distilled: the guidance scale is an input of the denoiser, so no row is for the negative
         prompt.
+    controlled: stock pipeline class by kind for requests with ControlNets; empty: there are none.
+    optional: denoiser arguments that only some calls have (what ControlNets add).
     """
 
     pipelines: Mapping[Kind, type[DiffusionPipeline]]
@@ -36,6 +38,8 @@ class Family:
     has_pooled: bool = False
     upcasts_vae: bool = False
     is_distilled: bool = False
+    controlled: Mapping[Kind, type[DiffusionPipeline]] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
 
     def has_negative(self, guidance_scale: float) -> bool:
         """Whether the negative prompt is looked at with this guidance."""
@@ -44,6 +48,7 @@ class Family:
 
 _UNET_NAMES = ("sample", "timestep", "encoder_hidden_states")
 _DIT_NAMES = ("hidden_states",)
+_RESIDUALS = frozenset({"down_block_additional_residuals", "mid_block_additional_residual"})
 
 
 def _pipelines(prefix: str) -> dict[Kind, type[DiffusionPipeline]]:
@@ -56,7 +61,12 @@ def _pipelines(prefix: str) -> dict[Kind, type[DiffusionPipeline]]:
 
 FAMILIES: Mapping[str, Family] = {
     "StableDiffusion": Family(
-        _pipelines("StableDiffusion"), "unet", _UNET_NAMES, has_clip_text=True
+        _pipelines("StableDiffusion"),
+        "unet",
+        _UNET_NAMES,
+        has_clip_text=True,
+        controlled=_pipelines("StableDiffusionControlNet"),
+        optional=_RESIDUALS,
     ),
     "StableDiffusionXL": Family(
         _pipelines("StableDiffusionXL"),
@@ -65,6 +75,8 @@ FAMILIES: Mapping[str, Family] = {
         has_clip_text=True,
         has_pooled=True,
         upcasts_vae=True,
+        controlled=_pipelines("StableDiffusionXLControlNet"),
+        optional=_RESIDUALS,
     ),
     "StableDiffusion3": Family(_pipelines("StableDiffusion3"), "transformer", _DIT_NAMES),
     "Flux": Family(

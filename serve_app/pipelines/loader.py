@@ -17,6 +17,7 @@ from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
 from serve_app.models.weights.folder import LEFT_OUT, choose_variant
 from serve_app.models.weights.footprint import weight_bytes
+from serve_app.pipelines.addons.controlnets import ControlNets
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lineage import lineage_of
 from serve_app.pipelines.addons.lora_set import Adapter
@@ -76,6 +77,7 @@ def load_checkpoint(
         base=base,
         family=family,
         pipelines={kind: on_device(cls, device) for kind, cls in family.pipelines.items()},
+        controlled={kind: on_device(cls, device) for kind, cls in family.controlled.items()},
         denoiser=denoiser_lane(
             base, family, config, lambda run: ip_adapters.reading(perturbation.reading(run)), loras
         ),
@@ -85,6 +87,7 @@ def load_checkpoint(
         loras=loras,
         uses=uses,
         embeddings=Embeddings(base, family, lineage),
+        controlnets=ControlNets(base, config, uses, lineage),
         texts=TextCache(config.text_cache),
         native_px=entry.native_size_px,
         multiple_px=entry.size_multiple_px,

@@ -22,6 +22,7 @@ from serve_app.engine.engine import Engine
 from serve_app.engine.metrics import EngineSnapshot
 from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
+from serve_app.pipelines.addons.controlnets import ControlNet
 from serve_app.pipelines.addons.ip_adapters import PicturePrompt
 from serve_app.pipelines.addons.lookup import AddOns, NamedAddOns
 from serve_app.pipelines.addons.lora_set import LoraSet
@@ -35,9 +36,11 @@ from serve_app.pipelines.compose import (
     encode,
     enlarge,
     open_canvas,
+    open_controls,
     open_ip_picture,
     paste,
 )
+from serve_app.pipelines.control import Control
 from serve_app.pipelines.row_cap_key import row_cap_store
 from serve_app.pipelines.samplers.names import will_run
 from serve_app.pipelines.specs import (
@@ -165,7 +168,8 @@ class WeavePainter:
                 scheduler="DDIMScheduler",
                 seed=0,
             )
-            request = self._request(self._chosen(spec, NamedAddOns()), spec, None)
+            chosen = self._chosen(spec, NamedAddOns())
+            request = self._request(chosen, spec, None, _Given())
             request.measures = True
             painting = self._engine.submit(request).result()
             assert isinstance(painting, Painting), "samples give paintings"
@@ -195,7 +199,8 @@ class WeavePainter:
         spec, tokens = checkpoint.embeddings.apply(spec, named.embeddings)
         variant = checkpoint.variants.of(spec, named)
         loras = checkpoint.loras.choose(spec.loras, named.loras)
-        return _Added(spec, tokens, variant, loras, checkpoint.vaes.get(named.vae))
+        nets = checkpoint.controlnets.get(named.controlnets)
+        return _Added(spec, tokens, variant, loras, checkpoint.vaes.get(named.vae), nets)
 
     def _prepare(
         self, added: "_Added", images: PreparedImages | None
@@ -205,17 +210,17 @@ class WeavePainter:
         canvas = open_canvas(spec, images, native_px, self._config.crop_padding_px)
         if spec.panorama and self._checkpoint.family.denoiser != "unet":
             raise errors.InvalidRequest("panorama", "The model cannot paint through windows")
-        prompt = _picture_prompt(added, images)
+        given = _Given(_picture_prompt(added, images), _control(added, images))
         clip_skip = min(spec.clip_skip, self._checkpoint.max_clip_skip)
         spec = spec.model_copy(update={"clip_skip": clip_skip})
-        return canvas, [self._request(added, one, canvas, prompt) for one in sample_specs(spec)]
+        return canvas, [self._request(added, one, canvas, given) for one in sample_specs(spec)]
 
     def _request(
         self,
         added: "_Added",
         spec: GenerationSpec,
         canvas: Canvas | None,
-        prompt: PicturePrompt | None = None,
+        given: "_Given",
     ) -> Request:
         size = canvas.size if canvas else (spec.height, spec.width)
         body = Sample(
@@ -229,7 +234,8 @@ class WeavePainter:
             loras=added.loras,
             vae=added.vae,
             tokens=added.tokens,
-            prompt=prompt,
+            prompt=given.prompt,
+            control=given.control,
         )
         # The shape of a UNet's sample says its size; packed samples of transformers do not.
         key = None if self._checkpoint.family.denoiser == "unet" else size
@@ -279,6 +285,15 @@ class _Added:
     variant: Variant
     loras: LoraSet
     vae: Vae
+    nets: tuple[ControlNet, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What all samples of a job are shown besides the canvas."""
+
+    prompt: PicturePrompt | None = None
+    control: Control | None = None
 
 
 def _picture_prompt(added: _Added, images: PreparedImages | None) -> PicturePrompt | None:
@@ -288,6 +303,15 @@ def _picture_prompt(added: _Added, images: PreparedImages | None) -> PictureProm
     if adapter is None or use is None or picture is None:
         return None
     return adapter.prompt(picture, use.scale)
+
+
+def _control(added: _Added, images: PreparedImages | None) -> Control | None:
+    if not added.nets:
+        return None
+    if added.spec.panorama:
+        text = "panorama and ControlNets cannot be combined"
+        raise errors.InvalidRequest("panorama", text)
+    return Control.of(added.spec, added.nets, open_controls(added.spec, images))
 
 
 def _progress(request: Request) -> Progress:

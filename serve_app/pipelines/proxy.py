@@ -17,7 +17,7 @@ from torch import nn
 from serve_app.engine.lane import Call, Lane
 from serve_app.engine.weave import park
 
-__all__ = ["Run", "denoiser_stand_in", "stand_in", "vae_stand_in"]
+__all__ = ["Run", "denoiser_stand_in", "per_row", "stand_in", "vae_stand_in"]
 
 M = TypeVar("M", bound=nn.Module)
 Run = Callable[[dict[str, object]], object]  # a denoiser, called with its arguments by name
@@ -55,7 +55,7 @@ def denoiser_stand_in(
     def forward(*args: object, **kwargs: object) -> object:
         arguments = dict(zip(names, args, strict=False)) | kwargs
         assert arguments.get("return_dict") is False, "stock pipelines ask for tuples"
-        arguments["timestep"] = _per_row(arguments["timestep"], _sample(arguments, names), is_unet)
+        arguments["timestep"] = per_row(arguments["timestep"], _sample(arguments, names), is_unet)
         return run(arguments)
 
     return stand_in(module, forward)
@@ -67,7 +67,7 @@ def _sample(arguments: Mapping[str, object], names: tuple[str, ...]) -> torch.Te
     return sample
 
 
-def _per_row(timestep: object, sample: torch.Tensor, is_unet: bool) -> torch.Tensor:
+def per_row(timestep: object, sample: torch.Tensor, is_unet: bool) -> torch.Tensor:
     """Make the timestep (B,). For UNets always float32: schedules of integers and floats meet."""
     vector = torch.as_tensor(timestep, device=sample.device)
     if is_unet or not vector.is_floating_point():

@@ -34,17 +34,20 @@ def check_kind(spec: GenerationSpec, kinds: tuple[Kind, ...]) -> None:
 
 
 def named_add_ons(spec: GenerationSpec) -> tuple[str, ...]:
-    """Ids of the LoRAs, the VAE, the embeddings and the IP adapter that a request names."""
+    """Ids of all that a request names: LoRAs, VAE, embeddings, IP adapter, ControlNets."""
     vaes = () if spec.vae is None else (spec.vae,)
     adapters = () if spec.ip_adapter is None else (spec.ip_adapter.id,)
-    return (*(use.id for use in spec.loras), *vaes, *spec.embeddings, *adapters)
+    nets = (use.id for use in spec.acting_controlnets)
+    return (*(use.id for use in spec.loras), *vaes, *spec.embeddings, *adapters, *nets)
 
 
 def sized(spec: GenerationSpec, images: PreparedImages | None) -> GenerationSpec:
-    """Take the size from the init picture where the spec leaves it to it."""
-    if spec.fit is None or images is None or images.init is None:
+    """Take the size from the init or control picture where the spec leaves it to it."""
+    pictures = () if images is None else (images.init, *images.controls)
+    picture = next((one for one in pictures if one is not None), None)
+    if spec.fit is None or picture is None:
         return spec
-    size = {"height": images.init.height, "width": images.init.width, "fit": None}
+    size = {"height": picture.height, "width": picture.width, "fit": None}
     return spec.model_copy(update=size)
 
 

@@ -17,6 +17,7 @@ from serve_app.pipelines.addons.vaes import Vae
 from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, touched_cells
+from serve_app.pipelines.control import Control, without_nothing
 from serve_app.pipelines.families import accepted
 from serve_app.pipelines.guidance import guided, rescaled
 from serve_app.pipelines.panorama import windowed
@@ -53,7 +54,7 @@ class Sample:
     scheduler: of this sample alone. variant: applied by the engine while it runs. loras: of its
     rows.
     vae: none: the checkpoint's own. tokens: of the embeddings that the spec's texts hold.
-    prompt: the picture for the variant's IP adapter.
+    prompt: the picture for the variant's IP adapter. control: ControlNets and their pictures.
     """
 
     checkpoint: Checkpoint
@@ -67,6 +68,7 @@ class Sample:
     vae: Vae | None = None
     tokens: tuple[str, ...] = ()
     prompt: PicturePrompt | None = None
+    control: Control | None = None
 
     def __call__(self) -> Painting:
         """Run the stock pipeline; twice for the highres fix, the second time on the first's."""
@@ -94,8 +96,9 @@ class Sample:
 
     def _run(self, this: "_Pass") -> Painting:
         kind = Kind.INPAINT if self.checkpoint.is_inpaint_only else this.kind
+        controlnet = None if self.control is None else self.control.stand_in()
         pipeline = self.checkpoint.pipeline(
-            kind, this.scheduler, self.vae, lambda run: self._around(run, kind)
+            kind, this.scheduler, self.vae, lambda run: self._around(run, kind), controlnet
         )
         latents: list[torch.Tensor] = []
 
@@ -115,6 +118,8 @@ class Sample:
         """Add what a request asks for around each call of the denoiser."""
         checkpoint, config = self.checkpoint, self.checkpoint.config
         sample, shared = checkpoint.family.names[0], checkpoint.family.shared
+        if self.control is not None:
+            run = without_nothing(run)
         if self.spec.panorama:
             run = windowed(
                 run,
@@ -128,7 +133,8 @@ class Sample:
             run = guided(run, sample, shared, config.self_attention_scale)
         if self.prompt is not None:
             run = self.prompt.beside(run, sample)
-        if checkpoint.guidance_rescale and not checkpoint.can_rescale(kind):
+        rescales = checkpoint.can_rescale(kind, is_controlled=self.control is not None)
+        if checkpoint.guidance_rescale and not rescales:
             run = rescaled(run, self.spec.guidance_scale, checkpoint.guidance_rescale)
         return with_loras(run, sample, self.loras)  # the outermost: all others repeat its rows
 
@@ -153,6 +159,10 @@ class Sample:
         if kind is not Kind.TEXT2IMG:
             arguments["strength"] = this.strength
             arguments["image"], arguments["mask_image"] = self._pictures(this)
+        if self.control is not None:
+            box = None if self.canvas is None else self.canvas.box
+            init, mask = arguments.get("image"), arguments.get("mask_image")
+            arguments |= self.control.arguments(kind, box, init, mask)
         names = accepted(type(pipeline).__call__).parameters
         return {name: value for name, value in arguments.items() if name in names}
 

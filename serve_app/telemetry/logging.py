@@ -26,6 +26,7 @@ SECRET_FIELDS = frozenset(
         "init_image",
         "mask_image",
         "ip_adapter_image",
+        "control_image",
         "webhook",
         "image",
         "base64_string",

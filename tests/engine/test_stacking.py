@@ -90,3 +90,39 @@ def test_forward_call_over_the_limit_runs_in_parts() -> None:
     (output,) = forward([Call(lane, {"sample": sample, "ids": ids}, 5, 1)], limit=2)
     assert run.rows == [2, 2, 1]
     assert torch.equal(output[0], sample * 2)
+
+
+class Adder:
+    """A denoiser that adds what it was given, and writes down the names of its arguments."""
+
+    def __init__(self) -> None:
+        self.names: list[set[str]] = []
+
+    def __call__(self, arguments: dict[str, object]) -> object:
+        self.names.append(set(arguments))
+        sample, more = arguments["sample"], arguments.get("more")
+        assert isinstance(sample, torch.Tensor)
+        if more is None:
+            return (sample,)
+        assert isinstance(more, list)
+        return (sample + more[0],)
+
+
+def test_forward_optional_argument_is_zero_for_calls_without_it() -> None:
+    run = Adder()
+    lane = Lane("denoiser", run, optional=frozenset({"more"}))
+    more = [torch.full((2, 4, 2, 2), 0.5)]
+    calls = [Call(lane, arguments(1), 1, 16), Call(lane, arguments(2, more=more), 2, 16)]
+    assert calls[0].group(None, None) == calls[1].group(None, None)
+    for limit in (3, 1):
+        plain, added = forward(calls, limit)
+        assert plain[0].unique().tolist() == [1.0]
+        assert added[0].unique().tolist() == [2.5]
+        assert added[0].shape[0] == 2
+
+
+def test_forward_optional_argument_that_no_call_has_is_not_passed() -> None:
+    run = Adder()
+    lane = Lane("denoiser", run, optional=frozenset({"more"}))
+    forward([Call(lane, arguments(rows), rows, 16) for rows in (1, 2)], limit=4)
+    assert run.names == [{"sample"}]

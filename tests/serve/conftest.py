@@ -59,6 +59,23 @@ def write_embedding(folder: Path) -> None:
     )
 
 
+def write_controlnets(folder: Path) -> None:
+    """Write one by the names of diffusers, one as a single file, for a random model."""
+    from diffusers import UNet2DConditionModel
+
+    from serve_app.testing.controlnets import write_random_controlnet
+
+    unet = UNet2DConditionModel.from_pretrained(folder / "checkpoints" / "tiny" / "unet")
+    for seed, name in enumerate(("canny", "tile")):
+        source = folder / "checkpoints" / f"control-{name}"
+        levels = {"conditioning_embedding_out_channels": (16, 32, 96, 256)}
+        write_random_controlnet(source, unet, seed, **levels)
+        (folder / "models" / f"control-{name}.yaml").write_text(
+            f"id: control-{name}\ntype: controlnet\ncontrol: [{name}]\nmodels: [tiny]\n"
+            f"source: checkpoints/control-{name}\n"
+        )
+
+
 def write_models(folder: Path) -> None:
     from serve_app.testing.checkpoints import write_random_inpaint
 
@@ -124,6 +141,7 @@ def service(cluster, tmp_path_factory):
     root = tmp_path_factory.mktemp("service")
     write_models(root)
     write_embedding(root)
+    write_controlnets(root)
     make_checker_flag_everything(root / "checkpoints" / "tiny")
     config = AppConfig.model_validate(
         {

@@ -111,6 +111,58 @@ def test_inpaint_keeps_what_the_mask_keeps(client):
     assert np.array_equal(image[keep], init[keep])
 
 
+CONTROL = {
+    "key": "",
+    "model_id": "tiny",
+    "controlnet_type": "canny",
+    "controlnet_model": "canny",
+    "prompt": "a cat sitting on a bench",
+    "num_inference_steps": "4",
+    "safety_checker": "no",
+    "seed": 7,
+    "width": "256",
+    "height": "256",
+}
+
+
+@pytest.fixture(params=["v5/controlnet", "v6/images/controlnet"])
+def controlnet(request, service, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    client = modelslab.ModelsLab().controlnet
+    client.base_url, client.route = f"{service.base_url}/api", request.param
+    return client
+
+
+def test_controlnet_steers_the_picture(controlnet):
+    init = {"init_image": picture("init.png")}
+    reply, steered = painted(controlnet.controlnet_main(**CONTROL | init))
+    assert reply["meta"]["controlnet_model"] == "control-canny"
+    assert reply["meta"]["auto_hint"] == "yes"
+    _, weakly = painted(
+        controlnet.controlnet_main(**CONTROL | init | {"controlnet_conditioning_scale": 0})
+    )
+    assert steered.shape == weakly.shape == (256, 256, 3)
+    assert np.abs(steered - weakly).mean() > 1
+
+
+def test_two_controlnets_inpaint_and_keep_what_the_mask_keeps(controlnet):
+    fields = {
+        "init_image": picture("init.png"),
+        "mask_image": picture("mask.png"),
+        "controlnet_model": "canny,tile",
+        "controlnet_type": "canny,tile",
+        "controlnet_conditioning_scale": "0.6,0.4",
+        "width": "512",
+        "height": "512",
+    }
+    reply, image = painted(controlnet.controlnet_multi(**CONTROL | fields))
+    assert reply["meta"]["controlnet_model"] == "control-canny,control-tile"
+    init = np.asarray(Image.open(EXAMPLE / "init.png").convert("RGB"))
+    keep = np.asarray(Image.open(EXAMPLE / "mask.png").convert("L")) < 128
+    assert np.array_equal(image[keep], init[keep])
+    assert not np.array_equal(image[~keep], init[~keep])
+
+
 @pytest.mark.parametrize("as_type", [int, str])
 def test_fetch_gives_the_pictures_of_a_job(client, small, as_type):
     reply, _ = painted(client.txt2img(**TEXT2IMG | small))
@@ -125,6 +177,7 @@ def test_reload_and_model_list_know_the_model(client, service):
     rows = json.loads(misc.dreambooth_model_list(""))
     listed = {row["model_id"]: row["model_category"] for row in rows}
     assert (listed["tiny"], listed["style"]) == ("stable_diffusion", "embeddings")
+    assert listed["control-canny"] == "controlnet"
 
 
 def test_helper_calls_check_and_remove(client, service, small):

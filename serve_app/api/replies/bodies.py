@@ -62,7 +62,7 @@ class ProcessingReply(Reply):
     webhook_status: str = ""
     fetch_result: str = Field(description="address to poll")
     id: int
-    output: list[str] = []
+    output: Literal[""] | list[str] = []
     proxy_links: list[str] = []
     nsfw_content_detected: bool = False
     meta: dict[str, JsonValue]
@@ -188,7 +188,7 @@ class ModelRow(BaseModel):
     model_name: str
     description: str
     screenshots: str
-    model_category: str = Field(description="stable_diffusion, ..., lora, vae or embeddings")
+    model_category: str = Field(description="stable_diffusion, ..., lora, vae, controlnet, ...")
 
 
 class SchedulersReply(BaseModel):

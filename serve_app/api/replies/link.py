@@ -16,6 +16,7 @@ LinkMaker = Callable[[str, str], Awaitable[str]]
 _FETCH_PATHS = {
     Api.V3: "/api/v3/dreambooth/fetch/",
     Api.V4: "/api/v3/dreambooth/fetch/",  # so documented: V4 never pointed to itself
+    Api.V5: "/api/v3/fetch/",
     Api.V6: "/api/v6/images/fetch/",
     Api.V7: "/api/v7/images/fetch/",
 }

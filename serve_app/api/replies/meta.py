@@ -36,6 +36,10 @@ _LATER = _names(
     "base64 instant_response ip_adapter_id ip_adapter_scale ip_adapter_image watermark webhook "
     "track_id id"
 )
+_CONTROL = _names(
+    "controlnet_model controlnet_type auto_hint guess_mode controlnet_conditioning_scale strength "
+    "init_image control_image mask_image"
+)
 _NUMBER_FIRST = re.compile(r"\d-(.+)")
 _NUMBER_LAST = re.compile(r"(.+)-\d\.[a-z0-9]+")
 _IP_ADAPTER_SCALE = 0.6  # what documented replies show when no adapter was asked for
@@ -46,6 +50,8 @@ def meta(job: Job) -> dict[str, JsonValue]:
     values = _request_values(job) | _fixed_values()
     kind = job.request.spec.kind
     later = (*_LATER, "strength") if kind is Kind.INPAINT else _LATER
+    if job.request.spec.controlnets:
+        later = (*later, *_CONTROL)
     ordered = {name: values[name] for name in (*_ORDER[kind], *later)}
     return ordered | (job.result.ran if job.result else {})
 
@@ -82,6 +88,12 @@ def _request_values(job: Job) -> dict[str, JsonValue]:
         "ip_adapter_id": spec.ip_adapter.id if spec.ip_adapter else None,
         "ip_adapter_scale": spec.ip_adapter.scale if spec.ip_adapter else _IP_ADAPTER_SCALE,
         "ip_adapter_image": echo.get("ip_adapter_image"),
+        "controlnet_model": ",".join(use.id for use in spec.controlnets),
+        "controlnet_type": echo.get("controlnet_type"),
+        "auto_hint": _yes_no(echo.get("auto_hint", False)),
+        "guess_mode": _yes_no(spec.guess_mode),
+        "controlnet_conditioning_scale": _numbers([use.scale for use in spec.controlnets]),
+        "control_image": echo.get("control_image", ""),
         "clip_skip": spec.clip_skip,
         "multi_lingual": _yes_no(spec.foreign),
         "highres_fix": _yes_no(spec.highres_fix),
@@ -104,6 +116,11 @@ def _fixed_values() -> dict[str, JsonValue]:
         "watermark": "no",
         "outdir": "out",
     }
+
+
+def _numbers(values: list[float]) -> JsonValue:
+    """Write one as a number, several as text, as clients send them."""
+    return values[0] if len(values) == 1 else ",".join(_plain(value) for value in values)
 
 
 def _plain(strength: float) -> str:

@@ -96,6 +96,16 @@ _INPAINT: Schema = {
     "webhook": None,
     "track_id": None,
 }
+_CONTROLNET: Schema = _TEXT2IMG | {
+    "controlnet_model": "canny",
+    "controlnet_type": "canny",
+    "auto_hint": "yes",
+    "guess_mode": "no",
+    "init_image": _INIT_IMAGE,
+    "control_image": None,
+    "mask_image": None,
+    "controlnet_conditioning_scale": 0.7,
+}
 # A white picture of 64 x 64 pixels.
 _PNG = (
     "data:image/png;base64,"
@@ -106,6 +116,7 @@ EXAMPLES: dict[str, Schema] = {
     Kind.TEXT2IMG: _TEXT2IMG,
     Kind.IMG2IMG: _IMG2IMG,
     Kind.INPAINT: _INPAINT,
+    "controlnet": _CONTROLNET,
     "fetch": {"key": "", "request_id": "13446970"},
     "cancel": {"key": "", "request_id": "13446970"},
     "model_list": {"key": ""},
@@ -122,6 +133,7 @@ SUMMARIES: dict[str, str] = {
     Kind.TEXT2IMG: "Text to image",
     Kind.IMG2IMG: "Image to image",
     Kind.INPAINT: "Repaint the white part of a mask",
+    "controlnet": "Any of these, steered by ControlNets",
     "fetch": "Result of a job",
     "cancel": "Cancel a job (an extension of the hosted API)",
     "model_list": "Served models",
@@ -183,7 +195,7 @@ def _responses(*models: type) -> Responses:
 def generation_responses(api: Api) -> Responses:
     """List the replies of a generation call; V6 and V7 use real codes for errors."""
     done = _responses(SuccessReply, ProcessingReply, FailedReply, ErrorReply)
-    if api in (Api.V3, Api.V4):
+    if api in (Api.V3, Api.V4, Api.V5):
         return done
     return done | {code: {"model": ErrorReply} for code in (400, 401, 404, 413, 429, 500, 503)}
 

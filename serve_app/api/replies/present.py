@@ -42,6 +42,7 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
                 fetch_result=link.fetch_result(job),
                 webhook_status=await service.webhook_status(job),
                 id=job.id,
+                output="" if request.spec.controlnets else [],  # as documented of each
                 meta=meta(job),
                 progress=round(job.progress, 4),
                 future_links=links,

@@ -29,9 +29,9 @@ __all__ = [
     "status_of",
 ]
 
-_LEGACY = (Api.V3, Api.V4)
+_LEGACY = (Api.V3, Api.V4, Api.V5)
 _PATH = re.compile(r"/api/(v\d)(?:/|$)")
-_FAMILIES = {api.value: api for api in Api} | {"v1": Api.V4, "v5": Api.V4}  # of the same era
+_FAMILIES = {api.value: api for api in Api} | {"v1": Api.V4}  # of the same era
 
 _KEY_TIP = (
     "1. Make sure you are passing Content-Type: application/json in header. "

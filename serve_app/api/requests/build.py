@@ -2,19 +2,20 @@
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 
 from pydantic import JsonValue
 
 from serve_app import errors
 from serve_app.api.protocol import Service
 from serve_app.api.replies.link import shown
-from serve_app.api.requests import addon, enhance, size, steps, style, syntax, unserved
+from serve_app.api.requests import addon, control, enhance, size, steps, style, syntax, unserved
 from serve_app.api.requests.call import Call
 from serve_app.api.requests.schemas import GenerationBody, field_message
 from serve_app.config import HttpConfig
 from serve_app.images.source import InputPicture
 from serve_app.models import ModelEntry
-from serve_app.types import Api, GenerationSpec, JobRequest, Kind
+from serve_app.types import Api, GenerationSpec, ImageSource, JobRequest, Kind
 
 __all__ = ["build"]
 
@@ -34,7 +35,8 @@ async def build(
     if body.model_id is None:
         raise errors.ModelNotFound("no model_id")
     said = syntax.read(body)
-    catalogue = await service.catalogue_knowing(body.model_id, *addon.ids(body, said))
+    named = (*addon.ids(body, said), *control.ids(body))
+    catalogue = await service.catalogue_knowing(body.model_id, *named)
     entry = catalogue.find(body.model_id, kind)
     problems = (
         _missing(body, kind, call.api)
@@ -42,6 +44,7 @@ async def build(
         | size.problems(body, call.api, entry, http)
         | unserved.reasons(body, kind, entry, can_translate=service.can_translate)
         | addon.problems(body, said, entry, catalogue)
+        | control.problems(body, kind, entry, catalogue)
         | style.problems(body, entry, style.table(http.styles))
     )
     if problems:
@@ -49,15 +52,19 @@ async def build(
     if body.webhook is not None:
         await service.check_webhook(body.webhook)
     spec = _spec(body, said, kind, entry, http)
-    pictures = _pictures(body, kind) | {"ip_adapter_image": body.ip_adapter_image}
+    if controls := control.fields(body, entry, catalogue):
+        spec = spec.model_copy(update=controls)
+    pictures = _pictures(body, kind) | control.pictures(body, kind)
+    pictures |= {"ip_adapter_image": body.ip_adapter_image}
     given = {field: picture for field, picture in pictures.items() if picture}
     kept = await asyncio.gather(*(service.keep_input(*item) for item in given.items()))
     sources = dict(zip(given, kept, strict=True))
     return JobRequest(
         spec=spec,
-        init_image=sources.get("init_image"),
+        init_image=None if kind is Kind.TEXT2IMG else sources.get("init_image"),
         mask_image=sources.get("mask_image"),
         ip_adapter_image=sources.get("ip_adapter_image"),
+        control_image=_control_source(sources, kind),
         safety=body.safety_checker_type if body.safety_checker else None,
         output=service.reserve_output(spec.samples, body.base64, body.temp),
         api=call.api,
@@ -70,6 +77,12 @@ async def build(
     )
 
 
+def _control_source(sources: Mapping[str, ImageSource], kind: Kind) -> ImageSource | None:
+    """Pick what ControlNets see; what is painted over they see anyway."""
+    own = sources.get("control_image")
+    return sources.get("init_image") if own is None and kind is Kind.TEXT2IMG else own
+
+
 def _pictures(body: GenerationBody, kind: Kind) -> dict[str, InputPicture | None]:
     if kind is Kind.TEXT2IMG:
         return {}
@@ -80,6 +93,8 @@ def _pictures(body: GenerationBody, kind: Kind) -> dict[str, InputPicture | None
 
 def _missing(body: GenerationBody, kind: Kind, api: Api) -> dict[str, list[str]]:
     needed: dict[str, InputPicture | None] = {"prompt": body.prompt, **_pictures(body, kind)}
+    if control.has_control(body):
+        return {}  # which pictures are needed `control` says; nets guess what no prompt tells
     if api in (Api.V6, Api.V7) and kind is not Kind.TEXT2IMG:
         del needed["prompt"]  # V6 OpenAPI: optional where there is a picture
     return {
@@ -143,8 +158,8 @@ def _echo(body: GenerationBody, kind: Kind) -> dict[str, JsonValue]:
         "safety_checker_type": body.safety_checker_type.value,
         "instant_response": body.instant_response,
     }
-    pictures = _pictures(body, kind)
+    pictures = _pictures(body, kind) | control.pictures(body, kind)
     if body.ip_adapter_image:
         pictures |= {"ip_adapter_image": body.ip_adapter_image}
-    echo |= {field: shown(picture) for field, picture in pictures.items()}
+    echo |= {field: shown(picture) for field, picture in pictures.items()} | control.echo(body)
     return echo

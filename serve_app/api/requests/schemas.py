@@ -23,11 +23,12 @@ from serve_app import errors
 from serve_app.api.requests import coerce
 from serve_app.api.requests.body import Fields
 from serve_app.images.inline import Inline
-from serve_app.types import SafetyAction
+from serve_app.types import ControlType, SafetyAction
 
 __all__ = [
     "MAX_LORA_STRENGTH",
     "SCHEDULERS",
+    "ControlNetBody",
     "FetchBody",
     "Flag",
     "GenerationBody",
@@ -68,6 +69,7 @@ _SCHEDULER_BY_LOWER |= {
 }
 _SCHEDULER_BY_LOWER["deis"] = "DEISMultistepScheduler"  # spelt so on the A1111 page
 MAX_LORA_STRENGTH = 10  # documented are 0.1 to 1; sliders are used with up to 10, and below 0
+_MAX_CONTROL_SCALE = 5  # documented; 0 is for sliders
 
 # diffusers' names and the API's own spelling, which its A1111 page maps to the SDE variant.
 _ALGORITHMS = ("dpmsolver", "dpmsolver++", "dpmsolver+++", "sde-dpmsolver", "sde-dpmsolver++")
@@ -90,6 +92,19 @@ def _check_strengths(values: tuple[float, ...]) -> tuple[float, ...]:
     if not all(-MAX_LORA_STRENGTH <= value <= MAX_LORA_STRENGTH for value in values):
         raise coerce.problem(f"must be between -{MAX_LORA_STRENGTH} and {MAX_LORA_STRENGTH}")
     return values
+
+
+def _check_scales(values: tuple[float, ...]) -> tuple[float, ...]:
+    if not all(0 <= value <= _MAX_CONTROL_SCALE for value in values):
+        raise coerce.problem(f"must be between 0 and {_MAX_CONTROL_SCALE}")
+    return values
+
+
+def _to_control_types(value: JsonValue) -> tuple[ControlType, ...]:
+    try:
+        return tuple(ControlType(name.lower()) for name in coerce.to_names(value))
+    except ValueError:
+        raise coerce.problem(f"must be one of {', '.join(ControlType)}") from None
 
 
 def _to_scheduler(value: JsonValue) -> str:
@@ -217,6 +232,49 @@ class GenerationBody(WireModel):
     )
     full_frame: Flag = Field(
         False, description="yes: inpaint on the whole picture, not on a crop. An extension."
+    )
+
+
+class ControlNetBody(GenerationBody):
+    """Any of these, with ControlNets."""
+
+    controlnet_model: Names = Field(
+        (), description="ControlNets of the catalogue, by id or by type, comma separated."
+    )
+    controlnet_type: Annotated[
+        tuple[ControlType, ...],
+        BeforeValidator(_to_control_types),
+        _union("string"),
+    ] = Field((), description="What each wants to see, comma separated; as the catalogue says.")
+    auto_hint: Annotated[bool | None, _optional(coerce.to_flag), _union("string", "boolean")] = (
+        Field(
+            None,
+            description="yes: make what the ControlNet wants to see of the picture; the default "
+            "unless there is a control_image.",
+        )
+    )
+    guess_mode: Flag = Field(
+        False, description="yes: ControlNets act for the prompt only, which may be empty."
+    )
+    control_image: Image = Field(
+        None, description="Picture that ControlNets see; the init image when absent."
+    )
+    controlnet_conditioning_scale: Annotated[
+        tuple[float, ...],
+        BeforeValidator(coerce.to_floats),
+        AfterValidator(_check_scales),
+        _union("number", "string"),
+    ] = Field((), description="How strongly each acts, 0 to 5, comma separated; one is for all.")
+    control_guidance_start: Annotated[Number, _between(0, 1)] = Field(
+        None, description="Share of the steps before they act. An extension."
+    )
+    control_guidance_end: Annotated[Number, _between(0, 1)] = Field(
+        None, description="Share of the steps until which they act. An extension."
+    )
+    embeddings_model: Names = Field(
+        (),
+        validation_alias=AliasChoices("embeddings_model", "embeddings"),
+        description="Textual inversions, comma separated.",
     )
 
 

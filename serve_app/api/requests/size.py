@@ -4,6 +4,7 @@ Pictures are not read where calls are accepted. A side that nobody asked for is 
 text to image; with an init picture `fit` says how the picture will decide it.
 """
 
+from serve_app.api.requests.control import has_control
 from serve_app.api.requests.schemas import GenerationBody, field_message
 from serve_app.config import HttpConfig
 from serve_app.models import ModelEntry
@@ -45,8 +46,9 @@ def of(body: GenerationBody, entry: ModelEntry, http: HttpConfig) -> tuple[int, 
 
 
 def fit(body: GenerationBody, kind: Kind, entry: ModelEntry, http: HttpConfig) -> Fit | None:
-    """Return how the init picture decides the size; None without one or if both sides are given."""
-    if kind is Kind.TEXT2IMG or (body.height is not None and body.width is not None):
+    """Return how the init or control picture decides the size; None if nothing is left to it."""
+    has_picture = kind is not Kind.TEXT2IMG or has_control(body)
+    if not has_picture or (body.height is not None and body.width is not None):
         return None
     height, width = of(body, entry, http)
     return Fit(

@@ -4,6 +4,7 @@ What only the loaded weights can tell, such as a denoiser without the layers tha
 acts on, the Generator refuses in the same form.
 """
 
+from serve_app.api.requests.control import has_control
 from serve_app.api.requests.schemas import GenerationBody
 from serve_app.models import ModelEntry
 from serve_app.types import Kind
@@ -26,6 +27,9 @@ def reasons(
         ),
         **_of_unets(body, entry),
     }
+    if has_control(body):
+        reason = "panorama and ControlNets cannot be combined."
+        asked |= {"panorama": (body.panorama, reason)}
     if kind is not Kind.TEXT2IMG:
         asked |= {
             "panorama": (body.panorama, "panorama is for text to image only."),

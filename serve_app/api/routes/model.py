@@ -24,14 +24,13 @@ __all__ = ["router"]
 _LIST_PATHS = ("/api/v3/dreambooth/model_list", "/api/v4/dreambooth/model_list")
 _UNSERVED = {
     "/api/v4/dreambooth/text2video": "text2video",
-    "/api/v5/controlnet": "controlnet",
-    "/api/v6/images/controlnet": "controlnet",
 }
 _CATEGORIES = {  # spelt as clients know
     "lora": "lora",
     "vae": "vae",
     "embedding": "embeddings",
     "ip_adapter": "ip_adapter",
+    "controlnet": "controlnet",
 }
 _NUM_LISTED = 17  # the documented reply leaves out the last one, LCMScheduler
 

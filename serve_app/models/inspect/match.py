@@ -24,6 +24,7 @@ _ADD_ONS: Mapping[AddOnType, tuple[tuple[FileType, ...], str]] = {
     "vae": ((FileType.VAE,), "a VAE"),
     "embedding": ((FileType.EMBEDDING,), "an embedding"),
     "ip_adapter": ((FileType.IP_ADAPTER,), "an IP adapter"),
+    "controlnet": ((FileType.CONTROLNET,), "a ControlNet"),
 }
 _BY_CATEGORY: Mapping[str, Families] = {
     "stable_diffusion": (Family.SD1, Family.SD2),
@@ -31,6 +32,7 @@ _BY_CATEGORY: Mapping[str, Families] = {
     "stable_diffusion_3": (Family.SD3,),
     "flux": (Family.FLUX,),
 }
+_CONTROLLED = (Family.SD1, Family.SD2, Family.SDXL)  # that ControlNets are served for
 _TEXT_PARTS = ("text_encoder", "clip_", "t5")
 _IN_ONE_FILE = "diffusers checkpoint in one file"  # which diffusers cannot load itself
 _CHANNELS = {Family.SD3: (16,), Family.FLUX: (16,)}  # that pipelines here feed
@@ -134,6 +136,11 @@ def _of_add_on(
 ) -> Iterator[Mismatch]:
     if found.type is FileType.IP_ADAPTER and found.variant == "face id":
         yield Mismatch(found.noun, "an IP adapter that takes pictures")
+    if found.type is FileType.CONTROLNET:
+        if found.variant == "union":
+            yield Mismatch(found.noun, "a ControlNet for one kind of control picture")
+        if _are_apart(found.families, _CONTROLLED):
+            yield Mismatch(found.noun, f"one for {_nouns(_CONTROLLED)}")
     for model_id in entry.models:
         families = families_of(models[model_id], config) if model_id in models else ()
         if _are_apart(found.families, families):

@@ -27,6 +27,7 @@ _ADD_ONS: Mapping[FileType, AddOnType] = {
     FileType.VAE: "vae",
     FileType.EMBEDDING: "embedding",
     FileType.IP_ADAPTER: "ip_adapter",
+    FileType.CONTROLNET: "controlnet",
 }
 
 

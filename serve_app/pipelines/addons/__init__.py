@@ -1,1 +1,1 @@
-"""LoRAs, VAEs, embeddings and IP adapters that requests name."""
+"""LoRAs, VAEs, embeddings, IP adapters and ControlNets that requests name."""

@@ -1,4 +1,4 @@
-"""`AddOns`: the LoRAs, VAEs, embeddings and IP adapters that requests to one model may name.
+"""`AddOns`: LoRAs, VAEs, embeddings, IP adapters, ControlNets that requests to a model may name.
 
 Each is looked up, brought onto this node and judged when a request names it. So one that is added
 at run time works at once, a bad one fails the requests that name it and nobody else, and a local
@@ -25,6 +25,7 @@ _NOUNS: dict[AddOnType, tuple[str, str]] = {  # with the field of requests
     "vae": ("VAE", "vae"),
     "embedding": ("embedding", "embeddings_model"),
     "ip_adapter": ("IP adapter", "ip_adapter_id"),
+    "controlnet": ("ControlNet", "controlnet_model"),
 }
 
 
@@ -48,17 +49,18 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class NamedAddOns:
-    """What one request names, LoRAs and embeddings by id."""
+    """What one request names, LoRAs and embeddings by id, ControlNets in its order."""
 
     loras: dict[str, Named] = field(default_factory=dict)
     vae: Named | None = None
     embeddings: dict[str, Named] = field(default_factory=dict)
     ip_adapter: Named | None = None
+    controlnets: tuple[Named, ...] = ()
 
     @property
     def large(self) -> tuple[str, ...]:
         """Keys of what takes memory worth counting; an embedding takes kilobytes."""
-        named = (*self.loras.values(), self.vae, self.ip_adapter)
+        named = (*self.loras.values(), self.vae, self.ip_adapter, *self.controlnets)
         return tuple(one.key for one in named if one is not None)
 
     @property
@@ -101,6 +103,7 @@ class AddOns:
             vae=None if spec.vae is None else self._get(spec.vae, "vae"),
             embeddings={name: self._get(name, "embedding") for name in spec.embeddings},
             ip_adapter=None if adapter is None else self._get(adapter.id, "ip_adapter"),
+            controlnets=tuple(self._get(use.id, "controlnet") for use in spec.acting_controlnets),
         )
 
     def _get(self, add_on_id: str, add_on_type: AddOnType) -> Named:

@@ -21,6 +21,7 @@ _FORMS = {
     "vae": "the tensors and settings of an AutoencoderKL",
     "embedding": "vectors for the model's text encoders",
     "ip_adapter": "an IP adapter and its image encoder, as diffusers reads them",
+    "controlnet": "a ControlNet for the model's own UNet",
 }
 
 

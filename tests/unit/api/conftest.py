@@ -75,6 +75,18 @@ ADD_ONS = [
     AddOn(id="kl-f8", type="vae", source=Path("nowhere")),
     AddOn(id="badhands", type="embedding", source=Path("nowhere"), trigger="bad-hands"),
     AddOn(id="ip-adapter-plus_sd15", type="ip_adapter", source=Path("nowhere")),
+    *(
+        AddOn(id=f"control-{name}", type="controlnet", source=Path("nowhere"), control=(name,))
+        for name in ("canny", "depth", "inpaint")
+    ),
+    AddOn(id="control-plain", type="controlnet", source=Path("nowhere")),
+    AddOn(
+        id="control-other",
+        type="controlnet",
+        source=Path("nowhere"),
+        control=("canny", "tile"),
+        models=("inpaint-only",),
+    ),
 ]
 
 

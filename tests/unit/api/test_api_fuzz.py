@@ -20,6 +20,7 @@ from serve_app import errors
 from serve_app.api.requests import body
 from serve_app.api.requests.schemas import (
     SCHEDULERS,
+    ControlNetBody,
     FetchBody,
     GenerationBody,
     KeyBody,
@@ -35,7 +36,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("frozen")]
 
 SECRET = "sk_live_canary_0123456789"
 PICTURE = "cGljdHVyZSBjYW5hcnk="  # inline data, which no reply repeats
-PICTURES = ("init_image", "mask_image", "ip_adapter_image", "image", "base64_string")
+PICTURES = (
+    "init_image", "mask_image", "ip_adapter_image", "control_image", "image", "base64_string",
+)  # fmt: skip
 NO_STATUS = ("nsfw_image_check", "schedulers_list")
 STATES = {"success", "processing", "failed", "error", "ok"}
 BODIES, PER_SEED = 2000, 100
@@ -64,8 +67,8 @@ CASES = {
     "/api/v6/images/model_reload": ReloadBody,
     "/api/v1/enterprise/schedulers_list": KeyBody,
     "/api/v4/dreambooth/text2video": KeyBody,
-    "/api/v5/controlnet": KeyBody,
-    "/api/v6/images/controlnet": KeyBody,
+    "/api/v5/controlnet": ControlNetBody,
+    "/api/v6/images/controlnet": ControlNetBody,
     "/api/v3/base64_crop": CropBody,
     "/api/v6/base64_to_url": UrlBody,
     "/api/v6/image_editing/base64_to_url": UrlBody,
@@ -77,6 +80,7 @@ CASES = {
 GOOD = {
     "model_id": "your_model_id", "prompt": "a", "init_image": "http://a.b/c",
     "mask_image": "aGk=", "image": "aGk=", "base64_string": "aGk=", "request_id": 13446970,
+    "controlnet_model": "canny",
 }  # fmt: skip
 
 _texts = st.text(st.characters(codec=None), max_size=40) | st.sampled_from(

@@ -7,7 +7,8 @@ import pytest
 
 from serve_app import errors
 from serve_app.api.replies import bodies
-from serve_app.api.requests.schemas import FetchBody, GenerationBody
+from serve_app.api.requests.schemas import ControlNetBody, FetchBody
+from tests.unit.api import test_conformance_controlnet as controls
 from tests.unit.api import test_conformance_fields as fields
 from tests.unit.api import test_conformance_replies as answers
 
@@ -23,7 +24,7 @@ REASONS = [
 ]
 
 
-@pytest.mark.parametrize("field", ["key", *GenerationBody.model_fields, *FetchBody.model_fields])
+@pytest.mark.parametrize("field", ["key", *ControlNetBody.model_fields, *FetchBody.model_fields])
 def test_page_names_every_request_field(field):
     assert field in QUOTED
 
@@ -53,6 +54,7 @@ async def test_page_names_every_meta_key(api, inpaint_body, text_body):
     for path, body in (
         ("/api/v4/dreambooth/inpaint", inpaint_body),
         ("/api/v3/dreambooth", text_body),
+        ("/api/v5/controlnet", controls.BASE),
     ):
         meta = (await api.reply(path, body))["meta"]
         assert set(meta) <= QUOTED
@@ -60,6 +62,7 @@ async def test_page_names_every_meta_key(api, inpaint_body, text_body):
 
 TABLES = [fields.HONOURED, fields.REFUSED, fields.DEFAULTS, fields.COERCED, fields.REWRITTEN]
 TABLES += [answers.SUCCESS, answers.META, answers.PROCESSING, answers.FETCHED, answers.WEBHOOK]
+TABLES += [controls.HONOURED, controls.REFUSED, controls.DEFAULTS, controls.META]
 TABLES += [answers.OLD_ERRORS, answers.NEW_ERRORS, answers.HELPERS]
 
 
@@ -76,8 +79,9 @@ def test_conformance_page_names_tests_that_exist():
         assert f"def {name}" in file.read_text(encoding="utf-8"), (named, name)
 
 
-@pytest.mark.parametrize("field", ["key", *GenerationBody.model_fields])
+@pytest.mark.parametrize("field", ["key", *ControlNetBody.model_fields])
 def test_every_field_has_a_row(field):
-    extensions = {"exclusive", "full_frame"}
-    rows = {name for row in fields.HONOURED for name in row.split(", ")}
+    extensions = {"exclusive", "full_frame", "control_guidance_start", "control_guidance_end"}
+    tables = (fields.HONOURED, controls.HONOURED)
+    rows = {name for table in tables for row in table for name in row.split(", ")}
     assert field in rows | extensions

@@ -12,7 +12,7 @@ from serve_app import errors
 from serve_app.config import ImagesConfig, LoggingConfig, StorageConfig
 from serve_app.images.codec import to_image
 from serve_app.storage import open_store
-from serve_app.types import ImageSource, Size
+from serve_app.types import ControlType, ImageSource, Size
 
 SIZE = Size(height=16, width=24)
 
@@ -97,3 +97,24 @@ async def test_lost_workers_are_reported_by_cause(preprocess, monkeypatch):
         await preprocess.check_health()
     assert seen == [("dreamserve_picture_workers_lost_total", 2, {"cause": "time"})]
     await preprocess.check_health()
+
+
+async def test_controls_are_made_of_the_control_picture_or_of_init(prepare, sources):
+    init, mask, _ = sources.values()
+    hints = (ControlType.GRAY, None)
+    both = await prepare(SIZE, init, None, None, mask, hints)
+    assert [to_image(one).getpixel((0, 0)) for one in both.controls] == [(255, 255, 255)] * 2
+    own = await prepare(SIZE, init, mask, None, None, hints)
+    assert [to_image(one).getpixel((0, 0)) for one in own.controls] == [(76,) * 3, (255, 0, 0)]
+    assert {to_image(one).size for one in own.controls} == {(24, 16)}
+
+
+async def test_control_picture_can_come_alone(prepare, sources):
+    images = await prepare(SIZE, None, None, None, sources["init_image"], (None,))
+    assert (images.init, images.mask, len(images.controls)) == (None, None, 1)
+
+
+async def test_bad_control_picture_is_named_by_its_field(prepare, sources):
+    failure = await prepare(SIZE, None, None, None, sources["ip_adapter_image"], (None,))
+    assert isinstance(failure, StageFailure)
+    assert failure.error.field == "ip_adapter_image"

@@ -9,8 +9,8 @@ from PIL import Image
 from serve_app import errors
 from serve_app.config import ImagesConfig
 from serve_app.images.codec import to_image
-from serve_app.images.prepare import prepare, prepare_ip_picture
-from serve_app.types import Fit, Size
+from serve_app.images.prepare import prepare, prepare_controls, prepare_ip_picture
+from serve_app.types import ControlType, Fit, Size
 
 CONFIG = ImagesConfig()
 FIT = Fit(area_px=256**2, multiple_px=8, min_px=64, max_px=1024, max_area_px=1024**2)
@@ -159,3 +159,36 @@ def test_bad_picture_for_an_ip_adapter_is_named():
     with pytest.raises(errors.InvalidImage) as caught:
         prepare_ip_picture(b"no picture", CONFIG)
     assert caught.value.field == "ip_adapter_image"
+
+
+def test_controls_are_hints_of_the_stretched_picture_one_per_net():
+    hints = (ControlType.CANNY, None, ControlType.INPAINT, ControlType.CANNY)
+    data = file(square())
+    made = prepare_controls("control_image", data, hints, size(32, 48), CONFIG).controls
+    assert made[2] is None
+    assert made[0] == made[3]
+    edges, plain = (to_image(one) for one in made[:2])
+    assert edges.size == plain.size == (48, 32)
+    assert plain.getpixel((24, 16)) == (255, 0, 0)
+    assert {edges.getpixel((24, 16)), edges.getpixel((2, 2))} == {(0, 0, 0)}
+    assert 255 in edges.getchannel("R").tobytes()
+
+
+def test_controls_decide_a_size_that_was_left_open():
+    fit = Fit(area_px=4096, multiple_px=8, min_px=8, max_px=512, max_area_px=65536)
+    data = file(Image.new("RGB", (300, 100)))
+    open_size = size(64, 64, fit)
+    (made,) = prepare_controls("control_image", data, (None,), open_size, CONFIG).controls
+    assert (made.width, made.height) == (120, 40)
+
+
+def test_control_picture_that_is_none_names_its_field():
+    with pytest.raises(errors.InvalidImage) as caught:
+        prepare_controls("control_image", b"GIF89a", (None,), size(8, 8), CONFIG)
+    assert caught.value.field == "control_image"
+
+
+def square():
+    picture = Image.new("RGB", (60, 60))
+    picture.paste((255, 0, 0), (20, 20, 40, 40))
+    return picture

@@ -8,7 +8,7 @@ from serve_app import errors
 from serve_app.config import CatalogueConfig
 from serve_app.models import AddOn
 from serve_app.pipelines.addons.lookup import AddOns
-from serve_app.types import IpAdapterUse, LoraUse
+from serve_app.types import ControlNetUse, IpAdapterUse, LoraUse
 from tests.builders import spec
 
 FIELDS = {
@@ -16,6 +16,7 @@ FIELDS = {
     "vae": "vae",
     "embedding": "embeddings_model",
     "ip_adapter": "ip_adapter_id",
+    "controlnet": "controlnet_model",
 }
 
 
@@ -41,6 +42,7 @@ def naming(add_on_id, add_on_type):
         "vae": {"vae": add_on_id},
         "embedding": {"embeddings": (add_on_id,)},
         "ip_adapter": {"ip_adapter": IpAdapterUse(id=add_on_id, scale=1)},
+        "controlnet": {"controlnets": (ControlNetUse(id=add_on_id, scale=1),)},
     }
     return spec(**use[add_on_type])
 
@@ -53,7 +55,7 @@ def test_add_on_is_known_as_soon_as_the_catalogue_has_it(add_ons, known, file, a
     assert refusal.value.field == FIELDS[add_on_type]
     known["ink", add_on_type] = AddOn(id="ink", type=add_on_type, source=file)
     named = add_ons.of(request)
-    single = (named.vae, named.ip_adapter)
+    single = (named.vae, named.ip_adapter, *named.controlnets)
     (found,) = filter(None, [*single, *named.loras.values(), *named.embeddings.values()])
     assert found.entry.path == file
 

@@ -1,0 +1,71 @@
+"""What ControlNets are shown: compared with OpenCV where it makes the same, and by what stays."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serve_app.images import hint
+from serve_app.types import ControlType
+
+DATA = Path(__file__).parents[2] / "data" / "hints"
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return Image.open(DATA / "picture.png").convert("RGB")
+
+
+def test_canny_draws_the_edges_that_opencv_draws(picture):
+    """canny.png is of OpenCV 5.0: cv2.Canny(picture, 100, 200)."""
+    wanted = np.asarray(Image.open(DATA / "canny.png").convert("L")) > 0
+    found = np.asarray(hint.make(ControlType.CANNY, picture))[..., 0] > 0
+    assert wanted.sum() > 500
+    assert (found ^ wanted).sum() <= 0.01 * wanted.sum()
+
+
+def test_scribble_covers_the_strong_edges_with_thick_strokes(picture):
+    edges = np.asarray(hint.make(ControlType.CANNY, picture))[..., 0] > 0
+    strokes = np.asarray(hint.make(ControlType.SCRIBBLE, picture))[..., 0] > 0
+    assert 1.3 * edges.sum() < strokes.sum() < 6 * edges.sum()
+    near = np.asarray(Image.fromarray(strokes).resize((32, 32), Image.Resampling.BOX))
+    assert np.asarray(Image.fromarray(edges).resize((32, 32), Image.Resampling.BOX))[near].any()
+
+
+def test_blur_takes_details_and_keeps_the_mean(picture):
+    values, blurred = (
+        np.asarray(one, float) for one in (picture, hint.make(ControlType.BLUR, picture))
+    )
+    assert abs(values.mean() - blurred.mean()) < 2
+    steps = [np.abs(np.diff(one, axis=0)).mean() for one in (values, blurred)]
+    assert steps[1] < steps[0]
+    assert np.abs(np.diff(blurred, axis=0)).max() < np.abs(np.diff(values, axis=0)).max() / 2
+
+
+def test_gray_has_equal_colours_of_the_same_luminance(picture):
+    red, green, blue = hint.make(ControlType.GRAY, picture).split()
+    assert red.tobytes() == green.tobytes() == blue.tobytes() == picture.convert("L").tobytes()
+
+
+def test_shuffle_moves_what_is_there_and_is_always_the_same(picture):
+    first, again = (np.asarray(hint.make(ControlType.SHUFFLE, picture)) for _ in range(2))
+    values = np.asarray(picture)
+    assert (first == again).all()
+    assert np.abs(first.astype(int) - values).mean() > 20
+    assert first.min() >= values.min()
+    assert first.max() <= values.max()
+
+
+@pytest.mark.parametrize("as_is", [None, "tile", "qrcode", "low_quality", "depth"])
+def test_picture_is_shown_as_it_is(picture, as_is):
+    shown = hint.make(as_is and ControlType(as_is), picture)
+    assert shown.tobytes() == picture.tobytes()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (8, 1024), (64, 40)], ids=str)
+@pytest.mark.parametrize("name", [one for one in ControlType if one.can_be_made])
+@pytest.mark.parametrize("value", [0, 255], ids=["black", "white"])
+def test_hint_of_any_size_and_of_one_colour_is_a_picture_of_that_size(size, name, value):
+    made = hint.make(name, Image.new("RGB", size, (value,) * 3))
+    assert (made.size, made.mode) == (size, "RGB")
