@@ -112,7 +112,8 @@ def test_shipped_catalogue_is_sound():
 
 
 @pytest.mark.parametrize(
-    ("name", "cls"), [("Models", ModelEntry), ("LoRAs, VAEs, embeddings, IP adapters", AddOn)]
+    ("name", "cls"),
+    [("Models", ModelEntry), ("LoRAs, VAEs, embeddings, IP adapters, ControlNets", AddOn)],
 )
 def test_page_shows_an_entry_that_is_valid(name, cls):
     page = (ROOT / "docs" / "catalogue.md").read_text()
