@@ -71,11 +71,10 @@ def compare(name: str, rounds: int) -> str:
     texts = torch.randn(ROWS, 77, width, generator=rng)
     times = torch.full((ROWS,), 500.0)
 
-    layers = LoraLayers("unet", unet, 1 << 30)
-    sets = {}
+    layers, sets = LoraLayers("unet", unet), {}
     for number, (lora, pairs) in enumerate(loras.items()):
-        uses = ((Adapter(lora, {"unet": layers.fitted(pairs)}), 1.0),)
-        sets[lora] = LoraSet(number + 1, uses, {"unet": layers.joined(uses)})
+        adapter = Adapter(lora, lora, {"unet": layers.packed(pairs)})
+        sets[lora] = LoraSet(number + 1, ((adapter, 1.0),))
     wrapped = with_peft(unet, loras)
 
     def predict(module: nn.Module, rows: slice | torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """`AddOnRouter`: sends a request that names add-ons to the replica of its model that has them."""
 
+import random
+
 from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import PendingRequest, RequestRouter, RunningReplica
 
@@ -39,6 +41,9 @@ class AddOnRouter(RequestRouter):  # type: ignore[misc]  # Ray Serve has no type
         pending_request.routing_context.should_backoff = True  # when all are full
         specs = (value for value in pending_request.args if isinstance(value, GenerationSpec))
         add_ons = named_add_ons(spec) if (spec := next(specs, None)) else ()
+        if not add_ons:  # the less busy of two; Serve asks them
+            return [random.sample(candidate_replicas, min(2, len(candidate_replicas)))]
+        await self._ask_the_unknown(candidate_replicas)
         by_id = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         views = [
             ReplicaView(
@@ -50,3 +55,12 @@ class AddOnRouter(RequestRouter):  # type: ignore[misc]  # Ray Serve has no type
         ]
         ranked = rank_by_add_ons(add_ons, views, self._slack_calls)
         return [[by_id[replica_id]] for replica_id in ranked]
+
+    async def _ask_the_unknown(self, replicas: list[RunningReplica]) -> None:
+        """Ask those whose calls this caller has not heard of for a while; Serve keeps the answers.
+
+        Otherwise all would seem idle to a caller that seldom calls, and one would get everything.
+        """
+        known = self.replica_queue_len_cache.get
+        unknown = [replica for replica in replicas if known(replica.replica_id) is None]
+        await self._probe_queue_lens(unknown, 0)

@@ -63,9 +63,9 @@ class Generator:
 
     @stage
     async def prefetch(self, spec: GenerationSpec) -> None:
-        """Load the add-ons of a job that is still waiting for its pictures."""
+        """Load the add-ons of a job that is waiting for its pictures; returns before they are."""
         await self._view.knowing(*named_add_ons(spec))
-        await self._resident.prefetch(spec)
+        self._resident.prefetch(spec)
 
     async def progress(self) -> dict[int, float]:
         """Share of steps done of each job at work on this replica."""

@@ -55,11 +55,11 @@ class Pool:
 
     @stage
     async def prefetch(self, spec: GenerationSpec) -> None:
-        """Load the model and the add-ons of a job that is still waiting for its pictures."""
-        catalogue = await self._view.knowing(spec.model_id, *named_add_ons(spec))
-        catalogue.get(spec.model_id)
-        async with self._cache.use(spec.model_id) as resident:
-            await resident.prefetch(spec)
+        """Load the add-ons of a job that is waiting for its pictures, if its model is here."""
+        await self._view.knowing(spec.model_id, *named_add_ons(spec))
+        resident = self._cache.items().get(spec.model_id)
+        if resident is not None:
+            resident.prefetch(spec)
 
     async def progress(self) -> dict[int, float]:
         """Share of steps done of each job at work on this replica."""

@@ -27,7 +27,7 @@ _MARKS = frozenset({LORA_ROWS})
 _INPAINT_CHANNELS = 9  # noisy latents 4, mask 1, latents of the masked picture 4
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Checkpoint:
     """Weights shared by all requests.
 

@@ -71,7 +71,7 @@ class FakePainter:
             ran=ran_size(asked, spec) | ran_effects(spec, self._native_px),
         )
 
-    async def prefetch(self, spec: GenerationSpec) -> None:
+    def prefetch(self, spec: GenerationSpec) -> None:
         """Nothing is loaded here; see the protocol."""
 
     def progress(self) -> dict[int, float]:

@@ -21,7 +21,7 @@ from serve_app.pipelines.addons.controlnets import ControlNets
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lineage import lineage_of
 from serve_app.pipelines.addons.lora_set import Adapter
-from serve_app.pipelines.addons.loras import Fitted, Loras
+from serve_app.pipelines.addons.loras import Loras
 from serve_app.pipelines.addons.lru import Lru, Uses
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.addons.textual_inversion import Embeddings
@@ -69,7 +69,7 @@ def load_checkpoint(
     uses = Uses()
     lineage = lineage_of(base)
     kept: Lru[Adapter] = Lru(config.lora_bytes, uses)
-    host_loras: Lru[Fitted] = Lru(config.lora_host_bytes, Uses())
+    host_loras: Lru[Adapter] = Lru(config.lora_host_bytes, Uses())
     loras = Loras(base, family, lineage, kept, host_loras, config.lora_batch_bytes)
     adapters: Lru[IpAdapter] = Lru(config.ip_adapter_bytes, uses)
     ip_adapters = IpAdapters(denoiser, adapters, is_compiled=is_compiled)

@@ -24,10 +24,11 @@ class Painter(Protocol):
         """
         ...
 
-    async def prefetch(self, spec: GenerationSpec) -> None:
-        """Load the add-ons that a job names, so that its paint finds them; a hint.
+    def prefetch(self, spec: GenerationSpec) -> None:
+        """Begin to load the add-ons that a job names, so that its paint finds them; a hint.
 
-        What is wrong with them is the paint's to raise, and stays unsaid here.
+        What is wrong with them is the paint's to raise, and stays unsaid here; so does that the
+        painter was closed meanwhile, or has enough to load.
         """
         ...
 

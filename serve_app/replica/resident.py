@@ -129,11 +129,11 @@ class Resident:
             return pictures
         return dataclasses.replace(pictures, ran={**pictures.ran, "generation": weights_version})
 
-    async def prefetch(self, spec: GenerationSpec) -> None:
-        """Load the add-ons that a job names; waits for no weights."""
-        if self._slot.current is not None:
-            async with self._slot.use() as served:
-                await served.painter.prefetch(spec)
+    def prefetch(self, spec: GenerationSpec) -> None:
+        """Begin to load the add-ons that a job names; see the painter's protocol."""
+        served = self._slot.current
+        if served is not None:
+            served.painter.prefetch(spec)
 
     def progress(self) -> dict[int, float]:
         """Share of the steps done by job; see the protocol."""

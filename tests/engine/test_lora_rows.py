@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from serve_app.config import EngineConfig
 from serve_app.models import AddOn
+from serve_app.pipelines.addons import lora_layers
 from serve_app.pipelines.addons.lora_layers import LoraLayers
 from serve_app.pipelines.addons.loras import LORA_ROWS
 from serve_app.types import GenerationSpec, LoraUse
@@ -175,6 +176,51 @@ def test_forward_whose_matrices_need_too_much_memory_runs_in_parts(
     for one, other in zip(woven, weaver.paint(*specs), strict=True):
         assert difference(one, other) <= ALIKE
     assert set(forwards) == {2}, "one request's rows are never parted"
+
+
+def test_rows_without_loras_stay_together_where_memory_is_short(
+    open_weaver: Callable[..., Weaver], make_spec: MakeSpec
+) -> None:
+    narrow, forwards = open_weaver(lora_batch_bytes=1), list[int]()
+    unet = narrow.checkpoint.base.unet
+    hook = unet.register_forward_hook(lambda _own, inputs, _output: forwards.append(len(inputs[0])))
+    spec = make_spec(steps=1)
+    sets = [narrow.request(spec.model_copy(update={"loras": uses})).body.loras for uses in SETS[:3]]
+    numbers = [sets[index].number for index in (0, 1, 0, 2, 0, 1)]
+    sample = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    text = torch.randn(6, 77, 32, generator=torch.Generator().manual_seed(1))
+    arguments = {"sample": sample, "timestep": torch.full((6,), 500.0)}
+    arguments |= {"encoder_hidden_states": text, "return_dict": False}
+    marks = {LORA_ROWS: torch.tensor(numbers)}
+    with torch.inference_mode():
+        (together,) = narrow.checkpoint.denoiser.run(arguments | marks)
+        assert sorted(forwards) == [1, 2, 3]
+        for row, number in enumerate(numbers):
+            one = {name: value[row : row + 1] if name != "return_dict" else value
+                   for name, value in arguments.items()}  # fmt: skip
+            marks = {LORA_ROWS: torch.tensor([number])}
+            (alone,) = narrow.checkpoint.denoiser.run(one | marks)
+            assert difference(together[row : row + 1], alone) <= ALIKE
+    hook.remove()
+
+
+def test_failure_half_way_leaves_no_layer_changed(
+    weaver: Weaver, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(steps=2)
+    before = weaver.paint(spec)[0]
+    added, calls = lora_layers._Place.added, iter(range(3))
+
+    def fail(self: lora_layers._Place, batch: object) -> object:
+        if next(calls, None) is None:
+            raise RuntimeError("half way")
+        return added(self, batch)
+
+    monkeypatch.setattr(lora_layers._Place, "added", fail)
+    request = weaver.request(spec.model_copy(update={"loras": using(attention=1)}))
+    with pytest.raises(RuntimeError, match="half way"):
+        weaver.engine.submit(request).result(60)
+    assert difference(weaver.paint(spec)[0], before) == 0
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from serve_app.config import EngineConfig
 from serve_app.models import AddOn, ModelEntry
 from serve_app.pipelines.addons import lora_file, lora_layers, loras
 from serve_app.pipelines.addons.lookup import AddOns
-from serve_app.pipelines.addons.lora_set import Adapter
+from serve_app.pipelines.addons.lora_set import Adapter, LoraSet
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
 from serve_app.testing.ip_adapters import write_random_ip_adapter
@@ -187,6 +187,55 @@ def test_lora_without_alpha_is_added_as_it_is(
     spec = make_spec(loras=using(("ink", -0.5)))
     expected = changed(base, plus(rounded, -0.5))
     assert difference(weaver.paint(spec)[0], paint_stock(expected, spec)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_small_factors_cost_half_precision_no_bits(dtype: torch.dtype) -> None:
+    """alpha / rank of 1 / 128 and a weak strength, with matrices as trainers leave them."""
+    random = torch.Generator().manual_seed(1)
+    module = torch.nn.Sequential(torch.nn.Linear(64, 48)).to(dtype)
+    layers = lora_layers.LoraLayers("unet", module)
+    down = torch.randn(16, 64, generator=random) * 0.1
+    up = torch.randn(48, 16, generator=random) * 0.002 / 128
+    packed = layers.packed({"0": lora_file.Pair(down, up)})
+    layers.apply((LoraSet(1, ((Adapter("a", "a", {"unet": packed}), 0.1),)),))
+    x = (1000 * torch.randn(32, 64, generator=random)).to(dtype)  # else the result has few bits
+    with torch.no_grad():
+        module[0].weight.zero_()
+        module[0].bias.zero_()
+        found = module(x).float()
+    expected = 0.1 * x.float() @ down.T @ up.T
+    error = (found - expected).norm() / expected.norm()
+    assert error < {torch.float16: 0.001, torch.bfloat16: 0.008}[dtype]
+
+
+def test_strengths_that_cancel_are_nothing(
+    weaver: Weaver, base: DiffusionPipeline, add: Callable[..., None], make_spec: MakeSpec
+) -> None:
+    """A DoRA of strength 5e-17 would still set the lengths of all rows."""
+    add("dora", in_peft_names(make(base), is_dora=True))
+    spec = make_spec(loras=using(("dora", 0.1), ("dora", 0.2), ("dora", -0.3)))
+    assert difference(weaver.paint(spec)[0], paint_stock(base, spec)) <= TOLERANCE
+
+
+def test_strengths_hold_no_matrices_of_their_own(
+    weaver: Weaver, base: DiffusionPipeline, add: Callable[..., None], make_spec: MakeSpec
+) -> None:
+    add("ink", kohya(make(base)))
+    specs = [make_spec(loras=using(("ink", 1 + number / 100))) for number in range(20)]
+    sets = [weaver.request(spec).body.loras for spec in specs]
+    assert len({own.number for own in sets}) == 20
+    assert len({id(own.uses[0][0]) for own in sets}) == 1
+    assert all(own.gains == {} for own in sets)
+
+
+def test_refused_files_leave_no_locks_behind(
+    weaver: Weaver, base: DiffusionPipeline, add: Callable[..., None], make_spec: MakeSpec
+) -> None:
+    add("bad", having(DOWN, 4, 640, 3, 3)(kohya(make(base))))
+    assert_refused(weaver, make_spec, "640")
+    gc.collect()
+    assert dict(weaver.checkpoint.loras._turns) == {}
 
 
 def test_lora_named_twice_acts_with_the_sum_of_its_strengths(
@@ -496,7 +545,7 @@ def test_good_bad_good_again_leaves_no_trace(
     ],
     ids=["library", "memory"],
 )
-@pytest.mark.parametrize("step", ["to", "joined"])
+@pytest.mark.parametrize("step", ["to", "packed"])
 def test_lora_that_cannot_be_placed_fails_its_own_request(
     weaver: Weaver,
     base: DiffusionPipeline,
@@ -516,7 +565,7 @@ def test_lora_that_cannot_be_placed_fails_its_own_request(
     def fail(*_: object) -> object:
         raise error
 
-    owner = {"to": lora_file.Pair, "joined": lora_layers.LoraLayers}[step]
+    owner = {"to": Adapter, "packed": lora_layers.LoraLayers}[step]
     with monkeypatch.context() as patch:
         patch.setattr(owner, step, fail)
         for _ in range(2):
@@ -594,7 +643,9 @@ def test_prefetched_lora_is_not_read_again(
 
     async def prefetch_and_paint() -> None:
         for spec in (ink, bad, none):
-            await painter.prefetch(spec)  # what is wrong is for the paint to say
+            painter.prefetch(spec)  # what is wrong is for the paint to say
+        while painter._num_hints:  # a thread ends it
+            await asyncio.sleep(0.01)
         monkeypatch.delattr(loras, "load_file")
         await painter.paint(1, ink, None)
         with pytest.raises(errors.InvalidRequest, match="none"):

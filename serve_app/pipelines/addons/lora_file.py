@@ -58,21 +58,6 @@ class Pair:
     up: torch.Tensor
     magnitude: torch.Tensor | None = None
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of the tensors."""
-        return sum(tensor.nbytes for tensor in self._tensors.values())
-
-    def to(self, device: torch.device) -> "Pair":
-        """Copy the tensors to a device; those that are there already stay."""
-        moved = {name: tensor.to(device) for name, tensor in self._tensors.items()}
-        return Pair(**moved)
-
-    @property
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        named = {"down": self.down, "up": self.up, "magnitude": self.magnitude}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
-
 
 def read_pairs(
     tensors: Tensors, header: Mapping[str, str], convert: Convert

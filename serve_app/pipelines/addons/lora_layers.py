@@ -5,142 +5,178 @@ applied by batched products, one batch entry a group. The trained weights are ne
 layer that nothing is added to runs as it was made.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
-from cachetools import LRUCache
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
 from serve_app.pipelines.addons.lora_file import Pair
-from serve_app.pipelines.addons.lora_set import Adapter, JoinedPair, LoraSet, joined
+from serve_app.pipelines.addons.lora_set import LoraSet, Packed
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.soundness import check_tensor
 
 __all__ = ["LoraLayers"]
 
+_MIN_RANK = 8  # ranks are powers of two from here on: few shapes, which suit a GPU
 _Layer = nn.Linear | nn.Conv2d
-_Numbers = tuple[int, ...]  # of sets, one a group of rows
 
 
 class LoraLayers:
-    """`fitted` and `joined` are safe to call from several threads; `apply` is for the engine's.
+    """`packed` and `gain` are safe to call from several threads; `apply` is for the engine's.
 
     Args:
         name: of the component.
         module: the component.
-        batch_bytes: memory for matrices that are brought together for the latest forwards.
     """
 
-    def __init__(self, name: str, module: nn.Module, batch_bytes: int) -> None:
+    def __init__(self, name: str, module: nn.Module) -> None:
         self._name = name
-        self._layers: dict[str, _Layer] = {
-            layer: own
-            for layer, own in module.named_modules()
-            if isinstance(own, nn.Linear) or (isinstance(own, nn.Conv2d) and own.groups == 1)
-        }
-        self._batches: LRUCache[_Numbers, _Batch] = LRUCache(batch_bytes, lambda own: own.num_bytes)
-        self._now: _Numbers = ()
-        self._changed: tuple[_Layer, ...] = ()
+        self._places = _placed(module)
+        weight = next(module.parameters())
+        self._item_bytes = weight.element_size()
+        self._now: tuple[int, ...] | None = ()  # numbers of the sets, by group; none: half changed
+        self._changed: list[_Layer] = []
 
-    def fitted(self, pairs: Mapping[str, Pair]) -> dict[str, Pair]:
-        """Hold pairs against the layers; returns them by the layers' names, on the CPU.
+    def packed(self, pairs: Mapping[str, Pair]) -> Packed:
+        """Hold pairs against the layers, and put them side by side, on the CPU.
 
         Raises:
-            Unfit: they are for layers of other names or shapes, or too large for its numbers.
+            Unfit: they are for layers of other names or shapes, two are for one layer, or they are
+                too large for the layers' numbers.
         """
-        return dict(self._fitted(written, pair) for written, pair in pairs.items())
-
-    def joined(self, uses: Sequence[tuple[Adapter, float]]) -> dict[str, JoinedPair]:
-        """Join what adapters with strengths, a DoRA first, do to each layer."""
-        by_layer: dict[str, list[tuple[Pair, float]]] = {}
-        for adapter, strength in uses:
-            for layer, pair in adapter.pairs.get(self._name, {}).items():
-                by_layer.setdefault(layer, []).append((pair, strength))
-        return {
-            layer: joined(self._layers[layer].weight, pairs) for layer, pairs in by_layer.items()
+        fitted: dict[str, Pair] = {}
+        for written, pair in pairs.items():
+            layer = self._known(written)
+            if layer in fitted:
+                raise Unfit(f"two pairs of matrices for {self._name}.{layer}", "one")
+            fitted[layer] = self._fitted(layer, pair)
+        places = [self._places[layer] for layer in fitted]
+        rank = _bucket(max(len(pair.down) for pair in fitted.values()))
+        dtype = places[0].layer.weight.dtype
+        down = torch.zeros(rank, max(place.inputs.stop for place in places), dtype=dtype)
+        up = torch.zeros(rank, max(place.outputs.stop for place in places), dtype=dtype)
+        for place, pair in zip(places, fitted.values(), strict=True):
+            own = len(pair.down)
+            down[:own, place.inputs] = pair.down.flatten(1)
+            up[:own, place.outputs] = pair.up.flatten(1).T
+        magnitudes = {
+            layer: pair.magnitude.float()
+            for layer, pair in fitted.items()
+            if pair.magnitude is not None
         }
+        return Packed(down, up, tuple(fitted), magnitudes)
+
+    def gain(self, part: Packed, strength: float) -> torch.Tensor:
+        """Return by which share the rows of a DoRA's layers grow, (outputs of the layers,).
+
+        Source: arXiv 2402.09353, equation 5, with the lengths of rows of outputs as in peft.
+
+        Raises:
+            Unfit: weights that have no length.
+        """
+        gain = part.up.new_zeros(part.up.shape[1], dtype=torch.float32)
+        for layer, magnitude in part.magnitudes.items():
+            place = self._places[layer]
+            weight = place.layer.weight.flatten(1).float()
+            up, down = part.up[:, place.outputs].float(), part.down[:, place.inputs].float()
+            lengths = torch.linalg.vector_norm(weight + strength * (up.T @ down), dim=1)
+            gain[place.outputs] = magnitude / lengths - 1
+        if not bool(torch.isfinite(gain).all()):
+            raise Unfit("a DoRA of weights without a length", "weights that are not zero")
+        return gain
 
     def num_bytes(self, sets: Sequence[LoraSet]) -> int:
-        """Memory that a batch of groups with these sets takes, at most."""
-        largest: dict[str, int] = {}
-        for own in {lora_set.number: lora_set for lora_set in sets}.values():
-            for layer, part in own.layers.get(self._name, {}).items():
-                size = part.down.nbytes + part.up.nbytes
-                largest[layer] = max(size, largest.get(layer, 0))
-        return len(sets) * sum(largest.values())
+        """Memory that a batch of groups with these sets takes."""
+        shape = self._shape([own.of(self._name) for own in sets])
+        return len(sets) * shape.rank * (shape.inputs + shape.outputs) * self._item_bytes
 
     def apply(self, sets: Sequence[LoraSet]) -> None:
         """Add these sets to the layers from now on, each to its group of rows; none: nothing."""
         numbers = tuple(own.number for own in sets)
-        if not any(own.layers.get(self._name) for own in sets):
-            numbers = ()
         if numbers == self._now:
             return
         for layer in self._changed:
             layer.__dict__.pop("forward", None)
-        self._now, self._changed = (), ()
-        if not numbers:
-            return
-        batch = self._batches.get(numbers) or self._remembered(numbers, sets)
-        for layer, own in batch.layers.items():
-            layer.__dict__["forward"] = (
-                partial(_add_to_conv, layer, own)
-                if isinstance(layer, nn.Conv2d)
-                else partial(_add_to_linear, layer, own)
-            )
-        self._now, self._changed = numbers, tuple(batch.layers)
+        self._now, self._changed = None, []
+        parts = [own.of(self._name) for own in sets]
+        if any(parts):
+            batch = self._batch(parts, [own.gains.get(self._name) for own in sets])
+            for name in {layer: None for own in parts for part, _ in own for layer in part.layers}:
+                layer, add = self._places[name].added(batch)
+                layer.__dict__["forward"] = add
+                self._changed.append(layer)
+        self._now = numbers
 
-    def _remembered(self, numbers: _Numbers, sets: Sequence[LoraSet]) -> "_Batch":
-        batch = self._batch(sets)
-        if batch.num_bytes <= self._batches.maxsize:
-            self._batches[numbers] = batch
-        return batch
+    def _batch(
+        self,
+        parts: Sequence[Sequence[tuple[Packed, float]]],
+        gains: Sequence[torch.Tensor | None],
+    ) -> "_Batch":
+        """Bring the matrices of all groups together, zeros where one has less than another."""
+        shape = self._shape(parts)
+        some = next(part for own in parts for part, _ in own)
+        down = some.down.new_zeros(len(parts), shape.rank, shape.inputs)
+        up = some.up.new_zeros(len(parts), shape.rank, shape.outputs)
+        gain = None
+        if any(own is not None for own in gains):
+            gain = some.up.new_zeros(len(parts), shape.outputs)
+        for group, (own, grown) in enumerate(zip(parts, gains, strict=True)):
+            start = 0
+            for part, strength in own:
+                ranks = slice(start, start := start + len(part.down))
+                down[group, ranks, : part.down.shape[1]] = part.down
+                factor: float | torch.Tensor = strength
+                if part.magnitudes and grown is not None and gain is not None:
+                    gain[group, : len(grown)] = grown
+                    factor = strength * (1 + grown)
+                up[group, ranks, : part.up.shape[1]] = part.up * factor
+        return _Batch(down, up, gain)
 
-    def _batch(self, sets: Sequence[LoraSet]) -> "_Batch":
-        """Bring the matrices of all groups together, layer by layer, those of none as zeros."""
-        parts = [own.layers.get(self._name, {}) for own in sets]
-        names = {layer: None for own in parts for layer in own}  # in the order of the first
-        return _Batch(
-            {
-                self._layers[name]: _together(self._layers[name], [own.get(name) for own in parts])
-                for name in names
-            }
+    def _shape(self, parts: Sequence[Sequence[tuple[Packed, float]]]) -> "_Shape":
+        every = [part for own in parts for part, _ in own]
+        return _Shape(
+            _bucket(max((sum(len(part.down) for part, _ in own) for own in parts), default=0)),
+            max((part.down.shape[1] for part in every), default=0),
+            max((part.up.shape[1] for part in every), default=0),
         )
 
-    def _fitted(self, written: str, pair: Pair) -> tuple[str, Pair]:
-        name = self._known(written)
-        layer, where = self._layers[name], f"{self._name}.{name}"
-        made, wanted = (pair.up.shape[0], *pair.down.shape[1:]), tuple(layer.weight.shape)
+    def _fitted(self, name: str, pair: Pair) -> Pair:
+        weight, where = self._places[name].layer.weight, f"{self._name}.{name}"
+        made, wanted = (pair.up.shape[0], *pair.down.shape[1:]), tuple(weight.shape)
         if made != wanted or pair.up.shape[2:].numel() != 1:
             raise Unfit(f"matrices for weights of {made} at {where}", f"{wanted}")
         magnitude = pair.magnitude
-        if magnitude is not None and magnitude.numel() != len(layer.weight):
-            found = f"{magnitude.numel()} DoRA magnitudes at {where}"
-            raise Unfit(found, str(len(layer.weight)))
-        settled = partial(_settled, where, layer.weight)
-        return name, replace(
-            pair,
-            down=settled(pair.down),
-            up=settled(pair.up),
-            magnitude=None if magnitude is None else settled(magnitude),
-        )
+        if magnitude is not None and magnitude.numel() != len(weight):
+            raise Unfit(f"{magnitude.numel()} DoRA magnitudes at {where}", str(len(weight)))
+        down, up = _balanced(pair.down.float(), pair.up.float(), weight.dtype)
+        for half in (down, up):
+            check_tensor(where, half)
+        return Pair(down, up, magnitude)
 
     def _known(self, layer: str) -> str:
         """Find a layer by its name in a file; transformers 5.6 dropped a part of some names."""
         bare = layer.removeprefix("text_model.")
         for name in (layer, bare, f"text_model.{bare}"):
-            if name in self._layers:
+            if name in self._places:
                 return name
         raise Unfit(f"the layer {self._name}.{layer}", "layers that the model has")
 
 
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Of a batch: ranks, and inputs and outputs of the layers up to the last that is changed."""
+
+    rank: int
+    inputs: int
+    outputs: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class _Group:
-    """Of one layer, by group of rows. down: (G, R, in, ...). up: (G, R, out). gain: (G, out)."""
+class _Batch:
+    """Of all layers, by group. down: (G, R, inputs). up: (G, R, outputs). gain: (G, outputs)."""
 
     down: torch.Tensor
     up: torch.Tensor
@@ -148,38 +184,70 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
-    """What one division of rows into groups adds, by layer."""
+class _Place:
+    """Where a layer's columns are in packed matrices."""
 
-    layers: Mapping[_Layer, _Group]
+    layer: _Layer
+    inputs: slice
+    outputs: slice
 
-    @property
-    def num_bytes(self) -> int:
-        return sum(own.down.nbytes + own.up.nbytes for own in self.layers.values())
-
-
-def _together(layer: _Layer, parts: Sequence[JoinedPair | None]) -> _Group:
-    """Stack the matrices of one layer, those of a group without any as zeros."""
-    weight = layer.weight
-    found = [_nothing(weight) if own is None else own for own in parts]
-    gain = None
-    if any(own.gain is not None for own in found):
-        no_gain = weight.new_zeros(len(weight))
-        gain = torch.stack([no_gain if own.gain is None else own.gain for own in found])
-    return _Group(_stacked([own.down for own in found]), _stacked([own.up for own in found]), gain)
+    def added(self, batch: _Batch) -> tuple[_Layer, Callable[[torch.Tensor], torch.Tensor]]:
+        """Return the layer with a forward that adds its part of a batch."""
+        gain = None if batch.gain is None else batch.gain[:, self.outputs]
+        down, up = batch.down[..., self.inputs], batch.up[..., self.outputs]
+        if isinstance(self.layer, nn.Conv2d):
+            kernels = down.reshape(*down.shape[:2], *self.layer.weight.shape[1:])
+            return self.layer, partial(_add_to_conv, self.layer, _Group(kernels, up, gain))
+        return self.layer, partial(_add_to_linear, self.layer, _Group(down, up, gain))
 
 
-def _nothing(weight: torch.Tensor) -> JoinedPair:
-    return JoinedPair(weight.new_zeros(0, *weight.shape[1:]), weight.new_zeros(0, len(weight)))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Of one layer, by group. down: (G, R, in, ...). up: (G, R, out). gain: (G, out)."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    gain: torch.Tensor | None
 
 
-def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """Stack tensors (R, ...), shorter ranks filled up with zeros."""
-    if len(tensors) == 1:
-        return tensors[0][None]
-    if len({len(tensor) for tensor in tensors}) == 1:
-        return torch.stack(tensors)
-    return pad_sequence(tensors, batch_first=True)
+def _placed(module: nn.Module) -> dict[str, _Place]:
+    """Give each layer its columns; those that most LoRAs change come first, the largest last."""
+    layers: list[tuple[str, _Layer]] = [
+        (name, own)
+        for name, own in module.named_modules()
+        if isinstance(own, nn.Linear) or (isinstance(own, nn.Conv2d) and own.groups == 1)
+    ]
+
+    def place(entry: tuple[str, _Layer]) -> tuple[bool, bool]:
+        name, own = entry
+        return own.weight[0, 0].numel() > 1, ".attn" not in name and "self_attn." not in name
+
+    places: dict[str, _Place] = {}
+    inputs = outputs = 0
+    for name, own in sorted(layers, key=place):
+        ends = inputs + own.weight[0].numel(), outputs + len(own.weight)
+        places[name] = _Place(own, slice(inputs, ends[0]), slice(outputs, ends[1]))
+        inputs, outputs = ends
+    return places
+
+
+def _bucket(rank: int) -> int:
+    return max(_MIN_RANK, 1 << (rank - 1).bit_length()) if rank else 0
+
+
+def _balanced(
+    down: torch.Tensor, up: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Convert both; for half precision with equal largest values, by a power of two.
+
+    A factor of 1/128 in one of them, as alpha and rank give it, would leave few of its bits.
+    """
+    if dtype.itemsize < 4:
+        largest = [float(half.abs().max()) for half in (down, up)]
+        if all(0 < one < float("inf") for one in largest):
+            power = round(torch.log2(torch.tensor(largest[0] / largest[1])).item() / 2)
+            down, up = down * 2.0**-power, up * 2.0**power
+    return down.to(dtype), up.to(dtype)
 
 
 def _add_to_linear(layer: nn.Linear, own: _Group, x: torch.Tensor) -> torch.Tensor:
@@ -201,8 +269,8 @@ def _add_to_conv(layer: nn.Conv2d, own: _Group, x: torch.Tensor) -> torch.Tensor
     The groups become those of one grouped convolution, with G * C channels.
     """
     output: torch.Tensor = layer._conv_forward(x, layer.weight, layer.bias)
-    groups, rank, channels = own.down.shape[:3]
-    rows, (height, width) = len(x) // groups, x.shape[2:]
+    groups, rank = own.down.shape[:2]
+    rows, (channels, height, width) = len(x) // groups, x.shape[1:]
     if own.gain is not None:
         bias = 0 if layer.bias is None else layer.bias[:, None, None]
         gain = own.gain.repeat_interleave(rows, dim=0)[..., None, None]
@@ -221,10 +289,3 @@ def _add_to_conv(layer: nn.Conv2d, own: _Group, x: torch.Tensor) -> torch.Tensor
     up = own.up.transpose(1, 2).repeat_interleave(rows, dim=0)
     output.flatten(2).baddbmm_(up, inner)
     return output
-
-
-def _settled(where: str, weight: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    # A copy, since files of the CPU are mapped and may change in place.
-    settled = tensor.to("cpu", weight.dtype, copy=True).contiguous()
-    check_tensor(where, settled)
-    return settled

@@ -1,67 +1,88 @@
-"""`LoraSet`: the LoRAs of one request as one: ranks joined, strengths folded in.
+"""`Adapter` and `LoraSet`: a LoRA on the device, and those of one request as one.
 
-Whatever number of adapters a request names, a layer with the weights W then computes
-W x + up (down x), two small products beside the one that it has anyway.
+A set is one adapter whose ranks are joined and whose strengths are folded in. Whatever number of
+adapters a request names, a layer with the weights W then computes W x + up (down x), two small
+products beside the one that it has anyway. A set itself holds no matrices: a forward's batch is
+made from those of the adapters, so strengths of which there are many cost no memory.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
-from serve_app.pipelines.addons.lora_file import Pair
+from serve_app.types import LoraUse
 
-__all__ = ["NO_LORAS", "Adapter", "JoinedPair", "LoraSet", "joined"]
-
-_MIN_RANK = 8  # ranks are powers of two from here on: few shapes, which suit a GPU
-
-
-@dataclass(frozen=True, eq=False)
-class Adapter:
-    """A LoRA that was read: its pairs on the device, by layer and by component.
-
-    name: given once, so that no set means another one.
-    """
-
-    name: str
-    pairs: Mapping[str, Mapping[str, Pair]]
-
-    @property
-    def is_dora(self) -> bool:
-        """Whether it also sets the lengths of the weights' rows."""
-        return any(
-            pair.magnitude is not None for own in self.pairs.values() for pair in own.values()
-        )
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of the pairs."""
-        return sum(pair.num_bytes for own in self.pairs.values() for pair in own.values())
+__all__ = ["NO_LORAS", "Adapter", "LoraSet", "Packed", "summed"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class JoinedPair:
-    """What a set does to one layer.
+class Packed:
+    """The pairs of one component side by side, so that a batch is made by few copies.
 
-    down: (R, in, ...). up: (R, out), with the strengths. gain: of a DoRA, (out,), by which share
-    the product with the layer's own weights grows; none: it stays.
+    The component's layers have their places in an order of their own (`LoraLayers`); a matrix ends
+    with the last layer that the adapter changes, and is zero at those that it leaves alone.
+
+    down: (R, inputs of the layers). up: (R, outputs of the layers). layers: names of those changed.
+    magnitudes: of a DoRA, (out,) by layer, float32.
     """
 
     down: torch.Tensor
     up: torch.Tensor
-    gain: torch.Tensor | None = None
+    layers: Collection[str]
+    magnitudes: Mapping[str, torch.Tensor]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the matrices."""
+        return self.down.nbytes + self.up.nbytes
+
+    def to(self, device: torch.device | str) -> "Packed":
+        """Copy to a device; what is there already stays."""
+        magnitudes = {name: own.to(device) for name, own in self.magnitudes.items()}
+        return Packed(self.down.to(device), self.up.to(device), self.layers, magnitudes)
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A LoRA that was read: its pairs by component.
+
+    key: of its file. name: given once, so that no set means another one.
+    """
+
+    key: str
+    name: str
+    parts: Mapping[str, Packed]
+
+    @property
+    def is_dora(self) -> bool:
+        """Whether it also sets the lengths of the weights' rows."""
+        return any(part.magnitudes for part in self.parts.values())
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the pairs."""
+        return sum(part.num_bytes for part in self.parts.values())
+
+    def to(self, device: torch.device | str) -> "Adapter":
+        """Copy to a device; the copy means the same."""
+        parts = {component: part.to(device) for component, part in self.parts.items()}
+        return Adapter(self.key, self.name, parts)
 
 
 @dataclass(frozen=True, eq=False)
 class LoraSet:
     """The LoRAs of a request with their strengths, by catalogue id, a DoRA first.
 
-    number: tells it from all others of its pipeline, also those to come. layers: by component.
+    number: tells it from all others of its pipeline, also those to come. gains: of a DoRA, by
+    component and for the outputs of all layers, by which share the product with the layer's own
+    weights grows.
     """
 
     number: int
     uses: tuple[tuple[Adapter, float], ...]
-    layers: Mapping[str, Mapping[str, JoinedPair]]
+    gains: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def of_text(self) -> tuple[tuple[str, float], ...]:
@@ -69,39 +90,25 @@ class LoraSet:
         return tuple(
             (adapter.name, strength)
             for adapter, strength in self.uses
-            if any(component.startswith("text_encoder") for component in adapter.pairs)
+            if any(component.startswith("text_encoder") for component in adapter.parts)
         )
 
+    def of(self, component: str) -> list[tuple[Packed, float]]:
+        """List what acts on a component, with strengths."""
+        parts = ((adapter.parts.get(component), strength) for adapter, strength in self.uses)
+        return [(part, strength) for part, strength in parts if part is not None]
 
-NO_LORAS = LoraSet(0, (), {})
+
+NO_LORAS = LoraSet(0, ())
 
 
-def joined(weight: torch.Tensor, uses: list[tuple[Pair, float]]) -> JoinedPair:
-    """Join the pairs of one layer.
+def summed(uses: Sequence[LoraUse]) -> dict[str, float]:
+    """Add up the strengths of each LoRA that is named; those that come to 0 are left out.
 
-    weight: of the layer, (out, in, ...). uses: pairs with their strengths, a DoRA first.
+    To a millionth: what cancels in decimals is to be nothing, although floats leave a rest.
     """
-    downs = [pair.down for pair, _ in uses]
-    ups = [(pair.up.flatten(1).float() * strength).T for pair, strength in uses]
-    gain = None
-    if uses[0][0].magnitude is not None:
-        factor = _length_factor(weight, *uses[0])
-        ups[0] = ups[0] * factor
-        gain = (factor - 1).to(weight.dtype)
-    rank = sum(len(down) for down in downs)
-    padding = max(_MIN_RANK, 1 << (rank - 1).bit_length()) - rank
-    if padding:
-        downs.append(downs[0].new_zeros(padding, *downs[0].shape[1:]))
-        ups.append(ups[0].new_zeros(padding, ups[0].shape[1]))
-    return JoinedPair(torch.cat(downs), torch.cat(ups).to(weight.dtype), gain)
-
-
-def _length_factor(weight: torch.Tensor, pair: Pair, strength: float) -> torch.Tensor:
-    """Return by how much the rows of the changed weights are to be stretched, (out,).
-
-    Source: DoRA, arXiv 2402.09353, equation 5, with the lengths of rows of outputs as in peft.
-    """
-    assert pair.magnitude is not None, "only a DoRA has a length to give"
-    change = pair.up.flatten(1).float() @ pair.down.flatten(1).float()
-    lengths = torch.linalg.vector_norm(weight.flatten(1).float() + strength * change, dim=1)
-    return torch.div(pair.magnitude.float(), lengths)
+    named: dict[str, list[float]] = {}
+    for use in uses:
+        named.setdefault(use.id, []).append(use.strength)
+    sums = {name: round(math.fsum(named[name]), 6) for name in sorted(named)}
+    return {name: strength for name, strength in sums.items() if strength}

@@ -18,25 +18,23 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from serve_app import errors
-from serve_app.engine.stacking import join_outputs, slice_rows
+from serve_app.engine.stacking import join_outputs, take_rows
 from serve_app.pipelines.addons.lineage import Lineage, read_header
 from serve_app.pipelines.addons.lookup import Named
-from serve_app.pipelines.addons.lora_file import Pair, Tensors, read_pairs
+from serve_app.pipelines.addons.lora_file import Tensors, read_pairs
 from serve_app.pipelines.addons.lora_layers import LoraLayers
-from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet
+from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet, summed
 from serve_app.pipelines.addons.lru import Lru
 from serve_app.pipelines.addons.misfit import Unfit, judging
 from serve_app.pipelines.families import Family
 from serve_app.pipelines.proxy import Run
 from serve_app.types import LoraUse
 
-__all__ = ["LORA_ROWS", "Fitted", "Loras", "with_loras"]
+__all__ = ["LORA_ROWS", "Loras", "with_loras"]
 
 LORA_ROWS = "lora_rows"  # argument of the lane: the number of each row's set, (B,) on the CPU
 _ENCODERS = ("text_encoder", "text_encoder_2")
 _CLIP = (CLIPTextModel, CLIPTextModelWithProjection)
-
-Fitted = dict[str, dict[str, Pair]]  # by component and layer, on the CPU
 
 
 def with_loras(run: Run, sample: str, loras: LoraSet) -> Run:
@@ -61,7 +59,7 @@ class Loras:
         family: of the pipeline.
         lineage: of the pipeline.
         kept: adapters on the device, by key.
-        host: adapters in CPU memory, by key.
+        host: adapters in CPU memory that had to leave the device, by key.
         batch_bytes: memory for the matrices of one forward; one that needs more is run in parts.
     """
 
@@ -71,14 +69,14 @@ class Loras:
         family: Family,
         lineage: Lineage,
         kept: Lru[Adapter],
-        host: Lru[Fitted],
+        host: Lru[Adapter],
         batch_bytes: int,
     ) -> None:
         self._base = base
         parts = {family.denoiser: getattr(base, family.denoiser)}
         parts |= {name: getattr(base, name, None) for name in _ENCODERS}
         self._parts = {
-            name: LoraLayers(name, part, batch_bytes)
+            name: LoraLayers(name, part)
             for name, part in parts.items()
             if name == family.denoiser or isinstance(part, _CLIP)
         }
@@ -88,7 +86,7 @@ class Loras:
         self._batch_bytes = batch_bytes
         self._lineage = lineage
         self._lock = Lock()
-        self._turns: dict[str, Lock] = {}  # by key: what is being read is not read twice
+        self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()  # by key
         self._kept = kept
         self._host = host
         self._names, self._numbers = count(), count(1)
@@ -107,20 +105,18 @@ class Loras:
             errors.AddOnMisfit: one does not fit the model.
             errors.OutOfMemory: there is no room for one.
         """
-        strengths: dict[str, float] = {}
-        for use in asked:
-            strengths[use.id] = strengths.get(use.id, 0.0) + use.strength
-        found = {name: self._get(named[name]) for name in sorted(strengths)}
-        chosen = {name: adapter for name, adapter in found.items() if strengths[name]}
-        doras = [name for name, adapter in chosen.items() if adapter.is_dora]
+        strengths = summed(asked)
+        found = {name: self._get(named[name]) for name in strengths}
+        doras = [name for name, adapter in found.items() if adapter.is_dora]
         if len(doras) > 1:
             text = f"Only one DoRA can be used at a time: {', '.join(doras)}"
             raise errors.InvalidRequest("lora_model", text)
-        if not chosen:
+        if not found:
             return NO_LORAS
-        pairs = [(adapter, strengths[name]) for name, adapter in chosen.items()]
-        uses = tuple(sorted(pairs, key=lambda pair: not pair[0].is_dora))
-        return self._joined(uses, named[next(iter(chosen))])
+        names = sorted(found, key=lambda name: name not in doras)
+        uses = tuple((found[name], strengths[name]) for name in names)
+        with judging(named[names[0]]):
+            return self._set_of(uses)
 
     def reading(self, run: Run, run_plain: Run) -> Run:
         """Apply what the rows of a forward name, and take it out of its arguments.
@@ -151,71 +147,98 @@ class Loras:
                 part.apply(())
 
     def _run(self, run: Run, arguments: dict[str, object], numbers: list[int]) -> object:
-        """Run one forward, in halves while its matrices need too much memory."""
-        size = math.gcd(*(len(list(same)) for _, same in groupby(numbers)))  # rows of a group
-        sets = [self._by_number[number] for number in numbers[::size]]
-        if len(sets) > 1 and self._denoiser.num_bytes(sets) > self._batch_bytes:
-            middle = len(sets) // 2 * size
-            return join_outputs(
-                [
-                    self._run(run, self._rows(arguments, *ends), numbers[slice(*ends)])
-                    for ends in ((0, middle), (middle, len(numbers)))
-                ]
-            )
-        self._denoiser.apply(sets)
-        return run(arguments)
+        """Run one forward; in parts, by set, where its matrices need too much memory."""
+        sets = self._groups(numbers)
+        if len(set(numbers)) == 1 or self._denoiser.num_bytes(sets) <= self._batch_bytes:
+            self._denoiser.apply(sets)
+            return run(arguments)
+        order = sorted(range(len(numbers)), key=numbers.__getitem__)
+        outputs = [
+            self._run(run, self._rows(arguments, part), [numbers[row] for row in part])
+            for part in self._parted(order, numbers)
+        ]
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return take_rows(join_outputs(outputs), back)
 
-    def _rows(self, arguments: Mapping[str, object], start: int, stop: int) -> dict[str, object]:
+    def _groups(self, numbers: Sequence[int]) -> list[LoraSet]:
+        """Return the set of each group of rows; groups are as large as the rows allow."""
+        size = math.gcd(*(len(list(same)) for _, same in groupby(numbers)))
+        return [self._by_number[number] for number in numbers[::size]]
+
+    def _parted(self, order: Sequence[int], numbers: Sequence[int]) -> list[list[int]]:
+        """Cut rows, in the order of their sets, into parts whose matrices have room."""
+        parts: list[list[int]] = []
+        for number, rows in groupby(order, key=numbers.__getitem__):
+            same = list(rows)
+            longer = [*parts[-1], *same] if parts else same
+            sets = self._groups([numbers[row] for row in longer])
+            fits = self._denoiser.num_bytes(sets) <= self._batch_bytes
+            if parts and fits and number and numbers[parts[-1][0]]:
+                parts[-1] = longer
+            else:
+                parts.append(same)
+        return parts
+
+    def _rows(self, arguments: Mapping[str, object], rows: Sequence[int]) -> dict[str, object]:
         return {
-            name: value if name in self._shared else slice_rows(value, start, stop)
+            name: value if name in self._shared else take_rows(value, rows)
             for name, value in arguments.items()
         }
 
-    def _joined(self, uses: tuple[tuple[Adapter, float], ...], named: Named) -> LoraSet:
+    def _set_of(self, uses: tuple[tuple[Adapter, float], ...]) -> LoraSet:
         key = tuple((adapter.name, strength) for adapter, strength in uses)
         with self._lock:
             known = self._sets.get(key)
         if known is not None:
             return known
-        with judging(named):
-            layers = {name: part.joined(uses) for name, part in self._parts.items()}
+        gains = {
+            component: self._parts[component].gain(part, strength)
+            for adapter, strength in uses
+            if adapter.is_dora
+            for component, part in adapter.parts.items()
+            if part.magnitudes
+        }
         with self._lock:
-            made = LoraSet(next(self._numbers), uses, layers)
-            self._sets[key] = self._by_number[made.number] = made
+            made = self._sets.get(key)
+            if made is None:
+                made = LoraSet(next(self._numbers), uses, gains)
+                self._sets[key] = self._by_number[made.number] = made
         return made
 
     def _get(self, named: Named) -> Adapter:
         """Return the adapter of a file from the device, CPU memory or disk."""
         with self._lock:
-            turn = self._turns.setdefault(named.key, Lock())
-        with turn:
+            adapter = self._kept.get(named.key)
+            if adapter is not None:
+                return adapter
+            turn = self._turns.setdefault(named.key, _Turn())
+        with turn.lock:  # what is being read is not read twice
             with self._lock:
-                adapter, fitted = self._kept.get(named.key), self._host.get(named.key)
+                adapter = self._kept.get(named.key)
+                on_host = None if adapter else self._host.take(named.key)
             if adapter is None:
                 with judging(named):
-                    fitted = fitted or self._read(named)
-                    adapter = self._placed(fitted)
+                    adapter = (on_host or self._read(named)).to(self._device)
                 with self._lock:
-                    self._host.put(named.key, fitted, adapter.num_bytes)
-                    self._kept.put(named.key, adapter, adapter.num_bytes)
-        with self._lock:
-            self._turns.pop(named.key, None)
+                    gone = self._kept.put(named.key, adapter, adapter.num_bytes)
+                self._keep_on_host(gone)
         return adapter
 
-    def _placed(self, fitted: Fitted) -> Adapter:
-        pairs = {
-            component: {layer: pair.to(self._device) for layer, pair in own.items()}
-            for component, own in fitted.items()
-        }
-        return Adapter(f"lora_{next(self._names)}", pairs)
+    def _keep_on_host(self, gone: Sequence[Adapter]) -> None:
+        """Copy what has left the device, outside of the lock."""
+        for adapter in gone:
+            copied = adapter.to("cpu")
+            with self._lock:
+                self._host.put(adapter.key, copied, copied.num_bytes)
 
-    def _read(self, named: Named) -> Fitted:
+    def _read(self, named: Named) -> Adapter:
         header = read_header(named.entry.path)
         self._lineage.check(header)
         pairs = read_pairs(load_file(named.entry.path), header, self._convert)
         if strange := sorted(pairs.keys() - self._parts.keys()):
             raise Unfit(f"layers of a {strange[0]}", f"layers of {' or '.join(self._parts)}")
-        return {name: self._parts[name].fitted(own) for name, own in pairs.items()}
+        parts = {name: self._parts[name].packed(own) for name, own in pairs.items() if own}
+        return Adapter(named.key, f"lora_{next(self._names)}", parts)
 
     def _convert(self, tensors: Tensors) -> Mapping[str, torch.Tensor]:
         """Map the names of layers by diffusers, as it does for this kind of model."""
@@ -225,3 +248,10 @@ class Loras:
         converted = self._base.lora_state_dict(dict(tensors), **options)
         named: Tensors = converted[0] if isinstance(converted, tuple) else converted
         return named
+
+
+class _Turn:
+    """Whose turn it is to read a file; gone when nobody waits for it."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
