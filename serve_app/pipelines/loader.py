@@ -16,7 +16,8 @@ from transformers.utils import logging as transformers_logging
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
 from serve_app.models.weights.folder import LEFT_OUT, choose_variant
-from serve_app.models.weights.footprint import weight_bytes
+from serve_app.models.weights.footprint import loaded_files, weight_bytes
+from serve_app.models.weights.prefetch import prefetch
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lineage import lineage_of
 from serve_app.pipelines.addons.loras import Loras
@@ -135,6 +136,7 @@ def _modules(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
 
 def _read(entry: ModelEntry) -> DiffusionPipeline:
     """Load the pipeline class that the folder, or the settings of a single file, names."""
+    prefetch(loaded_files(entry))
     folder = _settings_of(entry)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     cls = getattr(diffusers, index["_class_name"])

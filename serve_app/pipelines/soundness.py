@@ -4,6 +4,7 @@ A one-step picture shows most harm, but not a NaN in a word that it did not use,
 text encoder that transformers made up because its tensor is missing.
 """
 
+import math
 from collections import Counter
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -51,7 +52,10 @@ def check_tensor(name: str, tensor: torch.Tensor) -> None:
     """Raise Unfit when a tensor of real numbers holds NaN or infinity."""
     if tensor.dtype.itemsize == 1 and tensor.is_floating_point():
         tensor = tensor.float()  # torch tells nothing of numbers of eight bits
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    # NaN is least and greatest; for half precision on a CPU a twentieth of the time of `isfinite`.
+    if not all(math.isfinite(bound) for bound in torch.aminmax(tensor)):
         raise Unfit(f"NaN or infinity in {name}", "finite numbers")
 
 
