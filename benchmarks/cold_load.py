@@ -120,6 +120,7 @@ def drop_pages(path: Path) -> None:
 @contextmanager
 def watching() -> Iterator[list[int]]:
     """Watch the memory of its own that the process has; gives by how many bytes it grew at most."""
+    gc.collect()
     most, ended, before = [0], threading.Event(), anonymous()
 
     def watch() -> None:

@@ -25,7 +25,7 @@ async def test_model_list_is_a_bare_array_of_the_documented_rows(api, version):
 async def test_model_list_shows_what_requests_may_add(api):
     api.service.ready = {"your_model_id": True, "inpaint-only": False}
     rows = await api.reply("/api/v4/dreambooth/model_list", {"key": ""})
-    assert [(row["model_id"], row["model_category"], row["status"]) for row in rows[4:]] == [
+    assert [(row["model_id"], row["model_category"], row["status"]) for row in rows[5:]] == [
         ("contrast-fix", "lora", "model_ready"),
         ("yae-miko", "lora", "model_ready"),
         ("only-inpaint", "lora", "model_loading"),
