@@ -33,7 +33,7 @@ async def test_model_list_shows_what_requests_may_add(api):
         ("badhands", "embeddings", "model_ready"),
         ("ip-adapter-plus_sd15", "ip_adapter", "model_ready"),
     ]
-    assert (rows[6]["model_name"], rows[5]["description"]) == ("Yae", "pink")
+    assert (rows[6]["model_name"], rows[6]["description"]) == ("Yae", "pink")
     assert rows[-2]["instance_prompt"] == "bad-hands"
 
 
