@@ -59,7 +59,7 @@ def load_checkpoint(
         logging.set_verbosity_error()  # warnings quote prompts, which must not reach a log
     device = device_of(config.device)
     entry = with_dtype(entry, device)
-    base = _on_device(entry, device, host, key)
+    base = _on_device(entry, device, host, key, channels_last=config.channels_last)
     family = family_of(base)
     if family.upcasts_vae and base.dtype is torch.float16 and base.vae.config.force_upcast:
         base.vae.to(torch.float32)  # its activations overflow in float16
@@ -104,18 +104,23 @@ def _trained(scheduler: SchedulerMixin, entry: ModelEntry) -> SchedulerMixin:
 
 
 def _on_device(
-    entry: ModelEntry, device: torch.device, host: HostCopies | None, key: str
+    entry: ModelEntry,
+    device: torch.device,
+    host: HostCopies | None,
+    key: str,
+    *,
+    channels_last: bool,
 ) -> DiffusionPipeline:
     """Duplicate the copy in CPU memory, made now if there is room, or else read the files."""
+
+    def settled(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+        for name, module in _modules(pipeline).items():
+            settle(name, module, pipeline.device, channels_last=channels_last)
+        return pipeline
+
     if host is None or not host.fits(weight_bytes(entry)):
-        return _settled(_read(entry).to(device))
-    return _duplicate(host.get(key, lambda: _settled(_read(entry))), device)
-
-
-def _settled(pipeline: DiffusionPipeline) -> DiffusionPipeline:
-    for name, module in _modules(pipeline).items():
-        settle(name, module, pipeline.device)
-    return pipeline
+        return settled(_read(entry).to(device))
+    return _duplicate(host.get(key, lambda: settled(_read(entry))), device)
 
 
 def _duplicate(pipeline: DiffusionPipeline, device: torch.device) -> DiffusionPipeline:
