@@ -16,7 +16,8 @@ from transformers.utils import logging as transformers_logging
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
 from serve_app.models.weights.folder import LEFT_OUT, choose_variant
-from serve_app.models.weights.footprint import weight_bytes
+from serve_app.models.weights.footprint import loaded_files, weight_bytes
+from serve_app.models.weights.prefetch import prefetch
 from serve_app.pipelines.addons.controlnets import ControlNets
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lineage import lineage_of
@@ -60,7 +61,7 @@ def load_checkpoint(
         logging.set_verbosity_error()  # warnings quote prompts, which must not reach a log
     device = device_of(config.device)
     entry = with_dtype(entry, device)
-    base = _on_device(entry, device, host, key)
+    base = _on_device(entry, device, host, key, channels_last=config.channels_last)
     family = family_of(base)
     if family.upcasts_vae and base.dtype is torch.float16 and base.vae.config.force_upcast:
         base.vae.to(torch.float32)  # its activations overflow in float16
@@ -110,18 +111,23 @@ def _trained(scheduler: SchedulerMixin, entry: ModelEntry) -> SchedulerMixin:
 
 
 def _on_device(
-    entry: ModelEntry, device: torch.device, host: HostCopies | None, key: str
+    entry: ModelEntry,
+    device: torch.device,
+    host: HostCopies | None,
+    key: str,
+    *,
+    channels_last: bool,
 ) -> DiffusionPipeline:
     """Duplicate the copy in CPU memory, made now if there is room, or else read the files."""
+
+    def settled(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+        for name, module in _modules(pipeline).items():
+            settle(name, module, pipeline.device, channels_last=channels_last)
+        return pipeline
+
     if host is None or not host.fits(weight_bytes(entry)):
-        return _settled(_read(entry).to(device))
-    return _duplicate(host.get(key, lambda: _settled(_read(entry))), device)
-
-
-def _settled(pipeline: DiffusionPipeline) -> DiffusionPipeline:
-    for name, module in _modules(pipeline).items():
-        settle(name, module, pipeline.device)
-    return pipeline
+        return settled(_read(entry).to(device))
+    return _duplicate(host.get(key, lambda: settled(_read(entry))), device)
 
 
 def _duplicate(pipeline: DiffusionPipeline, device: torch.device) -> DiffusionPipeline:
@@ -142,6 +148,7 @@ def _modules(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
 
 def _read(entry: ModelEntry) -> DiffusionPipeline:
     """Load the pipeline class that the folder, or the settings of a single file, names."""
+    prefetch(loaded_files(entry))
     folder = _settings_of(entry)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     cls = getattr(diffusers, index["_class_name"])

@@ -4,6 +4,7 @@ A one-step picture shows most harm, but not a NaN in a word that it did not use,
 text encoder that transformers made up because its tensor is missing.
 """
 
+import math
 from collections import Counter
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -26,6 +27,8 @@ __all__ = [
     "check_tensor",
     "settle",
 ]
+
+_CONV_DIM = 4  # of the weights of a convolution
 
 
 def check_files(source: Path) -> None:
@@ -51,7 +54,10 @@ def check_tensor(name: str, tensor: torch.Tensor) -> None:
     """Raise Unfit when a tensor of real numbers holds NaN or infinity."""
     if tensor.dtype.itemsize == 1 and tensor.is_floating_point():
         tensor = tensor.float()  # torch tells nothing of numbers of eight bits
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    # NaN is least and greatest; for half precision on a CPU a twentieth of the time of `isfinite`.
+    if not all(math.isfinite(bound) for bound in torch.aminmax(tensor)):
         raise Unfit(f"NaN or infinity in {name}", "finite numbers")
 
 
@@ -105,14 +111,18 @@ def check_module(
         raise Unfit(f"no tensor for weights of {part}", f"one of the shape {absent[0]}")
 
 
-def detach_from_files(module: nn.Module) -> None:
+def detach_from_files(module: nn.Module, *, channels_last: bool = False) -> None:
     """Copy weights that are mapped from files into memory of their own.
 
     On the CPU safetensors maps files; overwriting one in place would change weights that serve, and
     truncating it would kill the process.
+
+    channels_last: the layout in which convolutions will be wanted, so that they are copied once.
     """
     for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = tensor.data.clone()
+        is_last = channels_last and tensor.dim() == _CONV_DIM
+        form = torch.channels_last if is_last else torch.preserve_format
+        tensor.data = tensor.data.clone(memory_format=form)
 
 
 def _shapes(file: Path) -> list[tuple[int, ...]]:
@@ -120,9 +130,11 @@ def _shapes(file: Path) -> list[tuple[int, ...]]:
         return [tuple(opened.get_slice(name).get_shape()) for name in opened.keys()]  # noqa: SIM118
 
 
-def settle(name: str, component: torch.nn.Module, device: torch.device) -> None:
+def settle(
+    name: str, component: torch.nn.Module, device: torch.device, *, channels_last: bool = False
+) -> None:
     """Make a loaded module ready to serve; raises Unfit when its weights are not finite."""
     component.eval().requires_grad_(False)
     check_finite(name, component)
     if device.type == "cpu":
-        detach_from_files(component)
+        detach_from_files(component, channels_last=channels_last)

@@ -52,6 +52,10 @@ _BY_CLASS = {  # of a component alone
     "CLIPTextModelWithProjection": FileType.TEXT_ENCODER,
     "T5EncoderModel": FileType.TEXT_ENCODER,
 }
+_BY_SCALING: dict[str, Families] = {  # of latents, which only the settings of a VAE tell
+    "0.18215": (Family.SD1, Family.SD2),
+    "0.13025": (Family.SDXL,),
+}
 _VARIANTS = {9: "inpainting", 8: "pix2pix", 5: "depth"}
 
 
@@ -98,7 +102,8 @@ def _pipeline(folder: Path, config: CatalogueConfig) -> Inspection:
 
 def _component(folder: Path, config: CatalogueConfig, inspect_file: InspectFile) -> Inspection:
     """Look at a folder of one component, or one that holds a single file or an IP adapter."""
-    class_name = _class_name(read_settings(folder / "config.json"))
+    settings = read_settings(folder / "config.json")
+    class_name = _class_name(settings)
     type_ = _BY_CLASS.get(class_name)
     if type_ is not None and (files := weight_files(folder, _variant(folder))):
         whole = inspect_file(files[0], config)
@@ -106,6 +111,8 @@ def _component(folder: Path, config: CatalogueConfig, inspect_file: InspectFile)
         changes: dict[str, object] = {"type": type_, "parts": (part,)}
         if whole.type is not type_:  # one of several files may lack what tells
             changes |= {"layout": f"folder of a diffusers {class_name}", "first_keys": ()}
+        if type_ is FileType.VAE and (own := _BY_SCALING.get(str(settings.get("scaling_factor")))):
+            changes["families"] = own
         changes["file_variants"] = tuple(sorted(file_variants(folder)))
         return whole.model_copy(update=changes)
     files = sorted(folder.rglob("*.safetensors"))

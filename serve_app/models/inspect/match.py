@@ -12,7 +12,7 @@ from serve_app.models.inspect.layout import Families
 from serve_app.models.weights.files import Refused
 from serve_app.models.weights.folder import choose_variant
 
-__all__ = ["Mismatch", "check_match", "families_of", "mismatches"]
+__all__ = ["Mismatch", "check_found", "check_match", "families_of", "mismatches"]
 
 # What each kind of entry may be, and what people call that.
 _MODEL = (
@@ -69,6 +69,20 @@ def check_match(
         if exc.fault is Fault.PICKLE and config.allow_pickle:
             return  # the operator made it
         raise
+    check_found(entry, found, config, models)
+
+
+def check_found(
+    entry: Entry,
+    found: Inspection,
+    config: CatalogueConfig,
+    models: Mapping[str, ModelEntry] | None = None,
+) -> None:
+    """Hold what an inspection of an entry's files found against what the entry says.
+
+    Raises:
+        Mismatch: they are something else.
+    """
     for mismatch in mismatches(entry, found, config, models or {}):
         raise mismatch
 

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from serve_app.models.entry import AddOnType
 from serve_app.models.inspect.inspection import Family, FileType, Inspection
+from serve_app.models.scan.naming import title_of
 from serve_app.models.weights.files import Refused
 from serve_app.models.weights.told import family_values
 from serve_app.types import Frozen, Kind
@@ -48,12 +49,14 @@ def values_of(
     Raises:
         Refused: nothing in a catalogue is of this type, or no model is of its family.
     """
-    common = {"id": entry_id, "source": str(source), "name": found.name or source.stem}
+    title = title_of(source)
+    name = title if source.is_dir() else found.name or title
+    common = {"id": entry_id, "source": str(source), "name": name}
     if found.type is FileType.CHECKPOINT:
         return common | _of_model(found, defaults)
     if found.type is FileType.IP_ADAPTER and source.is_file():
         raise Refused("an IP adapter is a folder with its image encoder; write its entry by hand")
-    if found.type is FileType.VAE and found.family is None:
+    if found.type is FileType.VAE and not family_values(found):
         raise Refused("it does not tell whose latents it reads; write its entry by hand")
     kind = _ADD_ONS.get(found.type)
     if kind is None:
@@ -65,13 +68,13 @@ def values_of(
     if found.trigger_words:
         described["description"] = f"trigger words: {', '.join(found.trigger_words)}"
     if kind == "embedding":
-        described["trigger"] = source.stem  # as other programs take it
+        described["trigger"] = title  # as other programs take it
     return common | described
 
 
 def _of_model(found: Inspection, defaults: ScanDefaults) -> dict[str, Any]:
     told = family_values(found)
-    if "native_size_px" not in told:
+    if not told:
         raise Refused(f"{found.noun} is not served")
     said = defaults.model_dump(exclude_none=True)
     return {**told, "kinds": [kind.value for kind in Kind], **said}

@@ -14,7 +14,7 @@ from serve_app.models.weights.folder import (
 )
 from serve_app.models.weights.header import FORMAT_MAX_BYTES, read_header
 
-__all__ = ["weight_bytes"]
+__all__ = ["loaded_files", "weight_bytes"]
 
 _ITEM_BYTES = {"auto": 4, "float32": 4, "float16": 2, "bfloat16": 2}
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
@@ -36,11 +36,11 @@ def weight_bytes(entry: ModelEntry, max_header_bytes: int = FORMAT_MAX_BYTES) ->
         ValueError: a file is no safetensors file, or its header is longer than allowed.
     """
     item_bytes = _ITEM_BYTES[entry.dtype]
-    return sum(_file_bytes(file, item_bytes, max_header_bytes) for file in _all(entry))
+    return sum(_file_bytes(file, item_bytes, max_header_bytes) for file in loaded_files(entry))
 
 
-def _all(entry: ModelEntry) -> Iterator[Path]:
-    """List the files of the source, and of what the entry names besides."""
+def loaded_files(entry: ModelEntry) -> Iterator[Path]:
+    """List the weight files of the source, and of what the entry names besides."""
     yield from _files(entry.source, entry.variant)
     for name, source in entry.parts.items():
         for file in _files(source):

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from serve_app.pipelines.addons.lora_file import Pair
-from serve_app.pipelines.addons.lora_set import LoraSet, Packed
+from serve_app.pipelines.addons.lora_set import LoraSet, PackedPairs
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.soundness import check_tensor
 
@@ -40,8 +40,8 @@ class LoraLayers:
         self._now: tuple[int, ...] | None = ()  # numbers of the sets, by group; none: half changed
         self._changed: list[_Layer] = []
 
-    def packed(self, pairs: Mapping[str, Pair]) -> Packed:
-        """Hold pairs against the layers, and put them side by side, on the CPU.
+    def packed(self, pairs: Mapping[str, Pair]) -> PackedPairs:
+        """Check pairs against the layers, and put them side by side, on the CPU.
 
         Raises:
             Unfit: they are for layers of other names or shapes, two are for one layer, or they are
@@ -67,9 +67,9 @@ class LoraLayers:
             for layer, pair in fitted.items()
             if pair.magnitude is not None
         }
-        return Packed(down, up, tuple(fitted), magnitudes)
+        return PackedPairs(down, up, tuple(fitted), magnitudes)
 
-    def gain(self, part: Packed, strength: float) -> torch.Tensor:
+    def gain(self, part: PackedPairs, strength: float) -> torch.Tensor:
         """Return by which share the rows of a DoRA's layers grow, (outputs of the layers,).
 
         Source: arXiv 2402.09353, equation 5, with the lengths of rows of outputs as in peft.
@@ -112,7 +112,7 @@ class LoraLayers:
 
     def _batch(
         self,
-        parts: Sequence[Sequence[tuple[Packed, float]]],
+        parts: Sequence[Sequence[tuple[PackedPairs, float]]],
         gains: Sequence[torch.Tensor | None],
     ) -> "_Batch":
         """Bring the matrices of all groups together, zeros where one has less than another."""
@@ -135,7 +135,7 @@ class LoraLayers:
                 up[group, ranks, : part.up.shape[1]] = part.up * factor
         return _Batch(down, up, gain)
 
-    def _shape(self, parts: Sequence[Sequence[tuple[Packed, float]]]) -> "_Shape":
+    def _shape(self, parts: Sequence[Sequence[tuple[PackedPairs, float]]]) -> "_Shape":
         every = [part for own in parts for part, _ in own]
         return _Shape(
             _bucket(max((sum(len(part.down) for part, _ in own) for own in parts), default=0)),
@@ -211,7 +211,7 @@ class _Group:
 
 
 def _placed(module: nn.Module) -> dict[str, _Place]:
-    """Give each layer its columns; those that most LoRAs change come first, the largest last."""
+    """Assign columns to each layer; those that most LoRAs change come first, the largest last."""
     layers: list[tuple[str, _Layer]] = [
         (name, own)
         for name, own in module.named_modules()

@@ -14,11 +14,11 @@ import torch
 
 from serve_app.types import LoraUse
 
-__all__ = ["NO_LORAS", "Adapter", "LoraSet", "Packed", "summed"]
+__all__ = ["NO_LORAS", "Adapter", "LoraSet", "PackedPairs", "summed"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Packed:
+class PackedPairs:
     """The pairs of one component side by side, so that a batch is made by few copies.
 
     The component's layers have their places in an order of their own (`LoraLayers`); a matrix ends
@@ -38,10 +38,10 @@ class Packed:
         """Memory of the matrices."""
         return self.down.nbytes + self.up.nbytes
 
-    def to(self, device: torch.device | str) -> "Packed":
+    def to(self, device: torch.device | str) -> "PackedPairs":
         """Copy to a device; what is there already stays."""
         magnitudes = {name: own.to(device) for name, own in self.magnitudes.items()}
-        return Packed(self.down.to(device), self.up.to(device), self.layers, magnitudes)
+        return PackedPairs(self.down.to(device), self.up.to(device), self.layers, magnitudes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Adapter:
 
     key: str
     name: str
-    parts: Mapping[str, Packed]
+    parts: Mapping[str, PackedPairs]
 
     @property
     def is_dora(self) -> bool:
@@ -93,7 +93,7 @@ class LoraSet:
             if any(component.startswith("text_encoder") for component in adapter.parts)
         )
 
-    def of(self, component: str) -> list[tuple[Packed, float]]:
+    def of(self, component: str) -> list[tuple[PackedPairs, float]]:
         """List what acts on a component, with strengths."""
         parts = ((adapter.parts.get(component), strength) for adapter, strength in self.uses)
         return [(part, strength) for part, strength in parts if part is not None]
