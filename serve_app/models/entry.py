@@ -168,7 +168,7 @@ class ModelEntry(_Files):
     )
     vae: Source | None = Field(
         default=None,
-        description="in place of the model's own: a diffusers folder of a VAE",
+        description="in place of the model's own: a diffusers folder of a VAE, or a file of one",
     )
     text_encoders: Source | None = Field(
         default=None,

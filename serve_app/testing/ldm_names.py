@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from diffusers import DiffusionPipeline
 
-__all__ = ["original"]
+__all__ = ["LEVELS", "original", "original_vae"]
 
 LEVELS = 4
 RESNET = {

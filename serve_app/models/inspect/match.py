@@ -31,7 +31,13 @@ _BY_CATEGORY: Mapping[str, Families] = {
     "flux": (Family.FLUX,),
 }
 _TEXT_PARTS = ("text_encoder", "clip_", "t5")
-_IN_ONE_FILE = "diffusers checkpoint in one file"  # which diffusers cannot load itself
+_ENCODERS: Mapping[Family | None, tuple[str, ...]] = {  # that a model cannot do without
+    Family.SD1: ("clip_l",),
+    Family.SD2: ("clip_h",),
+    Family.SDXL: ("clip_l", "clip_g"),
+    Family.SD3: ("clip_l", "clip_g"),
+    Family.FLUX: ("clip_l", "t5xxl"),
+}
 _CHANNELS = {Family.SD3: (16,), Family.FLUX: (16,)}  # that pipelines here feed
 _CHANNELS_OF_UNETS = (4, 9)
 
@@ -95,8 +101,6 @@ def _of_model(entry: ModelEntry, found: Inspection) -> Iterator[Mismatch]:
     if channels and found.channels and found.channels not in channels:
         numbers = " or ".join(str(number) for number in channels)
         yield Mismatch(f"{found.noun} with {found.channels} channels", f"{numbers} channels")
-    if found.layout == _IN_ONE_FILE:
-        yield Mismatch("a pipeline of diffusers in one file", "a folder, or an LDM checkpoint")
     if found.quantization:
         yield Mismatch(f"numbers packed as {found.quantization}", "plain floats")
 
@@ -105,10 +109,15 @@ def _of_parts(entry: ModelEntry, found: Inspection) -> Iterator[Mismatch]:
     """A single file has all parts, but for those that its entry names."""
     if entry.vae is None and not found.has_part("vae"):
         yield Mismatch(f"{found.noun} without a VAE", "one with it, or vae or base in the entry")
-    has_words = any(part.name.startswith(_TEXT_PARTS) for part in found.parts)
-    if entry.text_encoders is None and not has_words:
-        wanted = "one with them, or text_encoders or base in the entry"
+    if entry.text_encoders is not None:
+        return
+    wanted = "one with them, or text_encoders or base in the entry"
+    if not any(part.name.startswith(_TEXT_PARTS) for part in found.parts):
         yield Mismatch(f"{found.noun} without text encoders", wanted)
+        return
+    lacking = [name for name in _ENCODERS.get(found.family, ()) if not found.has_part(name)]
+    if lacking:
+        yield Mismatch(f"{found.noun} without the text encoder {' and '.join(lacking)}", wanted)
 
 
 def _of_base(entry: ModelEntry, found: Inspection, base: Inspection) -> Iterator[Mismatch]:

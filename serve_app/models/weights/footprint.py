@@ -1,10 +1,12 @@
 """`weight_bytes`: how much memory a model will take, from the headers of its files."""
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from serve_app.models.entry import HubSource, ModelEntry, Source
+from serve_app.models.weights.components import T5, beginnings_of
 from serve_app.models.weights.header import FORMAT_MAX_BYTES, read_header
 
 __all__ = ["weight_bytes"]
@@ -13,33 +15,64 @@ _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 # By the field that names a folder: which of its parts are loaded.
 _LENT = {"base": ("vae", "text_encoder"), "text_encoders": ("text_encoder",), "base_config": ()}
-_COPIES = "model_ema."  # of single files; nothing loads them
+_COPIES: tuple[str, ...] = ("model_ema.",)  # of single files; nothing loads them
+_TEXTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # the loader leaves them out
 
 
 def weight_bytes(entry: ModelEntry, max_header_bytes: int = FORMAT_MAX_BYTES) -> int:
     """Bytes of a model's weights in the entry's dtype; 0: no safetensors files are here (yet).
 
-    Reads headers only. Where a base stands beside a single file, its VAE and text encoders count
-    too, also those that the file does not lack.
+    Reads headers only. What a single file holds and nothing reads does not count. Where a base
+    stands beside it, its VAE and text encoders count too, also those that the file does not lack.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is no safetensors file, or its header is longer than allowed.
     """
     item_bytes = _ITEM_BYTES[entry.dtype]
-    return sum(_file_bytes(file, item_bytes, max_header_bytes) for file in _all(entry))
+    return sum(
+        _file_bytes(file, item_bytes, max_header_bytes, unread) for file, unread in _all(entry)
+    )
 
 
-def _all(entry: ModelEntry) -> Iterator[Path]:
-    """List the files of the source, and of what the entry names besides."""
-    yield from _files(entry.source)
+def _unread(entry: ModelEntry) -> tuple[str, ...]:
+    """Return what the names begin with of tensors of a single file that nothing reads."""
+    if not isinstance(entry.source, Path) or not entry.source.is_file():
+        return _COPIES
+    unread = _COPIES
+    if entry.vae is not None:
+        unread += beginnings_of("vae", "")
+    if entry.text_encoders is not None:
+        unread += tuple(start for name in _TEXTS for start in beginnings_of(name, ""))
+    if entry.text_encoders is not None or not _reads_t5(entry):
+        unread += beginnings_of("", T5)[:1]
+    return unread
+
+
+def _reads_t5(entry: ModelEntry) -> bool:
+    """Whether its settings have T5; those that ship with dreamserve do not."""
+    folder = entry.base or entry.base_config
+    index = folder / "model_index.json" if isinstance(folder, Path) else None
+    if index is None or not index.is_file():
+        return False
+    settings = json.loads(index.read_bytes()).values()
+    return any(isinstance(value, list) and T5 in value for value in settings)
+
+
+def _all(entry: ModelEntry) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """List the files of the source, and of what the entry names besides.
+
+    Each with what the names begin with of its tensors that nothing reads.
+    """
+    for file in _files(entry.source):
+        yield file, _unread(entry)
     for name, source in entry.parts.items():
         for file in _files(source):
             assert isinstance(source, Path), "others have no files here"
             part = file.relative_to(source).parts[0] if source.is_dir() else ""
             if name == "vae" or part.startswith(_LENT[name]):
-                yield file
+                yield file, _COPIES
 
 
 def _files(source: Source) -> Iterator[Path]:
@@ -56,7 +89,7 @@ def _files(source: Source) -> Iterator[Path]:
             yield file
 
 
-def _file_bytes(file: Path, item_bytes: int, max_header_bytes: int) -> int:
+def _file_bytes(file: Path, item_bytes: int, max_header_bytes: int, unread: tuple[str, ...]) -> int:
     """Sum up the tensors; floats are converted when they are loaded."""
     with file.open("rb") as opened:
         try:
@@ -68,5 +101,5 @@ def _file_bytes(file: Path, item_bytes: int, max_header_bytes: int) -> int:
         if tensor.dtype in _FLOATS
         else tensor.data_offsets[1] - tensor.data_offsets[0]
         for name, tensor in tensors.items()
-        if not name.startswith(_COPIES)
+        if not name.startswith(unread)
     )

@@ -92,11 +92,16 @@ def test_add_on_is_of_the_type_that_its_entry_says(tmp_path, name, type_, wanted
         ),
         ("sd1-unet", {"vae": "vae", "text_encoders": "text"}, None),
         ("sd1-unet", {"base": "base"}, None),
+        ("sd1-flat", {}, None),
         (
-            "sd1-flat",
+            "sdxl-no-clip-g",
             {},
-            ("a pipeline of diffusers in one file", "a folder, or an LDM checkpoint"),
+            (
+                "a checkpoint of Stable Diffusion XL without the text encoder clip_g",
+                "one with them, or text_encoders or base in the entry",
+            ),
         ),
+        ("sdxl-no-clip-g", {"base": "base"}, None),
         ("sd1-no-vae", {"vae": "vae"}, None),
         ("lora-sd1-peft", {}, ("a LoRA for Stable Diffusion 1", CHECKPOINT)),
         (
