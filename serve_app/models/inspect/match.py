@@ -19,7 +19,10 @@ _MODEL = (
     "a checkpoint with its denoiser, VAE or text encoders",
 )
 _ADD_ONS: Mapping[AddOnType, tuple[tuple[FileType, ...], str]] = {
-    "lora": ((FileType.LORA, FileType.LOCON, FileType.DORA), "a LoRA, LoCon or DoRA"),
+    "lora": (
+        (FileType.LORA, FileType.LOCON, FileType.DORA, FileType.LOHA, FileType.LOKR),
+        "a LoRA, LoCon, DoRA, LoHa or LoKr",
+    ),
     "vae": ((FileType.VAE,), "a VAE"),
     "embedding": ((FileType.EMBEDDING,), "an embedding"),
     "ip_adapter": ((FileType.IP_ADAPTER,), "an IP adapter"),

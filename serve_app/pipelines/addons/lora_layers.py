@@ -56,8 +56,9 @@ class LoraLayers:
             Unfit: they are for layers of other names or shapes, or too large for its numbers.
         """
         tensors: Tensors = {}
-        for written, pair in pairs.items():
+        for written, own in pairs.items():
             layer = self._known(written)
+            pair = own.for_weights(self._shapes[layer])
             made = (pair.up.shape[0], *pair.down.shape[1:])
             if made != self._shapes[layer]:
                 where = f"{self._name}.{layer}"

@@ -32,7 +32,7 @@ def judged(entry, *models):
     return None
 
 
-LORA = "a LoRA, LoCon or DoRA"
+LORA = "a LoRA, LoCon, DoRA, LoHa or LoKr"
 CHECKPOINT = "a checkpoint with its denoiser, VAE or text encoders"
 
 
@@ -46,8 +46,8 @@ CHECKPOINT = "a checkpoint with its denoiser, VAE or text encoders"
         ("embedding-xl", "embedding", None),
         ("ip-adapter-xl", "ip_adapter", None),
         ("sd1", "lora", ("a checkpoint of Stable Diffusion 1", LORA)),
-        ("loha-sd1", "lora", ("a LoHa for Stable Diffusion 1", LORA)),
-        ("lokr-xl-ranked", "lora", ("a LoKr for Stable Diffusion XL", LORA)),
+        ("loha-sd1", "lora", None),
+        ("lokr-xl-ranked", "lora", None),
         ("lora-flux-peft", "vae", ("a LoRA for FLUX.1", "a VAE")),
         ("embedding-xl", "lora", ("an embedding for Stable Diffusion XL", LORA)),
         ("upscaler-esrgan", "vae", ("an upscaler", "a VAE")),
