@@ -55,7 +55,8 @@ def read_components(
     if lacking and settings != entry.base:
         wanted = "one with all parts, or base, or vae and text_encoders in its entry"
         raise Unfit(f"a file without {' and '.join(lacking)}", wanted)
-    _tell_left_out(entry.id, tensors, index)
+    if entry.text_encoders is None:
+        _tell_left_out(entry.id, tensors, index)
     lent = {name: load_part(settings, name, dtype) for name in lacking}
     return lent | {
         name: _read(tensors, name, index[name][1], settings / name, dtype) for name in there

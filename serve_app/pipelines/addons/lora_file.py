@@ -23,6 +23,7 @@ from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 
 from serve_app import errors
+from serve_app.pipelines.addons.lora_names import in_known_names
 from serve_app.pipelines.addons.lycoris import in_pairs
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.soundness import check_tensor
@@ -83,7 +84,7 @@ def read_pairs(
     Raises:
         Unfit: it holds something else too, or not all that it should.
     """
-    tensors = in_pairs(tensors)
+    tensors = in_pairs(in_known_names(tensors))
     halves, magnitudes = _sorted(tensors)
     placed = _placed(convert(halves))
     _check_none_lost(halves, placed)

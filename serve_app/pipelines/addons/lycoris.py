@@ -25,11 +25,6 @@ _NAME = re.compile(
     r"(?P<kind>w[12](?:_[ab])?|t[12]|mid)(?:\.weight)?"
 )
 _HALVES = (("lora_down.weight", "lora_up.weight"), ("lora_A.weight", "lora_B.weight"))
-_BEGINNINGS = {  # of names that LyCORIS gives, and those that others give; the longer ones first
-    "lycoris_transformer_blocks_": "lora_transformer_transformer_blocks_",
-    "lycoris_single_transformer_": "lora_transformer_single_transformer_",
-    "lycoris_": "lora_unet_",
-}
 
 
 def in_pairs(tensors: Mapping[str, torch.Tensor]) -> Tensors:
@@ -54,14 +49,9 @@ def in_pairs(tensors: Mapping[str, torch.Tensor]) -> Tensors:
             continue
         alpha = rest.pop(f"{layer}.alpha", None)
         rest[up_name], rest[down_name] = _pair(layer, own, alpha)
-    return {_renamed(name): tensor for name, tensor in rest.items()}
-
-
-def _renamed(name: str) -> str:
-    for own, others in _BEGINNINGS.items():
-        if name.startswith(own):
-            return others + name.removeprefix(own)
-    return name
+        if "." not in layer:  # there is nothing more to scale, which some want to be told
+            rest[f"{layer}.alpha"] = torch.tensor(float(len(rest[down_name])))
+    return rest
 
 
 def _pair(layer: str, own: Mapping[str, torch.Tensor], alpha: torch.Tensor | None) -> Factors:
