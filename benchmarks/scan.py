@@ -49,7 +49,7 @@ def write(folder: Path, number: int) -> None:
     for index in range(number):
         layout = layouts[index % len(layouts)]
         metadata = {"modelspec.title": f"{layout} {index}", "number": "x" * index}
-        file = community_files.write_named(folder, layout, metadata=metadata)  # type: ignore[no-untyped-call]
+        file = community_files.write_named(folder, layout, metadata=metadata)
         file.rename(folder / f"{layout} {index}.safetensors")
 
 

@@ -573,12 +573,12 @@ def sd_checkpoint(text=768, channels=4, vae=True, texts=True, prefix="text_model
     return shapes
 
 
-def xl_checkpoint(channels=4, vae=True):
+def xl_checkpoint(channels=4, vae=True, both=True):
     shapes = under("model.diffusion_model.", ldm_unet(channels=channels, **XL)) | SCHEDULE
     if vae:
         shapes |= under("first_stage_model.", ldm_vae())
     shapes |= under("conditioner.embedders.0.transformer.", clip())
-    return shapes | under("conditioner.embedders.1.model.", open_clip(1280, 32))
+    return shapes | (under("conditioner.embedders.1.model.", open_clip(1280, 32)) if both else {})
 
 
 def refiner_checkpoint():
@@ -635,6 +635,7 @@ CHECKPOINTS = {
     "sd2-depth": lambda: sd_checkpoint(1024, channels=5),
     "sdxl": xl_checkpoint,
     "sdxl-no-vae": lambda: xl_checkpoint(vae=False),
+    "sdxl-no-clip-g": lambda: xl_checkpoint(both=False),
     "sdxl-inpainting": lambda: xl_checkpoint(channels=9),
     "sdxl-v-zsnr": lambda: xl_checkpoint() | {"v_pred": (1,), "ztsnr": (1,)},
     "sdxl-edm": lambda: xl_checkpoint() | {"edm_mean": (4,), "edm_std": (4,)},

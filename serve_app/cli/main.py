@@ -8,8 +8,8 @@ import typer
 
 from serve_app import errors
 from serve_app.cli import config as config_command
+from serve_app.cli import convert, keys, models, reload, scan, serving
 from serve_app.cli import demo as demo_command
-from serve_app.cli import keys, models, reload, scan, serving
 from serve_app.cli import top as top_command
 from serve_app.config import reference
 from serve_app.telemetry import metrics as metric_list
@@ -183,6 +183,18 @@ def models_scan(
 ) -> None:
     """Show what the files of a folder are, and have those served that can be."""
     scan.scan_folder(config, folder, dtype, is_added=add, target=write)
+
+
+@models_app.command("convert")
+def models_convert(
+    files: Annotated[list[Path], typer.Argument(help=".ckpt, .pt, .pth and .bin")],
+    out: Annotated[
+        Path | None, typer.Option(help="folder for the results; beside each file without it")
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(min=1, help="seconds for each file")] = 600.0,
+) -> None:
+    """Make safetensors of pickles, in a process of its own that runs nothing of them."""
+    convert.convert_files(files, out, timeout_s)
 
 
 @models_app.command("reload")

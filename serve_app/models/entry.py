@@ -36,6 +36,8 @@ ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{
 
 V = TypeVar("V")
 Text = Annotated[str, StringConstraints(max_length=4096)]
+# A blank at an end would be looked for in prompts as well, and nothing is in all of them.
+Trigger = Annotated[str, StringConstraints(max_length=4096, pattern=r"^\S(.*\S)?$")]
 
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")  # no path holds NUL, nor what is no text
 _MAX_PATH = 4096  # Linux's PATH_MAX
@@ -175,7 +177,7 @@ class ModelEntry(_Files):
     )
     vae: Source | None = Field(
         default=None,
-        description="in place of the model's own: a diffusers folder of a VAE",
+        description="in place of the model's own: a diffusers folder of a VAE, or a file of one",
     )
     text_encoders: Source | None = Field(
         default=None,
@@ -289,7 +291,7 @@ class AddOn(_Files):
     models: tuple[ModelId, ...] = Field(
         default=(), max_length=1000, description="models that it fits; none: all"
     )
-    trigger: Text | None = Field(
+    trigger: Trigger | None = Field(
         default=None, description="word of the prompt that an embedding stands for; none: its id"
     )
 

@@ -15,16 +15,16 @@ from transformers.utils import logging as transformers_logging
 
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
+from serve_app.models.weights.components import beginnings_of
 from serve_app.models.weights.folder import LEFT_OUT, choose_variant
 from serve_app.models.weights.footprint import loaded_files, weight_bytes
 from serve_app.models.weights.prefetch import prefetch
 from serve_app.pipelines.addons.controlnets import ControlNets
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
-from serve_app.pipelines.addons.lineage import lineage_of
+from serve_app.pipelines.addons.lineage import lineage_of, read_header
 from serve_app.pipelines.addons.lora_set import Adapter
 from serve_app.pipelines.addons.loras import Loras
 from serve_app.pipelines.addons.lru import Lru, Uses
-from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.addons.textual_inversion import Embeddings
 from serve_app.pipelines.addons.vaes import Vaes
 from serve_app.pipelines.addons.variants import Variants
@@ -36,6 +36,7 @@ from serve_app.pipelines.host import HostCopies
 from serve_app.pipelines.parts import named_parts
 from serve_app.pipelines.precision import device_of, with_dtype
 from serve_app.pipelines.samplers.schedulers import Schedulers
+from serve_app.pipelines.single_file import read_components
 from serve_app.pipelines.soundness import check_complete, check_filled, settle
 from serve_app.pipelines.text.encoding import TextCache
 
@@ -162,13 +163,23 @@ def _read(entry: ModelEntry) -> DiffusionPipeline:
         variant = choose_variant(folder, entry.variant)
         pipeline = cls.from_pretrained(folder, variant=variant, **options)
         check_complete(pipeline, folder, named, variant)
-        return pipeline
-    try:
-        pipeline = cls.from_single_file(str(entry.path), config=str(folder), **options)
-    except NotImplementedError as exc:  # of torch, which moves weights without numbers
-        raise Unfit("a single file that lacks tensors of its model", "all of them") from exc
+        return _with_fitting_vae(pipeline, entry)
+    wanted = {
+        name: value
+        for name, value in index.items()
+        if name not in options and isinstance(value, list) and beginnings_of(name, value[1])
+    }
+    components = read_components(entry, folder, wanted, dtype)
+    pipeline = cls.from_pretrained(folder, **options, **components)
     for name, module in _modules(pipeline).items():
         check_filled(name, module)
+    return _with_fitting_vae(pipeline, entry)
+
+
+def _with_fitting_vae(pipeline: DiffusionPipeline, entry: ModelEntry) -> DiffusionPipeline:
+    """Raise Unfit when the file of its VAE says that it is made for another kind of model."""
+    if isinstance(entry.vae, Path) and entry.vae.is_file():
+        lineage_of(pipeline).check_vae(read_header(entry.vae))
     return pipeline
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from diffusers import DiffusionPipeline
 
-__all__ = ["original"]
+__all__ = ["LEVELS", "original", "original_unet", "original_vae"]
 
 LEVELS = 4
 RESNET = {
@@ -23,6 +23,8 @@ UNET_TOP = {
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
 }
 
 VAE_ATTENTION = {

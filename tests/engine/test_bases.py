@@ -103,3 +103,11 @@ def test_folder_that_is_not_whole_is_written_again(tmp_path):
     (folder / "model_index.json").unlink()
     shutil.rmtree(folder / "unet")
     assert (BASES["sd1"].write(tmp_path) / "unet" / "config.json").is_file()
+
+
+def test_attention_of_stable_diffusion_2_is_computed_in_float32():
+    with init_empty_weights():
+        unet = diffusers.UNet2DConditionModel.from_config(dict(BASES["sd2"].parts["unet"]))
+    block = unet.down_blocks[0].attentions[0].transformer_blocks[0]
+    assert block.attn1.upcast_attention
+    assert block.attn2.upcast_attention

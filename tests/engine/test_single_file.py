@@ -20,12 +20,14 @@ from serve_app.models import ModelEntry
 from serve_app.models.bases.base import BASES, Base
 from serve_app.models.weights import settings
 from serve_app.models.weights.resolve import resolve
+from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.soundness import check_tensor
 from serve_app.testing.ldm_names import original
 from serve_app.types import Kind
 from tests.builders import spec
+from tests.engine.lora_files import save
 from tests.weight_files import TEXT, rewrite
 
 PARTS = ("unet", "vae", "text_encoder")
@@ -63,6 +65,7 @@ def load(checkpoint: Callable[[str], Checkpoint], tmp_path: Path) -> Load:
         *parts: str,
         extra: Mapping[str, torch.Tensor] | None = None,
         without: str | None = None,
+        renamed: Callable[[str], str] = lambda name: name,
         max_tensors: int = 20_000,
         **said: object,
     ) -> Checkpoint:
@@ -72,6 +75,7 @@ def load(checkpoint: Callable[[str], Checkpoint], tmp_path: Path) -> Load:
         weights = {n: weight.contiguous() for n, weight in named if n.startswith(prefixes)}
         if without is not None:
             del weights[without]
+        weights = {renamed(name): weight for name, weight in weights.items()}
         save_file({**weights, **(extra or {})}, file)
         entry = ModelEntry(id="one", source=file, kinds=(Kind.TEXT2IMG,), **said)
         catalogue = CatalogueConfig(cache_dir=tmp_path / "cache", max_tensors=max_tensors)
@@ -223,8 +227,76 @@ LOST = {
 
 @pytest.mark.parametrize("part", PARTS)
 def test_file_that_lacks_a_tensor_is_refused(load, folder, part):
-    with pytest.raises(ValueError, match=r"no tensor for|lacks tensors"):
+    with pytest.raises(Unfit, match=r"found no |found missing keys: "):
         load(*PARTS, without=LOST[part], base_config=folder("deep"))
+
+
+LAYOUTS: dict[str, tuple[str, str]] = {  # another beginning of names, in place of the first
+    "bare-unet": ("model.diffusion_model.", ""),
+    "short-unet": ("model.diffusion_model.", "diffusion_model."),
+    "old-text": ("cond_stage_model.transformer.text_model.", "cond_stage_model.transformer."),
+    "new-text": ("cond_stage_model.transformer.", "text_encoders.clip_l.transformer."),
+    "new-vae": ("first_stage_model.", "vae."),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), LAYOUTS.values(), ids=LAYOUTS)
+def test_layouts_of_one_part_give_the_weights_of_the_folder(load, assert_equal, folder, old, new):
+    parts = ("unet",) if "unet" in old or "diffusion" in old else PARTS
+    base = {"base": folder("deep")}
+    assert_equal(load(*parts, renamed=lambda name: name.replace(old, new), **base))
+
+
+def test_pipeline_of_diffusers_in_one_file_gives_the_weights_of_the_folder(
+    load, assert_equal, checkpoint, folder
+):
+    base = checkpoint("deep").base
+    tensors = {
+        f"{part}.{name}": tensor.contiguous()
+        for part in PARTS
+        for name, tensor in getattr(base, part).state_dict().items()
+    }
+    assert_equal(load(extra=tensors, base_config=folder("deep")))
+
+
+@pytest.mark.parametrize("beginning", PREFIXES.values(), ids=PREFIXES)
+def test_tensor_that_no_part_has_is_refused(load, folder, beginning):
+    strange = {f"{beginning}transformer.strange.weight": torch.ones(3)}
+    with pytest.raises(Unfit, match=r"strange\.weight, which the model lacks"):
+        load(*PARTS, extra=strange, base_config=folder("deep"))
+
+
+def test_part_that_nothing_has_is_refused_with_the_way_out(load, folder):
+    with pytest.raises(Unfit, match=r"a file without text_encoder, .* in its entry"):
+        load("unet", "vae", base_config=folder("deep"))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("beginning", ["", "first_stage_model.", "vae."])
+def test_vae_of_an_entry_may_be_a_file(load, assert_equal, checkpoint, tmp_path, beginning):
+    vae = {
+        name.replace("first_stage_model.", beginning): tensor.contiguous()
+        for name, tensor in original(checkpoint("deep").base)
+        if name.startswith("first_stage_model.")
+    }
+    save_file(vae | {"loss.logvar": torch.zeros(())}, tmp_path / "vae.safetensors")
+    assert_equal(load("unet", "text_encoder", vae=tmp_path / "vae.safetensors"))
+
+
+@pytest.mark.usefixtures("small")
+def test_vae_of_an_entry_for_another_kind_is_refused(load, checkpoint, tmp_path):
+    vae = checkpoint("deep").base.vae.state_dict()
+    said = {"modelspec.architecture": "stable-diffusion-xl-v1-base/vae"}
+    save(vae, tmp_path / "vae.safetensors", **said)
+    with pytest.raises(Unfit, match="a file for Stable Diffusion XL"):
+        load("unet", "text_encoder", vae=tmp_path / "vae.safetensors")
+
+
+@pytest.mark.usefixtures("small")
+def test_vae_of_an_entry_that_is_a_file_of_another_kind_is_refused(load, tmp_path):
+    save_file({"emb_params": torch.zeros(8, 768)}, tmp_path / "vae.safetensors")
+    with pytest.raises(errors.WeightsRefused, match=r"found an embedding .*, expected a VAE"):
+        load("unet", "text_encoder", vae=tmp_path / "vae.safetensors")
 
 
 @pytest.mark.usefixtures("small")

@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 
 from serve_app import errors
 from serve_app.models import AddOn
+from serve_app.pipelines.conversion import read_vae
 from serve_app.testing.checkpoints import random_vae
+from serve_app.testing.ldm_names import LEVELS, original_vae
 from serve_app.types import GenerationSpec
 from tests.engine.lora_files import save
 from tests.engine.weaving import TOLERANCE, Weaver, difference, paint_stock
@@ -36,13 +38,26 @@ def vae(tmp_path: Path) -> Path:
     return tmp_path / "vae"
 
 
-@pytest.mark.parametrize("form", ["folder", "file"])
+def in_makers_names(vae: Path, beginning: str) -> Path:
+    """Write a VAE as a single file in the names of the first Stable Diffusion."""
+    tensors = load_file(vae / WEIGHTS)
+    named = {f"{beginning}{original_vae(name)}": tensor for name, tensor in tensors.items()}
+    return save(named, vae.with_suffix(".safetensors"))
+
+
+FORMS: dict[str, Callable[[Path], Path]] = {
+    "folder": lambda vae: vae,
+    "file": lambda vae: vae / WEIGHTS,
+    "makers-names": lambda vae: in_makers_names(vae, ""),
+    "makers-names-prefixed": lambda vae: in_makers_names(vae, "first_stage_model."),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_vae_of_a_request_equals_stock_with_it(
     weaver: Weaver, folder: Callable[[str], Path], vae: Path, form: str, make_spec: MakeSpec
 ) -> None:
-    weaver.known[:] = [
-        AddOn(id="soft", type="vae", source=vae if form == "folder" else vae / WEIGHTS)
-    ]
+    weaver.known[:] = [AddOn(id="soft", type="vae", source=FORMS[form](vae))]
     spec = make_spec(vae="soft")
     own, woven, again = weaver.paint(make_spec(), spec, make_spec())
     stock = diffusers.StableDiffusionPipeline.from_pretrained(
@@ -51,6 +66,31 @@ def test_vae_of_a_request_equals_stock_with_it(
     assert difference(woven, paint_stock(stock, spec)) <= TOLERANCE
     assert difference(own, again) <= TOLERANCE
     assert difference(own, woven) > 0.02
+
+
+OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+@pytest.mark.parametrize("names", ["makers", "old"])
+def test_attention_of_a_file_is_that_of_the_folder(tmp_path: Path, names: str) -> None:
+    torch.manual_seed(9)
+    vae = AutoencoderKL(
+        block_out_channels=(8,) * LEVELS,
+        down_block_types=("DownEncoderBlock2D",) * LEVELS,
+        up_block_types=("UpDecoderBlock2D",) * LEVELS,
+        norm_num_groups=4,
+    )
+    tensors = {}
+    for name, tensor in vae.state_dict().items():
+        is_conv = names == "makers" and "attentions" in name and tensor.ndim == 2
+        old = name
+        for new_part, old_part in OLD.items():
+            old = old.replace(f".{new_part}.", f".{old_part}.")
+        renamed = original_vae(name) if names == "makers" else old
+        tensors[renamed] = tensor[:, :, None, None] if is_conv else tensor
+    read = read_vae(save(tensors, tmp_path / "vae.safetensors"), vae.config).state_dict()
+    assert read.keys() == vae.state_dict().keys()
+    assert all(torch.equal(tensor, read[name]) for name, tensor in vae.state_dict().items())
 
 
 def config(**changes: object) -> Callable[[Path], None]:

@@ -14,6 +14,7 @@ from serve_app.engine.request import Progress, Request
 from serve_app.models import AddOn, ModelEntry
 from serve_app.pipelines.addons.lookup import AddOns
 from serve_app.pipelines.checkpoint import Checkpoint
+from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind
@@ -23,10 +24,16 @@ TOLERANCE = 1e-4  # of a value in [0, 1], float32
 
 
 class Weaver:
-    """A checkpoint with add-ons, which may grow, and one engine."""
+    """A checkpoint with add-ons, which may grow, and one engine.
 
-    def __init__(self, folder: Path, add_ons: Sequence[AddOn], config: EngineConfig = CPU) -> None:
-        entry = ModelEntry(id="random", source=folder, kinds=tuple(Kind), native_size_px=64)
+    source: a folder, or an entry whose files are here. canvas: of requests that have one.
+    """
+
+    def __init__(
+        self, source: Path | ModelEntry, add_ons: Sequence[AddOn], config: EngineConfig = CPU
+    ) -> None:
+        entry = source if isinstance(source, ModelEntry) else entry_of(source)
+        self.canvas: Canvas | None = None
         self.checkpoint: Checkpoint = load_checkpoint(entry, config)
         self.engine = Engine(config, self.checkpoint.variants.activate)
         self._add_ons = AddOns("random", self._find)
@@ -45,7 +52,7 @@ class Weaver:
         body = Sample(
             checkpoint=checkpoint,
             spec=spec,
-            canvas=None,
+            canvas=None if spec.kind is Kind.TEXT2IMG else self.canvas,
             size=(spec.height, spec.width),
             scheduler=checkpoint.schedulers.make(spec),
             variant=variant,
@@ -61,6 +68,12 @@ class Weaver:
         futures = [self.engine.submit(self.request(spec)) for spec in specs]
         results = [future.result(timeout=60) for future in futures]
         return [result.image for result in results if isinstance(result, Painting)]
+
+
+def entry_of(source: Path, **said: object) -> ModelEntry:
+    """Make the entry of a model that paints 64 x 64 pixels."""
+    values = {"id": "random", "source": source, "kinds": tuple(Kind), "native_size_px": 64}
+    return ModelEntry.model_validate(values | said)
 
 
 def stock_scheduler(pipeline: DiffusionPipeline, name: str) -> SchedulerMixin:

@@ -89,7 +89,7 @@ def _model(layout: Layout, names: Names, metadata: Mapping[str, str]) -> Inspect
         type=layout.type,
         layout=layout.name,
         families=families,
-        variant=first_meaning(layout.variants, names),
+        variant=_variant(layout, names, metadata),
         channels=_channels(layout, names),
         prediction=_prediction(families, names, metadata) if layout.type.is_model else None,
         zero_snr=True if "ztsnr" in names.tensors else said.claimed_zero_snr(metadata),
@@ -117,6 +117,14 @@ def _narrowed(families: Families, metadata: Mapping[str, str]) -> Families:
     if not families:
         return tuple(dict.fromkeys(claimed))
     return tuple(family for family in families if family in claimed) or families
+
+
+def _variant(layout: Layout, names: Names, metadata: Mapping[str, str]) -> str | None:
+    """Return the kind of its family; a dev of Flux may have lost what tells it from schnell."""
+    variant = first_meaning(layout.variants, names)
+    architecture = metadata.get("modelspec.architecture", "").lower()
+    is_dev = variant == "schnell" and architecture.startswith(("flux-1-dev", "flux.1-dev"))
+    return "dev without guidance" if is_dev else variant
 
 
 def _prediction(families: Families, names: Names, metadata: Mapping[str, str]) -> Prediction | None:

@@ -20,7 +20,10 @@ _MODEL = (
     "a checkpoint with its denoiser, VAE or text encoders",
 )
 _ADD_ONS: Mapping[AddOnType, tuple[tuple[FileType, ...], str]] = {
-    "lora": ((FileType.LORA, FileType.LOCON, FileType.DORA), "a LoRA, LoCon or DoRA"),
+    "lora": (
+        (FileType.LORA, FileType.LOCON, FileType.DORA, FileType.LOHA, FileType.LOKR),
+        "a LoRA, LoCon, DoRA, LoHa or LoKr",
+    ),
     "vae": ((FileType.VAE,), "a VAE"),
     "embedding": ((FileType.EMBEDDING,), "an embedding"),
     "ip_adapter": ((FileType.IP_ADAPTER,), "an IP adapter"),
@@ -34,7 +37,13 @@ _BY_CATEGORY: Mapping[str, Families] = {
 }
 _CONTROLLED = (Family.SD1, Family.SD2, Family.SDXL)  # that ControlNets are served for
 _TEXT_PARTS = ("text_encoder", "clip_", "t5")
-_IN_ONE_FILE = "diffusers checkpoint in one file"  # which diffusers cannot load itself
+_ENCODERS: Mapping[Family | None, tuple[str, ...]] = {  # that a model cannot do without
+    Family.SD1: ("clip_l",),
+    Family.SD2: ("clip_h",),
+    Family.SDXL: ("clip_l", "clip_g"),
+    Family.SD3: ("clip_l", "clip_g"),
+    Family.FLUX: ("clip_l", "t5xxl"),
+}
 _CHANNELS = {Family.SD3: (16,), Family.FLUX: (16,)}  # that pipelines here feed
 _CHANNELS_OF_UNETS = (4, 9)
 
@@ -116,8 +125,6 @@ def _of_model(entry: ModelEntry, found: Inspection) -> Iterator[Mismatch]:
         yield Mismatch(f"{found.noun} with guidance_rescale", "a model with a UNet")
     if entry.path.is_dir():
         choose_variant(entry.path, entry.variant)
-    if found.layout == _IN_ONE_FILE:
-        yield Mismatch("a pipeline of diffusers in one file", "a folder, or an LDM checkpoint")
     if found.quantization:
         yield Mismatch(f"numbers packed as {found.quantization}", "plain floats")
 
@@ -126,10 +133,15 @@ def _of_parts(entry: ModelEntry, found: Inspection) -> Iterator[Mismatch]:
     """A single file has all parts, but for those that its entry names."""
     if entry.vae is None and not found.has_part("vae"):
         yield Mismatch(f"{found.noun} without a VAE", "one with it, or vae or base in the entry")
-    has_words = any(part.name.startswith(_TEXT_PARTS) for part in found.parts)
-    if entry.text_encoders is None and not has_words:
-        wanted = "one with them, or text_encoders or base in the entry"
+    if entry.text_encoders is not None:
+        return
+    wanted = "one with them, or text_encoders or base in the entry"
+    if not any(part.name.startswith(_TEXT_PARTS) for part in found.parts):
         yield Mismatch(f"{found.noun} without text encoders", wanted)
+        return
+    lacking = [name for name in _ENCODERS.get(found.family, ()) if not found.has_part(name)]
+    if lacking:
+        yield Mismatch(f"{found.noun} without the text encoder {' and '.join(lacking)}", wanted)
 
 
 def _of_base(entry: ModelEntry, found: Inspection, base: Inspection) -> Iterator[Mismatch]:

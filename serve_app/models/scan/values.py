@@ -25,6 +25,8 @@ _ADD_ONS: Mapping[FileType, AddOnType] = {
     FileType.LORA: "lora",
     FileType.LOCON: "lora",
     FileType.DORA: "lora",
+    FileType.LOHA: "lora",
+    FileType.LOKR: "lora",
     FileType.VAE: "vae",
     FileType.EMBEDDING: "embedding",
     FileType.IP_ADAPTER: "ip_adapter",

@@ -1,10 +1,12 @@
 """`weight_bytes`: how much memory a model will take, from the headers of its files."""
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from serve_app.models.entry import HubSource, ModelEntry, Source
+from serve_app.models.weights.components import T5, beginnings_of
 from serve_app.models.weights.folder import (
     INDEX,
     LEFT_OUT,
@@ -20,7 +22,8 @@ _ITEM_BYTES = {"auto": 4, "float32": 4, "float16": 2, "bfloat16": 2}
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 # By the field that names a folder: which of its parts are loaded.
 _LENT = {"base": ("vae", "text_encoder"), "text_encoders": ("text_encoder",), "base_config": ()}
-_COPIES = "model_ema."  # of single files; nothing loads them
+_COPIES: tuple[str, ...] = ("model_ema.",)  # of single files; nothing loads them
+_TEXTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 def weight_bytes(entry: ModelEntry, max_header_bytes: int = FORMAT_MAX_BYTES) -> int:
@@ -28,20 +31,51 @@ def weight_bytes(entry: ModelEntry, max_header_bytes: int = FORMAT_MAX_BYTES) ->
 
     Of `auto`, which only the device of a replica decides, the larger one counts.
 
-    Reads headers only. Where a base stands beside a single file, its VAE and text encoders count
-    too, also those that the file does not lack.
+    Reads headers only. What a single file holds and nothing reads does not count. Where a base
+    stands beside it, its VAE and text encoders count too, also those that the file does not lack.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: a file is no safetensors file, or its header is longer than allowed.
     """
     item_bytes = _ITEM_BYTES[entry.dtype]
-    return sum(_file_bytes(file, item_bytes, max_header_bytes) for file in loaded_files(entry))
+    own, unread = _files(entry.source, entry.variant), _unread(entry)
+    return sum(_file_bytes(file, item_bytes, max_header_bytes, unread) for file in own) + sum(
+        _file_bytes(file, item_bytes, max_header_bytes, _COPIES) for file in _lent(entry)
+    )
 
 
 def loaded_files(entry: ModelEntry) -> Iterator[Path]:
     """List the weight files of the source, and of what the entry names besides."""
     yield from _files(entry.source, entry.variant)
+    yield from _lent(entry)
+
+
+def _unread(entry: ModelEntry) -> tuple[str, ...]:
+    """Return what the names begin with of tensors of a single file that nothing reads."""
+    if not isinstance(entry.source, Path) or not entry.source.is_file():
+        return _COPIES
+    unread = _COPIES
+    if entry.vae is not None:
+        unread += beginnings_of("vae", "")
+    if entry.text_encoders is not None:
+        unread += tuple(start for name in _TEXTS for start in beginnings_of(name, ""))
+    if entry.text_encoders is not None or not _reads_t5(entry):
+        unread += beginnings_of("", T5)[:1]
+    return unread
+
+
+def _reads_t5(entry: ModelEntry) -> bool:
+    """Whether its settings have T5; those that ship with dreamserve do not."""
+    folder = entry.base or entry.base_config
+    index = folder / "model_index.json" if isinstance(folder, Path) else None
+    if index is None or not index.is_file():
+        return False
+    settings = json.loads(index.read_bytes()).values()
+    return any(isinstance(value, list) and T5 in value for value in settings)
+
+
+def _lent(entry: ModelEntry) -> Iterator[Path]:
     for name, source in entry.parts.items():
         for file in _files(source):
             assert isinstance(source, Path), "others have no files here"
@@ -69,7 +103,7 @@ def _components(folder: Path) -> set[Path]:
     return {parent for parent in parents if parent.name not in LEFT_OUT}
 
 
-def _file_bytes(file: Path, item_bytes: int, max_header_bytes: int) -> int:
+def _file_bytes(file: Path, item_bytes: int, max_header_bytes: int, unread: tuple[str, ...]) -> int:
     """Sum up the tensors; floats are converted when they are loaded."""
     with file.open("rb") as opened:
         try:
@@ -81,5 +115,5 @@ def _file_bytes(file: Path, item_bytes: int, max_header_bytes: int) -> int:
         if tensor.dtype in _FLOATS
         else tensor.data_offsets[1] - tensor.data_offsets[0]
         for name, tensor in tensors.items()
-        if not name.startswith(_COPIES)
+        if not name.startswith(unread)
     )

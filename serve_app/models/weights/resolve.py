@@ -13,6 +13,7 @@ from serve_app.config import CatalogueConfig
 from serve_app.models.entry import E, HubSource, ModelEntry
 from serve_app.models.inspect.file import Fault, Unreadable
 from serve_app.models.inspect.inspect import inspect
+from serve_app.models.inspect.inspection import FileType
 from serve_app.models.weights import copies, hub
 from serve_app.models.weights.files import (
     Refused,
@@ -82,13 +83,22 @@ def _parts(entry: ModelEntry, config: CatalogueConfig) -> dict[str, Path]:
         if isinstance(source, HubSource):
             path = hub.fetch(source, source.revision, config)
         assert isinstance(path, Path), "a hub's was fetched"
-        mark = "config.json" if name == "vae" else "model_index.json"
-        if not (path / mark).is_file():
-            raise Refused(f"{name}: {path} is no diffusers folder, which has a {mark}")
+        _check_kind(name, path, config)
         if name != "base_config":  # of which nothing but settings is read
             _check(name, path, config)
         parts[name] = path
     return parts
+
+
+def _check_kind(name: str, path: Path, config: CatalogueConfig) -> None:
+    """Raise Refused unless it is a folder of diffusers, or for a VAE the file of one."""
+    if name == "vae" and path.is_file():
+        if (found := inspect(path, config)).type is not FileType.VAE:
+            raise Refused(f"vae: found {found.noun}, expected a VAE")
+        return
+    mark = "config.json" if name == "vae" else "model_index.json"
+    if not (path / mark).is_file():
+        raise Refused(f"{name}: {path} is no diffusers folder, which has a {mark}")
 
 
 def _check(name: str, folder: Path, config: CatalogueConfig) -> None:

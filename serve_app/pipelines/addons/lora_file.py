@@ -23,6 +23,8 @@ from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 
 from serve_app import errors
+from serve_app.pipelines.addons.lora_names import in_known_names
+from serve_app.pipelines.addons.lycoris import in_pairs
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.soundness import check_tensor
 
@@ -58,6 +60,13 @@ class Pair:
     up: torch.Tensor
     magnitude: torch.Tensor | None = None
 
+    def for_weights(self, shape: tuple[int, ...]) -> "Pair":
+        """Return it in the shape of weights; LyCORIS flattens the matrices of convolutions."""
+        if self.down.ndim == len(shape) or self.down.shape[1] != math.prod(shape[1:]):
+            return self
+        up = self.up.view(*self.up.shape, *[1] * (len(shape) - self.up.ndim))
+        return replace(self, down=self.down.view(-1, *shape[1:]), up=up)
+
 
 def read_pairs(
     tensors: Tensors, header: Mapping[str, str], convert: Convert
@@ -75,6 +84,7 @@ def read_pairs(
     Raises:
         Unfit: it holds something else too, or not all that it should.
     """
+    tensors = in_pairs(in_known_names(tensors))
     halves, magnitudes = _sorted(tensors)
     placed = _placed(convert(halves))
     _check_none_lost(halves, placed)

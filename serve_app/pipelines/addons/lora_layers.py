@@ -145,6 +145,7 @@ class LoraLayers:
 
     def _fitted(self, name: str, pair: Pair) -> Pair:
         weight, where = self._places[name].layer.weight, f"{self._name}.{name}"
+        pair = pair.for_weights(tuple(weight.shape))
         made, wanted = (pair.up.shape[0], *pair.down.shape[1:]), tuple(weight.shape)
         if made != wanted or pair.up.shape[2:].numel() != 1:
             raise Unfit(f"matrices for weights of {made} at {where}", f"{wanted}")

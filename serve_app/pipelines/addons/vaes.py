@@ -7,7 +7,6 @@ from threading import Lock
 
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file
 
 from serve_app import errors
 from serve_app.config import EngineConfig
@@ -17,9 +16,10 @@ from serve_app.pipelines.addons.lineage import Lineage, read_header
 from serve_app.pipelines.addons.lookup import Named
 from serve_app.pipelines.addons.lru import Lru, Uses, num_bytes
 from serve_app.pipelines.addons.misfit import Unfit, judging
+from serve_app.pipelines.conversion import read_vae
 from serve_app.pipelines.encode_cache import EncodeCache
 from serve_app.pipelines.families import by_name
-from serve_app.pipelines.soundness import check_shapes, settle
+from serve_app.pipelines.soundness import settle
 
 __all__ = ["Vae", "Vaes", "check_latents"]
 
@@ -91,11 +91,7 @@ class Vaes:
             self._lineage.check_vae(read_header(file))
         if source.is_dir():
             return _read_folder(source)
-        vae = AutoencoderKL.from_config(self.own.module.config)
-        tensors = load_file(source)
-        check_shapes(tensors, vae.state_dict())
-        vae.load_state_dict(tensors)
-        return vae
+        return read_vae(source, self.own.module.config)
 
 
 def _read_folder(folder: Path) -> AutoencoderKL:

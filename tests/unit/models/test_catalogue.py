@@ -125,3 +125,11 @@ def test_page_shows_an_entry_that_is_valid(name, cls):
 def test_known_model_of_another_kind_is_not_served(tmp_path):
     with pytest.raises(errors.NotServed, match="text2img"):
         load(tmp_path, "a").find("a", Kind.TEXT2IMG)
+
+
+@pytest.mark.parametrize("trigger", ["", " ", " ink", "ink ", "ink\n"], ids=repr)
+def test_trigger_that_no_prompt_holds_is_refused(trigger):
+    values = {"id": "ink", "type": "embedding", "source": "ink.safetensors"}
+    assert AddOn.model_validate(values | {"trigger": "two words"}).trigger == "two words"
+    with pytest.raises(ValueError, match="pattern"):
+        AddOn.model_validate(values | {"trigger": trigger})

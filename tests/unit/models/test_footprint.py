@@ -83,6 +83,42 @@ def test_ema_copies_do_not_count(tmp_path):
     assert weight_bytes(entry(tmp_path / "m.safetensors")) == 8
 
 
+PACKED = {
+    "model.diffusion_model.a": (1,),
+    "first_stage_model.a": (2,),
+    "text_encoders.clip_l.transformer.a": (4,),
+    "text_encoders.t5xxl.transformer.a": (8,),
+}
+
+
+@pytest.mark.parametrize(
+    ("named", "wanted"),
+    [
+        ((), 7),
+        (("vae",), 5 + 16),
+        (("text_encoders",), 3 + 32),
+        (("base_config",), 15),
+        (("vae", "base_config"), 13 + 16),
+    ],
+    ids=["alone", "vae", "texts", "settings-with-t5", "vae-and-settings"],
+)
+def test_what_a_file_holds_and_nothing_reads_does_not_count(tmp_path, named, wanted):
+    file = community_files.write(tmp_path / "m.safetensors", PACKED, "F32")
+    folders = {name: tmp_path / name for name in named}
+    index = {"_class_name": "X", "requires": True, "text_encoder_3": ["a", "T5EncoderModel"]}
+    for name, folder in folders.items():
+        folder.mkdir()
+        (folder / "model_index.json").write_text(json.dumps(index))
+        write(folder / "text_encoder" / "model.safetensors", F32=32)
+        if name == "vae":
+            write(folder / "model.safetensors", F32=16)
+    folders = {
+        name: folder if name != "vae" else folder / "model.safetensors"
+        for name, folder in folders.items()
+    }
+    assert weight_bytes(entry(file, **folders)) == 4 * wanted
+
+
 def test_files_that_are_not_here_count_nothing(tmp_path):
     assert weight_bytes(entry(tmp_path / "nothing")) == 0
 

@@ -30,6 +30,7 @@ WANTED = {
     "sd2-depth": (T.CHECKPOINT, (SD2,), {"channels": 5, "variant": "depth"}),
     "sdxl": (T.CHECKPOINT, (XL,), {"parts": ("unet", "vae", "clip_l", "clip_g"), "channels": 4}),
     "sdxl-no-vae": (T.CHECKPOINT, (XL,), {"parts": ("unet", "clip_l", "clip_g")}),
+    "sdxl-no-clip-g": (T.CHECKPOINT, (XL,), {"parts": ("unet", "vae", "clip_l")}),
     "sdxl-inpainting": (T.CHECKPOINT, (XL,), {"channels": 9, "variant": "inpainting"}),
     "sdxl-v-zsnr": (T.CHECKPOINT, (XL,), {"prediction": Prediction.V, "zero_snr": True}),
     "sdxl-edm": (T.CHECKPOINT, (XL,), {"prediction": Prediction.EDM}),

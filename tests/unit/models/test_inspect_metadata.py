@@ -136,3 +136,20 @@ def test_metadata_that_is_no_object_of_texts_is_left_out(said, tmp_path):
     file = community_files.write(tmp_path / "y.safetensors", {"a": (768,)}, metadata=["x"])
     assert inspect(file).name is None
     assert said({"modelspec.title": 7}).name is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "variant"),
+    [
+        (None, "schnell"),
+        ("flux-1-schnell", "schnell"),
+        ("Flux-1-dev", "dev without guidance"),
+    ],
+    ids=["untold", "schnell", "dev"],
+)
+def test_flux_without_guidance_is_schnell_unless_its_header_says_dev(
+    tmp_path, architecture, variant
+):
+    said = None if architecture is None else {"modelspec.architecture": architecture}
+    file = community_files.write_named(tmp_path, "flux-schnell", metadata=said)
+    assert inspect(file).variant == variant

@@ -33,7 +33,7 @@ def judged(entry, *models):
     return None
 
 
-LORA = "a LoRA, LoCon or DoRA"
+LORA = "a LoRA, LoCon, DoRA, LoHa or LoKr"
 CHECKPOINT = "a checkpoint with its denoiser, VAE or text encoders"
 
 
@@ -47,8 +47,8 @@ CHECKPOINT = "a checkpoint with its denoiser, VAE or text encoders"
         ("embedding-xl", "embedding", None),
         ("ip-adapter-xl", "ip_adapter", None),
         ("sd1", "lora", ("a checkpoint of Stable Diffusion 1", LORA)),
-        ("loha-sd1", "lora", ("a LoHa for Stable Diffusion 1", LORA)),
-        ("lokr-xl-ranked", "lora", ("a LoKr for Stable Diffusion XL", LORA)),
+        ("loha-sd1", "lora", None),
+        ("lokr-xl-ranked", "lora", None),
         ("lora-flux-peft", "vae", ("a LoRA for FLUX.1", "a VAE")),
         ("embedding-xl", "lora", ("an embedding for Stable Diffusion XL", LORA)),
         ("upscaler-esrgan", "vae", ("an upscaler", "a VAE")),
@@ -93,11 +93,16 @@ def test_add_on_is_of_the_type_that_its_entry_says(tmp_path, name, type_, wanted
         ),
         ("sd1-unet", {"vae": "vae", "text_encoders": "text"}, None),
         ("sd1-unet", {"base": "base"}, None),
+        ("sd1-flat", {}, None),
         (
-            "sd1-flat",
+            "sdxl-no-clip-g",
             {},
-            ("a pipeline of diffusers in one file", "a folder, or an LDM checkpoint"),
+            (
+                "a checkpoint of Stable Diffusion XL without the text encoder clip_g",
+                "one with them, or text_encoders or base in the entry",
+            ),
         ),
+        ("sdxl-no-clip-g", {"base": "base"}, None),
         ("sd1-no-vae", {"vae": "vae"}, None),
         ("lora-sd1-peft", {}, ("a LoRA for Stable Diffusion 1", CHECKPOINT)),
         (

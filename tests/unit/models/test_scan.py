@@ -121,6 +121,7 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
     put("sd1", "good.safetensors")
     put("sd1-unet", "part.safetensors")
     put("loha-sd1", "loha.safetensors")
+    put("controlnet-sd1-ldm", "control.safetensors")
     put("upscaler-esrgan", "upscaler.safetensors")
     put("sd2", "sd2.safetensors")
     put("flux-all-in-one-fp8", "flux.safetensors")
@@ -140,9 +141,10 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
     found = rows()
     assert found["good.safetensors"].verdict is Verdict.NEW
     assert found["Same Name.safetensors"].entry.models == ("good",)
+    assert found["loha.safetensors"].entry.type == "lora"
     reasons = {
         "part.safetensors": "is not served",
-        "loha.safetensors": "is not served",
+        "control.safetensors": "is not served",
         "upscaler.safetensors": "is not served",
         "sd2.safetensors": "say prediction_type",
         "flux.safetensors": "T5",
@@ -157,7 +159,8 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
         "vae.safetensors": "whose latents",
         "edm.safetensors": "not served",
     }
-    assert found.keys() == {"good.safetensors", "Same Name.safetensors", *reasons}
+    served = {"good.safetensors", "Same Name.safetensors", "loha.safetensors"}
+    assert found.keys() == served | reasons.keys()
     for name, reason in reasons.items():
         assert found[name].verdict is Verdict.REFUSED, name
         assert reason in found[name].reason, name
