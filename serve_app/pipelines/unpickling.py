@@ -15,9 +15,9 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import numpy as np
 import torch
@@ -40,8 +40,9 @@ class _Inert:
     """Stands for a class that training's bookkeeping names and painting has no use for."""
 
 
-_SCALAR = np.float64(0).__reduce__()[0]  # what numpy pickles its numbers by
-_NUMBERS = (
+_Allowed = Callable[..., object] | tuple[Callable[..., object], str]
+_SCALAR = cast("Callable[..., object]", np.float64(0).__reduce__()[0])  # numpy's numbers
+_NUMBERS: tuple[_Allowed, ...] = (
     (_SCALAR, "numpy.core.multiarray.scalar"),
     (_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
@@ -93,7 +94,7 @@ def _refuse_events(event: str, _: object) -> None:
 def _read(source: Path) -> object:
     with source.open("rb") as opened:
         is_zip = opened.read(len(_ZIP)) == _ZIP
-    unused = [(_Inert, name) for name in _UNUSED]
+    unused: list[_Allowed] = [(_Inert, name) for name in _UNUSED]
     try:
         with torch.serialization.safe_globals([*_NUMBERS, *unused]):
             return torch.load(source, map_location="cpu", weights_only=True, mmap=is_zip)
