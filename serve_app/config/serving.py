@@ -43,7 +43,7 @@ class DeploymentOptions(Section):
         default=256, ge=1, description="calls that wait at each caller; more are refused"
     )
     add_on_slack_calls: int = Field(
-        default=4,
+        default=1,
         ge=0,
         description="calls more than the least busy replica that one may have and still get those "
         "that name add-ons which it holds (deployments of models only)",
