@@ -52,22 +52,22 @@ def lora_table(rows: Mapping[str, Outcome]) -> str:
 
 def draw_loras(rows: Mapping[str, Outcome], path: Path) -> None:
     """Draw the waits of each deployment, and where its calls found their LoRAs."""
-    figure, (waits, places) = plt.subplots(1, 2, figsize=(14, 4.2))
-    for name, outcome in rows.items():
-        _draw_waits(waits, name, outcome)
-    waits.set(xscale="log", xlabel="wait until the first step, s", ylabel="share of calls")
-    waits.legend(fontsize=7)
+    size = (13, 1.5 + 0.28 * len(rows))
+    figure, (waits, places) = plt.subplots(1, 2, figsize=size, sharey=True)
+    names = list(rows)
+    for share, label in ((0.95, "95 %"), (0.5, "half of the calls")):
+        waits.barh(names, [one.wait_percentile(share) for one in rows.values()], label=label)
+    waits.set(xscale="log", xlabel="seconds within which so many calls have their first step")
     before = np.zeros(len(rows))
     for place in Found:
         shares = np.array([outcome.share_found(place) for outcome in rows.values()])
-        label = place.name.replace("_", " ").lower()
-        places.barh(list(rows), shares, left=before, label=label)
+        places.barh(names, shares, left=before, label=place.name.replace("_", " ").lower())
         before += shares
-    places.set(xlabel="share of the calls with LoRAs")
-    places.legend(fontsize=7)
-    places.tick_params(axis="y", labelsize=7)
+    places.set(xlabel="share of the calls with LoRAs that found them there")
+    waits.invert_yaxis()
     for axes in (waits, places):
-        axes.grid(alpha=0.3)
+        axes.grid(alpha=0.3, axis="x")
+        axes.legend(loc="lower right", fontsize=8)
     _save(figure, "LoRAs of one model's calls", path)
 
 
