@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,14 +147,14 @@ def _our_config(files: Files, work: Path) -> Path:
         "logging_config": {"enable_access_log": False},
         "applications": [application],
     }
-    entries: list[dict[str, object]] = [model]
+    entries: list[Mapping[str, object]] = [model]
     for file in files.loras.glob("*.safetensors"):
-        lora = {"id": file.stem, "type": "lora", "source": str(file), "models": [model["id"]]}
-        entries.append(lora)
+        source = str(file)
+        entries.append({"id": file.stem, "type": "lora", "source": source, "models": ["random"]})
     (work / "models").mkdir(parents=True, exist_ok=True)
     for entry in entries:
         path = work / f"models/{entry['id']}.yaml"
-        path.write_text(yaml.safe_dump(entry), encoding="utf-8")
+        path.write_text(yaml.safe_dump(dict(entry)), encoding="utf-8")
     path = work / "serve.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path
