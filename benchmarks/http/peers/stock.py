@@ -76,6 +76,7 @@ class StockModel:
         )
         for file in sorted(Path(os.environ["BENCH_LORAS"]).glob("*.safetensors")):
             base.load_lora_weights(file.parent, weight_name=file.name, adapter_name=file.stem)
+        base.to(torch.float32)  # loaded LoRAs have the type of their files
         self._base = base
         self._loras: tuple[tuple[str, float], ...] | None = None  # that are active
         self._has_loras = bool(base.get_list_adapters())
