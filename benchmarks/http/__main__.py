@@ -14,12 +14,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.http.load import closed_loop, open_loop
+from benchmarks.http.loras import CHECKPOINT, write_loras
 from benchmarks.http.report import LOADS, Measured, best_peer, markdown
-from benchmarks.http.servers import Running, Server, running, servers
-from benchmarks.http.traffic import Body, arrivals_s, identical, mixed
+from benchmarks.http.servers import Files, Running, Server, running, servers
+from benchmarks.http.traffic import Body, arrivals_s, identical, mixed, with_loras
 from serve_app.testing.checkpoints import write_random_text2img
 
-_TRAFFIC: dict[str, Callable[[int], Iterator[Body]]] = {"mixed": mixed, "identical": identical}
+_TRAFFIC: dict[str, Callable[[int], Iterator[Body]]] = {
+    "mixed": mixed,
+    "identical": identical,
+    "loras": with_loras,
+}
 _WARM_UP_S = 5.0
 
 
@@ -35,7 +40,6 @@ def main() -> None:
     measured = {server.name: Measured() for server in chosen}
     with tempfile.TemporaryDirectory() as folder:
         bench = _Bench(options, Path(folder))
-        write_random_text2img(bench.checkpoint)
         if options.rate is None:
             for server in chosen:
                 bench.saturate_alone(server, measured[server.name])
@@ -61,7 +65,12 @@ class _Bench:
         self._options = options
         self._folder = folder
         self._draw = _TRAFFIC[options.traffic]
-        self.checkpoint = folder / "checkpoint"
+        self._files = Files(folder / "checkpoint", folder / "loras")
+        if options.traffic == "loras":
+            self._files = Files(CHECKPOINT, folder / "loras")
+            write_loras(self._files.loras)
+        else:
+            write_random_text2img(self._files.checkpoint)
 
     def saturate_alone(self, server: Server, result: Measured) -> None:
         """Find the rate that the loads refer to."""
@@ -86,7 +95,7 @@ class _Bench:
     def _started(self, server: Server) -> Iterator[Running]:
         """Run a server that has painted a little of everything."""
         log = Path(self._options.out).with_suffix(".log")
-        with running(server, self.checkpoint, self._folder, log) as at:
+        with running(server, self._files, self._folder, log) as at:
             closed_loop(server, at.port, self._draw(1), 4, (0.0, _WARM_UP_S))
             yield at
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from benchmarks.http.traffic import KINDS, SIDE_PX, Body
 from serve_app.cli.demo import free_port
 from serve_app.cli.serving import service
 
-__all__ = ["OURS", "Running", "Server", "running", "servers"]
+__all__ = ["OURS", "Files", "Running", "Server", "running", "servers"]
 
 OURS = "dreamserve"
 Reply = Any  # JSON of whatever shape the server gives
@@ -29,6 +29,14 @@ _START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 20.0
 _PEERS = "benchmarks.http.peers"
 _BATCH = 8  # requests
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What every server loads. loras: a folder of LoRAs; empty or missing where there are none."""
+
+    checkpoint: Path
+    loras: Path
 
 
 class Server:
@@ -54,7 +62,7 @@ class Server:
     @contextmanager
     def start(
         self,
-        checkpoint: Path,
+        files: Files,
         work: Path,  # noqa: ARG002  # ours keeps its data there
         port: int,
         log: IO[bytes],
@@ -62,7 +70,8 @@ class Server:
         """Run the server; on leaving, every process that it started is gone."""
         command = [part.format(port=port) for part in self._command]
         environment = {
-            "BENCH_CHECKPOINT": str(checkpoint),
+            "BENCH_CHECKPOINT": str(files.checkpoint),
+            "BENCH_LORAS": str(files.loras),
             "BENCH_PORT": str(port),
             "BENCH_MAX_BATCH": str(self._max_batch),
         }
@@ -105,16 +114,16 @@ class _Ours(Server):
 
     @contextmanager
     def start(
-        self, checkpoint: Path, work: Path, port: int, log: IO[bytes]
+        self, files: Files, work: Path, port: int, log: IO[bytes]
     ) -> Iterator[subprocess.Popen[bytes]]:
-        with service(_our_config(checkpoint, work), "127.0.0.1", port, log) as child:
+        with service(_our_config(files, work), "127.0.0.1", port, log) as child:
             yield child
 
 
-def _our_config(checkpoint: Path, work: Path) -> Path:
+def _our_config(files: Files, work: Path) -> Path:
     model = {
         "id": "random",
-        "source": str(checkpoint),
+        "source": str(files.checkpoint),
         "kinds": list(KINDS),
         "native_size_px": SIDE_PX,
         "serve": {"num_cpus": 0.5, "max_ongoing_requests": 34},
@@ -138,8 +147,14 @@ def _our_config(checkpoint: Path, work: Path) -> Path:
         "logging_config": {"enable_access_log": False},
         "applications": [application],
     }
+    entries: list[Mapping[str, object]] = [model]
+    for file in files.loras.glob("*.safetensors"):
+        source = str(file)
+        entries.append({"id": file.stem, "type": "lora", "source": source, "models": ["random"]})
     (work / "models").mkdir(parents=True, exist_ok=True)
-    (work / "models/random.yaml").write_text(yaml.safe_dump(model), encoding="utf-8")
+    for entry in entries:
+        path = work / f"models/{entry['id']}.yaml"
+        path.write_text(yaml.safe_dump(dict(entry)), encoding="utf-8")
     path = work / "serve.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path
@@ -188,10 +203,10 @@ class Running:
 
 
 @contextmanager
-def running(server: Server, checkpoint: Path, work: Path, log_path: Path) -> Iterator[Running]:
+def running(server: Server, files: Files, work: Path, log_path: Path) -> Iterator[Running]:
     """Start a server and wait until it has loaded the model."""
     port = free_port()
-    with log_path.open("ab") as log, server.start(checkpoint, work, port, log) as child:
+    with log_path.open("ab") as log, server.start(files, work, port, log) as child:
         deadline = time.monotonic() + _START_TIMEOUT_S
         while not _is_ready(port, server.ready):
             assert child.poll() is None, f"{server.name} ended; see {log_path}"

@@ -2,6 +2,7 @@
 
 Mixed traffic comes in blocks of 30, each a shuffle of all pairs of 10 samplers and 3 kinds with
 steps spread evenly over 10 to 50, so that a short measurement sees the same mix as a long one.
+With LoRAs each of them names those that the calls of a published trace do.
 """
 
 import base64
@@ -12,7 +13,10 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-__all__ = ["KINDS", "Body", "arrivals_s", "identical", "mixed"]
+from benchmarks.http.loras import NAMES
+from benchmarks.lora_mix import POPULARITY, services
+
+__all__ = ["KINDS", "Body", "arrivals_s", "identical", "mixed", "with_loras"]
 
 Body = dict[str, str | int | float]
 
@@ -32,6 +36,7 @@ SAMPLERS = (
 STEPS = (10, 50)
 GUIDANCE = (3.0, 5.0, 7.5, 9.0, 12.0)
 STRENGTH = (0.6, 0.8, 1.0)
+LORA_STRENGTH = ("0.5", "0.8", "1.0")
 SIDE_PX = 64  # the smallest that the API allows
 
 # Fields that only our service knows; off, since the stock pipelines have none of it.
@@ -62,6 +67,22 @@ def identical(seed: int) -> Iterator[Body]:
     rng = random.Random(seed)
     while True:
         yield _body(rng, KINDS[0], SAMPLERS[0], 30, 7.5, 1.0)
+
+
+def with_loras(seed: int) -> Iterator[Body]:
+    """Draw mixed requests that name LoRAs as those of the trace's service A do: 91 % name two.
+
+    The LoRAs are as popular as the first of the trace's 14,500.
+    """
+    rng = np.random.default_rng(seed)
+    mix = services(POPULARITY[: len(NAMES)])["A"]
+    for body in mixed(seed):
+        [loras] = mix.draw(rng, 1)
+        if loras:
+            strengths = rng.choice(LORA_STRENGTH, len(loras))
+            body["lora_model"] = ",".join(NAMES[lora] for lora in loras)
+            body["lora_strength"] = ",".join(map(str, strengths))
+        yield body
 
 
 def arrivals_s(rng: random.Random, rate_hz: float, duration_s: float) -> list[float]:

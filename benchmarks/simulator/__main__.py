@@ -1,9 +1,9 @@
 """Simulates a large cluster: ``python -m benchmarks.simulator``.
 
-Three questions. How do the ways to place models do on the same devices and calls? And how many
+Four questions. How do the ways to place models do on the same devices and calls? And how many
 devices does each need until 95 % of the calls begin within a goal? How do the rules that scale
-a model's own deployment do through a day? Tables go to the standard
-output, plots to a folder.
+a model's own deployment do through a day? How does one do whose calls name LoRAs, by ways to paint
+and to route, by memory and by size? Tables go to the standard output, plots to a folder.
 """
 
 import argparse
@@ -12,11 +12,20 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks.popularity import PUBLISHED_GINI
 from benchmarks.simulator.autoscale import Fleet, Rule, by_calls, by_work, fixed
 from benchmarks.simulator.cluster import Clock, Cluster, Outcome, Router
 from benchmarks.simulator.devices import Device
 from benchmarks.simulator.gpu import Gpu
-from benchmarks.simulator.report import draw_day, draw_placement, draw_sizes, table
+from benchmarks.simulator.loras import TRIALS, Deployment
+from benchmarks.simulator.report import (
+    draw_day,
+    draw_loras,
+    draw_placement,
+    draw_sizes,
+    lora_table,
+    table,
+)
 from benchmarks.simulator.routers import Hash, LeastLoaded, Placement
 from benchmarks.simulator.traffic import Models, Traffic
 from serve_app.config import DeploymentOptions, EngineConfig
@@ -62,7 +71,7 @@ def simulate(
 
 def compare(options: argparse.Namespace) -> None:
     """Put the same calls on the same devices in every way."""
-    models = Models(options.models, options.zipf, options.xl, _SEED)
+    models = Models(options.models, options.gini, options.xl, _SEED)
     rate = options.load * options.gpus / models.mean_work_s()
     found = {
         name: simulate(way, options.gpus, rate, models, options)
@@ -78,7 +87,7 @@ def compare(options: argparse.Namespace) -> None:
 
 def size(options: argparse.Namespace) -> None:
     """Add devices until the goal is met; the ladder is in multiples of full devices."""
-    models = Models(options.models // 10, options.zipf, options.xl, _SEED)
+    models = Models(options.models // 10, options.gini, options.xl, _SEED)
     full = options.gpus // 20
     rate = full / models.mean_work_s()
     most = round(full * _LADDER[-1])
@@ -96,7 +105,7 @@ def size(options: argparse.Namespace) -> None:
 
 def scale(options: argparse.Namespace) -> None:
     """Scale an XL model's deployment by each rule; work for four full devices on average."""
-    models = Models(1, 1.0, 1.0, _SEED)
+    models = Models(1, 0.0, 1.0, _SEED)
     rate = 4 / models.work_s(0)
     settings = DeploymentOptions(min_replicas=1, max_replicas=20, downscale_delay_s=120)
     found = {}
@@ -116,15 +125,25 @@ def scale(options: argparse.Namespace) -> None:
     draw_day(found, options.out / "day.png")
 
 
+def name_loras(options: argparse.Namespace) -> None:
+    """Put the calls of one model on its replicas, whose LoRAs are many more than fit."""
+    base = Deployment(options.replicas, options.load, options.seconds)
+    for title, trials in TRIALS.items():
+        found = {name: one.run() for name, one in tqdm(list(trials(base)), title)}
+        print(f"{title}\n\n{lora_table(found)}\n")
+        draw_loras(found, options.out / f"loras-{title}.png")
+
+
 def main() -> None:
     """Answer the questions that are asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gpus", type=int, default=1_000)
     parser.add_argument("--models", type=int, default=10_000)
-    parser.add_argument("--zipf", type=float, default=1.0, help="exponent of the popularity")
+    parser.add_argument("--gini", type=float, default=PUBLISHED_GINI, help="of the popularity")
     parser.add_argument("--xl", type=float, default=0.4, help="share of models of the XL family")
     parser.add_argument("--load", type=float, default=0.6, help="share of the devices' capacity")
     parser.add_argument("--seconds", type=float, default=300, help="simulated time of each run")
+    parser.add_argument("--replicas", type=int, default=8, help="of the model with LoRAs")
     parser.add_argument("--cell", type=int, default=50, help="replicas of one pool")
     parser.add_argument("--quantum", type=int, default=5, help="steps that one forward stands for")
     parser.add_argument("--out", type=Path, default=Path("out/simulator"))
@@ -138,6 +157,7 @@ QUESTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "placement": compare,
     "sizes": size,
     "day": scale,
+    "loras": name_loras,
 }
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from benchmarks.simulator.devices import Device
 from benchmarks.simulator.gpu import Gpu, Work
+from benchmarks.simulator.lora_tiers import Found
 from benchmarks.simulator.traffic import Call, Models
 from serve_app.config import EngineConfig
 
@@ -53,11 +54,15 @@ class Router(Protocol):
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a simulation. Waits are until the first step, latencies until the picture."""
+    """What came of a simulation. Waits are until the first step, latencies until the picture.
+
+    found: where the LoRAs were of each call that names any.
+    """
 
     arrived_s: list[float] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
     length_s: float = 0.0
     busy_s: float = 0.0
     gpu_s: float = 0.0
@@ -77,6 +82,10 @@ class Outcome:
     def cost_per_picture(self, device: Device) -> float:
         """Price of the devices' time per picture made."""
         return self.gpu_s / 3600 * device.price / max(1, len(self.waits_s))
+
+    def share_found(self, place: Found) -> float:
+        """Share of the calls with LoRAs that found the farthest of them there."""
+        return self.found.count(place) / len(self.found) if self.found else float("nan")
 
     def wait_percentile(self, share: float) -> float:
         """Seconds within which so large a share of the calls had begun."""
@@ -139,6 +148,8 @@ class Cluster:
                 outcome.arrived_s.append(work.call.at_s)
                 outcome.waits_s.append(work.started_s - work.call.at_s)
                 outcome.latencies_s.append(now_s - work.call.at_s)
+                if work.found is not None:
+                    outcome.found.append(work.found)
 
         gpu = router.choose(call, self.gpus)
         work = Work(call, done, left=call.steps)

@@ -9,7 +9,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.simulator.devices import Device, Family, row_cap
+from benchmarks.simulator.devices import LORA_SHARE, Device, Family, row_cap
+from benchmarks.simulator.lora_tiers import Found, LoraTiers
 from benchmarks.simulator.traffic import Call
 from serve_app.config import EngineConfig
 from serve_app.engine.planner import Candidate, Planner, Policy
@@ -22,23 +23,34 @@ At = Callable[[float, Callable[[], None]], None]
 
 @dataclass(slots=True)
 class Work:
-    """One call inside a replica."""
+    """One call inside a replica.
+
+    started_s: when its first forward began; -1 before. found: where its LoRAs were; none: it names
+    none. release: lets them leave the device.
+    """
 
     call: Call
     done: Callable[["Work", float], None]
     left: int
     started_s: float = -1.0
+    found: Found | None = None
+    release: Callable[[], None] = lambda: None
 
 
 class Hosted:
-    """A model on a device: its planner, its requests that wait and those between two steps."""
+    """A model on a device: its planner, its requests that wait and those between two steps.
 
-    def __init__(self, family: Family, config: EngineConfig) -> None:
+    takes_turns: whether calls share forwards only with those of the same LoRAs, as they have to
+        where LoRAs are a state of the denoiser and not of a row.
+    """
+
+    def __init__(self, family: Family, config: EngineConfig, *, takes_turns: bool = False) -> None:
         cap = row_cap(family, config.max_rows, config.row_growth)
         policy = Policy(
             max_live=config.max_live, turn_ticks=config.turn_ticks, turn_groups=config.turn_groups
         )
         self.family = family
+        self._takes_turns = takes_turns
         self.is_loaded = False
         self.is_leaving = False
         self.last_forward_s = -1.0
@@ -57,7 +69,7 @@ class Hosted:
     def add(self, seq: int, work: Work) -> None:
         """Take in a call."""
         self._work[seq] = work
-        self._waiting[seq] = Candidate(seq, None)
+        self._waiting[seq] = Candidate(seq, self._variant(work.call))
 
     def forward(self, now_s: float, quantum: int) -> tuple[float, list[Work]]:
         """Run one planned forward; returns its seconds and the calls that it finished."""
@@ -67,18 +79,26 @@ class Hosted:
             )
             for seq in plan.start:
                 del self._waiting[seq]
-                work = self._work[seq]
-                work.started_s = now_s
-                self._parked[seq] = Candidate(seq, None, group="denoiser", rows=work.call.rows)
+                call = self._work[seq].call
+                self._parked[seq] = Candidate(
+                    seq, self._variant(call), group="denoiser", rows=call.rows
+                )
             if plan.batch:
-                return self._run(plan.batch, quantum)
+                return self._run(plan.batch, now_s, quantum)
 
-    def _run(self, batch: tuple[int, ...], quantum: int) -> tuple[float, list[Work]]:
+    def _variant(self, call: Call) -> tuple[int, ...] | None:
+        return tuple(sorted(call.loras)) if self._takes_turns else None
+
+    def _run(self, batch: tuple[int, ...], now_s: float, quantum: int) -> tuple[float, list[Work]]:
         members = [self._work[seq] for seq in batch]
         steps = min(quantum, *(work.left for work in members))
         seconds = steps * self.family.forward_s(sum(work.call.rows for work in members))
+        if any(work.call.loras for work in members):
+            seconds *= 1 + LORA_SHARE
         ended = []
         for seq, work in zip(batch, members, strict=True):
+            if work.started_s < 0:
+                work.started_s = now_s
             work.left -= steps
             if work.left == 0:
                 ended.append(work)
@@ -89,7 +109,10 @@ class Hosted:
 
 @dataclass(slots=True)
 class Gpu:
-    """A replica. `at` is the simulation's clock: it calls a function after so many seconds."""
+    """A replica. `at` is the simulation's clock: it calls a function after so many seconds.
+
+    tiers: of the LoRAs that calls name; none: they are not looked at. takes_turns: see `Hosted`.
+    """
 
     number: int
     device: Device
@@ -97,6 +120,8 @@ class Gpu:
     quantum: int
     at: At
     now: Callable[[], float]
+    tiers: LoraTiers | None = None
+    takes_turns: bool = False
     held: "OrderedDict[int, Hosted]" = field(default_factory=OrderedDict)
     used_bytes: int = 0
     calls: Counter[str] = field(default_factory=Counter)
@@ -109,9 +134,20 @@ class Gpu:
     _pending: list[tuple[int, Family, int, Work]] = field(default_factory=list)
 
     def submit(self, seq: int, family: Family, work: Work) -> None:
-        """Take in a call, loading its model first if need be."""
+        """Take in a call, loading its LoRAs and its model first if need be."""
+        self.calls[str(work.call.model)] += 1
+        if self.tiers is None or not work.call.loras:
+            self._take(seq, family, work)
+            return
+
+        def then(found: Found) -> None:
+            work.found = found
+            self._take(seq, family, work)
+
+        work.release = self.tiers.fetch(work.call.loras, then)
+
+    def _take(self, seq: int, family: Family, work: Work) -> None:
         model = work.call.model
-        self.calls[str(model)] += 1
         hosted = self.held.get(model)
         if hosted is None or hosted.is_leaving:
             self._pending.append((model, family, seq, work))
@@ -165,7 +201,7 @@ class Gpu:
 
     def _put(self, model: int, family: Family) -> Hosted:
         self.used_bytes += family.weights_bytes
-        hosted = self.held[model] = Hosted(family, self.config)
+        hosted = self.held[model] = Hosted(family, self.config, takes_turns=self.takes_turns)
         return hosted
 
     def _loaded(self, model: int, hosted: Hosted) -> None:
@@ -218,6 +254,7 @@ class Gpu:
         self._is_running = False
         for work in ended:
             self._leave(str(work.call.model))
+            work.release()
             work.done(work, self.now())
         self._load_next()
         self._run_next()

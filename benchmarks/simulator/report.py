@@ -7,13 +7,14 @@ import matplotlib as mpl
 import numpy as np
 
 from benchmarks.simulator.cluster import Outcome
+from benchmarks.simulator.lora_tiers import Found
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # after the backend is chosen
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["draw_day", "draw_placement", "draw_sizes", "table"]
+__all__ = ["draw_day", "draw_loras", "draw_placement", "draw_sizes", "lora_table", "table"]
 
 _WAITS_S = np.geomspace(0.01, 1000, 200)
 
@@ -31,6 +32,43 @@ def table(rows: Mapping[str, Outcome]) -> str:
             f"| {outcome.loads_per_hour:,.0f} |"
         )
     return "\n".join(lines)
+
+
+def lora_table(rows: Mapping[str, Outcome]) -> str:
+    """Write waits and where calls found their LoRAs as Markdown."""
+    lines = [
+        "| deployment | pictures | wait p50, s | p95, s | p99, s | picture p95, s "
+        "| LoRAs on the device | in CPU memory | read |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, outcome in rows.items():
+        waits = (f"{outcome.wait_percentile(share):.2f}" for share in (0.5, 0.95, 0.99))
+        found = (f"{outcome.share_found(place):.0%}" for place in Found)
+        latency = f"{np.quantile(outcome.latencies_s, 0.95):.2f}"
+        cells = (name, f"{len(outcome.waits_s):,}", *waits, latency, *found)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw_loras(rows: Mapping[str, Outcome], path: Path) -> None:
+    """Draw the waits of each deployment, and where its calls found their LoRAs."""
+    size = (13, 1.5 + 0.28 * len(rows))
+    figure, (waits, places) = plt.subplots(1, 2, figsize=size, sharey=True)
+    names = list(rows)
+    for share, label in ((0.95, "95 %"), (0.5, "half of the calls")):
+        waits.barh(names, [one.wait_percentile(share) for one in rows.values()], label=label)
+    waits.set(xscale="log", xlabel="seconds within which so many calls have their first step")
+    before = np.zeros(len(rows))
+    for place in Found:
+        shares = np.array([outcome.share_found(place) for outcome in rows.values()])
+        places.barh(names, shares, left=before, label=place.name.replace("_", " ").lower())
+        before += shares
+    places.set(xlabel="share of the calls with LoRAs that found them there")
+    waits.invert_yaxis()
+    for axes in (waits, places):
+        axes.grid(alpha=0.3, axis="x")
+        axes.legend(loc="lower right", fontsize=8)
+    _save(figure, "LoRAs of one model's calls", path)
 
 
 def draw_placement(rows: Mapping[str, Outcome], title: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Routes to compare: the service's own placement, and what one would do without it."""
+"""Routes to compare: the service's own, and what one would do without them."""
 
 import hashlib
 from collections import Counter
@@ -8,9 +8,9 @@ import numpy as np
 from benchmarks.simulator.gpu import Gpu
 from benchmarks.simulator.traffic import Call, Models
 from serve_app.config import DeploymentOptions
-from serve_app.models.placement import PlacementRules, rank
+from serve_app.models.placement import PlacementRules, rank, rank_by_add_ons
 
-__all__ = ["Hash", "LeastLoaded", "Placement"]
+__all__ = ["AddOns", "FirstLora", "Hash", "LeastLoaded", "Placement"]
 
 
 class Hash:
@@ -74,6 +74,36 @@ class Placement:
         views = [gpu.view(self._max_ongoing) for gpu in cell]
         best = int(rank(str(call.model), views, self._rules)[0])
         return next(gpu for gpu in cell if gpu.number == best)
+
+
+class FirstLora:
+    """A LoRA lives on the replica that its number falls on; the first that a call names decides."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng([seed, 3])
+
+    def choose(self, call: Call, gpus: list[Gpu]) -> Gpu:
+        """Name it; calls without LoRAs go to the less loaded of two."""
+        if not call.loras:
+            return _less_loaded(gpus, self._rng)
+        return gpus[_hash(call.loras[0]) * len(gpus) >> 32]
+
+
+class AddOns:
+    """The service's way for the replicas of one model, whose calls name LoRAs.
+
+    slack_calls: see `rank_by_add_ons`.
+    """
+
+    def __init__(self, slack_calls: int) -> None:
+        self._slack_calls = slack_calls
+        self._max_ongoing = DeploymentOptions().max_ongoing_requests
+
+    def choose(self, call: Call, gpus: list[Gpu]) -> Gpu:
+        """Ask the policy."""
+        views = [gpu.view(self._max_ongoing) for gpu in gpus]
+        names = [str(lora) for lora in call.loras]
+        return gpus[int(rank_by_add_ons(names, views, self._slack_calls)[0])]
 
 
 def _less_loaded(gpus: list[Gpu], rng: np.random.Generator) -> Gpu:

@@ -24,15 +24,10 @@ from pydantic import BaseModel, ConfigDict
 from serve_app.pipelines.samplers.schedulers import Schedulers
 from serve_app.types import GenerationSpec, Kind
 
-__all__ = ["MAX_BATCH", "MAX_WAIT_S", "Ask", "StockModel", "folder"]
+__all__ = ["MAX_BATCH", "MAX_WAIT_S", "Ask", "StockModel"]
 
 MAX_WAIT_S = 0.05  # for a batch to fill
 MAX_BATCH = int(os.environ.get("BENCH_MAX_BATCH", "1"))  # requests; 1: batches are not allowed
-
-
-def folder() -> Path:
-    """The checkpoint that every server loads."""
-    return Path(os.environ["BENCH_CHECKPOINT"])
 
 
 class Ask(BaseModel):
@@ -49,8 +44,18 @@ class Ask(BaseModel):
     width: int
     height: int
     strength: float = 1.0
+    lora_model: str = ""
+    lora_strength: str = ""
     init_image: str | None = None
     mask_image: str | None = None
+
+    @property
+    def loras(self) -> tuple[tuple[str, float], ...]:
+        """Names of LoRAs, with their strengths."""
+        if not self.lora_model:
+            return ()
+        strengths = map(float, self.lora_strength.split(","))
+        return tuple(zip(self.lora_model.split(","), strengths, strict=True))
 
     def settings(self) -> "Ask":
         """What has to be equal for one call of the pipeline."""
@@ -64,8 +69,17 @@ class StockModel:
     def __init__(self) -> None:
         torch.set_num_threads(1)
         base = StableDiffusionPipeline.from_pretrained(
-            folder(), safety_checker=None, feature_extractor=None, local_files_only=True
+            os.environ["BENCH_CHECKPOINT"],
+            safety_checker=None,
+            feature_extractor=None,
+            local_files_only=True,
         )
+        for file in sorted(Path(os.environ["BENCH_LORAS"]).glob("*.safetensors")):
+            base.load_lora_weights(file.parent, weight_name=file.name, adapter_name=file.stem)
+        base.to(torch.float32)  # loaded LoRAs have the type of their files
+        self._base = base
+        self._loras: tuple[tuple[str, float], ...] | None = None  # that are active
+        self._has_loras = bool(base.get_list_adapters())
         self._schedulers = Schedulers(base.scheduler)  # cached copies: no peer pays for making one
         parts = base.components
         self._pipelines: dict[Kind, DiffusionPipeline] = {
@@ -88,7 +102,19 @@ class StockModel:
             painted.update(zip(members, images, strict=True))
         return [_encode(painted[index]) for index in range(len(asks))]
 
+    def _activate(self, loras: tuple[tuple[str, float], ...]) -> None:
+        """Switch to the LoRAs of a call, unless they are those of the last one."""
+        if loras == self._loras:
+            return
+        if loras:
+            self._base.enable_lora()
+            self._base.set_adapters([name for name, _ in loras], [weight for _, weight in loras])
+        elif self._has_loras:
+            self._base.disable_lora()
+        self._loras = loras
+
     def _call(self, settings: Ask, asks: Sequence[Ask]) -> list[Image.Image]:
+        self._activate(settings.loras)
         pipeline = self._pipelines[settings.kind]
         pipeline.scheduler = self._schedulers.make(_spec(settings))
         arguments: dict[str, object] = {
