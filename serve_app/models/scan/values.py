@@ -1,5 +1,6 @@
 """`values_of`: an entry of the catalogue for what an inspection found."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,7 @@ from serve_app.models.bases.base import BASES
 from serve_app.models.entry import AddOnType
 from serve_app.models.inspect.inspection import Family, FileType, Inspection, Prediction
 from serve_app.models.weights.files import Refused
-from serve_app.types import Frozen, Kind
+from serve_app.types import ControlType, Frozen, Kind
 
 __all__ = ["ScanDefaults", "values_of"]
 
@@ -36,6 +37,7 @@ _BASES = {
     Family.SD3: "sd3-medium",
     Family.FLUX: "flux-dev",
 }
+_ABBREVIATED = {"seg": "segmentation", "pose": "openpose", "sketch": "scribble"}
 _SMALL_PX = 512  # what Stable Diffusion 2 paints that predicts noise
 
 
@@ -74,7 +76,18 @@ def values_of(
         described["description"] = f"trigger words: {', '.join(found.trigger_words)}"
     if kind == "embedding":
         described["trigger"] = source.stem  # as other programs take it
+    if kind == "controlnet":
+        described["control"] = _control_of(source.stem)
     return common | described
+
+
+def _control_of(name: str) -> list[str]:
+    """Read what a ControlNet wants to see from its name, as control_v11p_sd15_canny says it."""
+    words = re.split("[^a-z0-9]+", name.lower())
+    types = {*ControlType} - {ControlType.POSE}  # which is said with its kind
+    found = {one.value for one in types for word in words if word.startswith(one)}
+    found |= {_ABBREVIATED[word] for word in words if word in _ABBREVIATED}
+    return sorted(found) if len(found) == 1 else []
 
 
 def _of_model(found: Inspection, defaults: ScanDefaults) -> dict[str, Any]:

@@ -97,6 +97,33 @@ def test_models_and_what_fits_them_become_entries(put, rows):
     assert (embedding.trigger, embedding.models) == ("bad-hands", ("dream-shaper-8",))
 
 
+CONTROLS = {
+    "control_v11p_sd15_canny": ("canny",),
+    "control_v11p_sd15_normalbae": ("normal",),
+    "control_v11p_sd15_seg_fp16": ("segmentation",),
+    "controlnet-openpose": ("openpose",),
+    "my-net": (),
+    "canny-or-depth": (),
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_controlnet_is_for_what_its_name_says(put, rows, name):
+    put("sd1", "model.safetensors")
+    put("controlnet-sd1-diffusers", f"{name}.safetensors")
+    entry = rows()[f"{name}.safetensors"].entry
+    assert (entry.type, entry.control, entry.models) == ("controlnet", CONTROLS[name], ("model",))
+
+
+def test_controlnets_that_are_not_served_are_refused(put, rows):
+    put("sdxl", "model.safetensors")
+    put("controlnet-xl-union", "union.safetensors")
+    put("controlnet-flux", "flux.safetensors")
+    found = rows()
+    assert found["union.safetensors"].verdict is Verdict.REFUSED
+    assert found["flux.safetensors"].verdict is Verdict.REFUSED
+
+
 def test_add_ons_fit_models_of_their_family_that_are_served_already(put, rows, tmp_path):
     source = community_files.write_named(tmp_path, "sd1")
     served = ModelEntry(id="served", source=source, kinds=("text2img",))
