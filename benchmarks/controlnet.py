@@ -35,7 +35,6 @@ from serve_app.testing.controlnets import write_random_controlnet
 from serve_app.types import GenerationSpec, Kind
 
 NAMES = ("overhead-bound", "demo checkpoint, half size", "compute-bound")
-_USUAL = {"conditioning_embedding_out_channels": (16, 32, 96, 256)}
 _SCALE = 0.5
 
 
@@ -53,7 +52,8 @@ def nets_of(checkpoint: Checkpoint, count: int = 3) -> list[ControlNet]:
         named = []
         for seed in range(count):
             source = Path(folder) / str(seed)
-            write_random_controlnet(source, checkpoint.base.unet, seed, **_USUAL)
+            cell_px = int(checkpoint.base.vae_scale_factor)
+            write_random_controlnet(source, checkpoint.base.unet, seed, cell_px=cell_px)
             named.append(Named(AddOn(id=str(seed), type="controlnet", source=source), str(seed)))
         return list(checkpoint.controlnets.get(named))
 
@@ -188,7 +188,7 @@ def step_cost(model: Model, rounds: int, rows: int) -> float:
     checkpoint = load(model)
     net = nets_of(checkpoint, 1)[0]
     spec = specs_of(model)[0]
-    cells = spec.height // 8
+    cells = spec.height // int(checkpoint.base.vae_scale_factor)
     sample = torch.randn(rows, 4, cells, cells)
     width = checkpoint.base.unet.config.cross_attention_dim
     words = torch.randn(rows, 77, width)
