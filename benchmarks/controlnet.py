@@ -9,7 +9,7 @@ Run: `python -m benchmarks.controlnet --help`.
 import argparse
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -156,7 +156,7 @@ def compare(name: str, model: Model, rounds: int, max_rows: int) -> list[str]:
     return rows
 
 
-def _cells(ways: dict[str, Callable[[], None]], engine: Engine, rounds: int) -> str:
+def _cells(ways: Mapping[str, Callable[[], None]], engine: Engine, rounds: int) -> str:
     """Time the ways in turns; ratios by wall clock and CPU time, and the rows of forwards."""
     times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     forwards: dict[str, list[tuple[int, int]]] = {way: [] for way in ways}

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from PIL import Image
-from torch import nn
 from tqdm import tqdm
 from transformers import CLIPTextModel
 
@@ -120,7 +119,7 @@ def _train(demo: Path, world: World, folder: Path) -> None:
 
 
 def _loss(
-    net: nn.Module,
+    net: ControlNetModel,
     unet: UNet2DConditionModel,
     words: tuple[CLIPTextModel, Tokens],
     lesson: Lesson,

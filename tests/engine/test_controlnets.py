@@ -26,7 +26,8 @@ from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.testing.checkpoints import write_random_inpaint
 from serve_app.testing.controlnets import random_controlnet
-from serve_app.types import ControlNetUse, ControlType, GenerationSpec, Kind
+from serve_app.testing.ip_adapters import write_random_ip_adapter
+from serve_app.types import ControlNetUse, ControlType, GenerationSpec, IpAdapterUse, Kind
 from tests.engine.conftest import SHAPES
 from tests.engine.test_families import make_xl
 from tests.engine.weaving import CPU, TOLERANCE, difference, stock_scheduler
@@ -58,6 +59,7 @@ class Net:
     add_ons: AddOns
     nets: dict[str, ControlNetModel]
     base: DiffusionPipeline
+    adapter: Path | None = None
 
     def request(self, spec: GenerationSpec, canvas: Canvas | None, picture: Image.Image) -> Request:
         """Do what a painter does before its engine gets a request."""
@@ -72,8 +74,13 @@ class Net:
             canvas=canvas if spec.kind is not Kind.TEXT2IMG else None,
             size=canvas.size if canvas and spec.kind is Kind.INPAINT else (spec.height, spec.width),
             scheduler=checkpoint.schedulers.make(spec),
-            variant=checkpoint.variants.of(spec, named),
+            variant=(variant := checkpoint.variants.of(spec, named)),
             progress=Progress(),
+            prompt=(
+                variant.ip_adapter.prompt(picture, spec.ip_adapter.scale)
+                if variant.ip_adapter and spec.ip_adapter
+                else None
+            ),
             control=Control.of(spec, nets, pictures) if nets else None,
         )
         return Request(body, variant=body.variant)
@@ -92,6 +99,11 @@ class Net:
             parts["requires_safety_checker"] = False
         pipeline = cls(**parts)
         pipeline.set_progress_bar_config(disable=True)
+        if self.adapter is not None and spec.ip_adapter:
+            pipeline.feature_extractor = None  # it is for 224 pixels
+            pipeline.load_ip_adapter(str(self.adapter), "", "ip_adapter.safetensors")
+            pipeline.set_ip_adapter_scale(spec.ip_adapter.scale)
+            changes |= {"ip_adapter_image": picture}
         arguments: dict[str, object] = {
             "prompt": spec.prompt,
             "negative_prompt": spec.negative_prompt or None,
@@ -152,12 +164,16 @@ def _make(shape: str, root: Path) -> Net:
         nets[name] = random_controlnet(base.unet, seed + 1, cell_px, **settings)
         nets[name].save_pretrained(root / name)
         add_ons[name] = AddOn(id=name, type="controlnet", source=root / name)
+    adapter = root / "face"
+    if shape == "attention":
+        write_random_ip_adapter(adapter, base.unet)
+        add_ons["face"] = AddOn(id="face", type="ip_adapter", source=adapter)
     entry = ModelEntry(id="random", source=folder, kinds=tuple(Kind), native_size_px=64)
     found = AddOns("random", lambda id_, _type: add_ons.get(id_))
     config = CPU.model_copy(update={"turn_groups": 3, "max_live": 16})
     checkpoint = load_checkpoint(entry, config)
     engine = Engine(config, checkpoint.variants.activate)
-    return Net(shape, checkpoint, engine, found, nets, base)
+    return Net(shape, checkpoint, engine, found, nets, base, adapter)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +230,7 @@ def test_engine_with_controlnets_equals_stock_over_kinds_and_samplers(
             strength=(0.7, 1.0)[number % 2],
             guidance_scale=(4.0, 1.0, 7.5)[number % 3],
             negative_prompt=("", "blurry")[number % 2],
-            controlnets=uses(*SCALES[scales]),
+            controlnets=uses(*SCALES[scales], names=NETS[number % 3 :] + NETS[: number % 3]),
             guess_mode=number % 4 == 3,
             control_start=(0.0, 0.3)[number % 2],
             control_end=(1.0, 0.7)[number // 2 % 2],
@@ -368,3 +384,19 @@ def test_token_merging_and_controlnets_equal_stock_together(
     stock = dataclasses.replace(net, base=patched).stock(spec, canvas, large)
     assert difference(image, stock) <= TOLERANCE
     assert difference(image, net.stock(spec, canvas, large)) > TOLERANCE
+
+
+def test_ip_adapter_and_controlnets_equal_stock_together(
+    net_of: Callable[[str], Net],
+    canvas: Canvas,
+    picture: Image.Image,
+    make_spec: Callable[..., GenerationSpec],
+) -> None:
+    net = net_of("attention")
+    adapter = IpAdapterUse(id="face", scale=0.6)
+    specs = [make_spec(ip_adapter=adapter, controlnets=uses(1.0), seed=1), make_spec(seed=2)]
+    image, _ = weave(net, specs, canvas, picture)
+    stock = dataclasses.replace(net, base=copy.deepcopy(net.base))
+    assert difference(image, stock.stock(specs[0], canvas, picture)) <= TOLERANCE
+    plain = specs[0].model_copy(update={"ip_adapter": None})
+    assert difference(image, net.stock(plain, canvas, picture)) > 1e-3
