@@ -3,6 +3,7 @@
 What goes wrong leaves this module as one of our errors (see `deployments.stage`).
 """
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from deployments.directory import Directory
 from deployments.replicas import ask_all
 from deployments.stage import last_of
 from serve_app import errors
+from serve_app.pipelines.specs import named_add_ons
 from serve_app.telemetry import logging
 from serve_app.types import ImageSource, Job, JobResult, OutputPlan, Size
 
@@ -60,11 +62,12 @@ class GraphClient:
         return generator
 
     def _chain(self, job: Job, generator: DeploymentHandle) -> Iterator[DeploymentResponse]:
-        request = job.request
-        spec = request.spec
+        request, spec = job.request, job.request.spec
         log_context = logging.current_context()
         images: DeploymentResponse | None = None
         if any(request.pictures):
+            if named_add_ons(spec):  # loaded meanwhile; the paint tells how it went
+                generator.prefetch.remote(spec, log_context=log_context)
             images = self._preprocess.prepare.remote(
                 spec, *request.pictures, spec.hints, log_context=log_context
             )
@@ -95,10 +98,7 @@ class GraphClient:
 
     async def progress(self, model_id: str) -> dict[int, float]:
         """Ask every replica of the model; those that do not answer in time are left out."""
-        merged: dict[int, float] = {}
-        for answer in await ask_all(self.models.find(model_id), dict, "progress"):
-            merged.update(answer)
-        return merged
+        return dict(ChainMap(*await ask_all(self.models.find(model_id), dict, "progress")))
 
     async def load_s(self, model_id: str) -> float:
         """Ask every replica of the Pool; the one that would be first counts."""

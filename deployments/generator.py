@@ -61,6 +61,12 @@ class Generator:
         with self._workload.job(job_id, spec):
             return await self._resident.paint(job_id, spec, images)
 
+    @stage
+    async def prefetch(self, spec: GenerationSpec) -> None:
+        """Load the add-ons of a job that is waiting for its pictures; returns before they are."""
+        await self._view.knowing(*named_add_ons(spec))
+        self._resident.prefetch(spec)
+
     async def progress(self) -> dict[int, float]:
         """Share of steps done of each job at work on this replica."""
         return self._resident.progress()

@@ -53,6 +53,14 @@ class Pool:
             pictures = await resident.paint(job_id, spec, images)
         return dataclasses.replace(pictures, load_s=load_s)
 
+    @stage
+    async def prefetch(self, spec: GenerationSpec) -> None:
+        """Load the add-ons of a job that is waiting for its pictures, if its model is here."""
+        await self._view.knowing(spec.model_id, *named_add_ons(spec))
+        resident = self._cache.items().get(spec.model_id)
+        if resident is not None:
+            resident.prefetch(spec)
+
     async def progress(self) -> dict[int, float]:
         """Share of steps done of each job at work on this replica."""
         jobs: dict[int, float] = {}

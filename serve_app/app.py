@@ -2,6 +2,7 @@
 
 from ray.serve import Application
 
+from deployments.add_on_router import add_on_router
 from deployments.clients import Stages
 from deployments.generator import Generator
 from deployments.ingress import Ingress
@@ -63,7 +64,8 @@ def build_model(args: ModelArgs) -> Application:
 
 def _generator(entry: ModelEntry, catalogue: Catalogue, config: AppConfig) -> Application:
     name = deployment_name(entry.id)
-    return deploy(Generator, entry.serve, entry, catalogue, config, name=name)
+    router = add_on_router(entry.serve)
+    return deploy(Generator, entry.serve, entry, catalogue, config, name=name, router=router)
 
 
 def _pool(config: AppConfig, catalogue: Catalogue) -> Application | None:

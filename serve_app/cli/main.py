@@ -177,8 +177,9 @@ def models_scan(
         Path | None, typer.Option(help="folder for an entry's file of each good one")
     ] = None,
     dtype: Annotated[
-        scan.Dtype, typer.Option(help="of the models that are found; half precision for GPUs")
-    ] = scan.Dtype.FLOAT32,
+        scan.Dtype | None,
+        typer.Option(help="of the models that are found; none: by their category"),
+    ] = None,
 ) -> None:
     """Show what the files of a folder are, and have those served that can be."""
     scan.scan_folder(config, folder, dtype, is_added=add, target=write)

@@ -19,6 +19,7 @@ from serve_app.models import AddOn, Catalogue, Entry
 from serve_app.models.entry import HubSource, ModelEntry, anchored, read_entry
 from serve_app.models.problem import problems
 from serve_app.models.registry import Registry
+from serve_app.models.weights.told import with_told
 from serve_app.models.weights.verify import Verdict, verify
 
 __all__ = ["add", "list_models", "remove", "verify_models"]
@@ -38,6 +39,7 @@ def add(config: Path, file: Path, *, is_checked: bool) -> None:
         _fail("\n".join(chain.from_iterable(problems(exc, values).values())))
     if is_checked and (reason := _verify(entry, settings, _models(settings)).refused):
         _fail(f"{entry.id}: {reason}")
+    entry = with_told(entry, settings.catalogue, settings.root_dir)
     try:
         _with_registry(settings, lambda registry: registry.add(entry))
     except errors.InvalidRequest as exc:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from rich.table import Table
 from serve_app import errors
 from serve_app.cli.database import read_config, with_database
 from serve_app.config import AppConfig
+from serve_app.database.connection import Database
 from serve_app.database.models import SqlModelStore
 from serve_app.models import AddOn, Catalogue
 from serve_app.models.entry import Entry, ModelEntry, anchored
+from serve_app.models.protocol import ModelStore
 from serve_app.models.registry import Registry
 from serve_app.models.scan.memory import Memory
 from serve_app.models.scan.scan import Row, Verdict, scan
@@ -26,24 +29,32 @@ from serve_app.models.weights.files import Refused
 
 __all__ = ["Dtype", "scan_folder"]
 
-_WRITTEN = (Verdict.NEW, Verdict.CHANGED)
-_STYLES = {Verdict.NEW: "green", Verdict.CHANGED: "yellow", Verdict.REFUSED: "red"}
+_ADDED = (Verdict.NEW, Verdict.CHANGED, Verdict.WIDER)
+_STYLES = {
+    Verdict.NEW: "green",
+    Verdict.CHANGED: "yellow",
+    Verdict.WIDER: "yellow",
+    Verdict.REFUSED: "red",
+}
+_HASHES_AT_ONCE = 2
 
 
 class Dtype(StrEnum):
     """Of weights and activations."""
 
+    AUTO = "auto"
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     BFLOAT16 = "bfloat16"
 
 
 def scan_folder(
-    config: Path, folder: Path, dtype: Dtype, *, is_added: bool, target: Path | None
+    config: Path, folder: Path, dtype: Dtype | None, *, is_added: bool, target: Path | None
 ) -> None:
     """Print a row for each file; add the good ones or write their entries; exit code 1 on a fault.
 
-    is_added: to the running service. target: folder for files of the catalogue.
+    dtype: of models; None leaves it to their category. is_added: to the running service.
+    target: folder for files of the catalogue.
     """
     settings = read_config(config)
     fixed = Catalogue.load(settings.catalogue, settings.root_dir)
@@ -56,7 +67,10 @@ def scan_folder(
             _known(settings, fixed),
             memory,
             settings.catalogue,
-            defaults=ScanDefaults(placement="pool" if has_pool else "own", dtype=dtype.value),
+            defaults=ScanDefaults(
+                placement="pool" if has_pool else "own",
+                dtype=None if dtype is None else dtype.value,
+            ),
             watch=lambda paths: track(paths, "reading headers", transient=True),
         )
     except OSError as exc:
@@ -69,11 +83,27 @@ def scan_folder(
     _show(folder, rows)
     if is_added and any(_wants_replicas(row) for row in rows):
         typer.echo("deploy what `dreamserve config` prints to have the models served", err=True)
+    if target is not None or is_added:
+        _hash(folder.resolve(), memory)
 
 
 def _wants_replicas(row: Row) -> bool:
     entry = row.entry
-    return isinstance(entry, ModelEntry) and entry.placement == "own" and row.verdict in _WRITTEN
+    return isinstance(entry, ModelEntry) and entry.placement == "own" and row.verdict is Verdict.NEW
+
+
+def _hash(folder: Path, memory: Memory) -> None:
+    """Hash what became entries; whoever does not wait for it has the next scan go on."""
+    paths = memory.unhashed(folder)
+    try:
+        with ThreadPoolExecutor(_HASHES_AT_ONCE, thread_name_prefix="hash") as threads:
+            hashed = threads.map(memory.hash, paths)
+            for _ in track(hashed, "hashing what is served now", total=len(paths), transient=True):
+                pass
+    except OSError as exc:
+        typer.echo(f"not hashed: {exc}", err=True)
+    finally:
+        memory.save()
 
 
 def _known(settings: AppConfig, fixed: Catalogue) -> dict[str, Entry]:
@@ -102,7 +132,7 @@ def _all_written(rows: Sequence[Row], target: Path, fixed: Catalogue, memory: Me
 
 def _written(row: Row, target: Path, in_files: Container[str], memory: Memory) -> Row:
     entry = row.entry
-    if entry is None or row.verdict not in _WRITTEN:
+    if entry is None or row.verdict not in (Verdict.NEW, Verdict.CHANGED):
         return row
     if isinstance(entry, AddOn):
         models = tuple(name for name in entry.models if name in in_files)
@@ -117,7 +147,7 @@ def _written(row: Row, target: Path, in_files: Container[str], memory: Memory) -
                 yaml.safe_dump(values, opened, sort_keys=False, allow_unicode=True)
         except FileExistsError as exc:
             raise Refused(f"{file.name} is there already") from exc
-    memory.put(row.path, entry.id)
+    memory.put(row.path, entry, is_file=True)
     return row
 
 
@@ -126,15 +156,15 @@ def _added(
 ) -> list[Row]:
     """Add models before what fits them; a row that the service refuses has its reason."""
     order = sorted(rows, key=lambda row: isinstance(row.entry, AddOn))
-    wanted = [row for row in order if row.entry is not None and row.verdict in _WRITTEN]
+    wanted = [row for row in order if row.entry is not None and row.verdict in _ADDED]
 
-    async def add(registry: Registry) -> dict[Path, str]:
+    async def add(database: Database) -> dict[Path, str]:
+        store = SqlModelStore(database)
+        registry = Registry(fixed, store, has_pool=has_pool)
         refused = {}
-        for row in track(wanted, "hashing and adding", transient=True):
-            assert row.entry is not None, "chosen so"
+        for row in track(wanted, "adding", transient=True):
             try:
-                await registry.add(row.entry)
-                memory.put(row.path, row.entry.id)
+                await _add(row, registry, store, fixed, memory)
             except errors.InvalidRequest as exc:
                 refused[row.path] = exc.detail
             except OSError as exc:
@@ -142,16 +172,29 @@ def _added(
         return refused
 
     try:
-        refused = with_database(
-            settings,
-            lambda database: add(Registry(fixed, SqlModelStore(database), has_pool=has_pool)),
-        )
+        refused = with_database(settings, add)
     finally:
         memory.save()
     return [
         Row(row.path, Verdict.REFUSED, refused[row.path], row.found) if row.path in refused else row
         for row in rows
     ]
+
+
+async def _add(
+    row: Row, registry: Registry, store: ModelStore, fixed: Catalogue, memory: Memory
+) -> None:
+    """Add an entry, or have the replicas of one take up what has changed.
+
+    Add-ons are looked at anew by every request; a model is loaded anew.
+    """
+    entry = row.entry
+    assert entry is not None, "chosen so"
+    if row.verdict is not Verdict.CHANGED:
+        await registry.add(entry)
+    elif isinstance(entry, ModelEntry):
+        await store.advance(entry.id)
+    memory.put(row.path, entry, is_file=entry.id in fixed)
 
 
 def _show(folder: Path, rows: Sequence[Row]) -> None:

@@ -80,9 +80,11 @@ class AppConfig(BaseSettings):
         """Resolve paths once, since replicas run in other working folders."""
         root = self.root_dir.resolve()
         data_dir = root / self.data_dir
+        hub_cache = self.catalogue.hub_cache or _hub_cache()
         paths = {
             "path": root / self.catalogue.path,
             "cache_dir": root / (self.catalogue.cache_dir or data_dir / "weights"),
+            "hub_cache": None if hub_cache is None else root / hub_cache,
         }
         catalogue = self.catalogue.model_copy(update=paths)
         folders = {"translator": self.engine.translator, "expander": self.engine.expander}
@@ -114,3 +116,11 @@ class AppConfig(BaseSettings):
     def redacted(self) -> dict[str, object]:
         """The effective configuration for the log; secrets show as asterisks."""
         return self.model_dump(mode="json")
+
+
+def _hub_cache() -> Path | None:
+    """Return the folder that hub programs on this machine were told to use."""
+    if folder := os.environ.get("HF_HUB_CACHE"):
+        return Path(folder).expanduser()
+    home = os.environ.get("HF_HOME")
+    return Path(home).expanduser() / "hub" if home else None

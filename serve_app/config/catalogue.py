@@ -51,6 +51,12 @@ class CatalogueConfig(Section):
         pattern=r"^https?://[^\s?#]+[^\s?#/]$",
         description="server that `hub` sources are fetched from",
     )
+    hub_cache: Path | None = Field(
+        default=None,
+        description="folder of a hub cache that is there already: what it holds is not fetched, "
+        "loads without the hub, and stays as it is; none: what HF_HUB_CACHE names, or `hub` in "
+        "HF_HOME",
+    )
     hub_token: SecretStr | None = Field(
         default=None, description="for private repositories; no other token is ever sent"
     )

@@ -90,7 +90,17 @@ class EngineConfig(Section):
     )
     # Of all add-ons of a kind; the latest used stay, those of jobs at work whatever they take.
     lora_bytes: int = Field(
-        default=2 * 1024**3, ge=0, description="bytes of LoRAs kept per model, as in their files"
+        default=2 * 1024**3, ge=0, description="bytes of LoRAs kept on the device, per model"
+    )
+    lora_host_bytes: int = Field(
+        default=2 * 1024**3,
+        ge=0,
+        description="bytes of LoRAs kept in CPU memory, per model, beyond those on the device",
+    )
+    lora_batch_bytes: int = Field(
+        default=1024**3,
+        ge=1,
+        description="bytes of the LoRAs of one forward side by side; one with more runs in parts",
     )
     vae_bytes: int = Field(
         default=1024**3, ge=0, description="bytes of VAEs of requests kept per model"

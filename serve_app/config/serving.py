@@ -42,6 +42,12 @@ class DeploymentOptions(Section):
     max_queued_requests: int = Field(
         default=256, ge=1, description="calls that wait at each caller; more are refused"
     )
+    add_on_slack_calls: int = Field(
+        default=4,
+        ge=0,
+        description="calls more than the least busy replica that one may have and still get those "
+        "that name add-ons which it holds (deployments of models only)",
+    )
     scaling: Literal["calls", "work"] = Field(
         default="calls",
         description="what autoscaling goes by; work: denoising steps, by their measured time "

@@ -1,7 +1,9 @@
 """A `Lane` is one real module that calls are parked for; `forward` runs parked calls in one go."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 from serve_app.engine.stacking import (
     Arguments,
@@ -22,6 +24,7 @@ class Lane:
 
     run: the real forward; arguments by name, returns a tensor or a tuple of tensors.
     shared: arguments without rows; equal for all requests of equal `Request.key`.
+    marks: arguments, integers by row, that say what is added to the row; zero: nothing.
     optional: arguments with rows that not all calls have; the rows of others get zeros for them.
     urgent: calls that depend on no variant and go before those that do: what begins or ends a
         request, or leads to a call that does depend on one.
@@ -36,6 +39,7 @@ class Lane:
     shared: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
     urgent: bool = False
+    marks: frozenset[str] = frozenset()
     rank: int = 0
     max_rows: int = 0
     caps: str = ""
@@ -64,6 +68,15 @@ class Call:
         """Name the calls that this one can share a forward with; both are of its request."""
         shape = signature(self.arguments, self.lane.shared, self.lane.optional)
         return (self.lane, self.size, shape, alone, None if self.lane.urgent else key)
+
+    def unmarked(self) -> "Call":
+        """Return the call as it is with nothing added to its rows."""
+        zeros = {
+            name: torch.zeros_like(value)
+            for name, value in self.arguments.items()
+            if name in self.lane.marks and isinstance(value, torch.Tensor)
+        }
+        return replace(self, arguments={**self.arguments, **zeros})
 
 
 def forward(calls: Sequence[Call], limit: int) -> list[object]:

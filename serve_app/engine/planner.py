@@ -7,7 +7,7 @@ The rules, in order of weight:
    forward. Each of them leads to a denoiser call or the end, and no request is started meanwhile.
 2. Calls that cannot share a forward form groups. The oldest `turn_groups` of them take turns of
    `turn_ticks` forwards, least recently served first. A turn may go on with another group of the
-   same variant, since switching LoRA sets or token merging costs time.
+   same variant, since switching IP adapters or token merging costs time.
 3. Inside a group the oldest requests go first, up to the row cap. On a device that is full with
    one request the others thus wait by age instead of slowing one another.
 4. Requests that wait to be started are members of a group too, so that one that needs another

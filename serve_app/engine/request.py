@@ -27,7 +27,7 @@ class Request:
 
     body: runs a whole stock pipeline and returns what it made; any exception is its failure.
     key: what must agree for two requests to share a forward and does not show in the tensors.
-    variant: state of the shared modules (LoRA set, token merging) that the body needs.
+    variant: state of the shared modules (IP adapter, token merging) that the body needs.
     exclusive: share no forward.
     measures: let the first denoiser call set the row cap of its size; for warming up.
     future: cancel it to cancel the request; a client may do so at any time.

@@ -63,7 +63,8 @@ class RowCapProfiler:
         size = (call.lane.name, call.size)
         is_known = self.caps.has(*size) or size in self._specimens
         if not is_known and len(self._specimens) < _MAX_SPECIMENS:
-            self._specimens[size] = _Specimen(call)
+            # What is added to rows may be gone by then, and the cap is for all rows of a size.
+            self._specimens[size] = _Specimen(call.unmarked())
 
     def measure(self, may_go_on: Callable[[], bool]) -> None:
         """Measure the sizes seen, asking before each row count; what was timed so far is kept."""

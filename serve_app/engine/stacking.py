@@ -8,7 +8,16 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 
-__all__ = ["Arguments", "filled", "join_outputs", "signature", "slice_rows", "split", "stack"]
+__all__ = [
+    "Arguments",
+    "filled",
+    "join_outputs",
+    "signature",
+    "slice_rows",
+    "split",
+    "stack",
+    "take_rows",
+]
 
 Arguments = Mapping[str, object]
 
@@ -108,6 +117,11 @@ def _with_rows(value: object, rows: int) -> torch.Tensor:
 def slice_rows(value: object, start: int, stop: int) -> object:
     """Take some rows of an output, or of stacked arguments."""
     return _map_tensors(value, lambda tensor: tensor[start:stop])
+
+
+def take_rows(value: object, rows: Sequence[int]) -> object:
+    """Pick rows of an output, or of stacked arguments, in this order."""
+    return _map_tensors(value, lambda tensor: tensor[torch.tensor(rows, device=tensor.device)])
 
 
 def split(output: object, rows: Sequence[int]) -> list[object]:

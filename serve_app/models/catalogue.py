@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from serve_app import errors
 from serve_app.config import CatalogueConfig, PoolConfig
 from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry, anchored, read_entry
+from serve_app.models.weights.told import with_told
 from serve_app.types import Kind
 
 __all__ = ["Catalogue", "CatalogueError"]
@@ -57,7 +58,7 @@ class Catalogue:
         files = sorted(config.path.glob("*.yaml"))
         if not files:
             raise CatalogueError(f"no model files in {config.path}")
-        found = [_read(file, root_dir) for file in files]
+        found = [with_told(_read(file, root_dir), config, root_dir) for file in files]
         entries = [item for item in found if isinstance(item, ModelEntry)]
         add_ons = [item for item in found if isinstance(item, AddOn)]
         everything = cls(entries, add_ons)

@@ -1,8 +1,9 @@
 """`ModelEntry` and `AddOn`: one file of `configs/models/`, or what was added at run time."""
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -33,6 +34,7 @@ __all__ = [
 
 ModelId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")]
 
+V = TypeVar("V")
 Text = Annotated[str, StringConstraints(max_length=4096)]
 
 _UNUSABLE = re.compile("[\0\ud800-\udfff]")  # no path holds NUL, nor what is no text
@@ -123,6 +125,11 @@ class _Files(Section):
         return self.source
 
 
+def _by_category(values: Mapping[str, V], others: V) -> Callable[[dict[str, Any]], V]:
+    """Make a default that depends on the category, which pydantic has read by then."""
+    return lambda read: values.get(read.get("category", ""), others)
+
+
 class ModelDefaults(Section):
     """What a request gets that leaves the field out."""
 
@@ -175,6 +182,13 @@ class ModelEntry(_Files):
         description="in place of the model's own: diffusers folder with text encoders and their "
         "tokenizers",
     )
+    variant: (
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")] | None
+    ) = Field(
+        default=None,
+        description="of a diffusers folder: which weight files, fp16 for `model.fp16.safetensors`; "
+        "none: the whole ones, and those of a variant where they lack",
+    )
     prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
         default=None, description="what the denoiser predicts; none: as the files say"
     )
@@ -185,16 +199,35 @@ class ModelEntry(_Files):
     timestep_spacing: Literal["leading", "trailing", "linspace"] | None = Field(
         default=None, description="of the steps; none: as the files say"
     )
+    guidance_rescale: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share by which guided predictions get the contrast of unguided ones, against "
+        "overexposure; 0.7 is usual for models with zero_snr",
+    )
+    max_guidance: float | None = Field(
+        default=None, ge=0, le=20, description="a request's guidance_scale is lowered to this"
+    )
+    max_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=50,
+        description="a request's steps are lowered to this; for turbo, lightning and LCM models",
+    )
     kinds: tuple[Kind, ...] = Field(
         min_length=1, max_length=len(Kind), description="calls that the model answers"
     )
-    dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        default="float32", description="weights and activations; float16 and bfloat16 for GPUs"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        default_factory=_by_category({"stable_diffusion": "float32"}, "auto"),
+        description="weights and activations; auto: half precision on a GPU, float32 elsewhere; "
+        "none: auto, but float32 for stable_diffusion",
     )
     native_size_px: int = Field(
-        default=512,
+        default_factory=_by_category({"stable_diffusion": 512}, 1024),
         ge=64,
-        description="side the checkpoint was trained at; crops are never smaller",
+        description="side the checkpoint was trained at, crops are never smaller; none: by the "
+        "category",
     )
     warm_sizes_px: tuple[int, ...] = Field(
         default=(),
@@ -202,11 +235,12 @@ class ModelEntry(_Files):
         description="sides of further squares whose row caps are measured at start-up, not later",
     )
     size_multiple_px: int = Field(
-        default=8,
+        default_factory=_by_category({"stable_diffusion_3": 16, "flux": 16}, 8),
         ge=8,
         le=64,
         multiple_of=8,
-        description="sides are multiples of this: the factor by which the VAE shrinks a picture",
+        description="sides are multiples of this: the factor by which the VAE shrinks a picture, "
+        "twice that for a transformer; none: by the category",
     )
     placement: Literal["own", "pool"] = Field(
         default="own",

@@ -1,14 +1,17 @@
-"""`rank`: which replica of the Pool gets a request for a model. A pure function over plain data.
+"""Which replica gets a request: `rank` of the Pool's, `rank_by_add_ons` of one model's.
+
+Pure functions over plain data.
 
 Used by the router of every caller (`deployments/router.py`). What a caller knows of the replicas is
 a second old, so it counts what it sent lately itself.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["PlacementRules", "ReplicaView", "rank"]
+__all__ = ["PlacementRules", "ReplicaView", "rank", "rank_by_add_ons"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ def _key(
     has_it = model_id in replica.held
     gets_it = not has_it and model_id in replica.loading
     is_full = replica.ongoing >= replica.max_ongoing or calls >= rules.max_calls
-    tie = hashlib.blake2b(f"{model_id} {replica.replica_id}".encode(), digest_size=8).digest()
+    tie = _tie(model_id, replica.replica_id)
     if is_full:
         return 4, calls, replica.ongoing, replica.used, tie
     if has_it or gets_it:
@@ -67,3 +70,34 @@ def _key(
         return tier, calls, replica.ongoing, replica.used, tie
     # Rendezvous hashing where all else is equal: callers that know nothing of each other agree.
     return 2, len(replica.loading), replica.ongoing, replica.used, tie
+
+
+def rank_by_add_ons(
+    add_ons: Collection[str], replicas: Collection[ReplicaView], slack_calls: int
+) -> list[str]:
+    """List the ids of a model's replicas, best first, for a request that names add-ons.
+
+    Each add-on has a home, by rendezvous hashing: callers that know nothing of each other agree on
+    the replica that so has it in memory. First come the homes of most of the add-ons, then those
+    with the fewest calls; homes with `slack_calls` more than the least busy replica are as good as
+    any other; last those that are full.
+    """
+    if not replicas:
+        return []
+    homes = Counter(
+        max(replicas, key=lambda replica: _tie(name, replica.replica_id)).replica_id
+        for name in add_ons
+    )
+    least = min(replica.ongoing for replica in replicas)
+
+    def key(replica: ReplicaView) -> tuple[bool, int, int, bytes]:
+        is_full = replica.ongoing >= replica.max_ongoing
+        is_near = replica.ongoing <= least + slack_calls
+        wins = homes[replica.replica_id] if is_near else 0
+        return is_full, -wins, replica.ongoing, _tie(",".join(add_ons), replica.replica_id)
+
+    return [replica.replica_id for replica in sorted(replicas, key=key)]
+
+
+def _tie(name: str, replica_id: str) -> bytes:
+    return hashlib.blake2b(f"{name} {replica_id}".encode(), digest_size=8).digest()

@@ -11,16 +11,20 @@ from serve_app.models.entry import AddOn, Entry, ModelEntry, anchored
 from serve_app.models.inspect.match import check_match
 from serve_app.models.protocol import ModelStore
 from serve_app.models.weights.files import Refused
+from serve_app.models.weights.told import with_told
 
 __all__ = ["Judge", "Registry", "judge_files"]
 
-Judge = Callable[[Entry, Mapping[str, ModelEntry]], None]  # raises Refused
+Judge = Callable[[Entry, Mapping[str, ModelEntry]], Entry]  # raises Refused
 
 
 def judge_files(config: CatalogueConfig, root_dir: Path) -> Judge:
-    """Make a judge that looks at the headers of files, where they are on this machine."""
+    """Make a judge that looks at the headers of files, where they are on this machine.
 
-    def judge(entry: Entry, models: Mapping[str, ModelEntry]) -> None:
+    It returns the entry with what they tell.
+    """
+
+    def judge(entry: Entry, models: Mapping[str, ModelEntry]) -> Entry:
         here = anchored(entry, root_dir)
         try:
             if isinstance(here.source, Path) and here.source.exists():
@@ -28,6 +32,7 @@ def judge_files(config: CatalogueConfig, root_dir: Path) -> Judge:
                 check_match(here, config, known)
         except OSError as exc:  # a name too long, a folder that may not be searched
             raise Refused(f"cannot be looked at: {exc.strerror}") from exc
+        return with_told(entry, config, root_dir)
 
     return judge
 
@@ -38,7 +43,8 @@ class Registry:
     Args:
         fixed: of the model files, which nobody changes at run time.
         has_pool: whether the deployment has replicas that models can share.
-        judge: says what is wrong with the files of an entry; none: they are not looked at.
+        judge: says what is wrong with the files of an entry, and fills in what they tell; none:
+            they are not looked at.
     """
 
     def __init__(
@@ -70,7 +76,7 @@ class Registry:
             raise errors.InvalidRequest("placement", text)
         if self._judge is not None:
             try:
-                await asyncio.to_thread(self._judge, entry, models)  # it reads files
+                entry = await asyncio.to_thread(self._judge, entry, models)  # it reads files
             except Refused as exc:
                 raise errors.InvalidRequest("source", f"{entry.id}: {exc}") from exc
         await self._store.put(entry)

@@ -10,6 +10,7 @@ from torch import nn
 from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
 from serve_app.pipelines.addons.controlnets import ControlNets
+from serve_app.pipelines.addons.loras import LORA_ROWS, Loras
 from serve_app.pipelines.addons.lru import Uses, num_bytes
 from serve_app.pipelines.addons.textual_inversion import Embeddings
 from serve_app.pipelines.addons.vaes import Vae, Vaes
@@ -22,10 +23,11 @@ from serve_app.types import Kind
 
 __all__ = ["Checkpoint", "denoiser_lane", "on_device"]
 
+_MARKS = frozenset({LORA_ROWS})
 _INPAINT_CHANNELS = 9  # noisy latents 4, mask 1, latents of the masked picture 4
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Checkpoint:
     """Weights shared by all requests.
 
@@ -33,9 +35,11 @@ class Checkpoint:
     pipelines: the family's classes, for the device of the weights. controlled: those for requests
         with ControlNets.
     vaes, embeddings: its own and those that requests named.
-    variants: what changes its modules. uses: LoRAs, VAEs and others of the jobs at work.
+    variants: what changes its modules. loras: what is added to their layers, row by row.
+    uses: LoRAs, VAEs and others of the jobs at work.
     texts: text embeddings made lately.
     native_px: side that it was trained at, pixels. multiple_px: sides are multiples of it.
+    guidance_rescale: share by which guided predictions get the contrast of unguided ones.
     """
 
     base: DiffusionPipeline
@@ -46,6 +50,7 @@ class Checkpoint:
     schedulers: Schedulers
     vaes: Vaes
     variants: Variants
+    loras: Loras
     embeddings: Embeddings
     controlnets: ControlNets
     uses: Uses
@@ -53,6 +58,7 @@ class Checkpoint:
     native_px: int
     multiple_px: int
     config: EngineConfig
+    guidance_rescale: float = 0.0
 
     @property
     def is_inpaint_only(self) -> bool:
@@ -72,6 +78,11 @@ class Checkpoint:
             if encoder is not None and encoder.config.model_type == "clip_text_model"
         ]
         return max(1, min(layers, default=1))
+
+    def can_rescale(self, kind: Kind, *, is_controlled: bool) -> bool:
+        """Whether the stock pipeline of a kind rescales guided predictions itself."""
+        pipelines = self.controlled if is_controlled else self.pipelines
+        return "guidance_rescale" in accepted(pipelines[kind].__call__).parameters
 
     @property
     def num_bytes(self) -> int:
@@ -140,24 +151,28 @@ def denoiser_lane(
     family: Family,
     config: EngineConfig,
     reading: Callable[[Run], Run],
+    loras: Loras,
 ) -> Lane:
     """Make the lane of a pipeline's denoiser, compiled if the settings say so.
 
     Only the lane calls what was compiled; proxies are copies of the module as it is.
 
     reading: takes arguments out that are not the module's own.
+    loras: of the pipeline. Forwards with any run the module as it is.
     """
     module = getattr(base, family.denoiser)
     if config.channels_last and family.denoiser == "unet":
         module.to(memory_format=torch.channels_last)
+    plain = reading(by_name(module, family.names[0]))
     if config.compile == "off":
-        run = reading(by_name(module, family.names[0]))
-        return Lane("denoiser", run, family.shared, family.optional)
+        run = loras.reading(plain, plain)
+        return Lane("denoiser", run, family.shared, family.optional, marks=_MARKS)
     compiled = torch.compile(module, mode=config.compile, dynamic=False)
-    run = reading(by_name(compiled, family.names[0]))
+    run = loras.reading(reading(by_name(compiled, family.names[0])), plain)
     if config.compile == "reduce-overhead":
         run = _copied(run)
-    return Lane("denoiser", run, family.shared, family.optional, buckets=config.row_buckets)
+    buckets = config.row_buckets
+    return Lane("denoiser", run, family.shared, family.optional, marks=_MARKS, buckets=buckets)
 
 
 def _copied(

@@ -81,6 +81,9 @@ class FakePainter:
             ran=ran_size(asked, spec) | ran_effects(spec, self._native_px),
         )
 
+    def prefetch(self, spec: GenerationSpec) -> None:
+        """Nothing is loaded here; see the protocol."""
+
     def progress(self) -> dict[int, float]:
         """Share of the steps done by job; see the protocol."""
         return dict(self._progress)

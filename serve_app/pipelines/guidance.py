@@ -1,4 +1,6 @@
-"""Self-attention guidance: `self_attention`, as perturbed-attention guidance.
+"""What is done to guided predictions: self-attention guidance, and rescaling.
+
+`self_attention` is perturbed-attention guidance.
 
 Each step runs the guided row once more with the self-attention of the UNet's middle block reduced
 to the identity, and moves the prediction away from that. Source: Ahn et al. 2024,
@@ -7,17 +9,22 @@ arXiv 2403.17377, equation 14, with diffusers' choice of layers ("mid").
 Instead of a pipeline of its own for each kind, the denoiser's proxy adds the row, so that every
 stock pipeline is guided. Its predictions are all shifted by the same amount, which passes through
 classifier-free guidance unchanged: (u + x) + s ((c + x) - (u + x)) = u + s (c - u) + x.
+
+`guidance_rescale` gives guided predictions the contrast of unguided ones. Source: Lin et al. 2023,
+arXiv 2305.08891, section 3.4. Where a stock pipeline has no argument for it, its denoiser answers
+with the rescaled prediction in both rows, which classifier-free guidance leaves as it is.
 """
 
 import torch
 from diffusers.models.attention_processor import Attention
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from serve_app.engine.stacking import slice_rows, stack
 from serve_app.pipelines.proxy import Run
 
-__all__ = ["Perturbation", "guided"]
+__all__ = ["Perturbation", "guided", "rescaled"]
 
 _MARK = "is_perturbed"  # argument of the lane: which rows, (B,) of bool
 
@@ -44,6 +51,25 @@ def guided(run: Run, sample: str, shared: frozenset[str], scale: float) -> Run:
         return (noise[:rows] + scale * (noise[asked:rows] - noise[rows:]),)
 
     return run_guided
+
+
+def rescaled(run: Run, guidance_scale: float, share: float) -> Run:
+    """Rescale what a denoiser's calls of one picture give after classifier-free guidance.
+
+    share: 0 changes nothing, 1 gives the contrast of the prediction for the prompt.
+    """
+
+    def run_rescaled(arguments: dict[str, object]) -> object:
+        outputs = run(arguments)
+        assert isinstance(outputs, tuple), "denoisers are asked for tuples"
+        noise = _tensor(outputs[0])
+        if len(noise) == 1:
+            return outputs  # nothing is guided
+        plain, asked = noise.chunk(2)
+        wanted = rescale_noise_cfg(plain + guidance_scale * (asked - plain), asked, share)
+        return (torch.cat((wanted, wanted)),)
+
+    return run_rescaled
 
 
 class Perturbation:

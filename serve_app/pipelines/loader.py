@@ -15,10 +15,13 @@ from transformers.utils import logging as transformers_logging
 
 from serve_app.config import EngineConfig
 from serve_app.models import ModelEntry
-from serve_app.models.weights.footprint import weight_bytes
+from serve_app.models.weights.folder import LEFT_OUT, choose_variant
+from serve_app.models.weights.footprint import loaded_files, weight_bytes
+from serve_app.models.weights.prefetch import prefetch
 from serve_app.pipelines.addons.controlnets import ControlNets
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lineage import lineage_of
+from serve_app.pipelines.addons.lora_set import Adapter
 from serve_app.pipelines.addons.loras import Loras
 from serve_app.pipelines.addons.lru import Lru, Uses
 from serve_app.pipelines.addons.misfit import Unfit
@@ -31,6 +34,7 @@ from serve_app.pipelines.families import family_of
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.host import HostCopies
 from serve_app.pipelines.parts import named_parts
+from serve_app.pipelines.precision import device_of, with_dtype
 from serve_app.pipelines.samplers.schedulers import Schedulers
 from serve_app.pipelines.soundness import check_complete, check_filled, settle
 from serve_app.pipelines.text.encoding import TextCache
@@ -55,8 +59,9 @@ def load_checkpoint(
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # warnings quote prompts, which must not reach a log
-    device = _device(config.device)
-    base = _on_device(entry, device, host, key)
+    device = device_of(config.device)
+    entry = with_dtype(entry, device)
+    base = _on_device(entry, device, host, key, channels_last=config.channels_last)
     family = family_of(base)
     if family.upcasts_vae and base.dtype is torch.float16 and base.vae.config.force_upcast:
         base.vae.to(torch.float32)  # its activations overflow in float16
@@ -64,7 +69,9 @@ def load_checkpoint(
     perturbation = Perturbation(denoiser, is_compiled=is_compiled)
     uses = Uses()
     lineage = lineage_of(base)
-    loras = Loras(base, family.denoiser, lineage, Lru(config.lora_bytes, uses))
+    kept: Lru[Adapter] = Lru(config.lora_bytes, uses)
+    host_loras: Lru[Adapter] = Lru(config.lora_host_bytes, Uses())
+    loras = Loras(base, family, lineage, kept, host_loras, config.lora_batch_bytes)
     adapters: Lru[IpAdapter] = Lru(config.ip_adapter_bytes, uses)
     ip_adapters = IpAdapters(denoiser, adapters, is_compiled=is_compiled)
     return Checkpoint(
@@ -73,17 +80,19 @@ def load_checkpoint(
         pipelines={kind: on_device(cls, device) for kind, cls in family.pipelines.items()},
         controlled={kind: on_device(cls, device) for kind, cls in family.controlled.items()},
         denoiser=denoiser_lane(
-            base, family, config, lambda run: ip_adapters.reading(perturbation.reading(run))
+            base, family, config, lambda run: ip_adapters.reading(perturbation.reading(run)), loras
         ),
         schedulers=Schedulers(_trained(base.scheduler, entry)),
         vaes=Vaes(base.vae, config, uses, lineage),
-        variants=Variants(base, family, config.tomesd_ratio, perturbation, ip_adapters, loras),
+        variants=Variants(base, family, config.tomesd_ratio, perturbation, ip_adapters),
+        loras=loras,
         uses=uses,
         embeddings=Embeddings(base, family, lineage),
         controlnets=ControlNets(base, config, uses, lineage),
         texts=TextCache(config.text_cache),
         native_px=entry.native_size_px,
         multiple_px=entry.size_multiple_px,
+        guidance_rescale=entry.guidance_rescale,
         config=config,
     )
 
@@ -101,25 +110,24 @@ def _trained(scheduler: SchedulerMixin, entry: ModelEntry) -> SchedulerMixin:
     return made
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 def _on_device(
-    entry: ModelEntry, device: torch.device, host: HostCopies | None, key: str
+    entry: ModelEntry,
+    device: torch.device,
+    host: HostCopies | None,
+    key: str,
+    *,
+    channels_last: bool,
 ) -> DiffusionPipeline:
     """Duplicate the copy in CPU memory, made now if there is room, or else read the files."""
+
+    def settled(pipeline: DiffusionPipeline) -> DiffusionPipeline:
+        for name, module in _modules(pipeline).items():
+            settle(name, module, pipeline.device, channels_last=channels_last)
+        return pipeline
+
     if host is None or not host.fits(weight_bytes(entry)):
-        return _settled(_read(entry).to(device))
-    return _duplicate(host.get(key, lambda: _settled(_read(entry))), device)
-
-
-def _settled(pipeline: DiffusionPipeline) -> DiffusionPipeline:
-    for name, module in _modules(pipeline).items():
-        settle(name, module, pipeline.device)
-    return pipeline
+        return settled(_read(entry).to(device))
+    return _duplicate(host.get(key, lambda: settled(_read(entry))), device)
 
 
 def _duplicate(pipeline: DiffusionPipeline, device: torch.device) -> DiffusionPipeline:
@@ -140,19 +148,20 @@ def _modules(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
 
 def _read(entry: ModelEntry) -> DiffusionPipeline:
     """Load the pipeline class that the folder, or the settings of a single file, names."""
+    prefetch(loaded_files(entry))
     folder = _settings_of(entry)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     cls = getattr(diffusers, index["_class_name"])
-    unused = ("safety_checker", "feature_extractor", "image_encoder")  # Safety is a deployment
     left_out = {
-        name: None for name, value in index.items() if name in unused or value == [None, None]
+        name: None for name, value in index.items() if name in LEFT_OUT or value == [None, None]
     }
     dtype = getattr(torch, entry.dtype)
     named = named_parts(entry, folder, dtype)
     options = {"dtype": dtype, "local_files_only": True, **left_out, **named}
     if entry.path.is_dir():
-        pipeline = cls.from_pretrained(folder, **options)
-        check_complete(pipeline, folder, named)
+        variant = choose_variant(folder, entry.variant)
+        pipeline = cls.from_pretrained(folder, variant=variant, **options)
+        check_complete(pipeline, folder, named, variant)
         return pipeline
     try:
         pipeline = cls.from_single_file(str(entry.path), config=str(folder), **options)

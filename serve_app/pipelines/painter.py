@@ -5,7 +5,9 @@ engine thread waits for them.
 """
 
 import asyncio
+import contextlib
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from serve_app.models import ModelEntry
 from serve_app.pipelines.addons.controlnets import ControlNet
 from serve_app.pipelines.addons.ip_adapters import PicturePrompt
 from serve_app.pipelines.addons.lookup import AddOns, NamedAddOns
+from serve_app.pipelines.addons.lora_set import LoraSet
 from serve_app.pipelines.addons.triggers import with_triggers
 from serve_app.pipelines.addons.vaes import Vae
 from serve_app.pipelines.addons.variants import Variant
@@ -55,6 +58,8 @@ from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedIma
 
 __all__ = ["WeavePainter"]
 
+_FETCHES = 16  # threads that mostly wait for a network
+_MAX_HINTS = 16  # prefetches at once; more are left to the paints
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
@@ -78,8 +83,11 @@ class WeavePainter:
         )
         self._rewriter = rewriter_of(config.translator, config.expander, config.expander_tokens)
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="pixels")
-        # Nobody else waits for the add-on that somebody's request has to download.
-        self._loads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="add-ons")
+        # A job waits neither for the downloads of others nor for what is prefetched.
+        self._fetches = ThreadPoolExecutor(max_workers=_FETCHES, thread_name_prefix="fetches")
+        self._loads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="add-ons")
+        self._hints = ThreadPoolExecutor(max_workers=2, thread_name_prefix="prefetch")
+        self._num_hints = 0
         self._progress: dict[int, list[Progress]] = {}
         try:
             self._warm_up()
@@ -117,6 +125,15 @@ class WeavePainter:
             ran=_resolved(asked, spec) | _ran(spec, paintings[0], canvas, self._checkpoint),
         )
 
+    def prefetch(self, spec: GenerationSpec) -> None:
+        """Load the add-ons that a job names; see the protocol."""
+        if self._num_hints < _MAX_HINTS:
+            with contextlib.suppress(RuntimeError):  # shut down
+                checkpoint = weakref.ref(self._checkpoint)
+                future = self._hints.submit(_prefetch, self._add_ons, checkpoint, spec)
+                self._num_hints += 1
+                future.add_done_callback(self._forget_hint)
+
     def progress(self) -> dict[int, float]:
         """Share of the steps done by job; see the protocol."""
         return {
@@ -140,7 +157,8 @@ class WeavePainter:
         """Stop; jobs at hand get `drain_s` seconds to finish, then they fail."""
         self._engine.close(drain_s)
         self._pool.shutdown()  # short work; its threads would hold this painter a little longer
-        self._loads.shutdown(wait=False)
+        for threads in (self._fetches, self._loads, self._hints):
+            threads.shutdown(wait=False)
 
     def _warm_up(self) -> None:
         """Paint one step at each size to be expected: weights are sound, row caps are known.
@@ -159,7 +177,7 @@ class WeavePainter:
                 scheduler="DDIMScheduler",
                 seed=0,
             )
-            chosen = self._chosen(spec, NamedAddOns())
+            chosen = _add(self._checkpoint, spec, NamedAddOns())
             request = self._request(chosen, spec, None, _Given())
             request.measures = True
             painting = self._engine.submit(request).result()
@@ -167,30 +185,26 @@ class WeavePainter:
             if not painting.is_finite():
                 raise errors.NonFiniteLatents(self._entry.id)
 
+    def _forget_hint(self, _future: object) -> None:
+        self._num_hints -= 1
+
     async def _rewrite(self, spec: GenerationSpec) -> GenerationSpec:
         """Put the prompt in other words where that is asked for; most wait for nobody."""
         if spec.foreign or (spec.expand and self._config.expander is not None):
-            return await self._off_loop(self._loads, self._rewriter.apply, spec)
+            return await self._off_loop(self._fetches, self._rewriter.apply, spec)
         return spec
 
     async def _bring(self, spec: GenerationSpec) -> NamedAddOns:
         """Fetch the files that a request names; most requests name none and do not wait."""
         if named_add_ons(spec):
-            return await self._off_loop(self._loads, self._add_ons.of, spec)
+            return await self._off_loop(self._fetches, self._add_ons.of, spec)
         return NamedAddOns()
 
     async def _add(self, spec: GenerationSpec, named: NamedAddOns) -> "_Added":
         """Load what a request names, unless it is loaded."""
         if named == NamedAddOns():
-            return self._chosen(spec, named)
-        return await self._off_loop(self._loads, self._chosen, spec, named)
-
-    def _chosen(self, spec: GenerationSpec, named: NamedAddOns) -> "_Added":
-        checkpoint = self._checkpoint
-        spec, tokens = checkpoint.embeddings.apply(spec, named.embeddings)
-        variant = checkpoint.variants.of(spec, named)
-        nets = checkpoint.controlnets.get(named.controlnets)
-        return _Added(spec, tokens, variant, checkpoint.vaes.get(named.vae), nets)
+            return _add(self._checkpoint, spec, named)
+        return await self._off_loop(self._loads, _add, self._checkpoint, spec, named)
 
     def _prepare(
         self, added: "_Added", images: PreparedImages | None
@@ -221,6 +235,7 @@ class WeavePainter:
             scheduler=self._checkpoint.schedulers.make(spec),
             variant=added.variant,
             progress=Progress(),
+            loras=added.loras,
             vae=added.vae,
             tokens=added.tokens,
             prompt=given.prompt,
@@ -272,8 +287,27 @@ class _Added:
     spec: GenerationSpec
     tokens: tuple[str, ...]
     variant: Variant
+    loras: LoraSet
     vae: Vae
     nets: tuple[ControlNet, ...] = ()
+
+
+def _add(checkpoint: Checkpoint, spec: GenerationSpec, named: NamedAddOns) -> _Added:
+    spec, tokens = checkpoint.embeddings.apply(spec, named.embeddings)
+    variant = checkpoint.variants.of(spec, named)
+    loras = checkpoint.loras.choose(spec.loras, named.loras)
+    nets = checkpoint.controlnets.get(named.controlnets)
+    return _Added(spec, tokens, variant, loras, checkpoint.vaes.get(named.vae), nets)
+
+
+def _prefetch(add_ons: AddOns, checkpoint: "weakref.ref[Checkpoint]", spec: GenerationSpec) -> None:
+    """Fetch and load; weights that are replaced meanwhile are not kept in memory for it."""
+    with contextlib.suppress(errors.DreamserveError):
+        named = add_ons.of(spec)
+        loaded = checkpoint()
+        if loaded is not None:
+            with loaded.uses.holding(named.large):
+                _add(loaded, spec, named)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from serve_app.models import ModelEntry
 from serve_app.models.inspect.inspect import inspect
 from serve_app.models.inspect.inspection import Inspection
 from serve_app.models.inspect.parts import TEXT_ENCODERS
+from serve_app.models.weights.folder import choose_variant, file_variants
 from serve_app.models.weights.header import FORMAT_MAX_BYTES
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.addons.vaes import check_latents
@@ -48,7 +49,9 @@ def named_parts(entry: ModelEntry, settings: Path, dtype: torch.dtype) -> dict[s
             raise Unfit("a folder without text encoders", "those of a pipeline in diffusers' form")
         parts |= {name: _load(folder, name, dtype) for name in names}
     if isinstance(entry.vae, Path):
-        vae = AutoencoderKL.from_pretrained(entry.vae, dtype=dtype, local_files_only=True)
+        vae = AutoencoderKL.from_pretrained(
+            entry.vae, dtype=dtype, variant=choose_variant(entry.vae), local_files_only=True
+        )
         with init_empty_weights():
             own = AutoencoderKL.from_config(AutoencoderKL.load_config(settings / "vae"))
         check_latents(vae.config, own.config)
@@ -78,8 +81,12 @@ def _has(found: Inspection, base: Path, name: str) -> bool:
 def _load(folder: Path, name: str, dtype: torch.dtype) -> object:
     library, class_name = _index(folder)[name]
     cls = getattr({"transformers": transformers, "diffusers": diffusers}[library], class_name)
-    options = {"dtype": dtype} if issubclass(cls, torch.nn.Module) else {}
+    variant = choose_variant(folder)
+    options: dict[str, object] = {}
+    if issubclass(cls, torch.nn.Module):
+        has_it = variant in file_variants(folder / name)
+        options = {"dtype": dtype, "variant": variant if has_it else None}
     part: object = cls.from_pretrained(folder / name, local_files_only=True, **options)
     if isinstance(part, PreTrainedModel):
-        check_module(name, part, folder / name)
+        check_module(name, part, folder / name, variant)
     return part

@@ -24,6 +24,14 @@ class Painter(Protocol):
         """
         ...
 
+    def prefetch(self, spec: GenerationSpec) -> None:
+        """Begin to load the add-ons that a job names, so that its paint finds them; a hint.
+
+        What is wrong with them is the paint's to raise, and stays unsaid here; so does that the
+        painter was closed meanwhile, or has enough to load.
+        """
+        ...
+
     def progress(self) -> dict[int, float]:
         """Share of denoising steps done, 0 to 1, of every job at work, by job id."""
         ...

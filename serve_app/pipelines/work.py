@@ -11,18 +11,20 @@ from torch.nn import functional
 
 from serve_app.engine.request import Progress
 from serve_app.pipelines.addons.ip_adapters import PicturePrompt
+from serve_app.pipelines.addons.lora_set import NO_LORAS, LoraSet
+from serve_app.pipelines.addons.loras import with_loras
 from serve_app.pipelines.addons.vaes import Vae
 from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, touched_cells
 from serve_app.pipelines.control import Control, without_nothing
 from serve_app.pipelines.families import accepted
-from serve_app.pipelines.guidance import guided
+from serve_app.pipelines.guidance import guided, rescaled
 from serve_app.pipelines.panorama import windowed
 from serve_app.pipelines.proxy import Run
 from serve_app.pipelines.samplers.schedulers import ran_sampler
 from serve_app.pipelines.specs import first_size, run_strength
-from serve_app.pipelines.text.encoding import remember_encoding, text_arguments
+from serve_app.pipelines.text.encoding import TextState, remember_encoding, text_arguments
 from serve_app.types import GenerationSpec, Kind
 
 __all__ = ["Painting", "Sample"]
@@ -49,7 +51,8 @@ class Sample:
     """Paints one picture of a job when called; runs on the engine thread, inside a strand.
 
     spec: with the seed of this sample. size: height and width that the model works at, pixels.
-    scheduler: of this sample alone. variant: applied by the engine while it runs.
+    scheduler: of this sample alone. variant: applied by the engine while it runs. loras: of its
+    rows.
     vae: none: the checkpoint's own. tokens: of the embeddings that the spec's texts hold.
     prompt: the picture for the variant's IP adapter. control: ControlNets and their pictures.
     """
@@ -61,6 +64,7 @@ class Sample:
     scheduler: SchedulerMixin
     variant: Variant
     progress: Progress
+    loras: LoraSet = NO_LORAS
     vae: Vae | None = None
     tokens: tuple[str, ...] = ()
     prompt: PicturePrompt | None = None
@@ -94,7 +98,7 @@ class Sample:
         kind = Kind.INPAINT if self.checkpoint.is_inpaint_only else this.kind
         controlnet = None if self.control is None else self.control.stand_in()
         pipeline = self.checkpoint.pipeline(
-            kind, this.scheduler, self.vae, self._around, controlnet
+            kind, this.scheduler, self.vae, lambda run: self._around(run, kind), controlnet
         )
         latents: list[torch.Tensor] = []
 
@@ -110,7 +114,7 @@ class Sample:
         image = pipeline(**arguments, callback_on_step_end=after_step)[0]
         return Painting(image[0], latents[0], ran_sampler(this.scheduler, self.spec))
 
-    def _around(self, run: Run) -> Run:
+    def _around(self, run: Run, kind: Kind) -> Run:
         """Add what a request asks for around each call of the denoiser."""
         checkpoint, config = self.checkpoint, self.checkpoint.config
         sample, shared = checkpoint.family.names[0], checkpoint.family.shared
@@ -129,7 +133,10 @@ class Sample:
             run = guided(run, sample, shared, config.self_attention_scale)
         if self.prompt is not None:
             run = self.prompt.beside(run, sample)
-        return run
+        rescales = checkpoint.can_rescale(kind, is_controlled=self.control is not None)
+        if checkpoint.guidance_rescale and not rescales:
+            run = rescaled(run, self.spec.guidance_scale, checkpoint.guidance_rescale)
+        return with_loras(run, sample, self.loras)  # the outermost: all others repeat its rows
 
     def _arguments(
         self, pipeline: DiffusionPipeline, kind: Kind, this: "_Pass"
@@ -143,6 +150,7 @@ class Sample:
             "width": width,
             "num_inference_steps": spec.steps,
             "guidance_scale": spec.guidance_scale,
+            "guidance_rescale": self.checkpoint.guidance_rescale,
             "generator": torch.Generator().manual_seed(spec.seed),  # CPU: equal on every device
             "clip_skip": spec.clip_skip - 1 or None,  # diffusers counts the layers left out
             "output_type": "pt",
@@ -159,10 +167,11 @@ class Sample:
         return {name: value for name, value in arguments.items() if name in names}
 
     def _text(self, pipeline: DiffusionPipeline) -> Mapping[str, object]:
-        texts, loras = self.checkpoint.texts, self.variant.loras
+        loras, texts = self.loras, self.checkpoint.texts
+        under = TextState(loras.of_text, lambda: self.checkpoint.loras.in_text(loras))
         if self.checkpoint.family.has_clip_text:
-            return text_arguments(pipeline, self.spec, texts, loras)
-        remember_encoding(pipeline, texts, loras)
+            return text_arguments(pipeline, self.spec, texts, under)
+        remember_encoding(pipeline, texts, under)
         return {"prompt": self.spec.prompt, "negative_prompt": self.spec.negative_prompt or None}
 
     def _pictures(self, this: "_Pass") -> tuple[Image.Image | torch.Tensor, Image.Image]:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, EngineConfig
 from serve_app.models import AddOn, AddOnType, Catalogue, ModelEntry
 from serve_app.models.protocol import ModelStore
 from serve_app.models.weights.footprint import weight_bytes
@@ -44,7 +44,7 @@ class PoolLoader:
 
     async def estimate_bytes(self, key: str) -> int:
         """Read it off the files; see the protocol."""
-        entry = self._catalogue().get(key)
+        entry = _settled(self._catalogue().get(key), self._config.engine)
         limit = self._config.catalogue.max_header_bytes
         size = await asyncio.to_thread(weight_bytes, entry, limit)
         return size or self._config.pool.assumed_bytes
@@ -89,3 +89,12 @@ class PoolLoader:
     async def tidy(self, key: str) -> None:
         """Collect garbage, on the device too; see the protocol."""
         await asyncio.to_thread(self._weights.pop(key).tidy)
+
+
+def _settled(entry: ModelEntry, config: EngineConfig) -> ModelEntry:
+    """Decide on a dtype that is left to the device; the fake painter has none."""
+    if entry.dtype != "auto" or config.painter == "fake":
+        return entry
+    from serve_app.pipelines.precision import device_of, with_dtype  # noqa: PLC0415  # torch
+
+    return with_dtype(entry, device_of(config.device))

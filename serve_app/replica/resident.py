@@ -129,6 +129,12 @@ class Resident:
             return pictures
         return dataclasses.replace(pictures, ran={**pictures.ran, "generation": weights_version})
 
+    def prefetch(self, spec: GenerationSpec) -> None:
+        """Begin to load the add-ons that a job names; see the painter's protocol."""
+        served = self._slot.current
+        if served is not None:
+            served.painter.prefetch(spec)
+
     def progress(self) -> dict[int, float]:
         """Share of the steps done by job; see the protocol."""
         merged: dict[int, float] = {}

@@ -162,8 +162,8 @@ def make_painter(
 
 
 def _copy_key(digest: str, entry: ModelEntry) -> str:
-    """Name what a copy in CPU memory depends on: the files, and the dtype they are read in."""
-    return f"{digest} {entry.dtype}"
+    """Name what a copy in CPU memory depends on: the files, which of them, and in what dtype."""
+    return f"{digest} {entry.dtype} {entry.variant}"
 
 
 def _may_exist(entry: ModelEntry) -> bool:

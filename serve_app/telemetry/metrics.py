@@ -91,7 +91,7 @@ ENGINE = (
     Metric(
         "dreamserve_engine_switches_total",
         Kind.COUNTER,
-        "changes of LoRA set or token merging",
+        "changes of IP adapter, token merging or self-attention guidance",
         _ENGINE_LABELS,
     ),
     Metric(

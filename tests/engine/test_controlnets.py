@@ -27,10 +27,18 @@ from serve_app.pipelines.work import Painting, Sample
 from serve_app.testing.checkpoints import write_random_inpaint
 from serve_app.testing.controlnets import random_controlnet
 from serve_app.testing.ip_adapters import write_random_ip_adapter
-from serve_app.types import ControlNetUse, ControlType, GenerationSpec, IpAdapterUse, Kind
+from serve_app.types import (
+    ControlNetUse,
+    ControlType,
+    GenerationSpec,
+    IpAdapterUse,
+    Kind,
+    LoraUse,
+)
 from tests.engine.conftest import SHAPES
+from tests.engine.lora_files import kohya, make, save
 from tests.engine.test_families import make_xl
-from tests.engine.weaving import CPU, TOLERANCE, difference, stock_scheduler
+from tests.engine.weaving import CPU, TOLERANCE, changed, difference, stock_scheduler
 
 STOCK = {
     "plain": "StableDiffusionControlNet",
@@ -81,6 +89,7 @@ class Net:
                 if variant.ip_adapter and spec.ip_adapter
                 else None
             ),
+            loras=checkpoint.loras.choose(spec.loras, named.loras),
             control=Control.of(spec, nets, pictures) if nets else None,
         )
         return Request(body, variant=body.variant)
@@ -168,6 +177,8 @@ def _make(shape: str, root: Path) -> Net:
     if shape == "attention":
         write_random_ip_adapter(adapter, base.unet)
         add_ons["face"] = AddOn(id="face", type="ip_adapter", source=adapter)
+        file = save(kohya(make(base)), root / "ink.safetensors")
+        add_ons["ink"] = AddOn(id="ink", type="lora", source=file)
     entry = ModelEntry(id="random", source=folder, kinds=tuple(Kind), native_size_px=64)
     found = AddOns("random", lambda id_, _type: add_ons.get(id_))
     config = CPU.model_copy(update={"turn_groups": 3, "max_live": 16})
@@ -365,6 +376,36 @@ def test_inpaint_controlnet_sees_what_is_to_be_repainted(
     control = torch.from_numpy(marked).permute(2, 0, 1)[None]
     stock = net.stock(spec, canvas, picture, control_image=control)
     assert difference(image, stock) <= TOLERANCE
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_loras_and_controlnets_compose_row_by_row(
+    net_of: Callable[[str], Net],
+    canvas: Canvas,
+    picture: Image.Image,
+    make_spec: Callable[..., GenerationSpec],
+    kind: Kind,
+) -> None:
+    """Each with and without the other in the same forwards; a LoRA leaves the ControlNet alone."""
+    net = net_of("attention")
+    ink = (LoraUse(id="ink", strength=0.8),)
+    specs = [
+        make_spec(kind=kind, steps=4, strength=0.8, loras=loras, controlnets=nets, seed=seed)
+        for seed, (loras, nets) in enumerate(
+            (loras, nets) for loras in ((), ink) for nets in ((), uses(0.9), uses(0.4, 1.3))
+        )
+    ]
+    woven = weave(net, specs, canvas, picture)
+    products = {
+        key: lambda weight, own=own: weight + 0.8 * own.product()
+        for key, own in make(net.base).items()
+    }
+    inked = dataclasses.replace(net, base=changed(net.base, products))
+    for spec, made in zip(specs, woven, strict=True):
+        if spec.controlnets:
+            expected = (inked if spec.loras else net).stock(spec, canvas, picture)
+            assert difference(made, expected) <= TOLERANCE, spec
+    assert difference(woven[1], woven[4]) > 0.02
 
 
 def test_token_merging_and_controlnets_equal_stock_together(

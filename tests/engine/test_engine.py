@@ -33,6 +33,17 @@ def test_engine_row_cap_is_never_exceeded(
     assert max(denoiser.rows) <= 4
 
 
+def test_engine_bound_of_a_lane_holds_beside_the_row_cap(
+    denoiser: Denoiser, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine(max_rows=16)
+    narrow = Lane("vae decode", denoiser, urgent=True, max_rows=3)
+    bodies = [Body(narrow, rows=rows) for rows in (1, 2, 7, 2)]
+    for future in [engine.submit(Request(body)) for body in bodies]:
+        future.result(30)
+    assert max(denoiser.rows) == 3
+
+
 def test_engine_exclusive_request_shares_no_forward(
     denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
 ) -> None:

@@ -118,6 +118,23 @@ def test_engine_variant_that_cannot_be_applied_fails_only_its_requests(
     fine.result(30)
 
 
+def test_engine_restores_a_variant_after_a_switch_that_failed_half_way(
+    lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    applied: list[object] = []
+
+    def activate(variant: object) -> None:
+        applied.append(variant)  # the modules are changed, and then it fails
+        if variant == "broken":
+            raise ValueError("no such weights")
+
+    engine = make_engine(activate=activate)
+    for variant in ("fine", "broken", "fine", "fine"):
+        future = engine.submit(Request(Body(lane), variant=variant))
+        assert isinstance(future.exception(30), ValueError) == (variant == "broken")
+    assert applied == ["fine", "broken", "fine"]
+
+
 def wait_until_idle(engine: Engine) -> None:
     while not engine._is_idle:
         time.sleep(0.001)

@@ -3,8 +3,11 @@
 The truth is the trainer's own model, stock diffusers, or the arithmetic of the format done here.
 """
 
+import asyncio
+import gc
 import json
 import re
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,15 +16,18 @@ import peft
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
 from serve_app import errors
 from serve_app.config import EngineConfig
-from serve_app.models import AddOn
-from serve_app.pipelines.addons import lora_layers
+from serve_app.models import AddOn, ModelEntry
+from serve_app.pipelines.addons import lora_file, lora_layers, loras
+from serve_app.pipelines.addons.lookup import AddOns
+from serve_app.pipelines.addons.lora_set import Adapter, LoraSet
+from serve_app.pipelines.loader import load_checkpoint
+from serve_app.pipelines.painter import WeavePainter
 from serve_app.testing.ip_adapters import write_random_ip_adapter
-from serve_app.types import GenerationSpec, IpAdapterUse, LoraUse
+from serve_app.types import GenerationSpec, IpAdapterUse, Kind, LoraUse
 from tests.engine.lora_files import LAYERS, Made, kohya, kohya_name, make, save
 from tests.engine.lora_files import peft as in_peft_names
 from tests.engine.test_families import make_flux, make_sd3, make_xl
@@ -181,6 +187,55 @@ def test_lora_without_alpha_is_added_as_it_is(
     spec = make_spec(loras=using(("ink", -0.5)))
     expected = changed(base, plus(rounded, -0.5))
     assert difference(weaver.paint(spec)[0], paint_stock(expected, spec)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_small_factors_cost_half_precision_no_bits(dtype: torch.dtype) -> None:
+    """alpha / rank of 1 / 128 and a weak strength, with matrices as trainers leave them."""
+    random = torch.Generator().manual_seed(1)
+    module = torch.nn.Sequential(torch.nn.Linear(64, 48)).to(dtype)
+    layers = lora_layers.LoraLayers("unet", module)
+    down = torch.randn(16, 64, generator=random) * 0.1
+    up = torch.randn(48, 16, generator=random) * 0.002 / 128
+    packed = layers.packed({"0": lora_file.Pair(down, up)})
+    layers.apply((LoraSet(1, ((Adapter("a", "a", {"unet": packed}), 0.1),)),))
+    x = (1000 * torch.randn(32, 64, generator=random)).to(dtype)  # else the result has few bits
+    with torch.no_grad():
+        module[0].weight.zero_()
+        module[0].bias.zero_()
+        found = module(x).float()
+    expected = 0.1 * x.float() @ down.T @ up.T
+    error = (found - expected).norm() / expected.norm()
+    assert error < {torch.float16: 0.001, torch.bfloat16: 0.008}[dtype]
+
+
+def test_strengths_that_cancel_are_nothing(
+    weaver: Weaver, base: DiffusionPipeline, add: Callable[..., None], make_spec: MakeSpec
+) -> None:
+    """A DoRA of strength 5e-17 would still set the lengths of all rows."""
+    add("dora", in_peft_names(make(base), is_dora=True))
+    spec = make_spec(loras=using(("dora", 0.1), ("dora", 0.2), ("dora", -0.3)))
+    assert difference(weaver.paint(spec)[0], paint_stock(base, spec)) <= TOLERANCE
+
+
+def test_strengths_hold_no_matrices_of_their_own(
+    weaver: Weaver, base: DiffusionPipeline, add: Callable[..., None], make_spec: MakeSpec
+) -> None:
+    add("ink", kohya(make(base)))
+    specs = [make_spec(loras=using(("ink", 1 + number / 100))) for number in range(20)]
+    sets = [weaver.request(spec).body.loras for spec in specs]
+    assert len({own.number for own in sets}) == 20
+    assert len({id(own.uses[0][0]) for own in sets}) == 1
+    assert all(own.gains == {} for own in sets)
+
+
+def test_refused_files_leave_no_locks_behind(
+    weaver: Weaver, base: DiffusionPipeline, add: Callable[..., None], make_spec: MakeSpec
+) -> None:
+    add("bad", having(DOWN, 4, 640, 3, 3)(kohya(make(base))))
+    assert_refused(weaver, make_spec, "640")
+    gc.collect()
+    assert dict(weaver.checkpoint.loras._turns) == {}
 
 
 def test_lora_named_twice_acts_with_the_sum_of_its_strengths(
@@ -484,14 +539,19 @@ def test_good_bad_good_again_leaves_no_trace(
 
 @pytest.mark.parametrize(
     ("error", "meant"),
-    [(RuntimeError("/srv/x"), errors.AddOnMisfit), (torch.OutOfMemoryError(), errors.OutOfMemory)],
+    [
+        (RuntimeError("/srv/x"), errors.AddOnMisfit),
+        (torch.OutOfMemoryError("/srv/x"), errors.OutOfMemory),
+    ],
     ids=["library", "memory"],
 )
-def test_switch_that_fails_half_way_leaves_no_trace(
+@pytest.mark.parametrize("step", ["to", "packed"])
+def test_lora_that_cannot_be_placed_fails_its_own_request(
     weaver: Weaver,
     base: DiffusionPipeline,
     add: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
+    step: str,
     error: Exception,
     meant: type[errors.DreamserveError],
     make_spec: MakeSpec,
@@ -501,42 +561,98 @@ def test_switch_that_fails_half_way_leaves_no_trace(
     add("late", kohya(late))
     specs = {name: make_spec(loras=using((name, 1))) for name in ("good", "late")}
     before = weaver.paint(specs["good"])[0]
-    whole = lora_layers.set_peft_model_state_dict
 
-    def fail_in_text_encoder(module: torch.nn.Module, *args: object, **options: object) -> object:
-        if module is weaver.checkpoint.base.text_encoder:
-            raise error
-        return whole(module, *args, **options)
+    def fail(*_: object) -> object:
+        raise error
 
-    monkeypatch.setattr(lora_layers, "set_peft_model_state_dict", fail_in_text_encoder)
-    for _ in range(2):
-        with pytest.raises(meant) as caught:
-            weaver.paint(specs["late"])
-        assert "/srv" not in caught.value.public_message
-        assert torch.equal(weaver.paint(specs["good"])[0], before)
-        plain = weaver.paint(make_spec())[0]
-        assert difference(plain, paint_stock(base, make_spec())) <= TOLERANCE
-    monkeypatch.undo()
+    owner = {"to": Adapter, "packed": lora_layers.LoraLayers}[step]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, fail)
+        for _ in range(2):
+            with pytest.raises(meant) as caught:
+                weaver.request(specs["late"])
+            assert "/srv" not in caught.value.public_message
     truth = paint_stock(changed(base, plus(late, 1)), specs["late"])
     assert difference(weaver.paint(specs["late"])[0], truth) <= TOLERANCE
+    assert torch.equal(weaver.paint(specs["good"])[0], before)
 
 
-def test_lora_that_left_leaves_nothing_in_the_layers(
+def test_lora_that_left_leaves_nothing(
     folder: Callable[[str], Path], base: DiffusionPipeline, tmp_path: Path, make_spec: MakeSpec
 ) -> None:
-    config = {"lora_bytes": 0}
     add_ons = [
         AddOn(id=name, type="lora", source=save(kohya(make(base, seed=seed)), tmp_path / name))
         for seed, name in enumerate(("a.safetensors", "b.safetensors"))
     ]
-    weaver = Weaver(folder("attention"), add_ons, stingy(config))
+    none = {"lora_bytes": 0, "lora_host_bytes": 0, "lora_batch_bytes": 1}
+    weaver = Weaver(folder("attention"), add_ons, stingy(none))
+    gone: list[weakref.ref[Adapter]] = []
     for add_on in add_ons * 2:
-        weaver.paint(make_spec(loras=using((add_on.id, 1))))
+        request = weaver.request(make_spec(loras=using((add_on.id, 1))))
+        (use,) = request.body.loras.uses
+        gone.append(weakref.ref(use[0]))
+        weaver.engine.submit(request).result(60)
+        del request, use
+    weaver.paint(make_spec())
     weaver.engine.close()
-    modules = weaver.checkpoint.base.unet.modules()
-    held = {name for own in modules if isinstance(own, LoraLayer) for name in own.lora_A}
-    assert len(held) == 1
-    assert set(weaver.checkpoint.base.unet.peft_config) == held
+    gc.collect()
+    assert [one() is None for one in gone] == [True, True, True, False]  # the latest is kept
+    assert not any("forward" in vars(own) for own in weaver.checkpoint.base.unet.modules())
+
+
+def test_lora_that_left_the_device_comes_back_from_cpu_memory(
+    folder: Callable[[str], Path],
+    base: DiffusionPipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_spec: MakeSpec,
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(loras, "load_file", lambda file: read.append(file) or load_file(file))
+    made = {name: make(base, seed=seed) for seed, name in enumerate("ab")}
+    add_ons = [
+        AddOn(id=name, type="lora", source=save(kohya(own), tmp_path / f"{name}.safetensors"))
+        for name, own in made.items()
+    ]
+    weaver = Weaver(folder("attention"), add_ons, stingy({"lora_bytes": 0}))
+    for name in "abab":
+        spec = make_spec(loras=using((name, 1)))
+        truth = paint_stock(changed(base, plus(made[name], 1)), spec)
+        assert difference(weaver.paint(spec)[0], truth) <= TOLERANCE
+    weaver.engine.close()
+    assert [file.stem for file in read] == ["a", "b"]
+
+
+def test_prefetched_lora_is_not_read_again(
+    folder: Callable[[str], Path],
+    base: DiffusionPipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_spec: MakeSpec,
+) -> None:
+    made = make(base)
+    files = {
+        "ink": save(kohya(made), tmp_path / "ink.safetensors"),
+        "bad": save({"a": torch.ones(2, 7)}, tmp_path / "bad.safetensors"),
+    }
+    known = {name: AddOn(id=name, type="lora", source=file) for name, file in files.items()}
+    entry = ModelEntry(id="random", source=folder("attention"), kinds=tuple(Kind))
+    add_ons = AddOns("random", lambda name, _type: known.get(name))
+    painter = WeavePainter(entry, CPU, load_checkpoint(entry, CPU), add_ons)
+    ink, bad, none = (make_spec(loras=using((name, 1))) for name in ("ink", "bad", "none"))
+
+    async def prefetch_and_paint() -> None:
+        for spec in (ink, bad, none):
+            painter.prefetch(spec)  # what is wrong is for the paint to say
+        while painter._num_hints:  # a thread ends it
+            await asyncio.sleep(0.01)
+        monkeypatch.delattr(loras, "load_file")
+        await painter.paint(1, ink, None)
+        with pytest.raises(errors.InvalidRequest, match="none"):
+            await painter.paint(2, none, None)
+
+    asyncio.run(prefetch_and_paint())
+    painter.close()
 
 
 def stingy(changes: Mapping[str, int]) -> EngineConfig:

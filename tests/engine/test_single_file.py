@@ -3,7 +3,9 @@
 Also when it has nothing beside it, or lacks parts that its entry names.
 """
 
+import gc
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -171,6 +173,26 @@ def test_numbers_of_eight_bits_are_judged(dtype):
         check_tensor("bad", torch.tensor([1.0, torch.nan]).to(dtype))
 
 
+REAL = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf], ids=str)
+@pytest.mark.parametrize("place", [0, 500, 999])
+def test_one_number_that_is_none_is_found_wherever_it_is(dtype, bad, place):
+    tensor = torch.linspace(-6, 6, 1000).to(dtype)
+    tensor[0], tensor[1] = torch.finfo(dtype).max, torch.finfo(dtype).min
+    check_tensor("good", tensor)
+    tensor[place] = bad
+    with pytest.raises(ValueError, match="NaN or infinity in bad"):
+        check_tensor("bad", tensor)
+
+
+def test_tensors_without_real_numbers_are_fine():
+    for tensor in (torch.zeros(0), torch.zeros(2, 0, dtype=torch.float16), torch.arange(3)):
+        check_tensor("good", tensor)
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("lacking", ["vae", "text_encoder"])
 def test_what_a_file_lacks_comes_from_the_base_that_its_entry_names(
@@ -203,6 +225,24 @@ LOST = {
 def test_file_that_lacks_a_tensor_is_refused(load, folder, part):
     with pytest.raises(ValueError, match=r"no tensor for|lacks tensors"):
         load(*PARTS, without=LOST[part], base_config=folder("deep"))
+
+
+@pytest.mark.usefixtures("small")
+def test_file_is_read_ahead_and_copied_once(load, monkeypatch, tmp_path):
+    asked = []
+
+    def advise(descriptor, start, length, advice):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        asked.append((path, start, length, advice))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    loaded = load(*PARTS)
+    assert asked == [(tmp_path / "model.safetensors", 0, 0, os.POSIX_FADV_WILLNEED)]
+    kernels = [w for w in loaded.base.unet.parameters() if w.dim() == 4 and min(w.shape[2:]) > 1]
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in kernels)
+    gc.collect()
+    mapped = Path("/proc/self/maps").read_text()
+    assert str(tmp_path / "model.safetensors") not in mapped
 
 
 @pytest.mark.usefixtures("small")

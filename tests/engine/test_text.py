@@ -9,7 +9,12 @@ import torch
 from diffusers import DiffusionPipeline
 
 from serve_app.pipelines.checkpoint import Checkpoint
-from serve_app.pipelines.text.encoding import TextCache, remember_encoding, text_arguments
+from serve_app.pipelines.text.encoding import (
+    AS_TRAINED,
+    TextCache,
+    remember_encoding,
+    text_arguments,
+)
 from serve_app.types import GenerationSpec, Kind
 from tests.engine.test_families import make_xl
 
@@ -30,7 +35,7 @@ def embed(
 ) -> Callable[..., dict[str, torch.Tensor]]:
     def embed(prompt: str, **changes: object) -> dict[str, torch.Tensor]:
         spec = make_spec(prompt=prompt, **changes)
-        return dict(text_arguments(pipeline, spec, TextCache(4), ()))  # type: ignore[arg-type]
+        return dict(text_arguments(pipeline, spec, TextCache(4), AS_TRAINED))  # type: ignore[arg-type]
 
     return embed
 
@@ -126,8 +131,8 @@ def test_text_of_one_caller_is_never_anothers(
     if side == "prompt":  # stock has no clip_skip for the negative prompt
         changes += [{**change, "clip_skip": 2} for change in changes]
     specs = [make_spec(**change) for change in changes]
-    shared = [text_arguments(pipeline, spec, cache, ()) for spec in specs * 2]
-    alone = [text_arguments(pipeline, spec, TextCache(1), ()) for spec in specs]
+    shared = [text_arguments(pipeline, spec, cache, AS_TRAINED) for spec in specs * 2]
+    alone = [text_arguments(pipeline, spec, TextCache(1), AS_TRAINED) for spec in specs]
     name = f"{side}_embeds"
     for number, made in enumerate(shared):
         assert torch.equal(made[name], alone[number % len(specs)][name])  # type: ignore[arg-type]
@@ -176,7 +181,7 @@ def test_text_embedding_of_several_vectors_keeps_them_all(
                                  do_classifier_free_guidance=False)[0]  # fmt: skip
     for prompt in (f"{words} BREAK the end", f"{words} BREAK (the end:1.3)"):
         spec = make_spec(prompt=prompt, guidance_scale=1.0)
-        made = text_arguments(loaded, spec, TextCache(1), ())["prompt_embeds"]
+        made = text_arguments(loaded, spec, TextCache(1), AS_TRAINED)["prompt_embeds"]
         assert torch.allclose(made[:, :77], expected, atol=1e-5)  # type: ignore[index]
     assert not torch.allclose(alone, expected, atol=1e-2)
 
@@ -192,7 +197,7 @@ def test_text_embedding_is_not_parted_by_the_end_of_a_chunk(
 
     def chunks(prompt: str) -> tuple[torch.Tensor, ...]:
         spec = make_spec(prompt=prompt, guidance_scale=1.0)
-        made = text_arguments(loaded, spec, TextCache(1), ())["prompt_embeds"]
+        made = text_arguments(loaded, spec, TextCache(1), AS_TRAINED)["prompt_embeds"]
         assert isinstance(made, torch.Tensor)
         return made.split(77, dim=1)
 
@@ -205,7 +210,7 @@ def test_text_embedding_is_not_parted_by_the_end_of_a_chunk(
 
 def test_remember_encoding_encodes_equal_texts_once(pipeline: DiffusionPipeline) -> None:
     cache = TextCache(4)
-    remember_encoding(pipeline, cache, ())
+    remember_encoding(pipeline, cache, AS_TRAINED)
     first = pipeline.encode_prompt("a cat", "cpu", 1, True)
     assert pipeline.encode_prompt("a cat", "cpu", 1, True)[0] is first[0]
     assert pipeline.encode_prompt("a dog", "cpu", 1, True)[0] is not first[0]

@@ -41,6 +41,7 @@ class Weaver:
         checkpoint, named = self.checkpoint, self._add_ons.of(spec)
         spec, tokens = checkpoint.embeddings.apply(spec, named.embeddings)
         variant = checkpoint.variants.of(spec, named)
+        loras = checkpoint.loras.choose(spec.loras, named.loras)
         body = Sample(
             checkpoint=checkpoint,
             spec=spec,
@@ -49,6 +50,7 @@ class Weaver:
             scheduler=checkpoint.schedulers.make(spec),
             variant=variant,
             progress=Progress(),
+            loras=loras,
             vae=checkpoint.vaes.get(named.vae),
             tokens=tokens,
         )

@@ -120,7 +120,7 @@ def _spec(
         width=width,
         samples=body.samples or 1,
         steps=num_steps,
-        guidance_scale=_or(body.guidance_scale, defaults.guidance_scale),
+        guidance_scale=_guidance(body, entry),
         strength=strength,
         scheduler=body.scheduler or defaults.scheduler,
         use_karras_sigmas=body.use_karras_sigmas,
@@ -144,8 +144,10 @@ def _spec(
     )
 
 
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
+def _guidance(body: GenerationBody, entry: ModelEntry) -> float:
+    asked = body.guidance_scale
+    wanted = entry.defaults.guidance_scale if asked is None else asked
+    return wanted if entry.max_guidance is None else min(wanted, entry.max_guidance)
 
 
 def _echo(body: GenerationBody, kind: Kind) -> dict[str, JsonValue]:

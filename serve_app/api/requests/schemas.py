@@ -68,8 +68,8 @@ _SCHEDULER_BY_LOWER |= {
     name.removesuffix("scheduler"): v for name, v in _SCHEDULER_BY_LOWER.items()
 }
 _SCHEDULER_BY_LOWER["deis"] = "DEISMultistepScheduler"  # spelt so on the A1111 page
+MAX_LORA_STRENGTH = 10  # documented are 0.1 to 1; sliders are used with up to 10, and below 0
 _MAX_CONTROL_SCALE = 5  # documented; 0 is for sliders
-MAX_LORA_STRENGTH = 2  # documented are 0.1 to 1; sliders are used with more, and below 0
 
 # diffusers' names and the API's own spelling, which its A1111 page maps to the SDE variant.
 _ALGORITHMS = ("dpmsolver", "dpmsolver++", "dpmsolver+++", "sde-dpmsolver", "sde-dpmsolver++")
@@ -199,7 +199,7 @@ class GenerationBody(WireModel):
         BeforeValidator(coerce.to_floats),
         AfterValidator(_check_strengths),
         _union("string", "number"),
-    ] = Field((), description="Strength of each LoRA, -2 to 2, comma separated; one is for all.")
+    ] = Field((), description="Strength of each LoRA, -10 to 10, comma separated; one is for all.")
     embeddings_model: Names = Field((), description="Textual inversions, comma separated.")
     multi_lingual: Flag = Field(False, description="yes: translate the prompt.")
     panorama: Flag = Field(False, description="yes: a panorama.")

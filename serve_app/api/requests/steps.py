@@ -1,4 +1,10 @@
-"""Steps and strength: which name counts, and that at least one step is left to run."""
+"""Steps and strength: which name counts, and that at least one step is left to run.
+
+A model may run few steps only. Then steps are lowered, but never so far that nothing of `strength`
+would be left: a schedule of one step paints over the whole of any init picture.
+"""
+
+import math
 
 from serve_app.api.requests.schemas import GenerationBody, field_message
 from serve_app.models import ModelEntry
@@ -10,7 +16,15 @@ _MIN_STEPS, _MAX_STEPS = 1, 50  # API page "steps": out of range is clamped, not
 
 
 def of(body: GenerationBody, kind: Kind, entry: ModelEntry) -> tuple[int, float]:
-    """Steps of the noise schedule, and the share of it that runs."""
+    """Return the steps of the noise schedule, and the share of it that runs."""
+    steps, strength = _wanted(body, kind, entry)
+    if entry.max_steps is not None and strength > 0:
+        steps = min(steps, max(entry.max_steps, math.ceil(1 / strength)))
+    return steps, strength
+
+
+def _wanted(body: GenerationBody, kind: Kind, entry: ModelEntry) -> tuple[int, float]:
+    """Return steps and strength as they were before the model's own limit."""
     _, asked = _asked(body, kind)
     steps = entry.defaults.steps if asked is None else asked
     strength = entry.defaults.strength if body.strength is None else body.strength
@@ -22,7 +36,7 @@ def of(body: GenerationBody, kind: Kind, entry: ModelEntry) -> tuple[int, float]
 
 def problems(body: GenerationBody, kind: Kind, entry: ModelEntry) -> dict[str, list[str]]:
     """Report the field by which not a single step would run; empty if one does."""
-    steps, strength = of(body, kind, entry)
+    steps, strength = _wanted(body, kind, entry)
     if int(steps * strength) >= 1:
         return {}
     field, asked = _asked(body, kind)

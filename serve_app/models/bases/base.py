@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from serve_app.models.bases.vocabulary import clip_vocabulary
+from serve_app.models.weights.folder import LEFT_OUT
 
 __all__ = ["BASES", "Base"]
 
@@ -24,7 +25,7 @@ _FACTS = Path(__file__).with_name("facts.yaml")
 _FORMAT = 1  # of the folders that are written; another one makes new folders
 _MASK_CHANNELS = 5  # the mask, and the latents of the masked picture
 _NO_PART = [None, None]
-_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")  # pipelines name them
+
 _FILES = {"scheduler": "scheduler_config.json"}
 
 Settings = Mapping[str, Any]  # JSON
@@ -77,7 +78,7 @@ class Base:
 
     def _write(self, folder: Path) -> None:
         index: dict[str, object] = {"_class_name": f"{self.family}Pipeline", **self.options}
-        index |= dict.fromkeys(_UNUSED, _NO_PART)
+        index |= dict.fromkeys(LEFT_OUT, _NO_PART)
         for name, settings in self.parts.items():
             index[name] = _class_of(settings)
             if index[name] == _NO_PART:

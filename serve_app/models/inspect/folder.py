@@ -1,10 +1,7 @@
 """What a folder of weights is: by its configurations and the headers of its files."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import pydantic_core
 
 from serve_app.config import CatalogueConfig
 from serve_app.models.inspect.file import Fault, Unreadable, read_weights
@@ -18,6 +15,15 @@ from serve_app.models.inspect.inspection import (
 from serve_app.models.inspect.layout import Families
 from serve_app.models.inspect.metadata import tidy
 from serve_app.models.inspect.parts import part_of
+from serve_app.models.weights.files import Refused
+from serve_app.models.weights.folder import (
+    INDEX,
+    choose_variant,
+    components,
+    file_variants,
+    read_settings,
+    weight_files,
+)
 from serve_app.models.weights.header import Tensor
 
 __all__ = ["inspect_folder"]
@@ -25,13 +31,7 @@ __all__ = ["inspect_folder"]
 InspectFile = Callable[[Path, CatalogueConfig], Inspection]
 Settings = Mapping[str, object]
 
-_INDEX = "model_index.json"
-_MAX_CONFIG_BYTES = 1 << 20
 _MAX_FILES = 16  # of a folder that does not say what it is
-# `diffusion_pytorch_model.fp16-00001-of-00002.safetensors`
-_FILE = re.compile(
-    r"(?P<stem>[^.]+?)(\.(?P<variant>[^.]+?))?(-\d{5}-of-\d{5})?\.safetensors", re.IGNORECASE
-)
 _BY_PIPELINE: dict[str, Families] = {  # how class names begin, the longer ones first
     "StableDiffusionXL": (Family.SDXL,),
     "StableDiffusion3": (Family.SD3,),
@@ -52,6 +52,10 @@ _BY_CLASS = {  # of a component alone
     "CLIPTextModelWithProjection": FileType.TEXT_ENCODER,
     "T5EncoderModel": FileType.TEXT_ENCODER,
 }
+_BY_SCALING: dict[str, Families] = {  # of latents, which only the settings of a VAE tell
+    "0.18215": (Family.SD1, Family.SD2),
+    "0.13025": (Family.SDXL,),
+}
 _VARIANTS = {9: "inpainting", 8: "pix2pix", 5: "depth"}
 
 
@@ -62,7 +66,7 @@ def inspect_folder(folder: Path, config: CatalogueConfig, inspect_file: InspectF
         Unreadable: it is no such folder, or a file of it cannot be read.
     """
     try:
-        if (folder / _INDEX).is_file():
+        if (folder / INDEX).is_file():
             return _pipeline(folder, config)
         return _component(folder, config, inspect_file)
     except PermissionError as exc:
@@ -70,12 +74,16 @@ def inspect_folder(folder: Path, config: CatalogueConfig, inspect_file: InspectF
 
 
 def _pipeline(folder: Path, config: CatalogueConfig) -> Inspection:
-    index = _settings(folder / _INDEX)
+    index = read_settings(folder / INDEX)
     denoiser = "transformer" if "transformer" in index else "unet"
-    settings = _settings(folder / denoiser / "config.json")
-    scheduler = _settings(folder / "scheduler" / "scheduler_config.json")
-    components = [name for name, value in index.items() if isinstance(value, list) and value[0]]
-    found = {name: files for name in components if (files := _chosen(folder / name))}
+    settings = read_settings(folder / denoiser / "config.json")
+    scheduler = read_settings(folder / "scheduler" / "scheduler_config.json")
+    variant = _variant(folder)
+    found = {
+        name: files
+        for name in components(folder)
+        if (files := weight_files(folder / name, variant))
+    }
     families = _families_of(str(index.get("_class_name", "")), settings)
     channels = _channels(settings, families)
     return Inspection(
@@ -87,22 +95,25 @@ def _pipeline(folder: Path, config: CatalogueConfig) -> Inspection:
         prediction=_prediction(scheduler, families),
         zero_snr=_flag(scheduler.get("rescale_betas_zero_snr")),
         parts=tuple(_part(name, files, config) for name, files in found.items()),
-        file_variants=tuple(sorted(_variants(folder))),
+        file_variants=tuple(sorted(file_variants(folder))),
         name=tidy(folder.resolve().name) or None,
     )
 
 
 def _component(folder: Path, config: CatalogueConfig, inspect_file: InspectFile) -> Inspection:
     """Look at a folder of one component, or one that holds a single file or an IP adapter."""
-    class_name = _class_name(_settings(folder / "config.json"))
+    settings = read_settings(folder / "config.json")
+    class_name = _class_name(settings)
     type_ = _BY_CLASS.get(class_name)
-    if type_ is not None and (files := _chosen(folder)):
+    if type_ is not None and (files := weight_files(folder, _variant(folder))):
         whole = inspect_file(files[0], config)
         part = _part(type_.value, files, config)
         changes: dict[str, object] = {"type": type_, "parts": (part,)}
         if whole.type is not type_:  # one of several files may lack what tells
             changes |= {"layout": f"folder of a diffusers {class_name}", "first_keys": ()}
-        changes["file_variants"] = tuple(sorted(_variants(folder)))
+        if type_ is FileType.VAE and (own := _BY_SCALING.get(str(settings.get("scaling_factor")))):
+            changes["families"] = own
+        changes["file_variants"] = tuple(sorted(file_variants(folder)))
         return whole.model_copy(update=changes)
     files = sorted(folder.rglob("*.safetensors"))
     if len(files) > _MAX_FILES:
@@ -118,7 +129,7 @@ def _component(folder: Path, config: CatalogueConfig, inspect_file: InspectFile)
 
 def _nothing(folder: Path, num_files: int) -> Unreadable:
     if num_files:
-        reason = f"{folder.name} holds {num_files} files, and no {_INDEX} that says what they are"
+        reason = f"{folder.name} holds {num_files} files, and no {INDEX} that says what they are"
         return Unreadable(Fault.NO_WEIGHTS, reason)
     pickles = next(
         (file for kind in ("*.bin", "*.ckpt", "*.pt*") for file in folder.rglob(kind)), None
@@ -130,16 +141,6 @@ def _nothing(folder: Path, num_files: int) -> Unreadable:
         )
         return Unreadable(Fault.PICKLE, reason)
     return Unreadable(Fault.NO_WEIGHTS, f"{folder.name} holds no weights")
-
-
-def _settings(file: Path) -> Settings:
-    """Read a configuration; empty where there is none that can be read."""
-    try:
-        with file.open("rb") as opened:
-            said = pydantic_core.from_json(opened.read(_MAX_CONFIG_BYTES))
-    except (ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def _class_name(settings: Settings) -> str:
@@ -179,22 +180,12 @@ def _flag(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _chosen(folder: Path) -> list[Path]:
-    """List the files of a component that a loader reads: the whole ones, else one variant's."""
-    by_variant: dict[str, list[Path]] = {}
-    for file, variant in _found(folder.glob("*.safetensors")):
-        by_variant.setdefault(variant, []).append(file)
-    return by_variant.get("", next(iter(by_variant.values()), []))
-
-
-def _variants(folder: Path) -> set[str]:
-    return {variant for _, variant in _found(folder.rglob("*.safetensors")) if variant}
-
-
-def _found(files: Iterator[Path]) -> Iterator[tuple[Path, str]]:
-    for file in sorted(files):
-        if match := _FILE.fullmatch(file.name):
-            yield file, match["variant"] or ""
+def _variant(folder: Path) -> str | None:
+    """Choose the variant; any where none is complete, which whoever loads it refuses."""
+    try:
+        return choose_variant(folder)
+    except Refused:
+        return next(iter(sorted(file_variants(folder))), None)
 
 
 def _part(name: str, files: list[Path], config: CatalogueConfig) -> Part:

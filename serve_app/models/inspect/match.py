@@ -6,12 +6,13 @@ from pathlib import Path
 from serve_app.config import CatalogueConfig
 from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry
 from serve_app.models.inspect.file import Fault, Unreadable
-from serve_app.models.inspect.inspect import inspect
+from serve_app.models.inspect.inspect import BY_FLOW, inspect
 from serve_app.models.inspect.inspection import Family, FileType, Inspection
 from serve_app.models.inspect.layout import Families
 from serve_app.models.weights.files import Refused
+from serve_app.models.weights.folder import choose_variant
 
-__all__ = ["Mismatch", "check_match", "families_of", "mismatches"]
+__all__ = ["Mismatch", "check_found", "check_match", "families_of", "mismatches"]
 
 # What each kind of entry may be, and what people call that.
 _MODEL = (
@@ -68,6 +69,20 @@ def check_match(
         if exc.fault is Fault.PICKLE and config.allow_pickle:
             return  # the operator made it
         raise
+    check_found(entry, found, config, models)
+
+
+def check_found(
+    entry: Entry,
+    found: Inspection,
+    config: CatalogueConfig,
+    models: Mapping[str, ModelEntry] | None = None,
+) -> None:
+    """Hold what an inspection of an entry's files found against what the entry says.
+
+    Raises:
+        Mismatch: they are something else.
+    """
     for mismatch in mismatches(entry, found, config, models or {}):
         raise mismatch
 
@@ -97,6 +112,10 @@ def _of_model(entry: ModelEntry, found: Inspection) -> Iterator[Mismatch]:
     if channels and found.channels and found.channels not in channels:
         numbers = " or ".join(str(number) for number in channels)
         yield Mismatch(f"{found.noun} with {found.channels} channels", f"{numbers} channels")
+    if entry.guidance_rescale and found.families and set(found.families) <= set(BY_FLOW):
+        yield Mismatch(f"{found.noun} with guidance_rescale", "a model with a UNet")
+    if entry.path.is_dir():
+        choose_variant(entry.path, entry.variant)
     if found.layout == _IN_ONE_FILE:
         yield Mismatch("a pipeline of diffusers in one file", "a folder, or an LDM checkpoint")
     if found.quantization:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import RootModel, ValidationError
 
+from serve_app.models.entry import AddOn, Entry
 from serve_app.models.weights.files import digest
 from serve_app.types import Frozen
 
@@ -16,11 +17,16 @@ _FILE = "scan.json"
 
 
 class Seen(Frozen):
-    """A file or folder that became an entry. stamp: sizes and times; digest: of its contents."""
+    """A file or folder that became an entry.
+
+    stamp: sizes and times. digest: of its contents; empty until somebody has read them.
+    models: that an add-on was offered with; none where its entry is the operator's own file.
+    """
 
     entry_id: str
     stamp: str
-    digest: str
+    digest: str = ""
+    models: tuple[str, ...] = ()
 
 
 class _Everything(RootModel[dict[str, Seen]]):
@@ -40,16 +46,44 @@ class Memory:
 
     def get(self, path: Path) -> Seen | None:
         """Return what became of a path."""
-        return self._seen.get(str(path.absolute()))
+        return self._seen.get(_key(path))
 
     def has_changed(self, path: Path, seen: Seen) -> bool:
-        """Whether its contents differ; they are read only if sizes or times do."""
-        return stamp(path) != seen.stamp and digest(path) != seen.digest
+        """Whether its contents differ; they are read only if sizes or times do.
 
-    def put(self, path: Path, entry_id: str) -> None:
-        """Remember an entry, and the hash of its contents, which are read."""
-        told = Seen(entry_id=entry_id, stamp=stamp(path), digest=digest(path))
-        self._seen[str(path.absolute())] = told
+        New times of the same contents are remembered.
+        """
+        now = stamp(path)
+        if now == seen.stamp:
+            return False
+        if not seen.digest or digest(path) != seen.digest:
+            return True
+        self._seen[_key(path)] = seen.model_copy(update={"stamp": now})
+        return False
+
+    def put(self, path: Path, entry: Entry, *, is_file: bool = False) -> None:
+        """Remember an entry. A hash that was taken before stays if the contents are the same.
+
+        is_file: of the catalogue, which nobody but the operator changes.
+        """
+        seen = self.get(path)
+        models = entry.models if isinstance(entry, AddOn) and not is_file else ()
+        is_same = seen is not None and not self.has_changed(path, seen)
+        kept = seen.digest if seen is not None and is_same else ""
+        told = Seen(entry_id=entry.id, stamp=stamp(path), digest=kept, models=models)
+        self._seen[_key(path)] = told
+
+    def unhashed(self, folder: Path) -> list[Path]:
+        """List what is remembered of a folder without a hash."""
+        paths = (Path(text) for text, seen in sorted(self._seen.items()) if not seen.digest)
+        return [path for path in paths if path.is_relative_to(folder) and path.exists()]
+
+    def hash(self, path: Path) -> None:
+        """Read contents and remember their hash, unless they change meanwhile. From any thread."""
+        before, told = stamp(path), digest(path)
+        seen = self._seen[_key(path)]
+        if stamp(path) == before == seen.stamp:
+            self._seen[_key(path)] = seen.model_copy(update={"digest": told})
 
     def gone(self, folder: Path) -> Iterator[tuple[Path, Seen]]:
         """Yield what was in a folder and is there no more."""
@@ -67,6 +101,10 @@ class Memory:
             unfinished = self._file.with_suffix(".new")
             unfinished.write_text(_Everything(self._seen).model_dump_json(), encoding="utf-8")
             unfinished.replace(self._file)
+
+
+def _key(path: Path) -> str:
+    return str(path.absolute())
 
 
 def _read(file: Path) -> dict[str, Seen]:

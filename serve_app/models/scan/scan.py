@@ -11,12 +11,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from serve_app.config import CatalogueConfig
-from serve_app.models.entry import Entry, ModelEntry, read_entry
+from serve_app.models.entry import AddOn, Entry, ModelEntry, read_entry
 from serve_app.models.inspect.inspect import inspect
 from serve_app.models.inspect.inspection import Family, Inspection
-from serve_app.models.inspect.match import check_match, families_of
+from serve_app.models.inspect.match import check_found, families_of
 from serve_app.models.scan.memory import Memory
-from serve_app.models.scan.naming import id_of
+from serve_app.models.scan.naming import id_of, title_of
 from serve_app.models.scan.twins import find_twins
 from serve_app.models.scan.values import ScanDefaults, values_of
 from serve_app.models.scan.walk import walk
@@ -34,13 +34,17 @@ class Verdict(StrEnum):
     NEW = "new"
     SAME = "same"  # an entry from an earlier scan has it
     CHANGED = "changed"  # other contents under the same name
+    WIDER = "wider"  # an add-on that fits other models than before, since models came or went
     GONE = "gone"
     REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One file. found: None when nothing can be said of it. entry: of those not refused."""
+    """One file. found: None when nothing can be said of it. entry: of those not refused.
+
+    The entry of what has changed is the one that it has, whoever wrote it.
+    """
 
     path: Path
     verdict: Verdict
@@ -86,6 +90,8 @@ def _is_model(row: Row) -> bool:
 
 def _look(folder: Path, path: Path, config: CatalogueConfig) -> Row:
     try:
+        if path.is_symlink() and path.is_dir():
+            raise Refused("is a link to a folder, which is not followed; scan that folder")
         if not path.resolve().is_relative_to(folder):
             raise Refused("is a link that leads out of the folder")
         list_files(path, folder, allow_pickle=True)  # pickles have a reason of their own
@@ -141,7 +147,7 @@ class _Judge:
             return row
         try:
             entry = self._entry(row.path, row.found)
-            check_match(entry, self._config)  # what a replica would refuse when it loads
+            check_found(entry, row.found, self._config)  # what a replica would refuse when it loads
             list_files(row.path, allow_pickle=self._config.allow_pickle)
             if isinstance(entry, ModelEntry) and row.path.is_file():
                 training_of(entry, row.found)
@@ -155,7 +161,7 @@ class _Judge:
         return judged
 
     def _entry(self, path: Path, found: Inspection) -> Entry:
-        entry_id = id_of(path.name if path.is_dir() else path.stem)
+        entry_id = id_of(title_of(path))
         if entry_id is None:
             raise Refused("no id can be made of its name; rename it")
         if entry_id in self._taken:
@@ -170,13 +176,21 @@ class _Judge:
 
     def _compared(self, row: Row) -> Row:
         assert row.entry is not None, "it was just made"
-        seen = self._memory.get(row.path)
-        if row.entry.id not in self._known:
+        seen, known = self._memory.get(row.path), self._known.get(row.entry.id)
+        if known is None:
             return row
         if seen is not None and self._memory.has_changed(row.path, seen):
+            assert row.found is not None, "its entry was made of it"
+            check_found(known, row.found, self._config)
             reason = "its contents are others than before"
-            return replace(row, verdict=Verdict.CHANGED, reason=reason)
-        return replace(row, verdict=Verdict.SAME)
+            return replace(row, entry=known, verdict=Verdict.CHANGED, reason=reason)
+        if isinstance(known, AddOn) and isinstance(row.entry, AddOn) and seen is not None:
+            models = row.entry.models
+            if known.models == seen.models and models != known.models:  # as a scan wrote it
+                wider = known.model_copy(update={"models": models})
+                reason = f"fits {', '.join(models)}"
+                return replace(row, entry=wider, verdict=Verdict.WIDER, reason=reason)
+        return replace(row, entry=known, verdict=Verdict.SAME)
 
 
 def _families_of(entry: ModelEntry, config: CatalogueConfig) -> Sequence[Family]:

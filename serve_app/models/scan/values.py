@@ -5,20 +5,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from serve_app.models.bases.base import BASES
 from serve_app.models.entry import AddOnType
-from serve_app.models.inspect.inspection import Family, FileType, Inspection, Prediction
+from serve_app.models.inspect.inspection import Family, FileType, Inspection
+from serve_app.models.scan.naming import title_of
 from serve_app.models.weights.files import Refused
+from serve_app.models.weights.told import family_values
 from serve_app.types import ControlType, Frozen, Kind
 
 __all__ = ["ScanDefaults", "values_of"]
 
 
 class ScanDefaults(Frozen):
-    """What no file tells of a model."""
+    """What no file tells of a model. dtype: None leaves it to the category."""
 
     placement: Literal["own", "pool"] = "own"
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] | None = None
 
 
 _ADD_ONS: Mapping[FileType, AddOnType] = {
@@ -30,15 +31,7 @@ _ADD_ONS: Mapping[FileType, AddOnType] = {
     FileType.IP_ADAPTER: "ip_adapter",
     FileType.CONTROLNET: "controlnet",
 }
-_BASES = {
-    Family.SD1: "sd1",
-    Family.SD2: "sd2",
-    Family.SDXL: "sdxl",
-    Family.SD3: "sd3-medium",
-    Family.FLUX: "flux-dev",
-}
 _ABBREVIATED = {"seg": "segmentation", "pose": "openpose", "sketch": "scribble"}
-_SMALL_PX = 512  # what Stable Diffusion 2 paints that predicts noise
 
 
 def values_of(
@@ -58,12 +51,14 @@ def values_of(
     Raises:
         Refused: nothing in a catalogue is of this type, or no model is of its family.
     """
-    common = {"id": entry_id, "source": str(source), "name": found.name or source.stem}
+    title = title_of(source)
+    name = title if source.is_dir() else found.name or title
+    common = {"id": entry_id, "source": str(source), "name": name}
     if found.type is FileType.CHECKPOINT:
         return common | _of_model(found, defaults)
     if found.type is FileType.IP_ADAPTER and source.is_file():
         raise Refused("an IP adapter is a folder with its image encoder; write its entry by hand")
-    if found.type is FileType.VAE and found.family is None:
+    if found.type is FileType.VAE and not family_values(found):
         raise Refused("it does not tell whose latents it reads; write its entry by hand")
     kind = _ADD_ONS.get(found.type)
     if kind is None:
@@ -75,9 +70,9 @@ def values_of(
     if found.trigger_words:
         described["description"] = f"trigger words: {', '.join(found.trigger_words)}"
     if kind == "embedding":
-        described["trigger"] = source.stem  # as other programs take it
+        described["trigger"] = title  # as other programs take it
     if kind == "controlnet":
-        described["control"] = _control_of(source.stem)
+        described["control"] = _control_of(title)
     return common | described
 
 
@@ -91,14 +86,8 @@ def _control_of(name: str) -> list[str]:
 
 
 def _of_model(found: Inspection, defaults: ScanDefaults) -> dict[str, Any]:
-    name = _BASES.get(found.family) if found.family else None
-    if name is None:
+    told = family_values(found)
+    if not told:
         raise Refused(f"{found.noun} is not served")
-    base = BASES[name]
-    is_small = found.family is Family.SD2 and found.prediction is not Prediction.V
-    return {
-        "category": base.category,
-        "kinds": [kind.value for kind in Kind],
-        "native_size_px": _SMALL_PX if is_small else base.native_size_px,
-        **defaults.model_dump(),
-    }
+    said = defaults.model_dump(exclude_none=True)
+    return {**told, "kinds": [kind.value for kind in Kind], **said}

@@ -7,7 +7,7 @@ when it is loaded never reaches a loader.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import safetensors
@@ -27,6 +27,8 @@ class Refused(ValueError):
 def list_files(source: Path, within: Path | None = None, *, allow_pickle: bool) -> dict[str, Path]:
     """List the files of a folder by relative path, or the single file by its name.
 
+    Links of a hub cache's snapshot may lead to its blobs.
+
     Args:
         within: folder that links may lead into; none: the source itself.
 
@@ -39,7 +41,7 @@ def list_files(source: Path, within: Path | None = None, *, allow_pickle: bool) 
     if source.is_file():
         found = {source.name: source}
     elif source.is_dir():
-        found = _walk(source, (within or root).resolve())
+        found = _walk(source, [(within or root).resolve(), *_blobs(root)])
     else:
         raise Refused(f"{source} is neither a folder nor a file")
     pickles = [name for name in found if Path(name).suffix.lower() in _PICKLES]
@@ -53,7 +55,15 @@ def list_files(source: Path, within: Path | None = None, *, allow_pickle: bool) 
     return found
 
 
-def _walk(folder: Path, within: Path) -> dict[str, Path]:
+def _blobs(folder: Path) -> Iterator[Path]:
+    """Yield where a hub cache keeps the files of a snapshot, of which this is one or a part."""
+    for snapshot in (folder, *folder.parents):
+        blobs = snapshot.parent.parent / "blobs"
+        if snapshot.parent.name == "snapshots" and blobs.is_dir() and not blobs.is_symlink():
+            yield blobs
+
+
+def _walk(folder: Path, within: Sequence[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for here, folders, files in os.walk(folder, onerror=_raise):
         for name in sorted(folders):
@@ -69,12 +79,12 @@ def _raise(error: OSError) -> None:
     raise Refused(f"{error.filename} cannot be read") from error
 
 
-def _target(file: Path, within: Path) -> Path:
+def _target(file: Path, within: Sequence[Path]) -> Path:
     try:
         target = file.resolve(strict=True)
     except (OSError, RuntimeError) as exc:  # Python before 3.13 raises the latter for a circle
         raise Refused(f"{file} is a link to nothing or in a circle") from exc
-    if not target.is_relative_to(within):
+    if not any(target.is_relative_to(folder) for folder in within):
         raise Refused(f"{file} leads out of its folder")
     if not target.is_file():
         raise Refused(f"{file} is no plain file")

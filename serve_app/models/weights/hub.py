@@ -2,17 +2,19 @@
 
 `huggingface_hub` holds a lock per file and renames what it has fetched, so that processes of one
 node fetch each file once, and nobody sees half of one. A revision that was fetched before loads
-also while the hub does not answer.
+also while the hub does not answer. What another program fetched before, into the cache that
+`catalogue.hub_cache` names, is taken from there.
 """
 
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from serve_app.config import CatalogueConfig
 from serve_app.models.entry import HubSource
 from serve_app.models.weights.files import Refused
+from serve_app.models.weights.hub_cache import find_snapshot, has_repository
 
-__all__ = ["cached_within", "fetch"]
+__all__ = ["fetch"]
 
 
 def fetch(source: HubSource, revision: str, config: CatalogueConfig) -> Path:
@@ -21,12 +23,14 @@ def fetch(source: HubSource, revision: str, config: CatalogueConfig) -> Path:
     Raises:
         Refused: no such repository, revision or file, or the hub does not answer.
     """
+    if (kept := _kept(source, revision, config)) is not None:
+        return kept
     # Takes a third of a second to import, and most catalogues have no hub source.
     import huggingface_hub as hub  # noqa: PLC0415
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
 
     disable_progress_bars()
-    token = False if config.hub_token is None else config.hub_token.get_secret_value()
+    token = _token(config)
     try:
         if source.file is not None:
             path = hub.hf_hub_download(
@@ -53,11 +57,28 @@ def fetch(source: HubSource, revision: str, config: CatalogueConfig) -> Path:
     return Path(path)
 
 
-def cached_within(source: HubSource, config: CatalogueConfig) -> Path:
-    """The folder of a repository in the cache; its snapshots are links into it."""
-    from huggingface_hub.file_download import repo_folder_name  # noqa: PLC0415
+def _kept(source: HubSource, revision: str, config: CatalogueConfig) -> Path | None:
+    """Find a revision in the operator's cache; where a branch is now, the hub is asked."""
+    cache = config.hub_cache
+    if cache is None or not has_repository(source, cache):
+        return None
+    return find_snapshot(source, _commit(source, revision, config) or revision, cache)
 
-    return _cache(config) / repo_folder_name(repo_id=source.hub, repo_type="model")
+
+def _commit(source: HubSource, revision: str, config: CatalogueConfig) -> str | None:
+    """Return the commit of a branch or tag; None while the hub does not tell."""
+    import huggingface_hub as hub  # noqa: PLC0415
+
+    api = hub.HfApi(endpoint=config.hub_endpoint, token=_token(config))
+    try:
+        return api.model_info(source.hub, revision=revision, timeout=config.hub_timeout_s).sha
+    except Exception:  # of four libraries: what is missing there may still be here
+        return None
+
+
+def _token(config: CatalogueConfig) -> str | Literal[False]:
+    """Return what is sent; False: nothing, not even the token of the machine's user."""
+    return False if config.hub_token is None else config.hub_token.get_secret_value()
 
 
 def _cache(config: CatalogueConfig) -> Path:

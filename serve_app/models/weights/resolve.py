@@ -21,6 +21,7 @@ from serve_app.models.weights.files import (
     digest,
     list_files,
 )
+from serve_app.models.weights.folder import choose_variant
 from serve_app.models.weights.settings import settings_folder, training_of
 
 __all__ = ["digest", "resolve"]
@@ -50,25 +51,24 @@ def resolve(entry: E, config: CatalogueConfig, revision: str | None = None) -> E
 
 
 def _weights(entry: E, config: CatalogueConfig, revision: str | None) -> Path:
-    source, within = entry.source, None
+    source = entry.source
     if isinstance(source, HubSource):
         path = hub.fetch(source, revision or source.revision, config)
-        within = hub.cached_within(source, config)
     else:
         path = source
         if revision is not None:
             _log.warning("revision_ignored", entry_id=entry.id, revision=revision)
 
-    def judge(path: Path, within: Path | None = None) -> None:
-        files = list_files(path, within, allow_pickle=config.allow_pickle)
+    def judge(path: Path) -> None:
+        files = list_files(path, allow_pickle=config.allow_pickle)
         check_headers(files, max_bytes=config.max_header_bytes, max_tensors=config.max_tensors)
         check_manifest(files, entry.sha256)
 
-    if config.copy_weights and within is None:
+    if config.copy_weights and not isinstance(source, HubSource):
         files = list_files(path, allow_pickle=config.allow_pickle)
         assert config.cache_dir is not None, "AppConfig fills it in"
         path = copies.local_copy(path, files, config.cache_dir, judge)
-    judge(path, within)
+    judge(path)
     return path
 
 
@@ -78,34 +78,35 @@ def _parts(entry: ModelEntry, config: CatalogueConfig) -> dict[str, Path]:
     for name, source in entry.parts.items():
         if isinstance(source, HubSource) and name == "base_config":
             source = source.model_copy(update={"files": _CONFIG_FILES})  # noqa: PLW2901
-        path, within = source, None
+        path = source
         if isinstance(source, HubSource):
             path = hub.fetch(source, source.revision, config)
-            within = hub.cached_within(source, config)
         assert isinstance(path, Path), "a hub's was fetched"
         mark = "config.json" if name == "vae" else "model_index.json"
         if not (path / mark).is_file():
             raise Refused(f"{name}: {path} is no diffusers folder, which has a {mark}")
         if name != "base_config":  # of which nothing but settings is read
-            _check(name, path, within, config)
+            _check(name, path, config)
         parts[name] = path
     return parts
 
 
-def _check(name: str, folder: Path, within: Path | None, config: CatalogueConfig) -> None:
+def _check(name: str, folder: Path, config: CatalogueConfig) -> None:
     try:
-        files = list_files(folder, within, allow_pickle=config.allow_pickle)
+        files = list_files(folder, allow_pickle=config.allow_pickle)
         check_headers(files, max_bytes=config.max_header_bytes, max_tensors=config.max_tensors)
     except Refused as exc:
         raise Refused(f"{name}: {exc}") from exc
 
 
 def _told(entry: ModelEntry, source: Path, config: CatalogueConfig) -> dict[str, object]:
-    """Return what a single file tells of itself, for the fields that the entry leaves open."""
+    """Return what files tell of themselves, for the fields that the entry leaves open."""
     if source.is_dir():
         if entry.base is not None:
             raise Refused("base is for single files, and the source is a folder")
-        return {}
+        return {"variant": choose_variant(source, entry.variant)}
+    if entry.variant is not None:
+        raise Refused("variant is for folders, and the source is a single file")
     has_settings = entry.base is not None or entry.base_config is not None
     try:
         found = inspect(source, config)

@@ -30,6 +30,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from serve_app import errors
+from serve_app.models.weights.folder import choose_variant
 from serve_app.pipelines.addons.lookup import Named
 from serve_app.pipelines.addons.lru import Lru, num_bytes
 from serve_app.pipelines.addons.misfit import Unfit, judging
@@ -146,10 +147,11 @@ class IpAdapters:
         )
         if not isinstance(projection, _SERVED):
             raise Unfit("an adapter that takes the embedding of a face", "one that takes a picture")
+        variant = choose_variant(encoder_folder)
         encoder = CLIPVisionModelWithProjection.from_pretrained(
-            encoder_folder, local_files_only=True, use_safetensors=True
+            encoder_folder, variant=variant, local_files_only=True, use_safetensors=True
         )
-        check_module("image_encoder", encoder, encoder_folder)
+        check_module("image_encoder", encoder, encoder_folder, variant)
         _check_widths(projection, encoder, self._layers[0])
         keys, values = _matrices(_below(state, "ip_adapter."), self._layers)
         for module in (encoder, projection, keys, values):

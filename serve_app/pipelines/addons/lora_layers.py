@@ -1,142 +1,291 @@
-"""`LoraLayers`: the layers of one component that LoRAs may change, and those that are in them.
+"""`LoraLayers`: the layers of one component that LoRAs may change, and what is added in them.
 
-peft does the arithmetic: it adds strength * up @ down to the weights of a layer; a DoRA also gives
-the rows of that sum the lengths that its magnitudes say.
+A forward's rows fall into groups of equal size, each with a set of LoRAs of its own, which are
+applied by batched products, one batch entry a group. The trained weights are never touched, and a
+layer that nothing is added to runs as it was made.
 """
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
-from peft import LoraConfig
-from peft.functional import (
-    delete_adapter,
-    inject_adapter_in_model,
-    set_adapter,
-    set_peft_model_state_dict,
-)
-from peft.tuners.lora import LoraLayer
 from torch import nn
+from torch.nn import functional
 
-from serve_app.pipelines.addons.lora_file import Pair, Tensors
+from serve_app.pipelines.addons.lora_file import Pair
+from serve_app.pipelines.addons.lora_set import LoraSet, PackedPairs
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.soundness import check_tensor
 
-__all__ = ["LoraLayers", "is_dora"]
+__all__ = ["LoraLayers"]
 
-_DOWN, _UP, _MAGNITUDE = "lora_A.weight", "lora_B.weight", "lora_magnitude_vector"
+_MIN_RANK = 8  # ranks are powers of two from here on: few shapes, which suit a GPU
+_Layer = nn.Linear | nn.Conv2d
 
 
 class LoraLayers:
-    """`fitted` is safe to call from several threads; all else is for the engine thread.
+    """`packed` and `gain` are safe to call from several threads; `apply` is for the engine's.
 
     Args:
-        name: of the component, for messages.
-        module: the component as it was loaded, without any LoRA.
+        name: of the component.
+        module: the component.
     """
 
     def __init__(self, name: str, module: nn.Module) -> None:
         self._name = name
-        self._module = module
-        self._shapes = {
-            layer: tuple(own.weight.shape)
-            for layer, own in module.named_modules()
-            if isinstance(own, nn.Linear) or (isinstance(own, nn.Conv2d) and own.groups == 1)
-        }
-        # Other threads may not walk through a module whose layers are being wrapped.
+        self._places = _placed(module)
         weight = next(module.parameters())
-        self._device, self._dtype = weight.device, weight.dtype
-        self._is_wrapped = False
+        self._item_bytes = weight.element_size()
+        self._now: tuple[int, ...] | None = ()  # numbers of the sets, by group; none: half changed
+        self._changed: list[_Layer] = []
 
-    def fitted(self, pairs: Mapping[str, Pair]) -> Tensors:
-        """Hold pairs against the layers; gives tensors in peft's names, on the module's device.
+    def packed(self, pairs: Mapping[str, Pair]) -> PackedPairs:
+        """Check pairs against the layers, and put them side by side, on the CPU.
 
         Raises:
-            Unfit: they are for layers of other names or shapes, or too large for its numbers.
+            Unfit: they are for layers of other names or shapes, two are for one layer, or they are
+                too large for the layers' numbers.
         """
-        tensors: Tensors = {}
+        fitted: dict[str, Pair] = {}
         for written, pair in pairs.items():
             layer = self._known(written)
-            made = (pair.up.shape[0], *pair.down.shape[1:])
-            if made != self._shapes[layer]:
-                where = f"{self._name}.{layer}"
-                raise Unfit(f"matrices for weights of {made} at {where}", f"{self._shapes[layer]}")
-            tensors[f"{layer}.{_DOWN}"] = pair.down
-            tensors[f"{layer}.{_UP}"] = pair.up
-            if pair.magnitude is not None:
-                tensors[f"{layer}.{_MAGNITUDE}"] = self._lengths(layer, pair.magnitude)
-        return {name: self._settled(name, tensor) for name, tensor in tensors.items()}
-
-    def attach(self, adapter: str, tensors: Tensors) -> None:
-        """Put an adapter into its layers, which heed it once it is activated."""
-        ranks = {
-            name.removesuffix(f".{_UP}"): tensor.shape[1]
-            for name, tensor in tensors.items()
-            if name.endswith(_UP)
+            if layer in fitted:
+                raise Unfit(f"two pairs of matrices for {self._name}.{layer}", "one")
+            fitted[layer] = self._fitted(layer, pair)
+        places = [self._places[layer] for layer in fitted]
+        rank = _bucket(max(len(pair.down) for pair in fitted.values()))
+        dtype = places[0].layer.weight.dtype
+        down = torch.zeros(rank, max(place.inputs.stop for place in places), dtype=dtype)
+        up = torch.zeros(rank, max(place.outputs.stop for place in places), dtype=dtype)
+        for place, pair in zip(places, fitted.values(), strict=True):
+            own = len(pair.down)
+            down[:own, place.inputs] = pair.down.flatten(1)
+            up[:own, place.outputs] = pair.up.flatten(1).T
+        magnitudes = {
+            layer: pair.magnitude.float()
+            for layer, pair in fitted.items()
+            if pair.magnitude is not None
         }
-        rank = Counter(ranks.values()).most_common(1)[0][0]
-        others = {
-            _one_of(layer for layer in ranks if ranks[layer] == other): other
-            for other in set(ranks.values()) - {rank}
-        }
-        config = LoraConfig(
-            target_modules=_one_of(ranks),
-            r=rank,
-            lora_alpha=rank,  # the matrices are scaled already
-            rank_pattern=others,
-            alpha_pattern=others,
-            use_dora=is_dora(tensors),
-        )
-        self._is_wrapped = True
-        inject_adapter_in_model(config, self._module, adapter, low_cpu_mem_usage=True)
-        set_peft_model_state_dict(self._module, tensors, adapter, low_cpu_mem_usage=True)
-        self._module.eval().requires_grad_(False)
+        return PackedPairs(down, up, tuple(fitted), magnitudes)
 
-    def activate(self, strengths: Sequence[tuple[str, float]]) -> None:
-        """Activate exactly these adapters in the layers, in this order."""
-        if not self._is_wrapped:
+    def gain(self, part: PackedPairs, strength: float) -> torch.Tensor:
+        """Return by which share the rows of a DoRA's layers grow, (outputs of the layers,).
+
+        Source: arXiv 2402.09353, equation 5, with the lengths of rows of outputs as in peft.
+
+        Raises:
+            Unfit: weights that have no length.
+        """
+        gain = part.up.new_zeros(part.up.shape[1], dtype=torch.float32)
+        for layer, magnitude in part.magnitudes.items():
+            place = self._places[layer]
+            weight = place.layer.weight.flatten(1).float()
+            up, down = part.up[:, place.outputs].float(), part.down[:, place.inputs].float()
+            lengths = torch.linalg.vector_norm(weight + strength * (up.T @ down), dim=1)
+            gain[place.outputs] = magnitude / lengths - 1
+        if not bool(torch.isfinite(gain).all()):
+            raise Unfit("a DoRA of weights without a length", "weights that are not zero")
+        return gain
+
+    def num_bytes(self, sets: Sequence[LoraSet]) -> int:
+        """Memory that a batch of groups with these sets takes."""
+        shape = self._shape([own.of(self._name) for own in sets])
+        return len(sets) * shape.rank * (shape.inputs + shape.outputs) * self._item_bytes
+
+    def apply(self, sets: Sequence[LoraSet]) -> None:
+        """Add these sets to the layers from now on, each to its group of rows; none: nothing."""
+        numbers = tuple(own.number for own in sets)
+        if numbers == self._now:
             return
-        set_adapter(self._module, [adapter for adapter, _ in strengths], inference_mode=True)
-        for layer in self._module.modules():
-            if isinstance(layer, LoraLayer):
-                for adapter, strength in strengths:
-                    layer.set_scale(adapter, strength)
+        for layer in self._changed:
+            layer.__dict__.pop("forward", None)
+        self._now, self._changed = None, []
+        parts = [own.of(self._name) for own in sets]
+        if any(parts):
+            batch = self._batch(parts, [own.gains.get(self._name) for own in sets])
+            for name in {layer: None for own in parts for part, _ in own for layer in part.layers}:
+                layer, add = self._places[name].added(batch)
+                layer.__dict__["forward"] = add
+                self._changed.append(layer)
+        self._now = numbers
 
-    def remove(self, adapter: str) -> None:
-        """Take an adapter out of all layers, also one that is in some only."""
-        if self._is_wrapped:
-            set_adapter(self._module, [], inference_mode=True)  # else peft chooses who is next
-            delete_adapter(self._module, adapter, prefix="lora_")
-            vars(self._module).get("peft_config", {}).pop(adapter, None)
+    def _batch(
+        self,
+        parts: Sequence[Sequence[tuple[PackedPairs, float]]],
+        gains: Sequence[torch.Tensor | None],
+    ) -> "_Batch":
+        """Bring the matrices of all groups together, zeros where one has less than another."""
+        shape = self._shape(parts)
+        some = next(part for own in parts for part, _ in own)
+        down = some.down.new_zeros(len(parts), shape.rank, shape.inputs)
+        up = some.up.new_zeros(len(parts), shape.rank, shape.outputs)
+        gain = None
+        if any(own is not None for own in gains):
+            gain = some.up.new_zeros(len(parts), shape.outputs)
+        for group, (own, grown) in enumerate(zip(parts, gains, strict=True)):
+            start = 0
+            for part, strength in own:
+                ranks = slice(start, start := start + len(part.down))
+                down[group, ranks, : part.down.shape[1]] = part.down
+                factor: float | torch.Tensor = strength
+                if part.magnitudes and grown is not None and gain is not None:
+                    gain[group, : len(grown)] = grown
+                    factor = strength * (1 + grown)
+                up[group, ranks, : part.up.shape[1]] = part.up * factor
+        return _Batch(down, up, gain)
+
+    def _shape(self, parts: Sequence[Sequence[tuple[PackedPairs, float]]]) -> "_Shape":
+        every = [part for own in parts for part, _ in own]
+        return _Shape(
+            _bucket(max((sum(len(part.down) for part, _ in own) for own in parts), default=0)),
+            max((part.down.shape[1] for part in every), default=0),
+            max((part.up.shape[1] for part in every), default=0),
+        )
+
+    def _fitted(self, name: str, pair: Pair) -> Pair:
+        weight, where = self._places[name].layer.weight, f"{self._name}.{name}"
+        made, wanted = (pair.up.shape[0], *pair.down.shape[1:]), tuple(weight.shape)
+        if made != wanted or pair.up.shape[2:].numel() != 1:
+            raise Unfit(f"matrices for weights of {made} at {where}", f"{wanted}")
+        magnitude = pair.magnitude
+        if magnitude is not None and magnitude.numel() != len(weight):
+            raise Unfit(f"{magnitude.numel()} DoRA magnitudes at {where}", str(len(weight)))
+        down, up = _balanced(pair.down.float(), pair.up.float(), weight.dtype)
+        for half in (down, up):
+            check_tensor(where, half)
+        return Pair(down, up, magnitude)
 
     def _known(self, layer: str) -> str:
         """Find a layer by its name in a file; transformers 5.6 dropped a part of some names."""
         bare = layer.removeprefix("text_model.")
         for name in (layer, bare, f"text_model.{bare}"):
-            if name in self._shapes:
+            if name in self._places:
                 return name
         raise Unfit(f"the layer {self._name}.{layer}", "layers that the model has")
 
-    def _lengths(self, layer: str, magnitude: torch.Tensor) -> torch.Tensor:
-        shape = self._shapes[layer]
-        if magnitude.numel() != shape[0]:
-            found = f"{magnitude.numel()} DoRA magnitudes at {self._name}.{layer}"
-            raise Unfit(found, str(shape[0]))
-        return magnitude if len(shape) == 2 else magnitude.view(1, -1, 1, 1)
 
-    def _settled(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        # A copy, since files of the CPU are mapped and may change in place.
-        settled = tensor.to(self._device, self._dtype, copy=True).contiguous()
-        check_tensor(f"{self._name}.{name}", settled)
-        return settled
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """Of a batch: ranks, and inputs and outputs of the layers up to the last that is changed."""
+
+    rank: int
+    inputs: int
+    outputs: int
 
 
-def is_dora(tensors: Iterable[str]) -> bool:
-    """Whether tensors of these names, which are peft's, are a DoRA's."""
-    return any(name.endswith(_MAGNITUDE) for name in tensors)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """Of all layers, by group. down: (G, R, inputs). up: (G, R, outputs). gain: (G, outputs)."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    gain: torch.Tensor | None
 
 
-def _one_of(layers: Iterable[str]) -> str:
-    """Make a pattern that matches these names alone; peft also tries it after any dot."""
-    return f"^(?:{'|'.join(map(re.escape, layers))})"
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """Where a layer's columns are in packed matrices."""
+
+    layer: _Layer
+    inputs: slice
+    outputs: slice
+
+    def added(self, batch: _Batch) -> tuple[_Layer, Callable[[torch.Tensor], torch.Tensor]]:
+        """Return the layer with a forward that adds its part of a batch."""
+        gain = None if batch.gain is None else batch.gain[:, self.outputs]
+        down, up = batch.down[..., self.inputs], batch.up[..., self.outputs]
+        if isinstance(self.layer, nn.Conv2d):
+            kernels = down.reshape(*down.shape[:2], *self.layer.weight.shape[1:])
+            return self.layer, partial(_add_to_conv, self.layer, _Group(kernels, up, gain))
+        return self.layer, partial(_add_to_linear, self.layer, _Group(down, up, gain))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Of one layer, by group. down: (G, R, in, ...). up: (G, R, out). gain: (G, out)."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    gain: torch.Tensor | None
+
+
+def _placed(module: nn.Module) -> dict[str, _Place]:
+    """Assign columns to each layer; those that most LoRAs change come first, the largest last."""
+    layers: list[tuple[str, _Layer]] = [
+        (name, own)
+        for name, own in module.named_modules()
+        if isinstance(own, nn.Linear) or (isinstance(own, nn.Conv2d) and own.groups == 1)
+    ]
+
+    def place(entry: tuple[str, _Layer]) -> tuple[bool, bool]:
+        name, own = entry
+        return own.weight[0, 0].numel() > 1, ".attn" not in name and "self_attn." not in name
+
+    places: dict[str, _Place] = {}
+    inputs = outputs = 0
+    for name, own in sorted(layers, key=place):
+        ends = inputs + own.weight[0].numel(), outputs + len(own.weight)
+        places[name] = _Place(own, slice(inputs, ends[0]), slice(outputs, ends[1]))
+        inputs, outputs = ends
+    return places
+
+
+def _bucket(rank: int) -> int:
+    return max(_MIN_RANK, 1 << (rank - 1).bit_length()) if rank else 0
+
+
+def _balanced(
+    down: torch.Tensor, up: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Convert both; for half precision with equal largest values, by a power of two.
+
+    A factor of 1/128 in one of them, as alpha and rank give it, would leave few of its bits.
+    """
+    if dtype.itemsize < 4:
+        largest = [float(half.abs().max()) for half in (down, up)]
+        if all(0 < one < float("inf") for one in largest):
+            power = round(torch.log2(torch.tensor(largest[0] / largest[1])).item() / 2)
+            down, up = down * 2.0**-power, up * 2.0**power
+    return down.to(dtype), up.to(dtype)
+
+
+def _add_to_linear(layer: nn.Linear, own: _Group, x: torch.Tensor) -> torch.Tensor:
+    """Run a layer for x (B, ..., in), B a multiple of the groups."""
+    output = functional.linear(x, layer.weight, layer.bias)
+    groups = len(own.down)
+    by_group = output.view(groups, -1, output.shape[-1])
+    if own.gain is not None:
+        bias = 0 if layer.bias is None else layer.bias
+        by_group.add_(own.gain[:, None] * (by_group - bias))
+    inner = torch.bmm(x.reshape(groups, -1, x.shape[-1]), own.down.transpose(1, 2))
+    by_group.baddbmm_(inner, own.up)
+    return output
+
+
+def _add_to_conv(layer: nn.Conv2d, own: _Group, x: torch.Tensor) -> torch.Tensor:
+    """Run a layer for x (B, C, H, W), B a multiple of the groups G.
+
+    The groups become those of one grouped convolution, with G * C channels.
+    """
+    output: torch.Tensor = layer._conv_forward(x, layer.weight, layer.bias)
+    groups, rank = own.down.shape[:2]
+    rows, (channels, height, width) = len(x) // groups, x.shape[1:]
+    if own.gain is not None:
+        bias = 0 if layer.bias is None else layer.bias[:, None, None]
+        gain = own.gain.repeat_interleave(rows, dim=0)[..., None, None]
+        output.add_(gain * (output - bias))
+    beside = x.reshape(groups, rows, channels, height, width).transpose(0, 1)
+    inner = functional.conv2d(
+        beside.reshape(rows, groups * channels, height, width),
+        own.down.flatten(0, 1),
+        None,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        groups,
+    )
+    inner = inner.reshape(rows, groups, rank, -1).transpose(0, 1).reshape(len(x), rank, -1)
+    up = own.up.transpose(1, 2).repeat_interleave(rows, dim=0)
+    output.flatten(2).baddbmm_(up, inner)
+    return output

@@ -1,13 +1,16 @@
 """`Loras`: LoRAs and DoRAs of requests, in the layers of a pipeline's denoiser and text encoders.
 
-A file is judged when it is read, against the layers as they were made, so that nothing that does
-not fit ever gets into them.
+A file is judged when it is read, against the layers, so that nothing that does not fit ever gets
+into them. A call of the denoiser says for each of its rows which LoRAs act on it, so requests with
+other LoRAs and with none run in one forward; texts are encoded for one request at a time.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count, groupby
 from threading import Lock
+from weakref import WeakValueDictionary
 
 import torch
 from diffusers import DiffusionPipeline
@@ -15,102 +18,227 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from serve_app import errors
+from serve_app.engine.stacking import join_outputs, take_rows
 from serve_app.pipelines.addons.lineage import Lineage, read_header
 from serve_app.pipelines.addons.lookup import Named
 from serve_app.pipelines.addons.lora_file import Tensors, read_pairs
-from serve_app.pipelines.addons.lora_layers import LoraLayers, is_dora
+from serve_app.pipelines.addons.lora_layers import LoraLayers
+from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet, summed
 from serve_app.pipelines.addons.lru import Lru
 from serve_app.pipelines.addons.misfit import Unfit, judging
+from serve_app.pipelines.families import Family
+from serve_app.pipelines.proxy import Run
+from serve_app.types import LoraUse
 
-__all__ = ["Adapter", "Loras"]
+__all__ = ["LORA_ROWS", "Loras", "with_loras"]
 
+LORA_ROWS = "lora_rows"  # argument of the lane: the number of each row's set, (B,) on the CPU
 _ENCODERS = ("text_encoder", "text_encoder_2")
 _CLIP = (CLIPTextModel, CLIPTextModelWithProjection)
 
-Fitted = dict[str, Tensors]  # by component, tensors in peft's names
 
+def with_loras(run: Run, sample: str, loras: LoraSet) -> Run:
+    """Mark all rows of a denoiser's calls as a request's.
 
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """A LoRA that was read. name: given once, so that no variant means another one."""
+    sample: name of the argument (B, ...).
+    """
 
-    name: str
-    is_dora: bool
+    def run_marked(arguments: dict[str, object]) -> object:
+        tensor = arguments[sample]
+        assert isinstance(tensor, torch.Tensor), "the sample is a tensor"
+        return run(arguments | {LORA_ROWS: torch.full((len(tensor),), loras.number)})
+
+    return run_marked
 
 
 class Loras:
-    """`get` is safe to call from several threads; `apply` is for the engine thread.
+    """`choose` is safe to call from several threads; all else is for the engine thread.
 
     Args:
-        base: the loaded pipeline, whose modules are changed in place.
-        denoiser: its name among the components.
+        base: the loaded pipeline.
+        family: of the pipeline.
         lineage: of the pipeline.
-        kept: adapters by key.
+        kept: adapters on the device, by key.
+        host: adapters in CPU memory that had to leave the device, by key.
+        batch_bytes: memory for the matrices of one forward; one that needs more is run in parts.
     """
 
     def __init__(
-        self, base: DiffusionPipeline, denoiser: str, lineage: Lineage, kept: Lru[Adapter]
+        self,
+        base: DiffusionPipeline,
+        family: Family,
+        lineage: Lineage,
+        kept: Lru[Adapter],
+        host: Lru[Adapter],
+        batch_bytes: int,
     ) -> None:
         self._base = base
-        parts = {denoiser: getattr(base, denoiser)}
+        parts = {family.denoiser: getattr(base, family.denoiser)}
         parts |= {name: getattr(base, name, None) for name in _ENCODERS}
         self._parts = {
             name: LoraLayers(name, part)
             for name, part in parts.items()
-            if name == denoiser or isinstance(part, _CLIP)
+            if name == family.denoiser or isinstance(part, _CLIP)
         }
+        self._denoiser = self._parts[family.denoiser]
+        self._shared = family.shared
+        self._device = next(parts[family.denoiser].parameters()).device
+        self._batch_bytes = batch_bytes
         self._lineage = lineage
         self._lock = Lock()
+        self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()  # by key
         self._kept = kept
-        self._numbers = count()
-        self._waiting: dict[str, tuple[Named, Fitted]] = {}  # by adapter, until it is attached
-        self._attached: set[str] = set()
-        self._leaving: list[str] = []
+        self._host = host
+        self._names, self._numbers = count(), count(1)
+        self._sets: WeakValueDictionary[object, LoraSet] = WeakValueDictionary()
+        self._by_number: WeakValueDictionary[int, LoraSet] = WeakValueDictionary({0: NO_LORAS})
 
-    def get(self, named: Named) -> Adapter:
-        """Return the adapter of a file, reading it if it is not loaded. Blocks.
+    def choose(self, asked: Sequence[LoraUse], named: Mapping[str, Named]) -> LoraSet:
+        """Return what a request names as one, reading its files unless they are loaded. Blocks.
+
+        The strengths of one that is named twice add up; one of strength 0 is left out. Where a
+        DoRA is, it is the first, since it stretches the rows of the weights as they are then, and
+        a second one would change them.
 
         Raises:
-            errors.AddOnMisfit: it does not fit the model.
-            errors.OutOfMemory: there is no room for it.
+            errors.InvalidRequest: two DoRAs.
+            errors.AddOnMisfit: one does not fit the model.
+            errors.OutOfMemory: there is no room for one.
         """
+        strengths = summed(asked)
+        found = {name: self._get(named[name]) for name in strengths}
+        doras = [name for name, adapter in found.items() if adapter.is_dora]
+        if len(doras) > 1:
+            text = f"Only one DoRA can be used at a time: {', '.join(doras)}"
+            raise errors.InvalidRequest("lora_model", text)
+        if not found:
+            return NO_LORAS
+        names = sorted(found, key=lambda name: name not in doras)
+        uses = tuple((found[name], strengths[name]) for name in names)
+        with judging(named[names[0]]):
+            return self._set_of(uses)
+
+    def reading(self, run: Run, run_plain: Run) -> Run:
+        """Apply what the rows of a forward name, and take it out of its arguments.
+
+        run_plain: the same without a compiled graph, which would not see what is added.
+        """
+
+        def run_reading(arguments: dict[str, object]) -> object:
+            rest = dict(arguments)
+            numbers = rest.pop(LORA_ROWS, None)
+            if not isinstance(numbers, torch.Tensor) or not numbers.any():
+                self._denoiser.apply(())
+                return run(rest)
+            return self._run(run_plain, rest, numbers.tolist())
+
+        return run_reading
+
+    @contextlib.contextmanager
+    def in_text(self, loras: LoraSet) -> Iterator[None]:
+        """Apply the LoRAs of a request to the text encoders for the time of a `with`."""
+        encoders = [part for part in self._parts.values() if part is not self._denoiser]
+        try:
+            for part in encoders:
+                part.apply((loras,))
+            yield
+        finally:
+            for part in encoders:
+                part.apply(())
+
+    def _run(self, run: Run, arguments: dict[str, object], numbers: list[int]) -> object:
+        """Run one forward; in parts, by set, where its matrices need too much memory."""
+        sets = self._groups(numbers)
+        if len(set(numbers)) == 1 or self._denoiser.num_bytes(sets) <= self._batch_bytes:
+            self._denoiser.apply(sets)
+            return run(arguments)
+        order = sorted(range(len(numbers)), key=numbers.__getitem__)
+        outputs = [
+            self._run(run, self._rows(arguments, part), [numbers[row] for row in part])
+            for part in self._parted(order, numbers)
+        ]
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return take_rows(join_outputs(outputs), back)
+
+    def _groups(self, numbers: Sequence[int]) -> list[LoraSet]:
+        """Return the set of each group of rows; groups are as large as the rows allow."""
+        size = math.gcd(*(len(list(same)) for _, same in groupby(numbers)))
+        return [self._by_number[number] for number in numbers[::size]]
+
+    def _parted(self, order: Sequence[int], numbers: Sequence[int]) -> list[list[int]]:
+        """Cut rows, in the order of their sets, into parts whose matrices have room."""
+        parts: list[list[int]] = []
+        for number, rows in groupby(order, key=numbers.__getitem__):
+            same = list(rows)
+            longer = [*parts[-1], *same] if parts else same
+            sets = self._groups([numbers[row] for row in longer])
+            fits = self._denoiser.num_bytes(sets) <= self._batch_bytes
+            if parts and fits and number and numbers[parts[-1][0]]:
+                parts[-1] = longer
+            else:
+                parts.append(same)
+        return parts
+
+    def _rows(self, arguments: Mapping[str, object], rows: Sequence[int]) -> dict[str, object]:
+        return {
+            name: value if name in self._shared else take_rows(value, rows)
+            for name, value in arguments.items()
+        }
+
+    def _set_of(self, uses: tuple[tuple[Adapter, float], ...]) -> LoraSet:
+        key = tuple((adapter.name, strength) for adapter, strength in uses)
+        with self._lock:
+            known = self._sets.get(key)
+        if known is not None:
+            return known
+        gains = {
+            component: self._parts[component].gain(part, strength)
+            for adapter, strength in uses
+            if adapter.is_dora
+            for component, part in adapter.parts.items()
+            if part.magnitudes
+        }
+        with self._lock:
+            made = self._sets.get(key)
+            if made is None:
+                made = LoraSet(next(self._numbers), uses, gains)
+                self._sets[key] = self._by_number[made.number] = made
+        return made
+
+    def _get(self, named: Named) -> Adapter:
+        """Return the adapter of a file from the device, CPU memory or disk."""
         with self._lock:
             adapter = self._kept.get(named.key)
+            if adapter is not None:
+                return adapter
+            turn = self._turns.setdefault(named.key, _Turn())
+        with turn.lock:  # what is being read is not read twice
+            with self._lock:
+                adapter = self._kept.get(named.key)
+                on_host = None if adapter else self._host.take(named.key)
             if adapter is None:
                 with judging(named):
-                    fitted = self._read(named)
-                tensors = [pair for own in fitted.values() for pair in own.items()]
-                name = f"lora_{next(self._numbers)}"
-                adapter = Adapter(name, is_dora(tensor_name for tensor_name, _ in tensors))
-                self._waiting[name] = (named, fitted)
-                size = sum(tensor.nbytes for _, tensor in tensors)
-                gone = self._kept.put(named.key, adapter, size)
-                self._leaving.extend(left.name for left in gone)
-            return adapter
+                    adapter = (on_host or self._read(named)).to(self._device)
+                with self._lock:
+                    gone = self._kept.put(named.key, adapter, adapter.num_bytes)
+                self._keep_on_host(gone)
+        return adapter
 
-    def apply(self, uses: Sequence[tuple[Adapter, float]]) -> None:
-        """Activate exactly these adapters in the layers, each with its strength, in this order.
+    def _keep_on_host(self, gone: Sequence[Adapter]) -> None:
+        """Copy what has left the device, outside of the lock."""
+        for adapter in gone:
+            copied = adapter.to("cpu")
+            with self._lock:
+                self._host.put(adapter.key, copied, copied.num_bytes)
 
-        Raises:
-            errors.GenerationFailed: an adapter has left.
-            errors.AddOnMisfit: a library refuses one that was found to fit.
-            errors.OutOfMemory: there is no room for it.
-        """
-        while self._leaving:
-            self._detach(self._leaving.pop())
-        for adapter, _ in uses:
-            if adapter.name not in self._attached:
-                self._attach(adapter.name)
-        for part in self._parts.values():
-            part.activate([(adapter.name, strength) for adapter, strength in uses])
-
-    def _read(self, named: Named) -> Fitted:
+    def _read(self, named: Named) -> Adapter:
         header = read_header(named.entry.path)
         self._lineage.check(header)
         pairs = read_pairs(load_file(named.entry.path), header, self._convert)
         if strange := sorted(pairs.keys() - self._parts.keys()):
             raise Unfit(f"layers of a {strange[0]}", f"layers of {' or '.join(self._parts)}")
-        return {name: self._parts[name].fitted(own) for name, own in pairs.items()}
+        parts = {name: self._parts[name].packed(own) for name, own in pairs.items() if own}
+        return Adapter(named.key, f"lora_{next(self._names)}", parts)
 
     def _convert(self, tensors: Tensors) -> Mapping[str, torch.Tensor]:
         """Map the names of layers by diffusers, as it does for this kind of model."""
@@ -121,26 +249,9 @@ class Loras:
         named: Tensors = converted[0] if isinstance(converted, tuple) else converted
         return named
 
-    def _attach(self, adapter: str) -> None:
-        if adapter not in self._waiting:
-            raise errors.GenerationFailed("its job was cancelled, and the LoRA has left since")
-        named, fitted = self._waiting[adapter]
-        try:
-            with judging(named):
-                for name, tensors in fitted.items():
-                    self._parts[name].attach(adapter, tensors)
-        except Exception:
-            self._remove(adapter)
-            raise
-        del self._waiting[adapter]
-        self._attached.add(adapter)
 
-    def _detach(self, adapter: str) -> None:
-        if adapter in self._attached:
-            self._remove(adapter)
-            self._attached.discard(adapter)
-        self._waiting.pop(adapter, None)
+class _Turn:
+    """Whose turn it is to read a file; gone when nobody waits for it."""
 
-    def _remove(self, adapter: str) -> None:
-        for part in self._parts.values():
-            part.remove(adapter)
+    def __init__(self) -> None:
+        self.lock = Lock()

@@ -57,6 +57,10 @@ class Lru(Generic[T]):
         self._things.move_to_end(key)
         return self._things[key][0]
 
+    def take(self, key: str) -> T | None:
+        """Return what is kept under a key, and keep it no longer."""
+        return self._things.pop(key, (None, 0))[0]
+
     def put(self, key: str, thing: T, num_bytes: int) -> list[T]:
         """Keep a thing; gives those that had to go for it, the longest not asked for first."""
         self._things[key] = (thing, num_bytes)

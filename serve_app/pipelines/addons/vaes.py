@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from serve_app import errors
 from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
+from serve_app.models.weights.folder import choose_variant
 from serve_app.pipelines.addons.lineage import Lineage, read_header
 from serve_app.pipelines.addons.lookup import Named
 from serve_app.pipelines.addons.lru import Lru, Uses, num_bytes
@@ -102,7 +103,10 @@ def _read_folder(folder: Path) -> AutoencoderKL:
     if name != AutoencoderKL.__name__:
         raise Unfit(f"a VAE of the class {errors.echoed(name)}", AutoencoderKL.__name__)
     vae, info = AutoencoderKL.from_pretrained(
-        folder, local_files_only=True, output_loading_info=True
+        folder,
+        variant=choose_variant(folder),
+        local_files_only=True,
+        output_loading_info=True,
     )
     for kind in ("missing_keys", "unexpected_keys"):
         if info[kind]:

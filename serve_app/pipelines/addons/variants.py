@@ -1,4 +1,4 @@
-"""The state that requests share: LoRAs, IP adapter, token merging, self-attention guidance.
+"""The state that requests share: IP adapter, token merging, self-attention guidance.
 
 A variant names such a state. The engine applies it, on its own thread, before it starts a request
 that needs it or runs its forwards; the planner serves variants in turns, since switching is dear.
@@ -13,7 +13,6 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from serve_app import errors
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lookup import NamedAddOns
-from serve_app.pipelines.addons.loras import Adapter, Loras
 from serve_app.pipelines.families import Family
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.types import GenerationSpec
@@ -23,9 +22,8 @@ __all__ = ["Variant", "Variants"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """LoRAs with their strengths, a DoRA first, then by catalogue id, and what is patched."""
+    """What is patched in the denoiser."""
 
-    loras: tuple[tuple[Adapter, float], ...] = ()
     merges_tokens: bool = False
     perturbs: bool = False
     ip_adapter: IpAdapter | None = None
@@ -42,7 +40,6 @@ class Variants:
         tomesd_ratio: share of the tokens that is merged.
         perturbation: of the denoiser's self-attention.
         ip_adapters: of the denoiser.
-        loras: of the pipeline.
     """
 
     def __init__(
@@ -52,7 +49,6 @@ class Variants:
         tomesd_ratio: float,
         perturbation: Perturbation,
         ip_adapters: IpAdapters,
-        loras: Loras,
     ) -> None:
         self._denoiser = getattr(base, family.denoiser)
         self.can_merge = (
@@ -61,53 +57,30 @@ class Variants:
         self._ratio = tomesd_ratio
         self._perturbation = perturbation
         self._ip_adapters = ip_adapters
-        self._loras = loras
 
     def of(self, spec: GenerationSpec, named: NamedAddOns) -> Variant:
         """Name the variant that a request needs, and read its files. Off the engine thread.
 
         Raises:
-            errors.InvalidRequest: the denoiser has no layers for what it asks, or two DoRAs.
-            errors.AddOnMisfit: a LoRA or IP adapter does not fit.
+            errors.InvalidRequest: the denoiser has no layers for what it asks.
+            errors.AddOnMisfit: the IP adapter does not fit.
             errors.OutOfMemory: there is no room for one.
         """
         if spec.self_attention and not self._perturbation.is_possible:
             text = "The model has no layers that self-attention guidance acts on"
             raise errors.InvalidRequest("self_attention", text)
         return Variant(
-            loras=self._uses(spec, named),
             merges_tokens=spec.tomesd and self.can_merge,
             perturbs=spec.self_attention,
             ip_adapter=self._ip_adapters.get(named.ip_adapter),
         )
 
     def activate(self, variant: Hashable) -> None:
-        """Bring the modules into the state of a variant. Only on the engine thread.
-
-        Raises what `Loras.apply` does.
-        """
+        """Bring the modules into the state of a variant. Only on the engine thread."""
         assert isinstance(variant, Variant), "requests carry what `of` gave them"
-        self._loras.apply(variant.loras)
         self._merge(variant.merges_tokens)
         self._perturbation.apply(variant.perturbs)
         self._ip_adapters.apply(variant.ip_adapter)
-
-    def _uses(self, spec: GenerationSpec, named: NamedAddOns) -> tuple[tuple[Adapter, float], ...]:
-        """Add the strengths of each LoRA up; one of strength 0 is left out.
-
-        peft gives the rows of all that came before it the lengths of a DoRA, so it has to be the
-        first, and a second one would change it.
-        """
-        strengths: dict[str, float] = {}
-        for use in spec.loras:
-            strengths[use.id] = strengths.get(use.id, 0.0) + use.strength
-        found = {name: self._loras.get(named.loras[name]) for name in sorted(strengths)}
-        uses = [(adapter, strengths[name]) for name, adapter in found.items() if strengths[name]]
-        if sum(adapter.is_dora for adapter, _ in uses) > 1:
-            names = [name for name, adapter in found.items() if adapter.is_dora and strengths[name]]
-            text = f"Only one DoRA can be used at a time: {', '.join(names)}"
-            raise errors.InvalidRequest("lora_model", text)
-        return tuple(sorted(uses, key=lambda use: not use[0].is_dora))
 
     def _merge(self, is_wanted: bool) -> None:
         """Patch or unpatch the UNet. Never at random: a neighbour would change the picture."""

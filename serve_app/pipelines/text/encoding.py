@@ -8,6 +8,7 @@ weights gets exactly stock's embeddings.
 
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from serve_app.pipelines.families import accepted
 from serve_app.pipelines.text.syntax import Span, parse, sections
 from serve_app.types import GenerationSpec
 
-__all__ = ["TextCache", "remember_encoding", "text_arguments"]
+__all__ = ["AS_TRAINED", "TextCache", "TextState", "remember_encoding", "text_arguments"]
 
 _MEAN_RANGE = (0.5, 2.0)  # of the factor that restores the mean
 _PROMPT, _NEGATIVE = "prompt", "negative"  # the texts that a chunk's tokenizer knows
@@ -44,13 +45,25 @@ class TextCache:
         return value
 
 
-def remember_encoding(pipeline: DiffusionPipeline, cache: TextCache, variant: Hashable) -> None:
+@dataclass(frozen=True, slots=True)
+class TextState:
+    """What text embeddings depend on beside the texts: LoRAs of the text encoders.
+
+    key: tells it from all others. entered: brings the encoders there, for the time of a `with`.
+    """
+
+    key: Hashable
+    entered: Callable[[], AbstractContextManager[None]]
+
+
+AS_TRAINED = TextState(None, nullcontext)
+
+
+def remember_encoding(pipeline: DiffusionPipeline, cache: TextCache, state: TextState) -> None:
     """Make a request's pipeline look up its text embeddings before it encodes.
 
     For families whose prompts stock encodes as they are: the texts in the call are the key, so
     nothing may stand in for the tokenizers.
-
-    variant: whatever else they depend on, such as LoRAs of the text encoder.
     """
     encode = pipeline.encode_prompt
     signature = accepted(type(pipeline).encode_prompt)
@@ -59,23 +72,31 @@ def remember_encoding(pipeline: DiffusionPipeline, cache: TextCache, variant: Ha
         values = signature.bind(None, *args, **kwargs).arguments
         if any(isinstance(value, torch.Tensor) for value in values.values()):
             return encode(*args, **kwargs)
-        key = (variant, repr(sorted(values.items(), key=lambda item: item[0])))
-        return cache.get(key, lambda: encode(*args, **kwargs))
+        key = (state.key, repr(sorted(values.items(), key=lambda item: item[0])))
+
+        def make() -> object:
+            with state.entered():
+                return encode(*args, **kwargs)
+
+        return cache.get(key, make)
 
     pipeline.__dict__["encode_prompt"] = encode_prompt
 
 
 def text_arguments(
-    pipeline: DiffusionPipeline, spec: GenerationSpec, cache: TextCache, variant: Hashable
+    pipeline: DiffusionPipeline, spec: GenerationSpec, cache: TextCache, state: TextState
 ) -> Mapping[str, object]:
     """Encode the texts of a CLIP pipeline, or look them up; gives its embedding arguments.
 
     Embeddings are (1, T * chunks, D), pooled ones (1, D) of the first chunk.
-
-    variant: whatever else they depend on, such as LoRAs of the text encoder.
     """
-    key = (variant, spec.prompt, spec.negative_prompt, spec.clip_skip, spec.guidance_scale > 1)
-    made = cache.get(key, lambda: _embed(pipeline, spec))
+    key = (state.key, spec.prompt, spec.negative_prompt, spec.clip_skip, spec.guidance_scale > 1)
+
+    def make() -> object:
+        with state.entered():
+            return _embed(pipeline, spec)
+
+    made = cache.get(key, make)
     assert isinstance(made, Mapping), "embeddings are kept by argument name"
     return made
 

@@ -65,6 +65,7 @@ ENTRIES = [
     entry(id="midjourney-v4-painta", enhancement=documented_enhancement()),
     entry(id="coarse", size_multiple_px=16, enhancement=Enhancement(styles=False)),
     entry(id="inpaint-only", kinds=(Kind.INPAINT,)),
+    entry(id="turbo", max_guidance=1.5, max_steps=4),
 ]
 
 ADD_ONS = [

@@ -91,7 +91,7 @@ async def test_meta_repeats_what_was_added(api, text_body):
             "ip_adapter_image",
             "ip adapter image field is required",
         ),
-        ({"lora_strength": "0.1,2.5"}, "lora_strength", "must be between -2 and 2"),
+        ({"lora_strength": "0.1,10.5"}, "lora_strength", "must be between -10 and 10"),
     ],
     ids=lambda value: None,
 )

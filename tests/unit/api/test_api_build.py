@@ -149,6 +149,54 @@ async def test_steps_of_inpaint_goes_by_the_documented_name(api, inpaint_body):
     assert (await api.last_request(INPAINT, body)).spec.steps == 20
 
 
+@pytest.mark.parametrize(
+    ("fields", "ran"),
+    [
+        ({"guidance_scale": 7.5, "num_inference_steps": 30}, (1.5, 4)),
+        ({"guidance_scale": 1, "num_inference_steps": 2}, (1, 2)),
+        ({}, (1.5, 4)),
+    ],
+    ids=["more", "less", "absent"],
+)
+async def test_model_of_few_steps_is_asked_for_no_more(api, text_body, fields, ran):
+    for name in ("guidance_scale", "num_inference_steps", "steps"):
+        text_body.pop(name, None)
+    body = text_body | {"model_id": "turbo"} | fields
+    spec = (await api.last_request(TEXT2IMG, body)).spec
+    assert (spec.guidance_scale, spec.steps) == ran
+    meta = (await api.reply(TEXT2IMG, body))["meta"]
+    assert (meta["guidance_scale"], meta["steps"]) == ran
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(1, 4), (0.5, 4), (0.25, 4), (0.2, 5), (0.07, 15)])
+async def test_few_steps_leave_one_to_every_strength(api, text_body, strength, steps):
+    picture = {"init_image": "https://a.example/i.png", "num_inference_steps": 30}
+    body = text_body | picture | {"model_id": "turbo", "strength": strength}
+    spec = (await api.last_request(IMG2IMG, body)).spec
+    assert (spec.steps, spec.strength) == (steps, strength)
+    assert int(spec.steps * spec.strength) >= 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "strength", "runs"),
+    [(1, 0.99, False), (2, 0.45, False), (3, 0.2, False), (2, 0.5, True), (10, 0.1, True)],
+)
+async def test_one_whole_step_has_to_run(api, text_body, steps, strength, runs):
+    picture = {"init_image": "https://pictures.example/a.png"}
+    body = text_body | picture | {"num_inference_steps": steps, "strength": strength}
+    answer = (await api.post("/api/v4/dreambooth/img2img", body)).json()
+    assert ("strength" in str(answer.get("message"))) is not runs, answer
+
+
+@pytest.mark.parametrize(
+    ("number", "is_taken"),
+    [(2**63 - 1, True), (2**63, False), (-(2**63), True), (-(2**63) - 1, False)],
+)
+async def test_track_id_is_an_integer_of_64_bits(api, text_body, number, is_taken):
+    answer = (await api.post("/api/v4/dreambooth", text_body | {"track_id": number})).json()
+    assert ("track_id" not in str(answer.get("message"))) is is_taken
+
+
 async def test_img2img_keeps_its_picture_and_strength(api, text_body):
     body = text_body | {"init_image": "https://a.example/i.png", "strength": "0.4"}
     request = await api.last_request(IMG2IMG, body)

@@ -7,6 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from serve_app import errors
+from serve_app.api.middleware import Fallback
+from serve_app.config import HttpConfig
 
 TEXT2IMG = "/api/v4/dreambooth"
 V6 = "/api/v6/images/text2img"
@@ -104,3 +106,26 @@ async def test_client_that_leaves_cancels_its_job_unless_it_has_a_webhook(
     with pytest.raises(asyncio.CancelledError):
         await call
     assert [job.state.value for job in api.service.jobs.values()] == [state]
+
+
+@pytest.mark.parametrize(("after_s", "told"), [(2.01, "3"), (2.5, "3"), (3.0, "3"), (0.0, "1")])
+async def test_retry_after_is_never_too_early(api, text_body, after_s, told):
+    api.service.refusal = errors.Overloaded(after_s)
+    assert (await api.post(V6, text_body)).headers["retry-after"] == told
+
+
+async def test_failure_in_the_middle_of_an_answer_begins_no_second_one():
+    async def app(_scope, _receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise errors.Overloaded(3)
+
+    sent = []
+
+    async def send(message):
+        sent.append(message["type"])
+
+    scope = {"type": "http", "path": V6, "method": "POST", "headers": []}
+    with pytest.raises(errors.Overloaded):
+        await Fallback(app, HttpConfig())(scope, None, send)
+    assert sent == ["http.response.start", "http.response.body"]

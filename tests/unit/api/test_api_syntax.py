@@ -69,7 +69,7 @@ async def test_lora_of_the_prompt_is_no_part_of_what_is_enhanced_or_translated(a
         ("<lora:only-inpaint>", "The LoRA only-inpaint is not for the model your_model_id."),
         ("<lora:yae-miko:strong>", "<lora:yae-miko:strong> must be a number."),
         ("<lora:yae-miko:nan>", "<lora:yae-miko:nan> must be a finite number."),
-        ("<lora:yae-miko:3>", "<lora:yae-miko:3> must have a strength between -2 and 2."),
+        ("<lora:yae-miko:11>", "<lora:yae-miko:11> must have a strength between -10 and 10."),
         ("<lora:yae-miko:1:0.5>", "must be <lora:id> or <lora:id:strength>."),
         ("<lora::1>", "must be <lora:id> or <lora:id:strength>."),
         ("<lyco:yae-miko:1>", "<lyco:yae-miko:1> is not served, only <lora:id:strength> is."),

@@ -141,7 +141,7 @@ REFUSED = {
     "algorithm_type": ({"algorithm_type": "mine"}, "algorithm_type"),
     "vae": ({"vae": "mine"}, "vae"),
     "lora_model": ({"lora_model": "lora_model_id"}, "lora_model"),
-    "lora_strength": ({"lora_strength": "3"}, "lora_strength"),
+    "lora_strength": ({"lora_strength": "11"}, "lora_strength"),
     "embeddings_model": ({"embeddings_model": "embeddings_models_id"}, "embeddings_model"),
     "multi_lingual": ({"multi_lingual": "yes"}, "multi_lingual"),
     "panorama": ({"panorama": "yes"}, "panorama"),  # with a picture

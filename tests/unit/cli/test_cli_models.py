@@ -1,5 +1,9 @@
 """`dreamserve models` against a database in a file."""
 
+import contextlib
+import json
+import sqlite3
+
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -179,6 +183,24 @@ def test_folder_is_scanned_and_added_once(run, downloads, tmp_path):
     assert "2 same, 2 refused" in run("scan", str(downloads), "--add").output
     (downloads / "lora-sd1-peft.safetensors").unlink()
     assert "1 same, 1 gone, 2 refused" in run("scan", str(downloads)).output
+
+
+def test_what_changed_is_loaded_anew_and_keeps_its_entry(run, downloads, tmp_path, write):
+    served_sd1(tmp_path)
+    model, lora = downloads / "mine.safetensors", downloads / "lora-sd1-peft.safetensors"
+    small = {"model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}
+    community_files.write(model, community_files.FILES["sd1"]() | small)
+    assert "3 new" in run("scan", str(downloads), "--add").output
+    run("add", write(id="lora-sd1-peft", source=str(lora), name="Mine"))
+    community_files.write_named(downloads, "lora-sd1-kohya").rename(lora)
+    community_files.write(model, community_files.FILES["sd1"](), values={"mark": 1.0})
+    assert "2 changed" in run("scan", str(downloads)).output
+    assert "2 changed" in run("scan", str(downloads), "--add").output
+    assert "changed" not in run("scan", str(downloads)).output
+    assert "generation 1 is wanted" in run("status", "mine").output
+    with contextlib.closing(sqlite3.connect(tmp_path / "var" / "dreamserve.db")) as database:
+        stored = dict(database.execute("SELECT id, entry FROM catalogue_entries"))
+    assert json.loads(stored["lora-sd1-peft"])["name"] == "Mine"
 
 
 def test_entries_of_a_folder_are_written_as_files_of_the_catalogue(run, downloads, tmp_path):

@@ -28,6 +28,26 @@ def test_environment_reaches_a_deeper_field(monkeypatch):
     assert AppConfig().serving.ingress.max_replicas == 3
 
 
+@pytest.mark.parametrize(
+    ("variables", "said", "wanted"),
+    [
+        ({}, {}, None),
+        ({"HF_HOME": "/home/hf"}, {}, "/home/hf/hub"),
+        ({"HF_HOME": "/home/hf", "HF_HUB_CACHE": "/cache"}, {}, "/cache"),
+        ({"HF_HOME": ""}, {}, None),
+        ({"HF_HOME": "/home/hf"}, {"hub_cache": "mine"}, "/root-dir/mine"),
+    ],
+    ids=["none", "home", "cache", "empty", "setting"],
+)
+def test_hub_cache_is_the_one_of_other_programs(monkeypatch, variables, said, wanted):
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    config = AppConfig.model_validate({"root_dir": "/root-dir", "catalogue": said})
+    assert config.catalogue.hub_cache == (None if wanted is None else Path(wanted))
+
+
 @pytest.mark.parametrize("section", SECTIONS, ids=str)
 def test_unknown_keys_are_refused(section):
     with pytest.raises(ValidationError, match="Extra inputs"):

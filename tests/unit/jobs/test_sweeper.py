@@ -1,5 +1,7 @@
 """The sweeper removes what has expired and outlives parts that are down."""
 
+import asyncio
+
 from serve_app import errors
 from serve_app.config import JobsConfig, StorageConfig
 from serve_app.jobs.sweeper import Sweeper
@@ -66,3 +68,25 @@ async def test_sweep_goes_on_when_the_object_store_is_down():
     clock.now += 1000
     await sweeper(jobs, DownStore(clock)).sweep()
     assert await jobs.get(job.id) is None
+
+
+class AwayStore(MemoryJobStore):
+    """Answers from the second question on."""
+
+    num_asked = 0
+
+    async def expire(self, older_than_s):
+        self.num_asked += 1
+        if self.num_asked == 1:
+            raise errors.JobStoreUnavailable("down")
+        return await super().expire(older_than_s)
+
+
+async def test_sweeper_outlives_an_outage_of_the_database():
+    jobs = AwayStore()
+    running = asyncio.create_task(sweeper(jobs, MemoryStore(), sweep_s=0.001).run())
+    async with asyncio.timeout(10):
+        while jobs.num_asked < 3 and not running.done():
+            await asyncio.sleep(0.001)
+    assert not running.done()
+    running.cancel()

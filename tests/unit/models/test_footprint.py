@@ -38,6 +38,31 @@ def test_variants_and_parts_that_are_not_loaded_do_not_count(tmp_path):
     assert weight_bytes(entry(tmp_path)) == 4
 
 
+def index(folder, *names):
+    said = {name: ["diffusers", "Some"] for name in names} | {"tokenizer": ["transformers", "T"]}
+    (folder / "model_index.json").write_text(json.dumps(said))
+
+
+def test_files_of_the_variant_that_is_loaded_count(tmp_path):
+    write(tmp_path / "unet" / "model.safetensors", F32=1)
+    write(tmp_path / "unet" / "model.fp16.safetensors", F16=2)
+    write(tmp_path / "vae" / "model.fp16-00001-of-00002.safetensors", F16=4)
+    write(tmp_path / "vae" / "model.fp16-00002-of-00002.safetensors", F16=8)
+    index(tmp_path, "unet", "vae")
+    assert weight_bytes(entry(tmp_path)) == 4 * (2 + 4 + 8)
+    write(tmp_path / "vae" / "model-00001-of-00001.safetensors", F32=16)
+    assert weight_bytes(entry(tmp_path)) == 4 * (1 + 16)
+    assert weight_bytes(entry(tmp_path, variant="fp16")) == 4 * (2 + 4 + 8)
+
+
+def test_files_beside_the_components_of_a_pipeline_do_not_count(tmp_path):
+    write(tmp_path / "unet" / "model.safetensors", F32=1)
+    write(tmp_path / "old" / "model.safetensors", F32=10)
+    write(tmp_path / "v1-5-pruned.safetensors", F32=100)  # as repositories have it
+    index(tmp_path, "unet", "../unet")
+    assert weight_bytes(entry(tmp_path)) == 4
+
+
 def test_single_file_counts(tmp_path):
     write(tmp_path / "model.fp16.safetensors", F16=2)
     assert weight_bytes(entry(tmp_path / "model.fp16.safetensors")) == 8

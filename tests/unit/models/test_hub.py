@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from huggingface_hub import snapshot_download
 from safetensors.numpy import save
 
 from serve_app import errors
@@ -106,6 +107,114 @@ def test_what_the_hub_does_not_have_is_named(hub, config, source, revision, mess
     hub.commit(REPO, files())
     with pytest.raises(errors.WeightsRefused, match=message):
         resolve(entry(source=source), config, revision)
+
+
+@pytest.fixture
+def kept(hub, tmp_path):
+    """A cache that another program filled, and the settings that name it; the hub is gone."""
+    index = {"unet": ["diffusers", "U"], "safety_checker": ["a", "b"], "vae": [None, None]}
+    more = {"ink.safetensors": weights(2.0), "model_index.json": json.dumps(index).encode()}
+    hub.commit(REPO, files() | more)
+    cache = tmp_path / "hf"
+    snapshot_download(REPO, endpoint=hub.url, cache_dir=cache, token=False)
+    return CatalogueConfig(
+        cache_dir=tmp_path / "cache", hub_cache=cache, hub_endpoint="http://127.0.0.1:9"
+    )
+
+
+def without_pickle(cache):
+    next(cache.rglob("model.bin")).unlink()
+
+
+@pytest.mark.parametrize("by", ["branch", "commit"])
+def test_cache_of_other_programs_is_a_source_without_the_hub(kept, by):
+    without_pickle(kept.hub_cache)
+    (commit,) = (path.name for path in kept.hub_cache.glob("*/snapshots/*"))
+    found = resolve(entry(source={} if by == "branch" else {"revision": commit}), kept)
+    assert found.path.is_relative_to(kept.hub_cache)
+    assert (found.path / WEIGHTS).read_bytes() == weights(1.0)
+    lora = AddOn(id="ink", type="lora", source={"hub": REPO, "file": "ink.safetensors"})
+    assert resolve(lora, kept).path.read_bytes() == weights(2.0)
+    assert not kept.cache_dir.exists()
+
+
+def test_pickle_in_a_cache_of_other_programs_is_refused(kept):
+    with pytest.raises(errors.WeightsRefused, match=r"model\.bin is a pickle"):
+        resolve(entry(), kept)
+
+
+def without(*names):
+    def harm(cache):
+        for name in names:
+            (next(cache.glob("*/snapshots/*")) / name).unlink()
+
+    return harm
+
+
+def without_blob(cache):
+    (next(cache.glob("*/snapshots/*")) / WEIGHTS).resolve().unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "source"),
+    [
+        (without_blob, {}),
+        (without(WEIGHTS, "unet/model.bin"), {}),
+        (without("ink.safetensors"), {"file": "ink.safetensors"}),
+        (without("model_index.json"), {"files": ["model_index.json", "*.safetensors"]}),
+        (without(), {"revision": "v2"}),
+    ],
+    ids=["blob", "component", "file", "pattern", "revision"],
+)
+def test_what_a_cache_lacks_is_fetched(hub, kept, harm, source):
+    harm(kept.hub_cache)
+    hub.commit(REPO, files(7.0), "v2")
+    lora = AddOn(id="ink", type="lora", source={"hub": REPO, **source})
+    found = resolve(lora, kept.model_copy(update={"hub_endpoint": hub.url}))
+    assert found.path.is_relative_to(kept.cache_dir)
+
+
+def test_what_a_cache_lacks_is_missed_without_the_hub(kept):
+    without_blob(kept.hub_cache)
+    with pytest.raises(errors.WeightsRefused, match="could not be fetched"):
+        resolve(entry(), kept)
+
+
+def test_branch_that_moved_is_not_taken_from_an_old_cache(hub, kept):
+    without_pickle(kept.hub_cache)
+    here = kept.model_copy(update={"hub_endpoint": hub.url})
+    assert resolve(entry(), here).path.is_relative_to(kept.hub_cache)
+    hub.commit(REPO, files(9.0))
+    assert (resolve(entry(), here).path / WEIGHTS).read_bytes() == weights(9.0)
+
+
+def test_snapshot_is_a_source_by_its_path(kept):
+    without_pickle(kept.hub_cache)
+    snapshot = next(kept.hub_cache.glob("*/snapshots/*"))
+    for path in (snapshot, snapshot / "unet"):
+        said = ModelEntry(id="tiny", source=path, kinds=(Kind.TEXT2IMG,))
+        assert resolve(said, kept).path == path
+
+
+@pytest.mark.parametrize(
+    "target", ["/etc/hostname", "../../../outside", "../../../../models--b--c/blobs/x", "blob-link"]
+)
+def test_links_of_a_snapshot_that_lead_past_its_blobs_are_refused(kept, target):
+    without_pickle(kept.hub_cache)
+    repository = kept.hub_cache / "models--acme--tiny"
+    other = kept.hub_cache / "models--b--c" / "blobs"
+    other.mkdir(parents=True)
+    for file in (other / "x", repository / "outside", kept.hub_cache / "outside"):
+        file.write_text("secret")
+    snapshot = next(repository.glob("snapshots/*"))
+    if target == "blob-link":
+        (repository / "blobs" / "link").symlink_to("/etc/hostname")
+        target = "../../../blobs/link"
+    (snapshot / "unet" / "more.json").symlink_to(target)
+    for source in (snapshot, {"hub": REPO}):
+        said = ModelEntry(id="tiny", source=source, kinds=(Kind.TEXT2IMG,))
+        with pytest.raises(errors.WeightsRefused, match="leads out of its folder"):
+            resolve(said, kept)
 
 
 def test_truncated_download_is_refused(hub, config):

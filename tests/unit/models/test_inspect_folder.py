@@ -125,6 +125,17 @@ def test_folder_of_one_component_is_that(tmp_path, config, shapes, type_, famili
     assert (found.type, found.families) == (type_, families)
 
 
+@pytest.mark.parametrize(
+    ("scaling", "families"),
+    [(0.18215, (SD1, SD2)), (0.13025, (XL,)), (0.5, (SD1, SD2, XL))],
+    ids=["sd", "xl", "own"],
+)
+def test_vae_is_told_by_the_scaling_of_its_latents(tmp_path, scaling, families):
+    configure(tmp_path / "config.json", _class_name="AutoencoderKL", scaling_factor=scaling)
+    community_files.write(tmp_path / "model.safetensors", community_files.diffusers_vae())
+    assert inspect(tmp_path).families == families
+
+
 def test_folder_of_an_adapter_of_pictures_is_that(tmp_path):
     community_files.write(tmp_path / "models" / "a.safetensors", community_files.ip_adapter())
     vision = {"vision_model.embeddings.patch_embedding.weight": (1280, 3, 14, 14)}

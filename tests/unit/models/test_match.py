@@ -8,6 +8,7 @@ from serve_app.config import CatalogueConfig
 from serve_app.models import AddOn, Catalogue, ModelEntry
 from serve_app.models.inspect import Family, Unreadable
 from serve_app.models.inspect.match import Mismatch, check_match, families_of
+from serve_app.models.weights.files import Refused
 from serve_app.types import Kind
 from tests import community_files
 from tests.unit.models.test_inspect_folder import pipeline
@@ -234,3 +235,39 @@ def test_configurations_of_this_repository_match_their_files():
     for entry in [*catalogue, *catalogue.add_ons]:
         check_match(entry, CONFIG, models)
     assert len(models) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "variant", "reason"),
+    [
+        (("", ".fp16"), "bf16", "found files of the variants fp16, expected bf16"),
+        (("",), "fp16", "found no files of variants, expected fp16"),
+        ((".fp16",), None, None),
+        ((".fp16", ".ema"), "ema", None),
+    ],
+    ids=["another", "none", "alone", "chosen"],
+)
+def test_variant_that_a_folder_lacks_is_refused(tmp_path, files, variant, reason):
+    for ending in files:
+        pipeline(tmp_path / "x", variant=ending)
+    if reason is None:
+        assert judged(model(tmp_path / "x", variant=variant)) is None
+        return
+    with pytest.raises(Refused, match=reason):
+        check_match(model(tmp_path / "x", variant=variant), CONFIG)
+
+
+def test_folder_that_no_variant_completes_is_refused(tmp_path):
+    pipeline(tmp_path / "x", variant=".fp16")
+    (tmp_path / "x" / "vae" / "diffusion_pytorch_model.fp16.safetensors").rename(
+        tmp_path / "x" / "vae" / "diffusion_pytorch_model.ema.safetensors"
+    )
+    with pytest.raises(Refused, match="the variants ema, fp16 are not complete"):
+        check_match(model(tmp_path / "x"), CONFIG)
+
+
+def test_rescaling_is_for_models_with_a_unet(tmp_path):
+    folder = pipeline(tmp_path / "x", "StableDiffusion3Pipeline", unet={"in_channels": 16})
+    found, expected = judged(model(folder, guidance_rescale=0.7))
+    assert (found.endswith("with guidance_rescale"), expected) == (True, "a model with a UNet")
+    assert judged(model(pipeline(tmp_path / "y"), guidance_rescale=0.7)) is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.models.placement import PlacementRules, ReplicaView, rank
+from serve_app.models.placement import PlacementRules, ReplicaView, rank, rank_by_add_ons
 
 RULES = PlacementRules(spread_calls=4, max_calls=8)
 
@@ -100,3 +100,46 @@ def test_every_replica_is_ranked_and_full_ones_last(replicas):
     known = {replica.replica_id: replica for replica in replicas}
     is_full = [known[name].ongoing >= 16 or known[name].calls.get("m", 0) >= 8 for name in ranked]
     assert is_full == sorted(is_full)
+
+
+def replicas(**ongoing):
+    return [ReplicaView(name, calls, max_ongoing=8) for name, calls in ongoing.items()]
+
+
+def home(add_on, **ongoing):
+    return rank_by_add_ons([add_on], replicas(**ongoing), 4)[0]
+
+
+def test_calls_that_name_an_add_on_go_where_the_others_went():
+    """Whatever else the caller knows, within the slack, and in whatever order."""
+    for add_on in ("ink", "gold", "sun"):
+        first = home(add_on, a=0, b=0, c=0)
+        rest = dict.fromkeys("abc", 0)
+        assert home(add_on, **rest | {first: 4}) == first
+        assert home(add_on, c=0, b=0, a=0) == first
+        assert home(add_on, **rest | {first: 5}) != first
+        assert rank_by_add_ons([add_on], replicas(**rest | {first: 8}), 99)[-1] == first
+
+
+def test_add_ons_are_spread_over_the_replicas():
+    homes = Counter(home(f"lora{number}", a=0, b=0, c=0) for number in range(300))
+    assert min(homes.values()) > 60
+
+
+def test_two_add_ons_go_to_the_home_of_one():
+    for number in range(50):
+        pair = [f"lora{number}", f"style{number}"]
+        wanted = {home(name, a=0, b=0, c=0) for name in pair}
+        assert rank_by_add_ons(pair, replicas(a=0, b=0, c=0), 4)[0] in wanted
+
+
+def test_calls_without_add_ons_go_to_the_least_busy():
+    assert rank_by_add_ons([], replicas(a=3, b=1, c=2), 4) == ["b", "c", "a"]
+    assert rank_by_add_ons(["ink"], [], 4) == []
+
+
+def test_replica_that_goes_moves_its_own_add_ons_alone():
+    for number in range(50):
+        before = home(f"lora{number}", a=0, b=0, c=0)
+        after = home(f"lora{number}", a=0, b=0)
+        assert before in (after, "c")

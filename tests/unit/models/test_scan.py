@@ -1,6 +1,7 @@
 """A folder of downloads: what each file is, and the entries that are made of it."""
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,11 +12,13 @@ import yaml
 from serve_app.config import CatalogueConfig
 from serve_app.models.entry import AddOn, ModelEntry, read_entry
 from serve_app.models.scan.memory import Memory
-from serve_app.models.scan.naming import id_of
+from serve_app.models.scan.naming import id_of, title_of
 from serve_app.models.scan.scan import Verdict, scan
 from serve_app.models.scan.twins import find_twins
 from serve_app.models.scan.values import ScanDefaults
+from serve_app.models.weights.files import digest
 from tests import community_files
+from tests.unit.models.test_inspect_folder import pipeline
 
 
 @pytest.fixture
@@ -109,19 +112,25 @@ CONTROLS = {
 
 @pytest.mark.parametrize("name", CONTROLS)
 def test_controlnet_is_for_what_its_name_says(put, rows, name):
-    put("sd1", "model.safetensors")
+    put("sd1", "dream.safetensors")
     put("controlnet-sd1-diffusers", f"{name}.safetensors")
     entry = rows()[f"{name}.safetensors"].entry
-    assert (entry.type, entry.control, entry.models) == ("controlnet", CONTROLS[name], ("model",))
+    assert (entry.type, entry.control, entry.models) == ("controlnet", CONTROLS[name], ("dream",))
 
 
 def test_controlnets_that_are_not_served_are_refused(put, rows):
-    put("sdxl", "model.safetensors")
+    put("sdxl", "dream.safetensors")
     put("controlnet-xl-union", "union.safetensors")
     put("controlnet-flux", "flux.safetensors")
     found = rows()
     assert found["union.safetensors"].verdict is Verdict.REFUSED
     assert found["flux.safetensors"].verdict is Verdict.REFUSED
+
+
+def test_folder_of_a_variant_alone_becomes_an_entry(folder, rows):
+    pipeline(folder / "half", variant=".fp16")
+    row = rows()["half"]
+    assert (row.verdict, row.entry.id, row.entry.category) == ("new", "half", "stable_diffusion")
 
 
 def test_add_ons_fit_models_of_their_family_that_are_served_already(put, rows, tmp_path):
@@ -235,8 +244,8 @@ def test_spelling_of_the_folder_does_not_matter(put, rows, folder, memory, tmp_p
 def test_scans_at_once_keep_what_the_other_saw(put, tmp_path):
     one, two = Memory(tmp_path), Memory(tmp_path)
     first, second = put("embedding-sd1-a1111", "a.safetensors"), put("vae-ldm", "b.safetensors")
-    one.put(first, "a")
-    two.put(second, "b")
+    one.put(first, AddOn(id="a", type="embedding", source=first))
+    two.put(second, AddOn(id="b", type="vae", source=second))
     one.save()
     two.save()
     assert Memory(tmp_path).get(first).entry_id == "a"
@@ -261,7 +270,8 @@ def test_second_scan_tells_what_is_new_changed_or_gone(put, rows, memory, folder
     gone = put("embedding-sd1-a1111", "gone.safetensors")
     first = rows()
     for path in (same, changed, gone):
-        memory.put(path, first[path.name].entry.id)
+        memory.put(path, first[path.name].entry)
+        memory.hash(path)
     memory.save()
     os.utime(same, (1, 1))  # a new time, the same contents
     gone.unlink()
@@ -274,6 +284,136 @@ def test_second_scan_tells_what_is_new_changed_or_gone(put, rows, memory, folder
         "changed.safetensors": Verdict.CHANGED,
         "gone.safetensors": Verdict.GONE,
     }
+
+
+def entry_of(path):
+    return AddOn(id="a", type="lora", source=path, models=("m",))
+
+
+def test_file_is_remembered_at_once_and_hashed_later(put, memory, folder, tmp_path):
+    path = put("lora-sd1-peft", "ink.safetensors")
+    memory.put(path, entry_of(path))
+    assert memory.unhashed(folder) == [path]
+    assert not memory.has_changed(path, memory.get(path))
+    memory.hash(path)
+    memory.save()
+    again = Memory(tmp_path / "cache")
+    assert (again.unhashed(folder), again.get(path).digest) == ([], digest(path))
+    os.utime(path, (1, 1))
+    assert not again.has_changed(path, again.get(path))
+    assert again.get(path).stamp != memory.get(path).stamp
+    again.put(path, entry_of(path))
+    assert again.unhashed(folder) == []
+
+
+def test_file_that_changes_while_it_is_hashed_is_hashed_again(put, memory, folder, monkeypatch):
+    path = put("lora-sd1-peft", "ink.safetensors")
+    memory.put(path, entry_of(path))
+
+    def changing(path):
+        os.utime(path, (1, 1))
+        return "hash of a part"
+
+    monkeypatch.setattr("serve_app.models.scan.memory.digest", changing)
+    memory.hash(path)
+    assert memory.unhashed(folder) == [path]
+
+
+def test_file_that_changed_before_it_was_hashed_has_changed(put, memory):
+    path = put("lora-sd1-peft", "ink.safetensors")
+    memory.put(path, entry_of(path))
+    os.utime(path, (1, 1))
+    assert memory.has_changed(path, memory.get(path))
+    memory.put(path, entry_of(path))
+    assert not memory.has_changed(path, memory.get(path))
+
+
+def test_add_on_is_offered_with_models_that_appear_later(put, rows, memory):
+    put("sd1", "one.safetensors")
+    path = put("lora-sd1-peft", "ink.safetensors")
+    known = {row.entry.id: row.entry for row in rows().values()}
+    for row in rows().values():
+        memory.put(row.path, row.entry)
+    put("sd1-inpainting", "two.safetensors")
+    again = rows(*known.values())
+    ink = again["ink.safetensors"]
+    assert (ink.verdict, ink.reason) == (Verdict.WIDER, "fits one, two")
+    assert ink.entry.models == ("one", "two")
+    narrowed = known["ink"].model_copy(update={"models": ("other",)})  # by the operator
+    assert rows(known["one"], narrowed)["ink.safetensors"].verdict is Verdict.SAME
+    memory.put(path, ink.entry, is_file=True)
+    assert rows(*known.values())["ink.safetensors"].verdict is Verdict.SAME
+
+
+def test_file_that_became_something_else_is_refused(put, rows, memory):
+    put("sd1", "one.safetensors")
+    path = put("lora-sd1-peft", "ink.safetensors")
+    known = [row.entry for row in rows().values()]
+    memory.put(path, known[0] if known[0].id == "ink" else known[1])
+    put("embedding-sd1-a1111", "ink.safetensors")
+    row = rows(*known)["ink.safetensors"]
+    assert (row.verdict, "found an embedding" in row.reason) == (Verdict.REFUSED, True)
+
+
+TITLES = {
+    "Ink.safetensors": "Ink",
+    "ink/pytorch_lora_weights.safetensors": "ink",
+    "soft-vae/diffusion_pytorch_model.fp16.safetensors": "soft-vae",
+    "sd15/vae/diffusion_pytorch_model.safetensors": "sd15 vae",
+    "sd15/text_encoder_2/model-00001-of-00002.safetensors": "sd15 text_encoder_2",
+    "models--acme--sd15/snapshots/0123/": "sd15",
+    "models--acme--sd15/snapshots/0123/vae/": "sd15 vae",
+    "sd 1.5/": "sd 1.5",
+}
+
+
+@pytest.mark.parametrize(("path", "wanted"), TITLES.items())
+def test_files_with_names_of_libraries_are_called_by_their_folders(tmp_path, path, wanted):
+    if path.endswith("/"):
+        (tmp_path / path).mkdir(parents=True)
+    assert title_of(tmp_path / path) == wanted
+
+
+def test_folder_of_a_component_is_one_row_with_an_id_of_its_own(folder, rows, put):
+    put("sd1", "sd1.safetensors")
+    for name in ("a", "b"):
+        vae = folder / name / "vae"
+        community_files.write(
+            vae / "diffusion_pytorch_model.safetensors", community_files.diffusers_vae()
+        )
+        settings = {"_class_name": "AutoencoderKL", "scaling_factor": 0.18215}
+        (vae / "config.json").write_text(json.dumps(settings))
+    found = rows()
+    assert {name: (row.verdict, row.entry.id) for name, row in found.items()} == {
+        "sd1.safetensors": ("new", "sd1"),
+        "a/vae": ("new", "a-vae"),
+        "b/vae": ("new", "b-vae"),
+    }
+    assert found["a/vae"].entry.source == folder / "a" / "vae"
+
+
+def test_link_to_a_folder_has_a_row(folder, rows, put, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "circle").symlink_to(folder)
+    found = rows()
+    assert {row.verdict for row in found.values()} == {Verdict.REFUSED}
+    assert "link to a folder" in found["linked"].reason
+    assert "link to a folder" in found["circle"].reason
+
+
+def test_hub_cache_is_scanned(folder, rows, tmp_path):
+    repository = folder / "models--acme--tiny"
+    snapshot = pipeline(repository / "snapshots" / ("0" * 40))
+    (repository / "blobs").mkdir()
+    for number, file in enumerate(sorted(snapshot.rglob("*.safetensors"))):
+        blob = file.rename(repository / "blobs" / str(number))
+        file.symlink_to(os.path.relpath(blob, file.parent))
+    (row,) = rows().values()
+    assert (row.verdict, row.entry.id, row.entry.name) == ("new", "tiny", "tiny")
+    config = CatalogueConfig(cache_dir=tmp_path / "cache")
+    (alone,) = scan(snapshot.parent, {}, Memory(tmp_path / "other"), config)
+    assert (alone.verdict, alone.entry.id) == ("new", "tiny")
 
 
 def test_memory_that_cannot_be_read_is_begun_anew(tmp_path):

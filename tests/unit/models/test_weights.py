@@ -186,6 +186,17 @@ def test_file_that_changes_is_hashed_anew(folder, config):
         resolve(entry(folder, sha256=wanted), config)
 
 
+def test_digest_sees_a_file_rewritten_in_place_with_the_same_size(tmp_path):
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(b"first")
+    first, stat = digest(file), file.stat()
+    with file.open("r+b") as opened:
+        opened.write(b"other")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert file.stat().st_ino == stat.st_ino
+    assert digest(file) == sha256(file) != first
+
+
 def test_digest_tells_contents_and_names_apart(folder):
     first = digest(folder)
     assert digest(folder) == first
@@ -217,6 +228,12 @@ def test_base_is_for_single_files(folder, config):
     base = shutil.copytree(folder, folder.parent / "base")
     with refused("base is for single files"):
         resolve(entry(folder, base=base), config)
+
+
+def test_variant_is_for_folders(folder, config):
+    file = next(folder.rglob("*.safetensors"))
+    with refused("variant is for folders"):
+        resolve(entry(file, variant="fp16"), config)
 
 
 def test_base_config_that_names_itself_is_no_entry(folder):

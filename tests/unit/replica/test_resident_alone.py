@@ -84,6 +84,17 @@ async def test_nothing_serves_when_the_old_files_are_gone_too(make, store, files
         resident.check_health()
 
 
+async def test_other_files_in_place_of_the_old_ones_are_not_restored(make, store, files, mode):
+    """They can be loaded, and are not what served before."""
+    resident = await make(mode=mode)
+    files.files |= {None: "other", "r2": "bad"}
+    files.broken["bad"] = errors.OutOfMemory("larger than the old one")
+    await store.advance(MODEL, "r2")
+    await resident.reconcile()
+    assert "other" not in files.loads
+    assert (await report_of(store)).serving is None
+
+
 async def test_replicas_take_turns_and_one_always_serves(make, store, files, mode):
     other = Narrow()
     residents = [await make("a", mode=mode), await make("b", source=other, mode=mode)]
@@ -100,12 +111,23 @@ async def test_replicas_take_turns_and_one_always_serves(make, store, files, mod
     assert [one.state().weights_version for one in residents] == [1, 1]
 
 
-async def test_weights_that_are_wanted_no_more_are_not_waited_for(make, store, files, mode):
+async def test_weights_that_are_wanted_no_more_are_not_loaded_when_the_turn_comes(
+    make, store, files, mode, monkeypatch
+):
     resident = await make(mode=mode)
+    asked, take = asyncio.Event(), store.take_turn
+
+    async def take_turn(model_id, replica_id, lease_s):
+        if replica_id != "other":
+            asked.set()
+        return await take(model_id, replica_id, lease_s)
+
+    monkeypatch.setattr(store, "take_turn", take_turn)
     await store.take_turn(MODEL, "other", 100)
     files.files |= {None: "second", "r3": "third"}
     await store.advance(MODEL)
     reloading = asyncio.create_task(resident.reconcile())
+    await asyncio.wait_for(asked.wait(), 10)
     await store.advance(MODEL, "r3")
     await store.end_turn(MODEL, "other")
     await reloading

@@ -74,3 +74,19 @@ async def test_closed_painter_is_gone_although_the_thread_remembers_its_call():
         await asyncio.get_running_loop().run_in_executor(threads, run_and_forget, box)
     assert was_closed.is_set()
     assert seen() is None  # `box` is what the thread was given, held here on purpose
+
+
+async def test_replaced_painter_is_closed_when_its_last_paint_ends():
+    """Not when the first of two does, which would fail the other."""
+    slot, painter = Slot(), Closed()
+    slot.put(Served(painter, Desired(model_id="m"), "", 0.0))
+    first, second = slot.use(), slot.use()
+    for paint in (first, second):
+        await paint.__aenter__()
+    slot.put(Served(Closed(), Desired(model_id="m", weights_version=1), "", 0.0))
+    await first.__aexit__(None, None, None)
+    await slot._closing.wait()
+    assert not painter.closed.is_set()
+    await second.__aexit__(None, None, None)
+    assert await asyncio.to_thread(painter.closed.wait, 10)
+    await asyncio.to_thread(slot.close)

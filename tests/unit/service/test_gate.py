@@ -85,3 +85,14 @@ async def test_gate_looks_again_for_who_wants_the_last_place(store):
     for _ in range(2):
         await gate.enter()
     assert store.num_asked == 1
+
+
+async def test_caller_who_hangs_up_leaves_the_answer_to_the_others(store):
+    gate, job = await full_gate(store)
+    await store.cancel(job.id)
+    asking = [asyncio.create_task(gate.check()) for _ in range(2)]
+    await asyncio.sleep(0)
+    asking[0].cancel()
+    await asyncio.gather(asking[1])
+    assert asking[0].cancelled()
+    assert store.num_asked == 1

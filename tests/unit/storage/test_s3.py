@@ -153,6 +153,11 @@ async def test_ensure_lifecycle_adds_our_rules_and_keeps_others(store):
     assert len(rules) == 3
 
 
+@pytest.mark.parametrize(("life_s", "days"), [(86_400, 1), (36 * 3600, 2), (60, 1), (172_801, 3)])
+def test_rules_of_the_bucket_never_delete_before_the_time(store, life_s, days):
+    assert store._rule("temp", life_s)["Expiration"] == {"Days": days}
+
+
 def test_config_of_s3_without_a_bucket_is_refused():
     with pytest.raises(ValueError, match="names no bucket"):
         StorageConfig(backend="s3")
