@@ -115,6 +115,7 @@ def _train(demo: Path, world: World, folder: Path) -> None:
     lesson = Lesson.make(path, vae, _NUM_PICTURES // world.size, [world.rank, 18])
     averaged = fit(net, partial(_loss, net, unet, (text, tokens), lesson), _PLAN, folder, world)
     if world.rank == 0:
+        assert isinstance(averaged, ControlNetModel), "fit keeps the type"
         averaged.save_pretrained(folder / "controlnet")
 
 
