@@ -35,7 +35,6 @@ from serve_app.testing.controlnets import write_random_controlnet
 from serve_app.types import GenerationSpec, Kind
 
 NAMES = ("overhead-bound", "demo checkpoint, half size", "compute-bound")
-_USUAL = {"conditioning_embedding_out_channels": (16, 32, 96, 256)}
 _SCALE = 0.5
 
 
@@ -53,7 +52,8 @@ def nets_of(checkpoint: Checkpoint, count: int = 3) -> list[ControlNet]:
         named = []
         for seed in range(count):
             source = Path(folder) / str(seed)
-            write_random_controlnet(source, checkpoint.base.unet, seed, **_USUAL)
+            cell_px = int(checkpoint.base.vae_scale_factor)
+            write_random_controlnet(source, checkpoint.base.unet, seed, cell_px=cell_px)
             named.append(Named(AddOn(id=str(seed), type="controlnet", source=source), str(seed)))
         return list(checkpoint.controlnets.get(named))
 
@@ -123,11 +123,15 @@ def _picture(spec: GenerationSpec) -> Image.Image:
     return picture
 
 
-def compare(name: str, model: Model, rounds: int) -> list[str]:
-    """Measure with one net and with two each, in turns; gives rows of the table."""
+def compare(name: str, model: Model, rounds: int, max_rows: int) -> list[str]:
+    """Measure with one net and with two each, in turns; gives rows of the table.
+
+    max_rows: row cap in place of a measured one, which a busy machine makes low; 0: measured.
+    """
     checkpoint, specs = load(model), specs_of(model)
     nets = nets_of(checkpoint)
-    engine = Engine(CONFIG, checkpoint.variants.activate)
+    own = {"measure_rows": False, "max_rows": max_rows} if max_rows else {}
+    engine = Engine(CONFIG.model_copy(update=own), checkpoint.variants.activate)
     plain = [Asked(spec, ()) for spec in specs]
     first = plain[0].spec.model_copy(update={"steps": 2, "kind": Kind.TEXT2IMG})
     measuring = Sample(
@@ -153,8 +157,8 @@ def compare(name: str, model: Model, rounds: int) -> list[str]:
 
 
 def _cells(ways: Mapping[str, Callable[[], None]], engine: Engine, rounds: int) -> str:
-    """Time the ways in turns; ratios of the wall clock, and how many forwards there were."""
-    times: dict[str, list[float]] = {way: [] for way in ways}
+    """Time the ways in turns; ratios by wall clock and CPU time, and the rows of forwards."""
+    times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     forwards: dict[str, list[tuple[int, int]]] = {way: [] for way in ways}
     with torch.no_grad():
         for work in ways.values():
@@ -163,16 +167,20 @@ def _cells(ways: Mapping[str, Callable[[], None]], engine: Engine, rounds: int) 
             order = list(ways)[number % len(ways) :] + list(ways)[: number % len(ways)]
             for way in order:
                 before = engine.snapshot()
-                times[way].append(seconds(ways[way])[0])
+                times[way].append(seconds(ways[way]))
                 after = engine.snapshot()
                 forwards[way].append((after.forwards - before.forwards, after.rows - before.rows))
-    gain = statistics.median(a / b for a, b in zip(times["stock"], times["weave"], strict=True))
-    cost = statistics.median(a / b for a, b in zip(times["weave"], times["plain"], strict=True))
+    ratios = [
+        f"{statistics.median(a[clock] / b[clock] for a, b in zip(one, other, strict=True)):.2f}"
+        for one, other in ((times["stock"], times["weave"]), (times["weave"], times["plain"]))
+        for clock in (0, 1)
+    ]
     counts = [forwards[way][-1] for way in ("weave", "plain")]
     mean = [f"{rows / number:.1f}" for number, rows in counts]
     caps = ", ".join(str(cap) for cap in engine.snapshot().row_caps.values())
-    seconds_of_stock = statistics.median(times["stock"])
-    return f"{seconds_of_stock:.2f} | **{gain:.2f}** | {cost:.2f} | {mean[0]}, {mean[1]} | {caps}"
+    seconds_of_stock = statistics.median(wall for wall, _ in times["stock"])
+    cells = [f"{seconds_of_stock:.2f}", *ratios, ", ".join(mean), caps or "set"]
+    return " | ".join(cells)
 
 
 def step_cost(model: Model, rounds: int, rows: int) -> float:
@@ -180,7 +188,7 @@ def step_cost(model: Model, rounds: int, rows: int) -> float:
     checkpoint = load(model)
     net = nets_of(checkpoint, 1)[0]
     spec = specs_of(model)[0]
-    cells = spec.height // 8
+    cells = spec.height // int(checkpoint.base.vae_scale_factor)
     sample = torch.randn(rows, 4, cells, cells)
     width = checkpoint.base.unet.config.cross_attention_dim
     words = torch.randn(rows, 77, width)
@@ -204,7 +212,7 @@ def step_cost(model: Model, rounds: int, rows: int) -> float:
     with torch.inference_mode():
         for work in (plain, controlled):
             work()
-        ratios = [seconds(controlled)[0] / seconds(plain)[0] for _ in range(rounds * 5)]
+        ratios = [seconds(controlled)[1] / seconds(plain)[1] for _ in range(rounds * 5)]
     return statistics.median(ratios)
 
 
@@ -213,13 +221,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", choices=NAMES, action="append")
+    parser.add_argument("--rows", type=int, default=0, help="row cap; 0: measured")
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.configure(LoggingConfig(level="WARNING"))
-    print("| model | n | nets each | stock, s | weave | nets cost | rows | cap |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| model | n | nets | stock, s | weave: wall | CPU | nets: wall | CPU | rows | cap |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for name in options.model or NAMES:
-        for row in compare(name, MODELS[name], options.rounds):
+        for row in compare(name, MODELS[name], options.rounds, options.rows):
             print(row, flush=True)
     print("\n| model | 2 rows | 8 rows | 16 rows |")
     print("|---|---|---|---|")

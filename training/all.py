@@ -22,6 +22,7 @@ PARTS = (
     "embedding",
     "safety",
     "export",
+    "controlnet",
     "evaluate",
 )
 _TRIAL_CAPTIONS = ("--captions", "12", "--large-captions", "4", "--adapter-captions", "4")

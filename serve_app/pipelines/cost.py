@@ -8,11 +8,13 @@ from serve_app.types import GenerationSpec
 
 __all__ = ["denoiser_work"]
 
+_NET = 0.5  # of the denoiser's work for the same rows: benchmarks/README.md, "ControlNets"
+
 
 def denoiser_work(
     spec: GenerationSpec, native_px: int, config: EngineConfig, multiple_px: int = 8
 ) -> float:
-    """Count rows x steps x megapixels of all forwards of a job.
+    """Count rows x steps x megapixels of all forwards of a job, those of ControlNets in part.
 
     An inpaint counts its whole frame: how large its crop is only the mask tells.
 
@@ -21,7 +23,8 @@ def denoiser_work(
         config: of the engine that paints it.
         multiple_px: sides are multiples of it.
     """
-    rows = (2 if spec.guidance_scale > 1 else 1) + spec.self_attention
+    rows: float = (2 if spec.guidance_scale > 1 else 1) + spec.self_attention
+    rows *= 1 + _NET * (spec.control_end - spec.control_start) * len(spec.acting_controlnets)
     first = first_size(spec, native_px, multiple_px)
     if first is not None:
         again = math.ceil(spec.steps * config.highres_strength)

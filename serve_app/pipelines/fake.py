@@ -5,10 +5,19 @@ import hashlib
 import time
 
 import numpy as np
+from PIL import Image
 
 from serve_app import errors
 from serve_app.engine.metrics import Counters, EngineSnapshot
-from serve_app.pipelines.compose import Canvas, encode, enlarge, open_canvas, open_ip_picture, paste
+from serve_app.pipelines.compose import (
+    Canvas,
+    encode,
+    enlarge,
+    open_canvas,
+    open_controls,
+    open_ip_picture,
+    paste,
+)
 from serve_app.pipelines.specs import check_kind, ran_effects, ran_size, sample_specs, sized
 from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
 
@@ -48,10 +57,11 @@ class FakePainter:
         check_kind(spec, self._kinds)
         asked, spec = spec, sized(spec, images)
         canvas = open_canvas(spec, images, self._native_px, padding_px=32)
-        example = open_ip_picture(spec, images)
+        shown = (open_ip_picture(spec, images), *_controls(spec, images))
         mark = self._mark
-        if example is not None:
-            mark += hashlib.sha256(example.tobytes()).hexdigest()
+        for picture in shown:
+            if picture is not None:
+                mark += hashlib.sha256(picture.tobytes()).hexdigest()
         try:
             for step in range(spec.steps):
                 self._progress[job_id] = step / spec.steps
@@ -94,6 +104,12 @@ class FakePainter:
     def close(self) -> None:
         """Stop; jobs at work fail at their next step."""
         self._is_closed = True
+
+
+def _controls(
+    spec: GenerationSpec, images: PreparedImages | None
+) -> tuple[Image.Image | None, ...]:
+    return open_controls(spec, images) if spec.acting_controlnets else ()
 
 
 def _picture(spec: GenerationSpec, canvas: Canvas | None, mark: str) -> Picture:

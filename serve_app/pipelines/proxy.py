@@ -53,7 +53,9 @@ def denoiser_stand_in(
     run = around(ask)
 
     def forward(*args: object, **kwargs: object) -> object:
-        arguments = dict(zip(names, args, strict=False)) | kwargs
+        given = dict(zip(names, args, strict=False)) | kwargs
+        # Some pipelines say None for what others leave out, and all of them are to share forwards.
+        arguments = {name: value for name, value in given.items() if value is not None}
         assert arguments.get("return_dict") is False, "stock pipelines ask for tuples"
         arguments["timestep"] = per_row(arguments["timestep"], _sample(arguments, names), is_unet)
         return run(arguments)

@@ -1,5 +1,6 @@
 """`values_of`: an entry of the catalogue for what an inspection found."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from serve_app.models.inspect.inspection import Family, FileType, Inspection
 from serve_app.models.scan.naming import title_of
 from serve_app.models.weights.files import Refused
 from serve_app.models.weights.told import family_values
-from serve_app.types import Frozen, Kind
+from serve_app.types import ControlType, Frozen, Kind
 
 __all__ = ["ScanDefaults", "values_of"]
 
@@ -32,6 +33,7 @@ _ADD_ONS: Mapping[FileType, AddOnType] = {
     FileType.IP_ADAPTER: "ip_adapter",
     FileType.CONTROLNET: "controlnet",
 }
+_ABBREVIATED = {"seg": "segmentation", "pose": "openpose", "sketch": "scribble"}
 
 
 def values_of(
@@ -71,7 +73,18 @@ def values_of(
         described["description"] = f"trigger words: {', '.join(found.trigger_words)}"
     if kind == "embedding":
         described["trigger"] = title  # as other programs take it
+    if kind == "controlnet":
+        described["control"] = _control_of(title)
     return common | described
+
+
+def _control_of(name: str) -> list[str]:
+    """Read what a ControlNet wants to see from its name, as control_v11p_sd15_canny says it."""
+    words = re.split("[^a-z0-9]+", name.lower())
+    types = {*ControlType} - {ControlType.POSE}  # which is said with its kind
+    found = {one.value for one in types for word in words if word.startswith(one)}
+    found |= {_ABBREVIATED[word] for word in words if word in _ABBREVIATED}
+    return sorted(found) if len(found) == 1 else []
 
 
 def _of_model(found: Inspection, defaults: ScanDefaults) -> dict[str, Any]:

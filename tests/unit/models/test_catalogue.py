@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig
 from serve_app.models import AddOn, Catalogue, ModelEntry
 from serve_app.models.catalogue import CatalogueError
-from serve_app.types import Kind
+from serve_app.types import ControlType, Kind
 
 ROOT = Path(__file__).parents[3]
 ENTRY = "id: {id}\nsource: weights/{id}\nkinds: [inpaint]\n"
@@ -120,6 +121,18 @@ def test_page_shows_an_entry_that_is_valid(name, cls):
     block = page.partition(f"## {name}\n")[2].partition("```yaml\n")[2].partition("```")[0]
     entry = cls.model_validate(yaml.safe_load(block))
     assert entry.id in ("sd15", "contrast-fix")
+
+
+def test_page_shows_a_controlnet_that_is_valid():
+    page = (ROOT / "docs" / "catalogue.md").read_text()
+    (block,) = [part for part in page.split("```") if "type: controlnet" in part]
+    entry = AddOn.model_validate(yaml.safe_load(block.removeprefix("yaml")))
+    assert entry.control == (ControlType.CANNY,)
+
+
+def test_control_is_for_controlnets_only():
+    with pytest.raises(ValidationError, match="control is for a ControlNet"):
+        AddOn(id="ink", type="lora", source="x", control=("canny",))
 
 
 def test_known_model_of_another_kind_is_not_served(tmp_path):

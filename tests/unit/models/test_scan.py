@@ -100,6 +100,33 @@ def test_models_and_what_fits_them_become_entries(put, rows):
     assert (embedding.trigger, embedding.models) == ("bad-hands", ("dream-shaper-8",))
 
 
+CONTROLS = {
+    "control_v11p_sd15_canny": ("canny",),
+    "control_v11p_sd15_normalbae": ("normal",),
+    "control_v11p_sd15_seg_fp16": ("segmentation",),
+    "controlnet-openpose": ("openpose",),
+    "my-net": (),
+    "canny-or-depth": (),
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_controlnet_is_for_what_its_name_says(put, rows, name):
+    put("sd1", "dream.safetensors")
+    put("controlnet-sd1-diffusers", f"{name}.safetensors")
+    entry = rows()[f"{name}.safetensors"].entry
+    assert (entry.type, entry.control, entry.models) == ("controlnet", CONTROLS[name], ("dream",))
+
+
+def test_controlnets_that_are_not_served_are_refused(put, rows):
+    put("sdxl", "dream.safetensors")
+    put("controlnet-xl-union", "union.safetensors")
+    put("controlnet-flux", "flux.safetensors")
+    found = rows()
+    assert found["union.safetensors"].verdict is Verdict.REFUSED
+    assert found["flux.safetensors"].verdict is Verdict.REFUSED
+
+
 def test_folder_of_a_variant_alone_becomes_an_entry(folder, rows):
     pipeline(folder / "half", variant=".fp16")
     row = rows()["half"]

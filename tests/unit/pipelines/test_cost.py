@@ -4,7 +4,7 @@ import pytest
 
 from serve_app.config import EngineConfig
 from serve_app.pipelines.cost import denoiser_work
-from serve_app.types import Kind
+from serve_app.types import ControlNetUse, Kind
 from tests.builders import spec
 
 CONFIG = EngineConfig(highres_strength=0.5, panorama_overlap=0.75)
@@ -13,6 +13,10 @@ CONFIG = EngineConfig(highres_strength=0.5, panorama_overlap=0.75)
 def work(**changes):
     sides = {"height": 1000, "width": 1000, "steps": 10}
     return denoiser_work(spec(**{**sides, **changes}), 512, CONFIG)
+
+
+def nets(*scales):
+    return tuple(ControlNetUse(id="net", scale=scale) for scale in scales)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +34,9 @@ def work(**changes):
         ({"panorama": True, "height": 512, "width": 1024}, 20 * 5 * 0.512**2),
         ({"panorama": True, "height": 256, "width": 256}, 20 * 0.256**2),
         ({"upscale": 3}, 20),
+        ({"controlnets": nets(1)}, 30),
+        ({"controlnets": nets(1, 0.3), "control_start": 0.5}, 30),
+        ({"controlnets": nets(0)}, 20),
     ],
 )
 def test_work_counts_every_forward(changes, expected):

@@ -3,6 +3,15 @@
 import subprocess
 import sys
 
+import numpy as np
+import pytest
+
+from serve_app import errors
+from serve_app.pipelines import FakePainter
+from serve_app.pipelines.compose import encode
+from serve_app.types import ControlNetUse, PreparedImages
+from tests.builders import spec
+
 CODE = """
 import sys
 from serve_app.config import EngineConfig
@@ -19,3 +28,18 @@ def test_fake_painter_is_chosen_by_the_settings_and_imports_no_torch():
     command = [sys.executable, "-c", CODE]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+async def test_fake_painter_paints_by_the_control_pictures_that_act():
+    grey, white = (encode(np.full((64, 64, 3), value, np.uint8)) for value in (99, 255))
+
+    async def paint(scale, picture):
+        use = ControlNetUse(id="net", scale=scale)
+        images = PreparedImages(controls=(picture,))
+        return (await FakePainter().paint(1, spec(controlnets=(use,)), images)).pictures[0].data
+
+    assert await paint(1, grey) != await paint(1, white)
+    assert await paint(0, grey) == await paint(0, white)
+    with pytest.raises(errors.InvalidRequest) as caught:
+        await FakePainter().paint(1, spec(controlnets=(ControlNetUse(id="net", scale=1),)), None)
+    assert caught.value.field == "control_image"
