@@ -141,6 +141,23 @@ def test_sets_in_one_forward_equal_stock_each(
     assert before.switches in (after.switches, 0)
 
 
+def test_sixteen_at_once_and_ranks_beyond_the_layers_equal_the_arithmetic(
+    folder: Callable[[str], Path], base: DiffusionPipeline, tmp_path: Path, make_spec: MakeSpec
+) -> None:
+    made = {f"small{number}": make(base, LAYERS, (2,), seed=number) for number in range(15)}
+    made["wide"] = make(base, ATTENTION, (1024,), seed=99)
+    files = {name: save(kohya(own), tmp_path / f"{name}.safetensors") for name, own in made.items()}
+    add_ons = [AddOn(id=name, type="lora", source=file) for name, file in files.items()]
+    weaver = Weaver(folder("attention"), add_ons)
+    strengths = {name: 0.01 if name == "wide" else 0.3 for name in made}
+    many, none = make_spec(loras=using(**strengths), steps=4), make_spec(steps=4, seed=9)
+    woven = weaver.paint(many, none)
+    weaver.engine.close()
+    assert difference(woven[0], truth(base, made, many)) <= TOLERANCE
+    assert difference(woven[1], paint_stock(base, none)) <= TOLERANCE
+    assert difference(woven[0], paint_stock(base, many)) > 0.02
+
+
 @settings(
     max_examples=12, deadline=None, phases=[Phase.generate], derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
