@@ -162,8 +162,9 @@ def test_embedding_without_its_trigger_goes_to_the_end(
     def apply(**changes: object) -> tuple[GenerationSpec, str]:
         spec = make_spec(embeddings=("style",), **changes)
         named = painter._add_ons.of(spec)
-        added = painter._chosen(with_triggers(spec, named.triggers), named)
-        return added.spec, added.tokens[0]
+        triggered = with_triggers(spec, named.triggers)
+        added, tokens = painter._checkpoint.embeddings.apply(triggered, named.embeddings)
+        return added, tokens[0]
 
     spec, token = apply(prompt="a cat")
     assert spec.prompt == f"a cat {token}"

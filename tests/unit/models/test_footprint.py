@@ -105,7 +105,8 @@ PACKED = {
 def test_what_a_file_holds_and_nothing_reads_does_not_count(tmp_path, named, wanted):
     file = community_files.write(tmp_path / "m.safetensors", PACKED, "F32")
     folders = {name: tmp_path / name for name in named}
-    index = {"_class_name": "X", "requires": True, "text_encoder_3": ["a", "T5EncoderModel"]}
+    index = {"_class_name": "X", "requires": True, "text_encoder": ["a", "b"]}
+    index["text_encoder_3"] = ["a", "T5EncoderModel"]
     for name, folder in folders.items():
         folder.mkdir()
         (folder / "model_index.json").write_text(json.dumps(index))

@@ -148,7 +148,7 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
     put("sd1", "good.safetensors")
     put("sd1-unet", "part.safetensors")
     put("loha-sd1", "loha.safetensors")
-    put("controlnet-sd1-ldm", "control.safetensors")
+    put("controlnet-flux", "control.safetensors")
     put("upscaler-esrgan", "upscaler.safetensors")
     put("sd2", "sd2.safetensors")
     put("flux-all-in-one-fp8", "flux.safetensors")
@@ -171,7 +171,7 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
     assert found["loha.safetensors"].entry.type == "lora"
     reasons = {
         "part.safetensors": "is not served",
-        "control.safetensors": "is not served",
+        "control.safetensors": "no model of its family",
         "upscaler.safetensors": "is not served",
         "sd2.safetensors": "say prediction_type",
         "flux.safetensors": "T5",
