@@ -54,12 +54,17 @@ chaos: $(INSTALLED)  ## kill things for minutes while jobs run; figures go to ou
 soak: $(INSTALLED)  ## ordinary calls beside hostile ones for SOAK_S seconds, 600 by default
 	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_S)
 
-bench: $(INSTALLED)  ## all benchmarks; benchmarks/README.md says what each measures
+bench: $(INSTALLED)  ## the benchmarks of minutes; benchmarks/README.md lists all and what they measure
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.row_growth
 	$(BIN)/python -m benchmarks.inpaint_crop
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.isolation
+	$(BIN)/python -m benchmarks.addons
+	$(BIN)/python -m benchmarks.lora_rows
+	$(BIN)/python -m benchmarks.lora_latency
+	$(BIN)/python -m benchmarks.controlnet
+	$(BIN)/python -m benchmarks.scan
 
 train: $(INSTALLED)  ## train all demo checkpoints again: hours on a CPU, minutes on a GPU
 	$(BIN)/python -m training.all
