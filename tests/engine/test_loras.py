@@ -7,6 +7,7 @@ import asyncio
 import gc
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -793,3 +794,35 @@ def test_kohya_names_of_sd3_are_refused(tmp_path: Path, make_spec: MakeSpec) -> 
     assert_refused(weaver, make_spec, "joint_blocks")
     weaver.engine.close()
     assert load_file(file)
+
+
+def test_downloads_of_others_hold_up_nobody_who_has_all_he_names(
+    folder: Callable[[str], Path], base: DiffusionPipeline, tmp_path: Path, make_spec: MakeSpec
+) -> None:
+    """Four jobs wait for an add-on, each with a prefetch before it."""
+    file = save(kohya(make(base)), tmp_path / "ink.safetensors")
+    known = {"ink": AddOn(id="ink", type="lora", source=file)}
+    go = threading.Event()
+
+    def find(name: str, _type: str) -> AddOn | None:
+        if name == "slow":
+            go.wait(60)
+        return known.get(name)
+
+    entry = ModelEntry(id="random", source=folder("attention"), kinds=tuple(Kind))
+    painter = WeavePainter(entry, CPU, load_checkpoint(entry, CPU), AddOns("random", find))
+    ink, slow = (make_spec(loras=using((name, 1)), steps=2) for name in ("ink", "slow"))
+
+    async def paint_beside() -> None:
+        for _ in range(4):
+            painter.prefetch(slow)
+        waiting = [asyncio.create_task(painter.paint(number, slow, None)) for number in range(4)]
+        await asyncio.sleep(0.1)
+        await asyncio.wait_for(painter.paint(9, ink, None), 30)
+        assert not any(task.done() for task in waiting)
+        go.set()
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(one, errors.InvalidRequest) for one in ended)
+
+    asyncio.run(paint_beside())
+    painter.close()
