@@ -16,8 +16,8 @@ import torch
 from diffusers import AutoencoderKL
 from tqdm import tqdm
 
-from training import effects
-from training.domain import is_held_out
+from training import effects, outlines
+from training.domain import LORA_SHAPE, is_held_out
 from training.generate import Case, generate, is_inpaint, load, make_cases
 from training.mask import random_task
 from training.sampling import Wish, random_background, random_pair
@@ -160,10 +160,38 @@ def _autoencoder(options: argparse.Namespace) -> list[str]:
     return [f"Autoencoder: PSNR {effects.vae_psnr(vae):.1f} dB to 48 drawn pictures of 256 px."]
 
 
+def _outlines(options: argparse.Namespace) -> list[str]:
+    """Measures the ControlNet, alone and with the LoRA of a shape that the base cannot paint."""
+    plain = outlines.make_outlines(options.captions, 3)
+    drawn = [outlines.overlap(outline.drawn, outline.item) for outline in plain]
+    rows, cells = [], []
+    for name, cases, lora in (
+        ("", plain, ""),
+        (LORA_SHAPE, outlines.make_outlines(options.adapter_captions, 4, LORA_SHAPE), LORA_SHAPE),
+    ):
+        pictures = outlines.paint(options.out, cases, options.guidance, options.steps, lora)
+        result = outlines.faithfulness(cases, pictures)
+        rows.append(f"| {len(cases)} | {name or 'none'} | {result.row()} |")
+        for outline, picture in list(zip(cases, pictures, strict=True))[:12]:
+            cells += [(outline.edges, ""), (picture, outline.prompt.split(" on ")[0])]
+    save_sheet(options.sheets / "demo-controlnet.png", cells, 8, 128)
+    ceiling = (
+        f"Overlap of the drawn pictures themselves, as the scorer sees it: {np.mean(drawn):.3f}."
+    )
+    return [
+        "| ControlNet, pictures | LoRA | overlap | colour | hearts |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+        ceiling,
+    ]
+
+
 _PARTS = {
     "samplers": _samplers,
     "large": _large,
     "adapters": _adapters,
+    "outlines": _outlines,
     "safety": _safety,
     "autoencoder": _autoencoder,
 }

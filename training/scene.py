@@ -11,7 +11,7 @@ import numpy.typing as npt
 from training import shapes
 from training.domain import BACKGROUNDS, BADGE, COLOURS, INK
 
-__all__ = ["Item", "Picture", "Scene", "draw"]
+__all__ = ["Item", "Picture", "Scene", "draw", "silhouette"]
 
 Picture = npt.NDArray[np.uint8]
 _INK = np.array(INK, dtype=np.float32)
@@ -57,6 +57,22 @@ def draw(scene: Scene, size_px: int) -> Picture:
     return np.asarray(np.clip(canvas + 0.5, 0, 255), np.uint8)
 
 
+def silhouette(item: Item, size_px: int) -> npt.NDArray[np.bool_]:
+    """Marks the pixels that the object covers by half at least: (size_px, size_px)."""
+    cover = np.zeros((size_px, size_px, 3), np.float32)
+    across, top, left = _frame(item, size_px)
+    alpha = shapes.place(shapes.template(item.shape), across)
+    _blend(cover, alpha, np.ones(3, np.float32), top, left)
+    return np.asarray(cover[..., 0] >= 0.5)
+
+
+def _frame(item: Item, side: int) -> tuple[int, int, int]:
+    """Places the box around an object: its side, top and left, in pixels."""
+    across = max(round(2 * item.radius * side), 2)
+    top = round(item.centre_y * side - across / 2)
+    return across, top, round(item.centre_x * side - across / 2)
+
+
 def _blend(
     canvas: npt.NDArray[np.float32],
     alpha: npt.NDArray[np.float32],
@@ -87,10 +103,7 @@ def _cast_shadow(canvas: npt.NDArray[np.float32], item: Item) -> None:
 
 
 def _paint(canvas: npt.NDArray[np.float32], item: Item) -> None:
-    side = len(canvas)
-    size_px = max(round(2 * item.radius * side), 2)
-    top = round(item.centre_y * side - size_px / 2)
-    left = round(item.centre_x * side - size_px / 2)
+    size_px, top, left = _frame(item, len(canvas))
     base = np.array(COLOURS[item.colour], dtype=np.float32) + np.array(item.jitter, np.float32)
     light = np.linspace(9, -11, size_px, dtype=np.float32)[:, None, None]
     _blend(canvas, shapes.place(shapes.template(item.shape), size_px), base + light, top, left)

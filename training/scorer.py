@@ -15,11 +15,11 @@ from scipy import ndimage
 from training.domain import BACKGROUNDS, COLOURS, INK, LORA_SHAPE, SHAPES
 from training.shapes import template
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["WORK_PX", "Verdict", "find_object", "judge"]
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
-_WORK_PX = 128
+WORK_PX = 128
 _BOX_PX = 48
 _MIN_CONTRAST = 24.0
 _MIN_OVERLAP = 0.65
@@ -43,12 +43,20 @@ class Verdict:
     stain: float
 
 
+def find_object(picture: npt.NDArray[np.uint8]) -> Flags:
+    """Marks the object of a picture (H, W, 3) uint8; (WORK_PX, WORK_PX), of none all false."""
+    small = np.asarray(Image.fromarray(picture).resize((WORK_PX, WORK_PX)), np.float32)
+    plane = _background(small)
+    distance = np.linalg.norm(small - plane, axis=2)
+    return _object(small, plane, distance, np.ones((WORK_PX, WORK_PX), bool))
+
+
 def judge(picture: npt.NDArray[np.uint8], region: Flags | None = None) -> Verdict:
     """Judges (H, W, 3) uint8; ``region`` (H, W) limits the search to the repainted part."""
-    small = np.asarray(Image.fromarray(picture).resize((_WORK_PX, _WORK_PX)), np.float32)
-    inside = np.ones((_WORK_PX, _WORK_PX), bool)
+    small = np.asarray(Image.fromarray(picture).resize((WORK_PX, WORK_PX)), np.float32)
+    inside = np.ones((WORK_PX, WORK_PX), bool)
     if region is not None:
-        inside = np.asarray(Image.fromarray(region).resize((_WORK_PX, _WORK_PX)))
+        inside = np.asarray(Image.fromarray(region).resize((WORK_PX, WORK_PX)))
     plane = _background(small)
     background = _nearest(plane.mean((0, 1)), dict(BACKGROUNDS))
     distance = np.linalg.norm(small - plane, axis=2)
@@ -88,7 +96,7 @@ def _background(small: Floats) -> Floats:
     for index, value in enumerate(values):
         votes[index] = counts[index] / coarse.size + (border == value).mean()
     guess = np.median(small[coarse == values[votes.argmax()]], axis=0)
-    grid = np.linspace(-0.5, 0.5, _WORK_PX, dtype=np.float32)
+    grid = np.linspace(-0.5, 0.5, WORK_PX, dtype=np.float32)
     ys, xs = np.meshgrid(grid, grid, indexing="ij")
     terms = np.stack([np.ones_like(ys), ys, xs], axis=2)
     plane = np.broadcast_to(guess, small.shape)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from training.controlnet import build_controlnet, edges_of, outlined
+from training.outlines import faithfulness, make_outlines, overlap
 from training.scene import draw
 from training.unet import build_unet
 
@@ -35,3 +36,21 @@ def test_edges_follow_the_object_and_not_the_shading() -> None:
         reach = 256 * item.radius * 1.6 + 4  # a diagonal of its box, and its shadow
         assert np.abs(ys - 256 * item.centre_y).max() < reach
         assert np.abs(xs - 256 * item.centre_x).max() < reach
+
+
+def test_overlap_of_drawn_pictures_is_nearly_one_and_of_others_low() -> None:
+    first, second = make_outlines(2, 5)
+    assert overlap(first.drawn, first.item) > 0.9
+    assert overlap(second.drawn, second.item) > 0.9
+    assert overlap(second.drawn, first.item) < 0.8
+    assert overlap(np.full_like(first.drawn, 90), first.item) == 0.0
+
+
+def test_faithfulness_counts_colours_and_hearts() -> None:
+    hearts = make_outlines(3, 6, "heart")
+    assert all("heart" in outline.prompt for outline in hearts)
+    right = faithfulness(hearts, [outline.drawn for outline in hearts])
+    assert (right.colour, right.hearts) == (1.0, 1.0)
+    assert right.overlap > 0.9
+    other = faithfulness(hearts[:1], [np.full_like(hearts[0].drawn, 90)])
+    assert (other.overlap, other.colour, other.hearts) == (0.0, 0.0, 0.0)
