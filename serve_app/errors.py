@@ -14,6 +14,7 @@
     +-- JobNotFound            404
     +-- NotServed              400  documented call that this server does not offer
     +-- RateLimited            429  retryable
+    |   +-- TooManyOpen        429  retryable: the key has as many open jobs as it may have
     +-- Overloaded             503  retryable: queues are full
     +-- Cancelled              409
     +-- GenerationFailed       500  the pipeline refused or broke
@@ -65,6 +66,7 @@ __all__ = [
     "ReplicaLost",
     "SafetyCheckFailed",
     "StorageUnavailable",
+    "TooManyOpen",
     "WeightsRefused",
     "echoed",
     "to_failure",
@@ -241,6 +243,24 @@ class RateLimited(DreamserveError):
     def __init__(self, retry_after_s: float = 30.0) -> None:
         super().__init__(retry_after_s)
         self.retry_after_s = retry_after_s
+
+
+class TooManyOpen(RateLimited):
+    """The key has as many open jobs as it may: `TooManyOpen(limit, num_open, retry_after_s)`.
+
+    limit: jobs that one key may have open. num_open: open jobs of all keys.
+    """
+
+    def __init__(self, limit: int, num_open: int, retry_after_s: float = 30.0) -> None:
+        super().__init__(retry_after_s)
+        self.args = (limit, num_open, retry_after_s)
+        self.limit = limit
+        self.num_open = num_open
+
+    @property
+    def public_message(self) -> str:
+        """The documented text of V6 and V7, which names the limit."""
+        return f"{self.message}. Maximum {self.limit} queued requests allowed."
 
 
 class Overloaded(DreamserveError):

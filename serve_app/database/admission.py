@@ -50,7 +50,7 @@ async def check_room(
 
     Raises:
         errors.Overloaded: too many jobs are open.
-        errors.RateLimited: too many of them are this key's.
+        errors.TooManyOpen: too many of them are this key's.
     """
     num_open = await connection.scalar(_NUM_OPEN)
     if (num_open or 0) >= max_open:
@@ -59,7 +59,7 @@ async def check_room(
         return
     num_mine = await connection.scalar(_NUM_OPEN.where(jobs.c.key_id == key_id))
     if (num_mine or 0) >= max_open_per_key:
-        raise errors.RateLimited()
+        raise errors.TooManyOpen(max_open_per_key, num_open or 0)
 
 
 def _named(key_id: str, idempotency: Idempotency) -> ColumnElement[bool]:

@@ -64,9 +64,16 @@ class EtaModel:
         """Seconds that a job accepted now waits until it is begun, by the average run."""
         return self._wait_s(num_open)
 
+    def next_end_s(self, num_mine: int, num_open: int) -> float:
+        """Seconds until one of `num_mine` jobs ends, spread evenly among `num_open` open ones."""
+        return self._average_s * num_open / (min(num_open, self._slots) * num_mine)
+
+    @property
+    def _average_s(self) -> float:
+        return self._first_eta_s if self._run_s is None else self._run_s
+
     def _wait_s(self, num_ahead: int) -> float:
-        run_s = self._first_eta_s if self._run_s is None else self._run_s
-        return run_s * max(0, num_ahead - self._slots + 1) / self._slots
+        return self._average_s * max(0, num_ahead - self._slots + 1) / self._slots
 
 
 def plain_work(spec: GenerationSpec) -> float:

@@ -66,7 +66,7 @@ class JobStore(Protocol):
 
         Raises:
             errors.Overloaded: `max_open` jobs are open.
-            errors.RateLimited: `max_open_per_key` jobs of the request's key are open.
+            errors.TooManyOpen: `max_open_per_key` jobs of the request's key are open.
             errors.InvalidRequest: the idempotency key came with another digest before.
         """
         ...

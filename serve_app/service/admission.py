@@ -1,6 +1,8 @@
 """`Admission`: who gets a job accepted, and how. Limits, repeats of a call, the gate, the store."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from functools import partial
 
 from serve_app import errors
@@ -46,9 +48,10 @@ class Admission:
         """
         repeated: Job | None = None
         if idempotency is not None or self._tells_keys_apart:
-            repeated = await self._jobs.admit(
-                key_id, self._max_open, self._max_open_per_key, self._timed(idempotency)
-            )
+            with self._estimating():
+                repeated = await self._jobs.admit(
+                    key_id, self._max_open, self._max_open_per_key, self._timed(idempotency)
+                )
         if repeated is None:
             await self._gate.check()
             await self.count(key_id)
@@ -63,14 +66,15 @@ class Admission:
             self._max_open_per_key,
             self._timed(idempotency),
         )
-        if idempotency is not None:  # perhaps a repeated call, which no gate may refuse
-            return await self._driver.accept(add, is_new=False)
-        await self._gate.enter()
-        try:
-            return await self._driver.accept(add)
-        except errors.Overloaded:
-            self._gate.close()
-            raise
+        with self._estimating():
+            if idempotency is not None:  # perhaps a repeated call, which no gate may refuse
+                return await self._driver.accept(add, is_new=False)
+            await self._gate.enter()
+            try:
+                return await self._driver.accept(add)
+            except errors.Overloaded:
+                self._gate.close()
+                raise
 
     async def count(self, key_id: str) -> None:
         """Count a call of a key.
@@ -80,6 +84,15 @@ class Admission:
         """
         if self._tells_keys_apart:
             await self._rate.count(key_id)
+
+    @contextlib.contextmanager
+    def _estimating(self) -> Iterator[None]:
+        """Raise a refusal for too many open jobs with the time until one is likely to end."""
+        try:
+            yield
+        except errors.TooManyOpen as exc:
+            wait_s = self._driver.eta.next_end_s(exc.limit, exc.num_open)
+            raise errors.TooManyOpen(exc.limit, exc.num_open, wait_s) from None
 
     def _timed(self, idempotency: Idempotency | None) -> Idempotency | None:
         return idempotency and dataclasses.replace(idempotency, ttl_s=self._ttl_s)

@@ -219,11 +219,15 @@ class GenerationService:
         return Load(num_open, self._driver.eta.wait_s(num_open))
 
     async def eta_s(self, job: Job) -> float:
-        """Seconds until the job is done, from measured load and run times and the queue."""
-        spec = job.request.spec
-        num_open = sum((await self._jobs.count_open()).values())
+        """Seconds until the job is done, from measured load and run times and the queue.
+
+        A queued job waits for all that are open, since nobody counts which come before it.
+        """
+        spec, num_ahead = job.request.spec, 0
+        if job.state is JobState.QUEUED:
+            num_ahead = max(0, sum((await self._jobs.count_open()).values()) - 1)
         load_s = 0.0 if job.progress else await self._graph.load_s(spec.model_id)
-        return load_s + self._driver.eta.estimate_s(spec, max(0, num_open - 1), job.progress)
+        return load_s + self._driver.eta.estimate_s(spec, num_ahead, job.progress)
 
     async def identify(self, key: str | None) -> str:
         """Return the id of the key's owner.

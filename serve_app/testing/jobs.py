@@ -77,7 +77,7 @@ class MemoryJobStore:
         if len(is_mine) >= max_open:
             raise errors.Overloaded()
         if max_open_per_key is not None and sum(is_mine) >= max_open_per_key:
-            raise errors.RateLimited()
+            raise errors.TooManyOpen(max_open_per_key, len(is_mine))
         return None
 
     async def add(

@@ -73,12 +73,13 @@ async def test_calls_without_idempotency_key_are_all_different(bench):
 
 async def test_job_beyond_the_places_of_its_key_is_refused_until_one_is_free(bench):
     first = await bench.jobs.add(job_request(key_id="key_a"), 100, 1)
-    with pytest.raises(errors.RateLimited):
-        await bench.jobs.admit("key_a", 100, 1)
-    with pytest.raises(errors.RateLimited) as caught:
-        await bench.jobs.add(job_request(key_id="key_a"), 100, 1)
-    assert caught.value.retry_after_s > 0
     assert await bench.jobs.add(job_request(key_id="key_b"), 100, 1)
+    with pytest.raises(errors.TooManyOpen) as caught:
+        await bench.jobs.admit("key_a", 100, 1)
+    assert (caught.value.limit, caught.value.num_open) == (1, 2)
+    with pytest.raises(errors.TooManyOpen) as caught:
+        await bench.jobs.add(job_request(key_id="key_a"), 100, 1)
+    assert (caught.value.limit, caught.value.num_open) == (1, 2)
     await bench.jobs.cancel(first.id)
     assert await bench.jobs.add(job_request(key_id="key_a"), 100, 1)
 

@@ -17,6 +17,7 @@ ARGUMENTS = {
     errors.InvalidImage: ("init_image", "unreadable"),
     errors.AddOnMisfit: ("lora_model", "The LoRA ink does not fit this model"),
     errors.NotServed: ("not here",),
+    errors.TooManyOpen: (3, 20, 4.5),
     errors.WeightsRefused: ("sd15", "no such file"),
 }
 
@@ -36,8 +37,12 @@ def test_error_is_public_and_drawn_in_the_tree(cls):
     assert cls.__name__ in errors.__doc__ or cls is errors.DreamserveError
 
 
+def test_error_has_a_code_of_its_own_unless_it_is_a_case_of_another():
+    assert [cls for cls in CLASSES if "code" not in vars(cls)] == [errors.TooManyOpen]
+
+
 def test_codes_are_unique():
-    codes = [cls.code for cls in CLASSES]
+    codes = [cls.code for cls in CLASSES if "code" in vars(cls)]
     assert len(codes) == len(set(codes))
 
 

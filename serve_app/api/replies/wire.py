@@ -44,6 +44,10 @@ _RATE_TIPS = (
     "you are sending same request multiple times, spam filter is enabled, "
     "please wait for {seconds} seconds and try again"
 )
+_OPEN_TIPS = (
+    "your key has {limit} requests queued or processing, which is the most it may have, "
+    "please wait for {seconds} seconds and try again, or cancel one of them"
+)
 _ROUTING_TEXTS = {
     404: "There is no such API call. See /docs.",
     405: "This method is not allowed here. Use POST for API calls.",
@@ -86,7 +90,7 @@ def status_of(code: str, api: Api | None, http: HttpConfig) -> int:
 def respond(error: errors.DreamserveError, api: Api | None, http: HttpConfig) -> Response:
     """Answer a call with an error."""
     retry_s = _retry_after_s(error)
-    reply = _reply(errors.to_failure(error), api, retry_s)
+    reply = _reply(errors.to_failure(error), api, retry_s, _tips(error, retry_s))
     status = status_of(error.code, api, http)
     headers = {}
     if retry_s is not None and status != 200:
@@ -105,7 +109,7 @@ async def on_http_exception(_request: Request, error: Exception) -> Response:
 def job_error(failure: JobFailure, api: Api) -> Reply:
     """Describe the failure of a job to the call that waited for it."""
     if failure.fields:
-        return _reply(failure, api, None)
+        return _reply(failure, api)
     return FailedReply(message=failure.message, messege=failure.message, reason=failure.code)
 
 
@@ -125,7 +129,15 @@ def _retry_after_s(error: errors.DreamserveError) -> int | None:
     return _DEFAULT_RETRY_S
 
 
-def _reply(failure: JobFailure, api: Api | None, retry_s: int | None) -> Reply:
+def _tips(error: errors.DreamserveError, retry_s: int | None) -> str | None:
+    if isinstance(error, errors.TooManyOpen):
+        return _OPEN_TIPS.format(limit=error.limit, seconds=retry_s)
+    return _RATE_TIPS.format(seconds=retry_s) if isinstance(error, errors.RateLimited) else None
+
+
+def _reply(
+    failure: JobFailure, api: Api | None, retry_s: int | None = None, tips: str | None = None
+) -> Reply:
     code = failure.code
     if code == errors.JobNotFound.code:
         return FailedReply(message=failure.message, messege=failure.message, reason=code)
@@ -135,7 +147,8 @@ def _reply(failure: JobFailure, api: Api | None, retry_s: int | None) -> Reply:
         message = failure.fields if is_legacy else _plain(failure.fields)
     elif code == errors.InvalidKey.code and not is_legacy:
         message = "Invalid API key"
-    tips = _RATE_TIPS.format(seconds=retry_s) if code == errors.RateLimited.code else None
+    elif code == errors.RateLimited.code and is_legacy:
+        message = errors.RateLimited.message
     return ErrorReply(
         message=message,
         messege=message,

@@ -79,10 +79,15 @@ def optional(read: Callable[[JsonValue], T]) -> Callable[[JsonValue], T | None]:
 
 
 def clean(text: str) -> str:
-    """Drop what no database or tokenizer takes: NUL, lone surrogates, blanks at the ends."""
+    """Drop what no database or tokenizer takes (`storable`), and blanks at the ends."""
+    return storable(text).strip()
+
+
+def storable(text: str) -> str:
+    """Drop NUL and write U+FFFD for each lone surrogate: databases and tokenizers take neither."""
     if not text.isascii():
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text.replace("\0", "").strip()
+    return text.replace("\0", "")
 
 
 def to_text(value: Value) -> str:
@@ -225,26 +230,26 @@ def to_url(value: JsonValue) -> str:
 
 
 def to_json(value: Value) -> JsonValue:
-    """Read a track_id: anything small, given back as it was sent."""
-    cleaned = _clean_json(value)
-    if len(json.dumps(cleaned)) > _MAX_TRACK_ID:
+    """Read a track_id: anything small, given back as it was sent, blanks included."""
+    kept = _storable_json(value)
+    if len(json.dumps(kept, ensure_ascii=False)) > _MAX_TRACK_ID:
         raise problem(_TOO_LONG_TRACK_ID)
-    return cleaned
+    return kept
 
 
 def _is_none(value: Value) -> bool:
     return isinstance(value, str) and len(value) < 16 and value.strip().lower() == "none"
 
 
-def _clean_json(value: Value) -> JsonValue:
+def _storable_json(value: Value) -> JsonValue:
     if isinstance(value, Inline):
         raise problem(_TOO_LONG_TRACK_ID)
     if isinstance(value, str):
-        return clean(value)
+        return storable(value)
     if isinstance(value, list):
-        return [_clean_json(item) for item in value]
+        return [_storable_json(item) for item in value]
     if isinstance(value, dict):
-        return {clean(name): _clean_json(item) for name, item in value.items()}
+        return {storable(name): _storable_json(item) for name, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         raise problem("must be a finite number")
     if isinstance(value, int) and not -_MAX_INT <= value < _MAX_INT:

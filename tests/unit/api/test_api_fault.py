@@ -29,6 +29,25 @@ async def test_rate_limit_is_the_documented_error(api, text_body, load_golden):
     assert answer.json()["retry_after"] == 30
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (TEXT2IMG, "Rate limit exceeded"),
+        (V6, "Rate limit exceeded. Maximum 5 queued requests allowed."),
+    ],
+    ids=["V4", "V6"],
+)
+async def test_key_with_too_many_open_jobs_is_told_so(api, text_body, path, message):
+    api.service.refusal = errors.TooManyOpen(5, 40, 7.2)
+    reply = (await api.post(path, text_body)).json()
+    assert (reply["message"], reply["retry_after"]) == (message, 8)
+    assert (reply["status"], reply["reason"]) == ("error", "rate_limited")
+    assert reply["tips"] == (
+        "your key has 5 requests queued or processing, which is the most it may have, "
+        "please wait for 8 seconds and try again, or cancel one of them"
+    )
+
+
 @pytest.mark.parametrize("error", [errors.Overloaded(2.5), errors.JobStoreUnavailable("db down")])
 async def test_refusal_for_load_has_a_code_and_a_time(api, text_body, error):
     api.service.refusal = error

@@ -4,10 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from serve_app import errors
+from serve_app.api import create_api
 from serve_app.api.replies import bodies
 from serve_app.api.requests.schemas import ControlNetBody, FetchBody
+from serve_app.api.routes.admin import Admin
+from serve_app.config import HttpConfig, JobsConfig
+from serve_app.models.protocol import ReplicaPhase, ReplicaReport
 from tests.unit.api import test_conformance_controlnet as controls
 from tests.unit.api import test_conformance_fields as fields
 from tests.unit.api import test_conformance_replies as answers
@@ -17,11 +22,12 @@ CONFORMANCE = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 QUOTED = set(re.findall(r"`([^`\n]+)`", PAGE))
 REPLIES = [getattr(bodies, name) for name in bodies.__all__]
-REASONS = [
-    cls.code
+CLASSES = [
+    cls
     for cls in vars(errors).values()
     if isinstance(cls, type) and issubclass(cls, errors.DreamserveError)
 ]
+REASONS = sorted({cls.code for cls in CLASSES})
 
 
 @pytest.mark.parametrize("field", ["key", *ControlNetBody.model_fields, *FetchBody.model_fields])
@@ -50,14 +56,122 @@ async def test_page_names_every_call(api):
     assert {path for path in paths if path.startswith("/api/")} == named
 
 
-async def test_page_names_every_meta_key(api, inpaint_body, text_body):
-    for path, body in (
-        ("/api/v4/dreambooth/inpaint", inpaint_body),
-        ("/api/v3/dreambooth", text_body),
-        ("/api/v5/controlnet", controls.BASE),
-    ):
-        meta = (await api.reply(path, body))["meta"]
-        assert set(meta) <= QUOTED
+def rows_of(heading, page=PAGE):
+    """Cells of every table row below a heading, up to the next heading."""
+    section = page.split(f"\n{heading}\n", 1)[1].split("\n#", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def quoted(text):
+    return re.findall(r"`([^`]+)`", text)
+
+
+# Replies as the page calls them; `schedulers_list` and rows of lists among them.
+REPLY_OF = {
+    "success": bodies.SuccessReply, "processing": bodies.ProcessingReply,
+    "failed": bodies.FailedReply, "error": bodies.ErrorReply,
+    "fetch of a finished job": bodies.FetchedReply, "fetch of an open job": bodies.RunningReply,
+    "`cancel`": bodies.CancelledReply, "`delete_image`": bodies.DeletedReply,
+    "`base64_crop`": bodies.CropReply, "`base64_to_url`": bodies.UrlReply,
+    "`nsfw_image_check`": bodies.CheckReply, "`system_load`": bodies.LoadReply,
+    "`model_reload`": bodies.ReloadReply, "one of `replicas`": bodies.ReplicaRow,
+    "`schedulers_list`": bodies.SchedulersReply, "one of `model_list`": bodies.ModelRow,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPLY_OF)
+def test_page_lists_the_keys_of_a_reply_in_their_order(name):
+    row = next(row for row in rows_of("## Replies") if row[0] == name)
+    assert quoted(row[1].split(";")[0]) == list(REPLY_OF[name].model_fields)
+
+
+def test_page_lists_every_reply():
+    assert set(REPLY_OF.values()) == set(REPLIES) - {bodies.Reply}
+
+
+META_OF = {
+    "text to image": ("/api/v3/dreambooth", {}),
+    "image to image": ("/api/v4/dreambooth/img2img", {}),
+    "inpaint": ("/api/v4/dreambooth/inpaint", {}),
+    "ControlNet": ("/api/v5/controlnet", controls.BASE),
+}
+
+
+@pytest.mark.parametrize("call", META_OF)
+async def test_page_lists_the_keys_of_meta_in_their_order(api, inpaint_body, call):
+    path, body = META_OF[call]
+    text = PAGE.split("### meta", 1)[1].split("## Errors", 1)[0]
+    order = {row[0]: quoted(row[1]) for row in rows_of("### meta") if len(row) == 2}
+    later = quoted(text.split("that have not come yet:", 1)[1].split("An inpainting", 1)[0])
+    control = quoted(text.split("The ControlNet calls end", 1)[1].split("\n\n", 1)[0])
+    named = [*order.get(call, order["text to image"]), *later]
+    named += ["strength"] if call == "inpaint" else control if call == "ControlNet" else []
+    meta = (await api.reply(path, body or inpaint_body))["meta"]
+    assert list(meta) == list(dict.fromkeys(named))
+
+
+def test_page_names_what_only_a_job_that_ran_has_in_meta():
+    assert [quoted(row[0])[0] for row in rows_of("### meta")[-3:]] == [
+        "crop", "first_pass", "generation",
+    ]  # fmt: skip
+
+
+def test_page_gives_every_reason_its_code():
+    told = {reason: row[1] for row in rows_of("## Errors")[2:] for reason in quoted(row[0])}
+    codes = {cls.code: str(cls.status) for cls in CLASSES}
+    codes |= {"already_finished": "409", "no_such_call": "404, 405"}
+    assert told == codes
+
+
+async def test_page_names_every_call_of_the_administration(service):
+    admin = Admin(None, None, SecretStr("x"), None)
+    served = create_api(service, HttpConfig(), JobsConfig(), admin).openapi()["paths"]
+    calls = {
+        f"{method.upper()} {path.replace('{model_id}', '{id}')}"
+        for path, methods in served.items()
+        for method in methods
+        if path.startswith("/admin")
+    }
+    rows = {quoted(row[0])[0]: quoted(row[1]) for row in rows_of("## Administration")[2:]}
+    assert set(rows) == calls
+    report = ReplicaReport(
+        model_id="a", replica_id="b", weights_version=1, phase=ReplicaPhase.READY, serving=1
+    )
+    keys = list(report.model_dump(by_alias=True, exclude={"model_id"}))
+    assert rows["GET /admin/models/{id}/replicas"][1:] == keys
+
+
+# What the column of defaults says of a field that the body itself has a default for.
+DEFAULT_AS_WORD = {True: "yes", False: "no"}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [name for name, f in ControlNetBody.model_fields.items() if isinstance(f.default, bool)],
+)
+def test_page_tells_the_default_of_a_yes_or_no(field):
+    told = {
+        name: row[1]
+        for heading in ("## Request fields of a generation call", "### ControlNet")
+        for row in rows_of(heading)
+        for name in quoted(row[0])
+    }
+    assert told[field] == DEFAULT_AS_WORD[ControlNetBody.model_fields[field].default]
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v4/dreambooth/fetch", "/api/v6/images/fetch", "/api/v7/images/fetch"]
+)
+async def test_fetch_of_a_cancelled_job_is_answered_as_the_page_says(api, path, text_body):
+    api.service.outcome = None
+    job_id = (await api.reply("/api/v4/dreambooth", text_body))["id"]
+    await api.reply("/api/v4/dreambooth/cancel", {"request_id": job_id})
+    answer = await api.post(path, {"request_id": job_id})
+    assert (answer.status_code, answer.json()["status"]) == (200, "failed")
+    assert answer.json()["reason"] == "cancelled"
+    again = await api.post("/api/v6/images/cancel", {"request_id": job_id})
+    assert (again.status_code, again.json()["status"]) == (200, "success")
 
 
 TABLES = [fields.HONOURED, fields.REFUSED, fields.DEFAULTS, fields.COERCED, fields.REWRITTEN]

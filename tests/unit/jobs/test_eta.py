@@ -44,6 +44,14 @@ def test_eta_counts_only_jobs_that_wait_for_a_place(num_ahead, expected_s):
     assert model().estimate_s(spec(), num_ahead) == expected_s
 
 
+@pytest.mark.parametrize(
+    ("num_mine", "num_open", "expected_s"), [(1, 1, 10), (2, 2, 5), (1, 4, 10), (2, 16, 20)]
+)
+def test_next_end_is_a_share_of_all_ends(num_mine, num_open, expected_s):
+    """Of 16 open jobs 4 run, each for 10 s: an end every 2.5 s, of which each eighth is mine."""
+    assert model().next_end_s(num_mine, num_open) == pytest.approx(expected_s)
+
+
 def test_eta_of_models_is_separate():
     eta = model()
     eta.observe(spec(model_id="a"), 1.0)

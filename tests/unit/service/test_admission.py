@@ -108,11 +108,29 @@ async def test_key_has_its_own_places(make):
     bench = make(limits={"max_open_per_key": 1})
     bench.graph.duration_s = 30
     await bench.service.submit(job_request(key_id="key_a"))
-    with pytest.raises(errors.RateLimited):
+    with pytest.raises(errors.TooManyOpen):
         await bench.service.submit(job_request(key_id="key_a"))
-    with pytest.raises(errors.RateLimited):
+    with pytest.raises(errors.TooManyOpen):
         await bench.service.admit("key_a")
     await bench.service.submit(job_request(key_id="key_b"))
+
+
+@pytest.mark.parametrize("repeat", [None, REPEAT], ids=["plain", "idempotent"])
+async def test_key_without_places_is_told_when_one_is_likely_to_be_free(make, repeat):
+    bench = make(limits={"max_open_per_key": 2}, jobs={"max_driven": 4, "poll_s": 0.05})
+    bench.graph.duration_s = 30
+    bench.driver.eta.observe(job_request().spec, 6.0)
+    for key_id in ("key_a", "key_a", "key_b"):
+        await bench.service.submit(job_request(key_id=key_id))
+    for refused in (bench.service.admit("key_a", repeat), _submit(bench, repeat)):
+        with pytest.raises(errors.TooManyOpen) as caught:
+            await refused
+        assert caught.value.retry_after_s == pytest.approx(3.0)  # of two runs of 6 s, the next end
+        assert caught.value.public_message.endswith("Maximum 2 queued requests allowed.")
+
+
+def _submit(bench, repeat):
+    return bench.service.submit(job_request(key_id="key_a"), repeat)
 
 
 async def test_open_mode_has_no_limits_per_key(make):

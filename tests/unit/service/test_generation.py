@@ -220,13 +220,15 @@ async def test_eta_holds_the_load_until_the_job_has_begun(bench):
     assert await bench.service.eta_s(begun) < loaded
 
 
-async def test_eta_grows_with_the_queue(bench):
+async def test_eta_of_a_queued_job_grows_with_the_queue_and_that_of_a_begun_one_does_not(bench):
     bench.graph.duration_s = 30
-    job = await bench.service.submit(job_request())
-    alone = await bench.service.eta_s(job)
+    begun = await bench.service.submit(job_request())
+    queued = await bench.jobs.add(job_request(), max_open=999)
+    alone = [await bench.service.eta_s(job) for job in (begun, queued)]
     for _ in range(200):
         await bench.jobs.add(job_request(), max_open=999)
-    assert await bench.service.eta_s(job) > alone
+    assert await bench.service.eta_s(begun) == alone[0]
+    assert await bench.service.eta_s(queued) > 2 * alone[1]
 
 
 async def test_client_that_leaves_while_its_job_is_accepted_frees_it(bench):
