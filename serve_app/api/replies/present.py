@@ -20,8 +20,9 @@ from serve_app.api.replies.meta import meta
 from serve_app.config import HttpConfig
 from serve_app.types import Api, Job, JobFailure, JobState
 
-__all__ = ["cancelled", "failure_of", "fetched", "generated"]
+__all__ = ["TOO_LATE", "cancelled", "failure_of", "fetched", "generated"]
 
+TOO_LATE = "The request is already finished."
 _FETCH_TIP = "Fetch the result with a POST to fetch_result after eta seconds."
 
 
@@ -91,8 +92,7 @@ def cancelled(job: Job, http: HttpConfig, api: Api) -> Response:
     """Answer a cancel; too late for a job that is done."""
     if job.state is JobState.CANCELLED:
         return wire.response(CancelledReply(id=job.id))
-    text = "The request is already finished."
-    reply = ErrorReply(message=text, messege=text, reason="already_finished")
+    reply = ErrorReply(message=TOO_LATE, messege=TOO_LATE, reason="already_finished")
     return wire.response(reply, wire.status_of(errors.Cancelled.code, api, http))
 
 

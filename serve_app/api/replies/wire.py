@@ -19,6 +19,7 @@ from serve_app.config import HttpConfig
 from serve_app.types import Api, JobFailure
 
 __all__ = [
+    "ROUTING_TEXTS",
     "family",
     "find",
     "job_error",
@@ -48,7 +49,7 @@ _OPEN_TIPS = (
     "your key has {limit} requests queued or processing, which is the most it may have, "
     "please wait for {seconds} seconds and try again, or cancel one of them"
 )
-_ROUTING_TEXTS = {
+ROUTING_TEXTS = {
     404: "There is no such API call. See /docs.",
     405: "This method is not allowed here. Use POST for API calls.",
 }
@@ -101,7 +102,7 @@ def respond(error: errors.DreamserveError, api: Api | None, http: HttpConfig) ->
 async def on_http_exception(_request: Request, error: Exception) -> Response:
     """Answer an unknown path or a wrong method, with its real code on every family."""
     assert isinstance(error, HTTPException), "registered for this class only"
-    text = _ROUTING_TEXTS.get(error.status_code, "Invalid API Request")
+    text = ROUTING_TEXTS.get(error.status_code, "Invalid API Request")
     reply = ErrorReply(message=text, messege=text, reason="no_such_call")
     return response(reply, error.status_code, dict(error.headers or {}))
 
