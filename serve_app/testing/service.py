@@ -50,6 +50,7 @@ class FakeService:
         self.refusal: Exception | None = None
         self.never_answers = False
         self.can_translate = False
+        self.delivery = "pending"  # of every webhook
         self.held = asyncio.Event()  # set once somebody waits for a job
         self.ready = {entry.id: True for entry in self.catalogue}
         self.files: dict[str, StoredFile] = {}
@@ -224,8 +225,8 @@ class FakeService:
         return f"{base_url}/files/{key}"
 
     async def webhook_status(self, job: Job) -> str:
-        """Report that no webhook was delivered yet."""
-        return "" if job.request.webhook is None else "pending"
+        """Return `delivery` for a job that has a webhook."""
+        return "" if job.request.webhook is None else self.delivery
 
     def _update(self, job_id: int, **changes: object) -> Job:
         self.jobs[job_id] = self.jobs[job_id].model_copy(update=changes)

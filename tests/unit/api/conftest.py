@@ -10,6 +10,7 @@ import pytest
 from serve_app.api import create_api
 from serve_app.config import HttpConfig, JobsConfig
 from serve_app.models import AddOn, Enhancement, ModelEntry
+from serve_app.models.entry import ModelDefaults
 from serve_app.testing.service import FakeService
 from serve_app.types import Kind
 
@@ -66,6 +67,11 @@ ENTRIES = [
     entry(id="coarse", size_multiple_px=16, enhancement=Enhancement(styles=False)),
     entry(id="inpaint-only", kinds=(Kind.INPAINT,)),
     entry(id="turbo", max_guidance=1.5, max_steps=4),
+    entry(
+        id="other-defaults",
+        native_size_px=768,
+        defaults=ModelDefaults(steps=12, guidance_scale=3, strength=0.4),
+    ),
 ]
 
 ADD_ONS = [

@@ -221,8 +221,12 @@ async def test_fetch_by_request_id_gives_the_result(api, text_body, as_type):
     }
 
 
-@pytest.mark.parametrize(("webhook", "status"), [(None, ""), ("https://a.example/h", "pending")])
+@pytest.mark.parametrize(
+    ("webhook", "status"),
+    [(None, "")] + [("https://a.example/h", state) for state in ("pending", "delivered", "failed")],
+)
 async def test_webhook_status_is_in_every_reply_about_a_result(api, text_body, webhook, status):
+    api.service.delivery = status
     first = await processing(api, text_body | {"webhook": webhook})
     api.service.outcome = JobResult(keys=(), nsfw=(False,), generation_time_s=1.0)
     api.service.settle(first["id"])

@@ -27,7 +27,7 @@ ADAPTER = {
     "ip_adapter_image": "https://a.b/c.png",
 }
 HONOURED = {
-    "key": ("TIP", {"key": "k"}, lambda job: job.key_id == "open"),
+    "key": ("TIP", {"key": "k"}, lambda job: job.key_id == "owner of k"),
     "model_id": ("TIP", {}, lambda job: job.spec.model_id == "your_model_id"),
     "prompt": ("TIP", {"prompt": "a dog"}, lambda job: job.spec.prompt == "a dog"),
     "negative_prompt": ("TIP", {"negative_prompt": "b"}, lambda j: j.spec.negative_prompt == "b"),
@@ -93,7 +93,7 @@ HONOURED = {
         {"embeddings_model": "badhands"},
         lambda job: job.spec.embeddings == ("badhands",),
     ),
-    "multi_lingual": ("TIP", {"multi_lingual": "no"}, lambda job: job.spec.prompt == "a cat"),
+    "multi_lingual": ("TIP", {"multi_lingual": "yes"}, lambda job: job.spec.foreign == "a cat"),
     "panorama": ("T", {"panorama": "yes"}, lambda job: job.spec.panorama),
     "self_attention": ("TIP", {"self_attention": "yes"}, lambda job: job.spec.self_attention),
     "upscale": ("TIP", {"upscale": "3"}, lambda job: job.spec.upscale == 3),
@@ -121,6 +121,7 @@ HONOURED = {
     ),
 }
 REFUSED = {
+    "key": ({"key": "nobody's"}, "Key"),
     "model_id": ({"model_id": "lora_model_id"}, None),
     "prompt": ({"prompt": ""}, "prompt"),
     "init_image": ({"init_image": None}, "init_image"),
@@ -174,6 +175,7 @@ DEFAULTS = {
     "lora_model": lambda job: job.spec.loras == (),
     "lora_strength": lambda job: job.spec.loras == (),
     "embeddings_model": lambda job: job.spec.embeddings == (),
+    "multi_lingual": lambda job: job.spec.foreign == "",
     "panorama": lambda job: not job.spec.panorama,
     "self_attention": lambda job: not job.spec.self_attention,
     "upscale": lambda job: job.spec.upscale == 1,
@@ -187,30 +189,35 @@ DEFAULTS = {
     "ip_adapter_image": lambda job: job.ip_adapter_image is None,
     "instant_response": lambda job: job.echo["instant_response"] is False,
 }
+# Values differ from the defaults of the model, each form has its own, and one is checked for all.
 COERCED = {
-    '"512", 512, 512.0': ("width", ["512", 512, 512.0], lambda job: job.spec.width == 512),
+    '"512", 512, 512.0': ("width", ["512", 512, 512.0], lambda job: job.spec.width, [512] * 3),
     '"7.5", 7.5, 7, "5"': (
         "guidance_scale",
         ["7.5", 7.5, 7, "5"],
-        lambda job: job.spec.guidance_scale in (7.5, 7, 5),
+        lambda job: job.spec.guidance_scale,
+        [7.5, 7.5, 7.0, 5.0],
     ),
     '"yes"/"no", true/false, "true"/"false"': (
         "tomesd",
-        ["no", False, "false"],
-        lambda job: not job.spec.tomesd,
+        ["no", False, "false", "yes", True, "true"],
+        lambda job: job.spec.tomesd,
+        [False] * 3 + [True] * 3,
     ),
     'null, "", missing, "null", NaN': (
-        "vae",
-        [None, "", "null", []],
-        lambda job: job.spec.vae is None,
+        "guidance_scale",
+        [None, "", "null", [], "none"],
+        lambda job: job.spec.guidance_scale,
+        [3.0] * 5,
     ),
-    "seed > 2^32-1": ("seed", [2**32 + 5, "4294967301"], lambda job: job.spec.seed == 5),
-    "steps out of range": ("steps", [80, "1000"], lambda job: job.spec.steps == 50),
-    "size not a multiple of 8": ("width", [519, "515"], lambda job: job.spec.width == 512),
+    "seed > 2^32-1": ("seed", [2**32 + 5, "4294967301"], lambda job: job.spec.seed, [5, 5]),
+    "steps out of range": ("steps", [80, "1000"], lambda job: job.spec.steps, [50, 50]),
+    "size not a multiple of 8": ("width", [519, "515"], lambda job: job.spec.width, [512, 512]),
     "same URL as init and mask": (
         "mask_image",
         [BASE["init_image"]],
-        lambda job: job.mask_image.url == job.init_image.url,
+        lambda job: (job.init_image.url, job.mask_image.url),
+        [(BASE["init_image"], BASE["init_image"])],
     ),
 }
 
@@ -232,6 +239,7 @@ def by_kind(table):
 @pytest.mark.parametrize(("kind", "row"), by_kind(HONOURED))
 async def test_field_is_honoured(api, service, kind, row):
     _, fields, check = HONOURED[row]
+    service.keys, service.can_translate = {"k": "owner of k"}, True
     job = await job_of(api, service, kind, fields)
     assert check(job)
     assert job.spec.kind is KINDS[kind]
@@ -240,6 +248,7 @@ async def test_field_is_honoured(api, service, kind, row):
 @pytest.mark.parametrize("row", REFUSED)
 async def test_field_that_cannot_be_honoured_is_named(api, service, row):
     fields, name = REFUSED[row]
+    service.keys = {"k": "owner of k"}
     reply = await api.reply(PATHS["P"], BASE | fields)
     assert reply["status"] == "error"
     assert reply["message"] == "Model id not found" if name is None else name in reply["message"]
@@ -255,9 +264,11 @@ async def test_absent_field_means_the_default(api, service, row, absent):
 
 @pytest.mark.parametrize("row", COERCED)
 async def test_value_is_read_in_every_form(api, service, row):
-    field, values, check = COERCED[row]
-    for value in values:
-        assert check(await job_of(api, service, "P", {field: value})), value
+    field, values, read, expected = COERCED[row]
+    body = {"model_id": "other-defaults"}
+    jobs = [await job_of(api, service, "P", body | {field: value}) for value in values]
+    assert [read(job) for job in jobs] == expected
+    assert read(await job_of(api, service, "P", body)) != expected[0] or row.startswith("null")
 
 
 async def test_nan_names_its_field(api):

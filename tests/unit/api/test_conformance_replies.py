@@ -27,7 +27,7 @@ def is_number(value):
 
 
 def is_links(value):
-    return isinstance(value, list) and all(link.startswith("http") for link in value)
+    return isinstance(value, list) and value and all(link.startswith("http") for link in value)
 
 
 def is_yes_no(value):
@@ -35,20 +35,20 @@ def is_yes_no(value):
 
 
 SUCCESS = {
-    "status": lambda value: value == "success",
-    "generationTime": lambda value: isinstance(value, float),
-    "id": lambda value: isinstance(value, int),
-    "output": lambda value: is_links(value) and len(value) == 2,
-    "proxy_links": is_links,
-    "nsfw_content_detected": lambda value: value is False,
-    "webhook_status": lambda value: value == "",
-    "meta": lambda value: isinstance(value, dict),
-    "tip": lambda value: isinstance(value, str),
+    "status": lambda reply: reply["status"] == "success",
+    "generationTime": lambda reply: reply["generationTime"] == 20.970642805099487,
+    "id": lambda reply: isinstance(reply["id"], int) and reply["meta"]["id"] == str(reply["id"]),
+    "output": lambda reply: reply["output"] == [LINK, LINK.replace("-0.png", "-1.png")],
+    "proxy_links": lambda reply: reply["proxy_links"] == reply["output"] and reply["output"],
+    "nsfw_content_detected": lambda reply: reply["nsfw_content_detected"] is False,
+    "webhook_status": lambda reply: reply["webhook_status"] == "",
+    "meta": lambda reply: reply["meta"]["prompt"] == "a cat",
+    "tip": lambda reply: reply["tip"] == "",
 }
 META = {
     "W, H": lambda meta: (meta["W"], meta["H"]) == (512, 512),
     "steps, n_samples": lambda meta: (meta["steps"], meta["n_samples"]) == (31, 2),
-    "guidance_scale, strength": lambda meta: is_number(meta["guidance_scale"]),
+    "guidance_scale, strength": lambda meta: meta["guidance_scale"] == 5.5,
     "yes/no": lambda meta: all(
         is_yes_no(meta[name])
         for name in ("tomesd", "use_karras_sigmas", "enhance_prompt", "temp", "base64", "upscale",
@@ -87,7 +87,7 @@ PROCESSING = {
 ASKED = {
     "key": "k", "model_id": "your_model_id", "prompt": "a cat", "samples": 2, "track_id": "order-7",
     "lora_model": "contrast-fix, yae-miko", "lora_strength": "0.45,0.55",
-    "embeddings_model": "badhands",
+    "embeddings_model": "badhands", "guidance_scale": "5.5",
 }  # fmt: skip
 
 
@@ -98,12 +98,25 @@ async def success(api):
 
 @pytest.mark.parametrize("row", SUCCESS)
 async def test_success_has_the_key(success, row):
-    assert SUCCESS[row](success[row])
+    assert SUCCESS[row](success)
+
+
+async def test_success_says_whether_any_picture_was_flagged(api):
+    api.service.outcome = JobResult(keys=(), nsfw=(False, True), generation_time_s=1.0)
+    assert (await api.reply(V4, ASKED))["nsfw_content_detected"] is True
 
 
 @pytest.mark.parametrize("row", META)
 async def test_meta_has_the_documented_form(success, row):
     assert META[row](success["meta"])
+
+
+@pytest.mark.parametrize(("asked", "shown"), [("0.45", 0.45), (1, 1.0), (None, 0.7)])
+@pytest.mark.parametrize("kind", ["img2img", "inpaint"])
+async def test_meta_has_the_strength_that_was_asked_for(api, kind, asked, shown):
+    pictures = dict.fromkeys(("init_image", "mask_image"), "https://a.example/i.png")
+    meta = (await api.reply(f"{V4}/{kind}", ASKED | pictures | {"strength": asked}))["meta"]
+    assert meta["strength"] == shown
 
 
 @pytest.mark.parametrize("row", PROCESSING)
@@ -278,21 +291,34 @@ async def webhook(outcome, track_id="order-7"):
 
 
 DONE = JobResult(keys=("generations/a.png",), nsfw=(False,), generation_time_s=1.5)
+FLAGGED = DONE.model_copy(update={"nsfw": (False, True), "keys": ("temp/a.png", "temp/b.png")})
 BROKEN = errors.to_failure(errors.GenerationFailed("oom"))
+FILES = f"{job_request().base_url}/files"
+_SENT = {"id": 5, "track_id": "order-7"}
 WEBHOOK = {
-    "success body": (DONE, "status id output generationTime track_id meta"),
-    "failure body": (BROKEN, "status id message track_id"),
-    "must have": (BROKEN, "status id track_id"),
-    "fields a Discord bot reads": (DONE, "track_id id status output meta"),
-}
+    "success body": (
+        DONE,
+        {"status": "success", **_SENT, "output": [f"{FILES}/generations/a.png"],
+         "generationTime": 1.5, "nsfw_content_detected": False},
+    ),
+    "failure body": (BROKEN, {"status": "failed", **_SENT, "message": "Failed, Try Again"}),
+    "must have": (BROKEN, {"status": "failed", **_SENT, "output": []}),
+    "fields a Discord bot reads": (
+        FLAGGED,
+        {"status": "success", **_SENT, "nsfw_content_detected": True,
+         "output": [f"{FILES}/temp/a.png", f"{FILES}/temp/b.png"]},
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("row", WEBHOOK)
-async def test_webhook_body_has_the_documented_keys(row):
-    outcome, names = WEBHOOK[row]
+async def test_webhook_body_has_the_documented_values(row):
+    outcome, values = WEBHOOK[row]
     body = await webhook(outcome)
-    assert set(names.split()) <= set(body)
-    assert body["status"] == ("success" if outcome is DONE else "failed")
+    assert {name: body[name] for name in values} == values
+    asked = job_request().spec
+    shown = {name: body["meta"][name] for name in ("prompt", "negative_prompt", "seed", "model_id")}
+    assert shown == {name: getattr(asked, name) for name in shown}
 
 
 @pytest.mark.parametrize("track_id", ["order-7", 7, None], ids=["string", "int", "null"])
@@ -324,6 +350,9 @@ async def test_base64_input_is_taken(api, prefix, flag):
     job = api.service.jobs[reply["id"]].request
     assert job.init_image.stored_key
     assert job.mask_image.stored_key
+    # How pictures came has nothing to do with how they are to leave.
+    endings = {link.rpartition(".")[2] for link in reply["output"]}
+    assert (job.output.base64, endings) == (flag == "yes", {"base64" if flag == "yes" else "png"})
 
 
 HELPERS = {

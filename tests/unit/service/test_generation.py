@@ -158,7 +158,8 @@ async def test_temp_link_ends_and_the_other_does_not(bench):
     assert asked == [("temp", bench.config.storage.temp_ttl_s), ("generations", None)]
 
 
-async def test_webhook_status_follows_the_message(bench):
+@pytest.mark.parametrize("end", [DeliveryState.DELIVERED, DeliveryState.FAILED])
+async def test_webhook_status_follows_the_message(bench, end):
     bench.graph.duration_s = 0.05
     asked = job_request(webhook="https://example.com/hook")
     job = await bench.service.submit(asked)
@@ -166,8 +167,8 @@ async def test_webhook_status_follows_the_message(bench):
     job = await bench.service.wait(job.id, 5, cancel_if_left=True)
     assert await bench.service.webhook_status(job) == "pending"
     (message,) = await bench.jobs.outbox.claim("sender", 60, 1)
-    await bench.jobs.outbox.settle("sender", message.id, DeliveryState.DELIVERED)
-    assert await bench.service.webhook_status(job) == "delivered"
+    await bench.jobs.outbox.settle("sender", message.id, end)
+    assert await bench.service.webhook_status(job) == end.value
 
 
 @pytest.mark.parametrize("call", ["cancel", "delete"])
