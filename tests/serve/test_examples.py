@@ -1,4 +1,4 @@
-"""Every block of `docs/examples.md`, executed as a reader would, against a real service."""
+"""Every block of the pages with examples, executed as a reader would, against a real service."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from PIL import Image
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+PAGES = [(ROOT / "docs" / name).read_text("utf-8") for name in ("examples.md", "polling.md")]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", "\n".join(PAGES), re.MULTILINE | re.DOTALL)
 MODEL = json.loads((ROOT / "examples" / "inpaint" / "request.json").read_text())["model_id"]
 COMMANDS = {
     "sh": ["bash", "-euo", "pipefail", "example.sh"],
@@ -23,7 +23,7 @@ COMMANDS = {
 }
 
 
-def test_page_has_examples_in_every_language():
+def test_pages_have_examples_in_every_language():
     assert {language for language, _ in BLOCKS} == set(COMMANDS)
     assert all(MODEL in text or "model_list" in text for _, text in BLOCKS)
 
