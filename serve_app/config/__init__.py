@@ -13,13 +13,13 @@ from serve_app.config.components import (
     LimitsConfig,
     LoggingConfig,
     SafetyConfig,
-    StorageConfig,
 )
 from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.images import ImagesConfig
 from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
 from serve_app.config.serving import DeploymentOptions, ServingConfig
+from serve_app.config.storage import StorageConfig
 from serve_app.config.webhook import WebhooksConfig
 
 __all__ = [

@@ -15,13 +15,13 @@ from serve_app.config.components import (
     LimitsConfig,
     LoggingConfig,
     SafetyConfig,
-    StorageConfig,
 )
 from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.images import ImagesConfig
 from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
 from serve_app.config.serving import ServingConfig
+from serve_app.config.storage import StorageConfig
 from serve_app.config.webhook import WebhooksConfig
 
 __all__ = ["AppConfig"]
@@ -40,9 +40,12 @@ class AppConfig(BaseSettings):
     )
 
     root_dir: Path = Field(
-        default_factory=Path.cwd, description="folder that relative paths start from"
+        default_factory=Path.cwd, description="Sets the folder that relative paths start from."
     )
-    data_dir: Path = Field(default=Path("var"), description="folder of everything written at run")
+    data_dir: Path = Field(
+        default=Path("var"),
+        description="Sets the folder in which the service writes everything at run time.",
+    )
     http: HttpConfig = HttpConfig()
     auth: AuthConfig = AuthConfig()
     catalogue: CatalogueConfig = CatalogueConfig()

@@ -1,9 +1,9 @@
 """One settings model per component. Every field has its unit, range and reason."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 __all__ = [
     "DatabaseConfig",
@@ -12,11 +12,9 @@ __all__ = [
     "LimitsConfig",
     "LoggingConfig",
     "Port",
-    "S3Config",
     "SafetyConfig",
     "Seconds",
     "Section",
-    "StorageConfig",
 ]
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -35,141 +33,191 @@ class EngineConfig(Section):
 
     painter: Literal["weave", "fake"] = Field(
         default="weave",
-        description="fake: plain pictures without weights or torch, for tests of all the rest",
+        description="Chooses the painter. weave: diffusers; fake: plain pictures without weights "
+        "or torch, to test everything else.",
     )
-    fake_step_s: Seconds = Field(default=0.0, description="seconds of one step of the fake painter")
-    fake_load_s: Seconds = Field(default=0.0, description="seconds until the fake painter is there")
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    fake_step_s: Seconds = Field(
+        default=0.0, description="Sets the seconds that one step of the fake painter takes."
+    )
+    fake_load_s: Seconds = Field(
+        default=0.0, description="Sets the seconds that the fake painter takes to load."
+    )
+    device: str = Field(
+        default="auto", description="Chooses the device: auto, cpu, cuda or cuda:N."
+    )
     max_live: int = Field(
-        default=32, ge=1, description="requests (pictures) between admission and result"
+        default=32,
+        ge=1,
+        description="Limits the requests (pictures) that are between admission and result.",
     )
     max_rows: int = Field(
         default=32,
         ge=1,
-        description="rows of one denoiser forward, and largest row count that is measured; a "
-        "guided request takes two",
+        description="Limits the rows of one denoiser forward, and the row counts that are "
+        "measured; a guided request takes two rows.",
     )
     vae_rows: int = Field(
-        default=4, ge=1, description="pictures of one VAE forward, which takes much memory for each"
+        default=4,
+        ge=1,
+        description="Limits the pictures of one VAE forward, which takes much memory for each.",
     )
     row_growth: float = Field(
         default=1.8,
         gt=1,
-        description="factor of forward time that doubling its rows may cost; the row cap is the "
-        "last doubling within it. At 2 sharing gains nothing; `benchmarks/row_growth.py` compares",
+        description="Limits the factor by which doubling the rows may lengthen a forward; the "
+        "row cap is the last doubling within it. At 2 sharing gains nothing; "
+        "`benchmarks/row_growth.py` compares.",
     )
     turn_ticks: int = Field(
-        default=8, ge=1, description="forwards until another group of requests gets its turn"
+        default=8,
+        ge=1,
+        description="Sets the number of forwards after which another group of requests gets its "
+        "turn.",
     )
     turn_groups: int = Field(
-        default=2, ge=1, description="groups that take turns, oldest first; 1 serves by age alone"
+        default=2,
+        ge=1,
+        description="Sets the number of groups that take turns, oldest first; 1 serves by age "
+        "alone.",
     )
     channels_last: bool = Field(
         default=True,
-        description="keep the weights of UNets and VAEs channels-last; on a CPU denoising took 4 "
-        "to 15 % less time and decoding four pictures 45 %; not measured on a GPU",
+        description="Keeps the weights of UNets and VAEs channels-last. On a CPU denoising took "
+        "4 to 15 % less time and decoding four pictures 45 % less; it has not been measured on a "
+        "GPU.",
     )
     compile: Literal["off", "default", "reduce-overhead"] = Field(
         default="off",
-        description="torch.compile mode of the denoiser, the last one with CUDA graphs; off: not "
-        "measured on a GPU yet, and each row count, size, LoRA set and token merging compiles "
-        "anew; with it `self_attention` is refused",
+        description="Chooses the torch.compile mode of the denoiser, the last one with CUDA "
+        "graphs. It is off because it has not been measured on a GPU yet, and each row count, "
+        "size, LoRA set and token merging compiles anew; with it `self_attention` is refused.",
     )
     row_buckets: tuple[int, ...] = Field(
         default=(1, 2, 4, 8, 16, 32),
-        description="row counts that a compiled denoiser is padded to, ascending",
+        description="Lists the row counts, ascending, to which the rows of a compiled denoiser "
+        "are padded.",
     )
     text_cache: int = Field(
-        default=64, ge=0, description="text embeddings kept; encoding stalls everybody's next step"
+        default=64,
+        ge=0,
+        description="Limits the text embeddings that are kept; encoding a text delays "
+        "everybody's next step.",
     )
     encode_cache: int = Field(
         default=32,
         ge=0,
-        description="encoded input pictures kept, of half a byte per pixel; the samples of a job "
-        "and jobs sent again encode their picture once, a tenth of the demo model's work",
+        description="Limits the encoded input pictures that are kept, each of half a byte per "
+        "pixel. The samples of a job and jobs sent again then encode their picture once, which "
+        "is a tenth of the demo model's work.",
     )
     # Of all add-ons of a kind; the latest used stay, those of jobs at work whatever they take.
     lora_bytes: int = Field(
-        default=2 * 1024**3, ge=0, description="bytes of LoRAs kept on the device, per model"
+        default=2 * 1024**3,
+        ge=0,
+        description="Limits the bytes of LoRAs that are kept on the device, per model.",
     )
     lora_host_bytes: int = Field(
         default=2 * 1024**3,
         ge=0,
-        description="bytes of LoRAs kept in CPU memory, per model, beyond those on the device",
+        description="Limits the bytes of LoRAs that are kept in CPU memory beyond those on the "
+        "device, per model.",
     )
     lora_batch_bytes: int = Field(
         default=1024**3,
         ge=1,
-        description="bytes of the LoRAs of one forward side by side; one with more runs in parts",
+        description="Limits the bytes of the LoRAs of one forward; a forward with more runs in "
+        "parts.",
     )
     vae_bytes: int = Field(
-        default=1024**3, ge=0, description="bytes of VAEs of requests kept per model"
+        default=1024**3,
+        ge=0,
+        description="Limits the bytes of VAEs named by requests that are kept, per model.",
     )
     ip_adapter_bytes: int = Field(
-        default=4 * 1024**3, ge=0, description="bytes of IP adapters with image encoders per model"
+        default=4 * 1024**3,
+        ge=0,
+        description="Limits the bytes of IP adapters with their image encoders that are kept, "
+        "per model.",
     )
     controlnet_bytes: int = Field(
-        default=8 * 1024**3, ge=0, description="bytes of ControlNets of requests kept per model"
+        default=8 * 1024**3,
+        ge=0,
+        description="Limits the bytes of ControlNets named by requests that are kept, per model.",
     )
     tomesd_ratio: float = Field(
-        default=0.5, ge=0, le=0.75, description="share of the tokens that `tomesd` merges"
+        default=0.5, ge=0, le=0.75, description="Sets the share of the tokens that `tomesd` merges."
     )
     translator: Path | None = Field(
         default=None,
-        description="folder of a transformers model, many languages to English, safetensors; each "
-        "process that paints loads it, on the CPU; one of the Marian family needs the extra "
-        "`dreamserve[translation]`; none: `multi_lingual` is refused",
+        description="Names the folder of a transformers model in safetensors that translates "
+        "many languages to English. Each process that paints loads it, on the CPU; one of the "
+        "Marian family needs the extra `dreamserve[translation]`. none: `multi_lingual` is "
+        "refused.",
     )
     expander: Path | None = Field(
         default=None,
-        description="folder of a transformers causal language model that goes on with prompts of "
-        "`enhance_prompt`, safetensors; each process that paints loads it, on the CPU; none: off",
+        description="Names the folder of a transformers causal language model in safetensors "
+        "that continues prompts of `enhance_prompt`. Each process that paints loads it, on the "
+        "CPU; none: prompts are not continued.",
     )
     expander_tokens: int = Field(
-        default=24, ge=1, le=256, description="tokens that the expander may append"
+        default=24, ge=1, le=256, description="Limits the tokens that the expander may append."
     )
     highres_strength: float = Field(
         default=0.5,
         gt=0,
         le=1,
-        description="share of the steps that `highres_fix` runs again at the asked size",
+        description="Sets the share of the steps that `highres_fix` runs again at the asked size.",
     )
     self_attention_scale: float = Field(
-        default=3.0, ge=0, le=20, description="strength of `self_attention`; 0 changes nothing"
+        default=3.0,
+        ge=0,
+        le=20,
+        description="Sets the strength of `self_attention`; 0 changes nothing.",
     )
     panorama_overlap: float = Field(
         default=0.75,
         ge=0,
         lt=1,
-        description="share of a window of a `panorama` that the next one covers too",
+        description="Sets the share of a window of a `panorama` that the next window covers too.",
     )
     panorama_windows: int = Field(
-        default=4, ge=1, description="windows of a `panorama` that one call of the denoiser takes"
+        default=4,
+        ge=1,
+        description="Limits the windows of a `panorama` that one call of the denoiser takes.",
     )
     measure_rows: bool = Field(
         default=True,
-        description="measure row caps: of the sizes expected at start-up, of others when idle",
+        description="Measures row caps: those of the expected sizes at start-up, those of others "
+        "when idle.",
     )
     cache_dir: Path | None = Field(
         default=None,
-        description="folder that measured row caps are kept in; none: `data_dir`/cache",
+        description="Names the folder in which measured row caps are kept; none: `data_dir`/cache.",
     )
     crop_padding_px: int = Field(
-        default=32, ge=0, description="pixels of context kept around the mask when only a crop runs"
+        default=32,
+        ge=0,
+        description="Sets the pixels of context around the mask that are kept when only a crop "
+        "is painted.",
     )
     seam_px: int = Field(
         default=4,
         ge=0,
         le=64,
-        description="pixels inside the mask's edge that blend old and new; fewer where it is thin",
+        description="Sets the pixels inside the mask's edge over which old and new are blended; "
+        "fewer are used where the mask is thin.",
     )
     match_tone: bool = Field(
         default=True,
-        description="shift what was painted into a mask by how far the model's kept pixels are "
-        "from the picture's beside it; an autoencoder's tint shows as a box otherwise",
+        description="Shifts what was painted into a mask by the difference between the model's "
+        "kept pixels and the picture's beside it. Otherwise an autoencoder's tint shows as a "
+        "box.",
     )
     stall_timeout_s: Seconds = Field(
-        default=120.0, description="seconds without a tick, with work at hand, that fail the health"
+        default=120.0,
+        description="Sets the seconds without a tick, while there is work, after which the "
+        "health check fails.",
     )
 
 
@@ -178,86 +226,10 @@ class SafetyConfig(Section):
 
     checkpoint: Path | None = Field(
         default=None,
-        description="folder with safety_checker/ and feature_extractor/; none: asking for the "
-        "check fails the job, since nothing unchecked may leave",
+        description="Names the folder with safety_checker/ and feature_extractor/; none: asking "
+        "for the check fails the job, since nothing unchecked may leave.",
     )
-    device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
-
-
-class S3Config(Section):
-    """An S3 bucket, Amazon's or any other with the same protocol."""
-
-    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="bucket name")
-    prefix: str = Field(
-        default="",
-        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*)?$",
-        description="folder of all files in the bucket, without slashes at its ends",
-    )
-    region: str = Field(default="us-east-1", description="region that requests are signed for")
-    endpoint_url: str | None = Field(
-        default=None, pattern=r"^https?://[^\s?#]+$", description="none: Amazon's for the region"
-    )
-    link_endpoint_url: str | None = Field(
-        default=None,
-        pattern=r"^https?://[^\s?#]+$",
-        description="endpoint in presigned links, where clients reach the store by another address",
-    )
-    public_url: str | None = Field(
-        default=None,
-        pattern=r"^https?://[^\s?#]+[^\s?#/]$",
-        description="base of the links to results that stay, such as a CDN's; none: presigned ones",
-    )
-    access_key_id: SecretStr | None = Field(
-        default=None, description="none: boto3's own search (environment, profile, instance role)"
-    )
-    secret_access_key: SecretStr | None = Field(default=None, description="goes with the id")
-    path_style: bool = Field(
-        default=True, description="bucket in the path; false: in the host name, as Amazon prefers"
-    )
-    link_ttl_s: Seconds = Field(
-        default=604_800.0,
-        ge=1,
-        le=604_800,
-        description="seconds that presigned links to results that stay live; SigV4 allows 7 days, "
-        "and they die sooner with the temporary credentials of a role",
-    )
-    timeout_s: Seconds = Field(default=20.0, gt=0, description="seconds to connect, and per read")
-    max_attempts: int = Field(
-        default=4, ge=1, le=20, description="tries of one call, with growing random pauses"
-    )
-
-    @model_validator(mode="after")
-    def _whole_credentials(self) -> Self:
-        if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ValueError("access_key_id and secret_access_key go together")
-        return self
-
-
-class StorageConfig(Section):
-    """Where result files go. `disk` keeps them under `data_dir`/files."""
-
-    backend: Literal["disk", "s3"] = Field(
-        default="disk", description="disk: served under /files/; s3: the bucket of `s3`"
-    )
-    s3: S3Config | None = Field(default=None, description="the bucket; needed when backend is s3")
-    temp_ttl_s: Seconds = Field(
-        default=86_400.0, description="seconds a `temp` link lives; the API promises 24 h"
-    )
-    result_ttl_s: Seconds = Field(
-        default=0.0, description="seconds a result that is not `temp` is kept; 0: for ever"
-    )
-    input_ttl_s: Seconds = Field(
-        default=86_400.0, description="seconds an inline input picture is kept for retries"
-    )
-    upload_retry_s: Seconds = Field(
-        default=10.0, description="seconds an upload is retried before the job waits its turn again"
-    )
-
-    @model_validator(mode="after")
-    def _bucket_is_named(self) -> Self:
-        if self.backend == "s3" and self.s3 is None:
-            raise ValueError("storage.backend is s3, but storage.s3 names no bucket")
-        return self
+    device: str = Field(default="cpu", description="Chooses the device: auto, cpu, cuda or cuda:N.")
 
 
 class DatabaseConfig(Section):
@@ -265,12 +237,16 @@ class DatabaseConfig(Section):
 
     url: SecretStr | None = Field(
         default=None,
-        description="sqlite:///PATH or postgresql://...; none: SQLite under `data_dir`",
+        description="Sets sqlite:///PATH or postgresql://...; none: SQLite under `data_dir`.",
     )
     busy_timeout_s: Seconds = Field(
-        default=15.0, description="seconds to wait for SQLite's write lock or a pooled connection"
+        default=15.0,
+        description="Limits the seconds to wait for SQLite's write lock or for a pooled "
+        "connection.",
     )
-    pool_size: int = Field(default=8, ge=1, le=100, description="connections per process")
+    pool_size: int = Field(
+        default=8, ge=1, le=100, description="Limits the connections per process."
+    )
 
 
 class JobsConfig(Section):
@@ -279,51 +255,71 @@ class JobsConfig(Section):
     hold_s: Seconds = Field(
         default=20.0,
         le=300,
-        description="seconds a call waits for its result before `processing`; 0: never waits",
+        description="Limits the seconds that a call waits for its result before it answers "
+        "`processing`; 0: it never waits.",
     )
     max_open: int = Field(
-        default=1000, ge=1, description="jobs queued or processing before new ones are refused"
+        default=1000,
+        ge=1,
+        description="Limits the jobs that are queued or processing; beyond it new ones are "
+        "refused.",
     )
     idempotency_ttl_s: Seconds = Field(
         default=86_400.0,
-        description="seconds in which an `Idempotency-Key` names the first job that came with it",
+        description="Sets the seconds during which an `Idempotency-Key` stands for the first job "
+        "that came with it.",
     )
     max_driven: int = Field(
-        default=64, ge=1, description="jobs that one driver process runs at a time"
+        default=64,
+        ge=1,
+        description="Limits the jobs that one driver process runs at the same time.",
     )
     lease_s: Seconds = Field(
-        default=15.0, ge=1, description="seconds until a silent driver loses its job"
+        default=15.0,
+        ge=1,
+        description="Sets the seconds after which a silent driver loses its job.",
     )
     max_attempts: int = Field(
         default=10,
         ge=1,
-        description="runs of one job that may be the job's own fault; losing a replica seldom "
-        "is, but a job that ends every replica must end too",
+        description="Limits the runs of one job that may be the job's own fault. Losing a "
+        "replica seldom is, but a job that ends every replica must end too.",
     )
     give_up_s: Seconds = Field(
-        default=86_400.0, description="seconds a job outlives outages of the parts it needs"
+        default=86_400.0,
+        description="Limits the seconds that a job outlives outages of the parts that it needs.",
     )
     first_eta_s: Seconds = Field(
-        default=10.0, description="seconds told as `eta` before a job of the model was measured"
+        default=10.0,
+        description="Sets the `eta`, in seconds, that is told before a job of the model has been "
+        "measured.",
     )
     retry_delay_s: Seconds = Field(
-        default=1.0, description="seconds before the second retry, doubled each time, with jitter"
+        default=1.0,
+        description="Sets the seconds before the second retry; they are doubled each time, with "
+        "jitter.",
     )
     outage_delay_s: Seconds = Field(
-        default=5.0, description="seconds before a job that met an outage is run again"
+        default=5.0,
+        description="Sets the seconds after which a job that met an outage is run again.",
     )
-    max_retry_delay_s: Seconds = Field(default=30.0, description="seconds; cap of the doubling")
+    max_retry_delay_s: Seconds = Field(
+        default=30.0, description="Limits the seconds that the doubling may reach."
+    )
     timeout_s: Seconds = Field(
-        default=600.0, description="seconds one attempt may take, the wait for a replica included"
+        default=600.0,
+        description="Limits the seconds that one attempt may take, the wait for a replica "
+        "included.",
     )
     poll_s: Seconds = Field(
-        default=1.0, ge=0.05, description="seconds between looks for jobs that are due"
+        default=1.0, ge=0.05, description="Sets the seconds between looks for jobs that are due."
     )
     sweep_s: Seconds = Field(
-        default=60.0, ge=0.05, description="seconds between removals of what has expired"
+        default=60.0, ge=0.05, description="Sets the seconds between removals of what has expired."
     )
     retention_s: Seconds = Field(
-        default=30 * 86_400.0, description="seconds a finished job row stays; 0: for ever"
+        default=30 * 86_400.0,
+        description="Sets the seconds that the row of a finished job is kept; 0: for ever.",
     )
 
 
@@ -333,10 +329,13 @@ class LimitsConfig(Section):
     requests_per_minute: int = Field(
         default=0,
         ge=0,
-        description="generation calls of one key within 60 seconds at one ingress replica; 0: any",
+        description="Limits the generation calls of one key within 60 seconds at one ingress "
+        "replica; 0: no limit.",
     )
     max_open_per_key: int = Field(
-        default=100, ge=1, description="jobs of one key queued or processing at a time"
+        default=100,
+        ge=1,
+        description="Limits the jobs of one key that are queued or processing at the same time.",
     )
 
 
@@ -344,6 +343,8 @@ class LoggingConfig(Section):
     """Log lines of every process of the service."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="least severe line that is written"
+        default="INFO", description="Sets the least severe level that is written."
     )
-    format: Literal["json", "console"] = Field(default="json", description="json for collectors")
+    format: Literal["json", "console"] = Field(
+        default="json", description="Chooses the format of log lines; json is for collectors."
+    )

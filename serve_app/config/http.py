@@ -17,68 +17,92 @@ class HttpConfig(Section):
     public_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^\s/?#]+[^\s?#]*$",
-        description="scheme, host and path prefix of all links; none: taken from each request",
+        description="Sets the scheme, host and path prefix of all links; none: they are taken "
+        "from each request.",
     )
     max_header_bytes: int = Field(
         default=32 * 1024,
         ge=1024,
-        description="bytes of the path, the query and all headers of a call",
+        description="Limits the bytes of the path, the query and all headers of a call together.",
     )
     max_body_bytes: int = Field(
-        default=32 * 1024**2, ge=1024, description="bytes of a body, JSON or multipart form"
+        default=32 * 1024**2,
+        ge=1024,
+        description="Limits the bytes of a body, JSON or multipart form.",
     )
     max_form_bytes: int = Field(
         default=16 * 1024**2,
         ge=1024,
-        description="bytes of a urlencoded form; a picture in it is base64 and percent-encoded",
+        description="Limits the bytes of a urlencoded form, in which pictures are base64 and "
+        "percent-encoded.",
     )
     max_fields_bytes: int = Field(
-        default=1024**2, ge=1024, description="bytes of a body besides the pictures in it"
+        default=1024**2,
+        ge=1024,
+        description="Limits the bytes that a body may have besides its pictures.",
     )
     max_form_fields: int = Field(
-        default=200, ge=1, le=10_000, description="fields and files of a form"
+        default=200, ge=1, le=10_000, description="Limits the number of fields and files of a form."
     )
-    max_json_depth: int = Field(default=16, ge=1, le=200, description="levels of nesting")
+    max_json_depth: int = Field(
+        default=16, ge=1, le=200, description="Limits how deeply JSON may be nested, in levels."
+    )
     max_arriving_bytes: int = Field(
         default=512 * 1024**2,
         ge=1024,
-        description="bytes of all bodies that have not arrived to their ends, at one ingress "
-        "replica; of more the largest is asked to come back. As many again may wait to be parsed",
+        description="Limits the bytes of all bodies that are still arriving at one ingress "
+        "replica. Beyond it, the largest is refused and asked to come back. As many bytes again "
+        "may wait to be parsed.",
     )
     body_timeout_s: Seconds = Field(
-        default=60.0, gt=0, description="seconds for a body to arrive, or its connection is closed"
+        default=60.0,
+        gt=0,
+        description="Limits the seconds that a body may take to arrive; after them the "
+        "connection is closed.",
     )
     max_output_pixels: int = Field(
         default=9 * 1024**2,
         ge=4096,
-        description="width x height of one result; an `upscale` beyond it is refused",
+        description="Limits the pixels (width x height) of one result; an `upscale` beyond it is "
+        "refused.",
     )
     max_panorama_width_px: int = Field(
-        default=2048, ge=1024, le=8192, description="pixels; other pictures are at most 1024 wide"
+        default=2048,
+        ge=1024,
+        le=8192,
+        description="Limits the width of a panorama, in pixels; other pictures are at most 1024 "
+        "wide.",
     )
     max_eta_s: int = Field(
         default=5,
         ge=1,
         le=3600,
-        description="seconds that an `eta` tells clients at most to wait until they fetch again, "
-        "however long the job takes: estimates err, and clients sleep as they are told",
+        description="Limits the seconds that an `eta` tells clients to wait until they fetch "
+        "again, however long the job takes: estimates are sometimes wrong, and clients sleep as "
+        "they are told.",
     )
     styles: Path | None = Field(
         default=None,
-        description="YAML file of the styles of `enhance_style`, words by name; none: the table "
-        "that comes with the service",
+        description="Names a YAML file with the styles of `enhance_style`, words by name; none: "
+        "the table that comes with the service is used.",
     )
     cors_origins: tuple[str, ...] = Field(
-        default=("*",), description="origins browsers may call from; the hosted API allows all"
+        default=("*",),
+        description="Lists the origins that browsers may call from; the hosted API allows all.",
     )
     real_codes_v3_v4: bool = Field(
-        default=False, description="errors with their HTTP codes; off: 200, as old clients expect"
+        default=False,
+        description="Answers errors of V3, V4 and V5 with their HTTP codes; off: with 200, as "
+        "old clients expect.",
     )
     real_codes_v6_v7: bool = Field(
-        default=True, description="errors with their HTTP codes; off: 200"
+        default=True,
+        description="Answers errors of V6 and V7 with their HTTP codes; off: with 200.",
     )
     running_fetch_output: Literal["", "list"] = Field(
-        default="", description='`output` of a running fetch: "" as documented, or an empty list'
+        default="",
+        description='Chooses `output` in the fetch of a job that is not done: "" as documented, '
+        "or an empty list.",
     )
 
 
@@ -92,18 +116,24 @@ class AuthMode(StrEnum):
 class AuthConfig(Section):
     """Who may call."""
 
-    mode: AuthMode = Field(default=AuthMode.KEYS, description="open: any caller, development only")
+    mode: AuthMode = Field(
+        default=AuthMode.KEYS,
+        description="Says who may call: open lets in any caller and is for development only; "
+        "keys asks for a key of the key table.",
+    )
     force_open: bool = Field(
-        default=False, description="allow `open` on an address that is not loopback"
+        default=False, description="Allows `open` on an address that is not loopback."
     )
     admin_key: SecretStr | None = Field(
         default=None,
         min_length=16,
-        description="who sends it may change the catalogue by /admin/models; none: nobody may",
+        description="Sets the key with which operators may change the catalogue by "
+        "/admin/models; none: these paths do not exist.",
     )
     admin_failures_per_minute: int = Field(
         default=10,
         ge=0,
-        description="wrong admin keys of one address within 60 seconds at one ingress replica; "
-        "then nobody gets in from there; behind a proxy all have its address; 0: any number",
+        description="Limits the wrong admin keys of one address within 60 seconds at one ingress "
+        "replica. Beyond it, nobody gets in from that address; behind a proxy all callers share "
+        "its address. 0: no limit.",
     )

@@ -10,60 +10,76 @@ __all__ = ["ImagesConfig"]
 class ImagesConfig(Section):
     """Limits on pictures that clients hand in, by URL or inline."""
 
-    max_bytes: int = Field(default=20 * 1024**2, ge=1024, description="bytes of one encoded file")
-    max_pixels: int = Field(default=32_000_000, ge=4096, description="width x height of one file")
-    max_side_px: int = Field(default=8192, ge=64, description="pixels of the longer side")
+    max_bytes: int = Field(
+        default=20 * 1024**2, ge=1024, description="Limits the bytes of one encoded file."
+    )
+    max_pixels: int = Field(
+        default=32_000_000, ge=4096, description="Limits the pixels (width x height) of one file."
+    )
+    max_side_px: int = Field(
+        default=8192, ge=64, description="Limits the longer side of a picture, in pixels."
+    )
     ip_adapter_side_px: int = Field(
         default=1024,
         ge=64,
-        description="pixels; the picture for an IP adapter is made smaller where its longer side "
-        "is above it; image encoders look at 224 to 336",
+        description="Sets the pixels to which the longer side of a picture for an IP adapter is "
+        "reduced; image encoders look at 224 to 336.",
     )
     max_scans: int = Field(
         default=100,
         ge=1,
-        description="scans of one JPEG; a progressive one has about ten, and each takes some 8 ms "
-        "at 32 megapixels, however few bytes it has",
+        description="Limits the scans of one JPEG. A progressive one has about ten, and each "
+        "takes some 8 ms at 32 megapixels, however few bytes it has.",
     )
     max_parts: int = Field(
         default=50_000,
         ge=16,
-        description="chunks or segments of one file, frames of an animation among them; each takes "
-        "some microseconds",
+        description="Limits the chunks or segments of one file, frames of an animation among "
+        "them; each takes some microseconds to read.",
     )
     decode_workers: int = Field(
         default=2,
         ge=1,
         le=64,
-        description="processes that read files, per Preprocess replica; 55 MB each when idle",
+        description="Sets the number of processes that read files, per Preprocess replica; each "
+        "takes 55 MB when idle.",
     )
     decode_niceness: int = Field(
         default=5,
         ge=0,
         le=19,
-        description="by how much less urgent they are to the CPU than what answers callers; each "
-        "step takes a fifth of their share where all cores are busy",
+        description="Sets the niceness of these processes, so that those that answer callers "
+        "come first. Each step takes a fifth of their share of the CPU when all cores are busy.",
     )
     decode_timeout_s: Seconds = Field(
         default=5.0,
         gt=0,
-        description="seconds that reading one file may take; its worker is replaced then",
+        description="Limits the seconds that reading one file may take; after them its worker is "
+        "replaced.",
     )
     decode_memory_bytes: int = Field(
         default=768 * 1024**2,
         ge=16 * 1024**2,
-        description="bytes of address space that a worker may use beyond what it starts with; "
-        "32 megapixels take up to 620 MB as a WebP, half of it as a PNG or JPEG",
+        description="Limits the bytes of address space that a worker may use beyond what it "
+        "starts with. 32 megapixels take up to 620 MB as a WebP, half of it as a PNG or JPEG.",
     )
-    max_redirects: int = Field(default=3, ge=0, le=10, description="hops, each judged anew")
+    max_redirects: int = Field(
+        default=3,
+        ge=0,
+        le=10,
+        description="Limits the redirects of one download; each target is checked anew.",
+    )
     download_timeout_s: Seconds = Field(
-        default=15.0, description="seconds for one whole download, redirects included"
+        default=15.0, description="Limits the seconds of one whole download, redirects included."
     )
-    connect_timeout_s: Seconds = Field(default=5.0, description="seconds until connected")
+    connect_timeout_s: Seconds = Field(
+        default=5.0, description="Limits the seconds that a connection may take to be established."
+    )
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
-        description="host names that may resolve to private or special addresses, on any port",
+        description="Lists host names that may resolve to private or special addresses, on any "
+        "port.",
     )
     allowed_ports: tuple[Port, ...] = Field(
-        default=(80, 443), description="ports that other hosts may be dialled on"
+        default=(80, 443), description="Lists the ports on which other hosts may be reached."
     )

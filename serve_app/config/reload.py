@@ -14,31 +14,45 @@ class ReloadConfig(Section):
 
     mode: Literal["beside", "alone"] = Field(
         default="beside",
-        description="beside: new weights are loaded while the old ones serve, and alone only when "
-        "memory does not suffice; alone: one replica after another unloads, then loads",
+        description="Says how new weights are loaded. beside: while the old ones serve, and "
+        "alone only if memory does not suffice; alone: one replica after another unloads, then "
+        "loads.",
     )
     poll_s: Seconds = Field(
-        default=5.0, ge=0.05, description="seconds between looks at what is wanted"
+        default=5.0,
+        ge=0.05,
+        description="Sets the seconds between looks at which version is wanted.",
     )
     report_s: Seconds = Field(
-        default=30.0, ge=0.05, description="seconds after which a replica repeats its report"
+        default=30.0,
+        ge=0.05,
+        description="Sets the seconds after which a replica repeats its report.",
     )
     retry_s: Seconds = Field(
-        default=600.0, ge=1, description="seconds until weights that were refused are tried again"
+        default=600.0,
+        ge=1,
+        description="Sets the seconds after which weights that were refused are tried again.",
     )
     turn_lease_s: Seconds = Field(
-        default=30.0, ge=1, description="seconds until the turn of a dead replica ends (`alone`)"
+        default=30.0,
+        ge=1,
+        description="Sets the seconds after which the turn of a dead replica ends (`alone`).",
     )
     hold_s: Seconds = Field(
-        default=20.0, le=300, description="seconds that model_reload waits before `processing`"
+        default=20.0,
+        le=300,
+        description="Limits the seconds that model_reload waits before it answers `processing`.",
     )
     min_interval_s: Seconds = Field(
         default=30.0,
-        description="seconds between two reloads of a model that clients may ask for, per ingress; "
-        "a call before joins the one at work, and is refused once it was told how that went",
+        description="Sets the least seconds between two reloads of a model that clients may ask "
+        "for, per ingress. An earlier call joins the reload that is running, and is refused once "
+        "it has been told the outcome.",
     )
     first_eta_s: Seconds = Field(
-        default=120.0, description="seconds told as `eta` before a load of the model was measured"
+        default=120.0,
+        description="Sets the `eta`, in seconds, that is told before a load of the model has "
+        "been measured.",
     )
 
     @property

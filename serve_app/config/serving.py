@@ -14,71 +14,103 @@ _LABEL = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"  # what Ray takes as
 class DeploymentOptions(Section):
     """Replicas, resources and bounds of one deployment. Ray Serve's names and meanings."""
 
-    min_replicas: int = Field(default=1, ge=0, description="replicas kept when idle")
-    max_replicas: int = Field(default=1, ge=1, description="replicas under load")
-    num_cpus: float = Field(default=0.1, ge=0, description="CPUs that Ray books per replica")
-    num_gpus: float = Field(default=0.0, ge=0, description="GPUs that Ray books per replica")
+    min_replicas: int = Field(
+        default=1, ge=0, description="Sets the number of replicas that stay when idle."
+    )
+    max_replicas: int = Field(
+        default=1, ge=1, description="Limits the number of replicas under load."
+    )
+    num_cpus: float = Field(
+        default=0.1, ge=0, description="Sets the CPUs that Ray reserves per replica."
+    )
+    num_gpus: float = Field(
+        default=0.0, ge=0, description="Sets the GPUs that Ray reserves per replica."
+    )
     memory: int = Field(
-        default=0, ge=0, description="bytes of RAM that Ray books per replica; 0: none"
+        default=0, ge=0, description="Sets the bytes of RAM that Ray reserves per replica; 0: none."
     )
     accelerator_type: str | None = Field(
         default=None,
         pattern=_LABEL,
-        description="only on nodes with this accelerator, by Ray's name (L4, A100); none: any",
+        description="Restricts replicas to nodes with this accelerator, by Ray's name (L4, "
+        "A100); none: any node.",
     )
     resources: dict[str, float] = Field(
-        default={}, description="custom resources that Ray books per replica, by name"
+        default={}, description="Sets the custom resources that Ray reserves per replica, by name."
     )
     label_selector: dict[str, str] = Field(
-        default={}, description="labels that a node must have, by Ray's selector syntax"
+        default={},
+        description="Restricts replicas to nodes with these labels, in Ray's selector syntax.",
     )
     max_replicas_per_node: int | None = Field(
-        default=None, ge=1, le=100, description="replicas on one node; none: as many as fit"
+        default=None,
+        ge=1,
+        le=100,
+        description="Limits the replicas on one node; none: as many as fit.",
     )
-    max_ongoing_requests: int = Field(default=32, ge=1, description="calls inside one replica")
+    max_ongoing_requests: int = Field(
+        default=32, ge=1, description="Limits the calls inside one replica."
+    )
     target_ongoing_requests: float = Field(
-        default=16, gt=0, description="calls per replica that autoscaling aims at"
+        default=16, gt=0, description="Sets the calls per replica that autoscaling aims at."
     )
     max_queued_requests: int = Field(
-        default=256, ge=1, description="calls that wait at each caller; more are refused"
+        default=256,
+        ge=1,
+        description="Limits the calls that wait at each caller; further ones are refused.",
     )
     add_on_slack_calls: int = Field(
         default=1,
         ge=0,
-        description="calls more than the least busy replica that one may have and still get those "
-        "that name add-ons which it holds (deployments of models only)",
+        description="Sets how many calls more than the least busy replica a replica may have and "
+        "still get calls that name add-ons which it holds (deployments of models only).",
     )
     scaling: Literal["calls", "work"] = Field(
         default="calls",
-        description="what autoscaling goes by; work: denoising steps, by their measured time "
-        "(deployments of models only)",
+        description="Says what autoscaling goes by. calls: calls per replica; work: denoising "
+        "steps, by their measured time (deployments of models only).",
     )
     target_utilisation: float = Field(
-        default=0.75, gt=0, le=1, description="share of the time at work that `work` aims at"
+        default=0.75,
+        gt=0,
+        le=1,
+        description="Sets the share of the time at work that `work` aims at.",
     )
     target_wait_s: Seconds = Field(
         default=10.0,
         gt=0,
-        description="seconds in which work that piled up should be done (`work`)",
+        description="Sets the seconds within which work that has piled up should be done (`work`).",
     )
     look_back_s: Seconds = Field(
         default=15.0,
         gt=10,
-        description="seconds that autoscaling averages over; Ray looks five times in them",
+        description="Sets the seconds that autoscaling averages over; Ray looks five times "
+        "within them.",
     )
     report_s: Seconds = Field(
         default=2.0,
         gt=0,
         le=10,
-        description="seconds between the reports that autoscaling goes by; a burst waits for one",
+        description="Sets the seconds between the reports that autoscaling uses; a burst waits "
+        "for the next one.",
     )
-    upscale_delay_s: Seconds = Field(default=3.0, description="seconds of load before a replica")
-    downscale_delay_s: Seconds = Field(default=300.0, description="seconds of calm before one goes")
+    upscale_delay_s: Seconds = Field(
+        default=3.0, description="Sets the seconds of load after which a replica is added."
+    )
+    downscale_delay_s: Seconds = Field(
+        default=300.0, description="Sets the seconds of calm after which a replica is removed."
+    )
     graceful_shutdown_timeout_s: Seconds = Field(
-        default=120.0, description="seconds for calls in flight; above the longest generation"
+        default=120.0,
+        description="Limits the seconds that calls in flight may take when a replica stops; set "
+        "it above the longest generation.",
     )
-    health_check_period_s: Seconds = Field(default=5.0, gt=0, description="seconds between checks")
-    health_check_timeout_s: Seconds = Field(default=30.0, gt=0, description="seconds per check")
+    health_check_period_s: Seconds = Field(
+        default=5.0, gt=0, description="Sets the seconds between health checks."
+    )
+    health_check_timeout_s: Seconds = Field(
+        default=30.0, gt=0, description="Limits the seconds of one health check."
+    )
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> Self:

@@ -14,32 +14,40 @@ class WebhooksConfig(Section):
 
     secrets: tuple[SecretStr, ...] = Field(
         default=(),
-        description="whsec_..., newest first; each signs (Standard Webhooks); none: not signed",
+        description="Lists the signing secrets, whsec_..., newest first; each signs every "
+        "message (Standard Webhooks). none: messages are not signed.",
     )
-    timeout_s: Seconds = Field(default=20.0, gt=0, description="seconds of one attempt")
+    timeout_s: Seconds = Field(default=20.0, gt=0, description="Limits the seconds of one attempt.")
     lease_s: Seconds = Field(
-        default=60.0, description="seconds until the message of a dead sender is sent by another"
+        default=60.0,
+        description="Sets the seconds after which another sender takes over the message of a "
+        "dead one.",
     )
-    max_in_flight: int = Field(default=32, ge=1, description="attempts at a time")
-    poll_s: Seconds = Field(default=1.0, ge=0.05, description="seconds between looks at the outbox")
+    max_in_flight: int = Field(
+        default=32, ge=1, description="Limits the attempts that run at the same time."
+    )
+    poll_s: Seconds = Field(
+        default=1.0, ge=0.05, description="Sets the seconds between looks at the outbox."
+    )
     schedule_s: tuple[Seconds, ...] = Field(
         default=(),
-        description="seconds before each attempt, the first included; none: the ten attempts of "
-        "Standard Webhooks, over 75 hours",
+        description="Lists the seconds before each attempt, the first included; none: the ten "
+        "attempts of Standard Webhooks, over 75 hours.",
     )
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
-        description="receivers that may resolve to private or special addresses, on any port",
+        description="Lists receivers that may resolve to private or special addresses, on any "
+        "port.",
     )
     allowed_ports: tuple[Port, ...] = Field(
-        default=(80, 443), description="ports that other receivers may be dialled on"
+        default=(80, 443), description="Lists the ports on which other receivers may be reached."
     )
     lookup_timeout_s: Seconds = Field(
         default=2.0,
         gt=0,
         le=30,
-        description="seconds that a call waits for the address of its webhook's host; after them "
-        "it is accepted, and judged when it is sent",
+        description="Limits the seconds that a call waits for the address of its webhook's host. "
+        "After them the call is accepted, and the address is checked when the message is sent.",
     )
 
     @model_validator(mode="after")

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from serve_app import errors
 from serve_app.config import StorageConfig
-from serve_app.config.components import S3Config
+from serve_app.config.storage import S3Config
 from serve_app.storage import names
 
 __all__ = ["S3Store"]

@@ -17,7 +17,7 @@ from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.api.requests import addon, body, call, coerce, control, lift, schemas, size
 from serve_app.api.routes import file
 from serve_app.config import AppConfig, StorageConfig
-from serve_app.config.components import S3Config
+from serve_app.config.storage import S3Config
 from serve_app.net import judge
 from serve_app.service import uploads
 from serve_app.storage.link import FileLinks
