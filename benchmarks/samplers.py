@@ -55,43 +55,64 @@ GRID: Grid = {
 
 _HEAD = """# Samplers
 
-What each scheduler name leaves of the noise when the denoiser knows the picture, so that only the
-sampler can be wrong: root mean square of the difference from the picture, in standard deviations
-of the picture; at most {limit} is allowed. Shown is the worst of {steps}
-steps, of img2img at strengths of 0.02, 0.04, 0.1, 0.3, 0.5, 0.8 and 1, of inpaint (4 channels) at
-0.1, 0.5 and 1. Two figures are without and with `use_karras_sigmas`. A sampler that ends at the
-least noise of the model, instead of none, leaves 0.01 to 0.04. The denoiser sees what a UNet sees,
-and knows the noise that the checkpoint was trained with; the loop is that of the stock pipelines
-(`benchmarks/denoiser.py`). Written by `python -m benchmarks.samplers`;
+This page shows how much of the noise each scheduler name leaves when the denoiser knows the
+picture, so that only the sampler can be wrong. Each figure is the root mean square of the
+difference from the picture, in standard deviations of the picture; at most {limit} is allowed. It
+is the worst over runs of {steps} steps, for img2img at strengths of 0.02, 0.04, 0.1, 0.3, 0.5,
+0.8 and 1, for inpaint (4 channels) at 0.1, 0.5 and 1. Where there are two figures, the first is
+without and the second with `use_karras_sigmas`. A sampler that ends at the least noise of the
+model, instead of at none, leaves 0.01 to 0.04. The denoiser sees what a UNet sees, and knows the
+noise with which the checkpoint was trained; the loop is that of the stock pipelines
+(`benchmarks/denoiser.py`). The page is written by `python -m benchmarks.samplers`;
 `tests/unit/pipelines/test_samplers.py` measures a part of it.
 
-Where diffusers 0.42 is wrong, `serve_app/pipelines/samplers/` puts it right. Where a class cannot
-run at all, the one under "runs" does, and the reply's `meta` names it.
+Where diffusers 0.42 is wrong, `serve_app/pipelines/samplers/` corrects it. Where a class cannot
+run at all, the class under "runs" runs instead, and `meta` of the reply names it.
 
 {corrections}
 
-An exact denoiser tells nothing of accuracy: with two or three steps Heun and KDPM2 ancestral
+An exact denoiser says nothing about accuracy: with two or three steps, Heun and KDPM2 ancestral
 leave noise on a real model, as they do in diffusers.
 """
 _CORRECTIONS = (
     ("where", "in diffusers", "here"),
     ("---", "---", "---"),
-    ("DDPM, DDIM, unless the file says `clip_sample: false`", "cut off at 1", "never"),
-    ("betas that the file leaves out", "the class's own", "the model's"),
+    (
+        "DDPM, DDIM, unless the file says `clip_sample: false`",
+        "are cut off at 1",
+        "are never cut off",
+    ),
+    ("betas that the file leaves out", "are the class's own", "are the model's"),
     ("PNDM, img2img and inpaint", "the noise of a step remains", "warms up where it begins"),
-    ("PNDM, v-prediction", "wrong up to 7 steps", "combines noises, not velocities"),
+    ("PNDM, v-prediction", "is wrong up to 7 steps", "combines noises, not velocities"),
     ("PNDM, any spacing but leading", "aims at other timesteps", "aims at the next"),
-    ("DDIM, `timestep_spacing: linspace`", "aims at other timesteps", "spaced as leading"),
-    ("PNDM, zero terminal SNR", "noise and wrong colours up to 5 steps", "DDIM runs"),
-    ("LMS, img2img and inpaint", "noise at low strengths", "order by the steps done"),
-    ("DEIS, one step, Karras", "noise", "ends at the least noise"),
-    ("one step, leading or linspace", "begins at the last timestep", "spaced as trailing"),
+    ("DDIM, `timestep_spacing: linspace`", "aims at other timesteps", "is spaced as leading"),
+    (
+        "PNDM, zero terminal SNR",
+        "leaves noise and wrong colours up to 5 steps",
+        "is replaced by DDIM",
+    ),
+    (
+        "LMS, img2img and inpaint",
+        "leaves noise at low strengths",
+        "takes its order from the steps done",
+    ),
+    ("DEIS, one step, Karras", "leaves noise", "ends at the least noise"),
+    ("one step, leading or linspace", "begins at the last timestep", "is spaced as trailing"),
     ("Karras, several first timesteps equal", "fails", "begins at the first"),
-    ("zero terminal SNR in classes without it", "betas as they were", "rescaled betas"),
-    ("Euler and KDPM2 ancestral, steep steps", "no numbers", "levels that cannot round so"),
-    ("cosine betas, prediction of noise, Karras", "noise at few steps", "without Karras"),
+    (
+        "zero terminal SNR in classes without it",
+        "leaves the betas as they were",
+        "rescales the betas",
+    ),
+    ("Euler and KDPM2 ancestral, steep steps", "give NaN", "use levels that cannot round so"),
+    ("cosine betas, prediction of noise, Karras", "leave noise at few steps", "run without Karras"),
     ("prediction of the picture", "PNDM, KDPM2 and the ancestral ones fail", "the nearest runs"),
-    ("options of another class in the file", "noise, or fails", "only those that fit are taken"),
+    (
+        "options of another class in the file",
+        "leave noise, or fail",
+        "are taken only where they fit",
+    ),
 )
 
 
