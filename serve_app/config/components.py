@@ -329,8 +329,8 @@ class LimitsConfig(Section):
     requests_per_minute: int = Field(
         default=0,
         ge=0,
-        description="Limits the generation calls of one key within 60 seconds at one ingress "
-        "replica; 0: no limit.",
+        description="Limits how many calls that make work one key may send within 60 seconds, at "
+        "one ingress replica; 0: no limit.",
     )
     max_open_per_key: int = Field(
         default=100,

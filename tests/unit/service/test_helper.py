@@ -112,6 +112,8 @@ async def test_pictures_count_as_calls_of_their_key():
     for call in (bench.service.publish, bench.service.is_nsfw):
         with pytest.raises(errors.RateLimited):
             await call("image", inline(), "key_a")
+    with pytest.raises(errors.RateLimited):
+        await bench.service.request_reload("m", "key_a")
     assert await bench.service.is_nsfw("image", inline(), "key_b") is False
 
 
