@@ -14,7 +14,18 @@ import pytest
 import serve_app
 from serve_app import errors
 from serve_app.api.replies.webhook import WebhookWriter
-from serve_app.api.requests import addon, body, call, coerce, control, lift, schemas, size
+from serve_app.api.requests import (
+    addon,
+    body,
+    call,
+    coerce,
+    control,
+    idempotency,
+    lift,
+    schemas,
+    size,
+    steps,
+)
 from serve_app.api.routes import file
 from serve_app.config import AppConfig, StorageConfig
 from serve_app.config.storage import S3Config
@@ -122,7 +133,7 @@ FIXED = {
     "digits of a whole number": body._MAX_DIGITS,
     "bytes of a value, above which it is taken for a picture": lift.LONG_BYTES,
     "samples": 4,
-    "steps": 50,
+    "steps": steps._MAX_STEPS,
     "greatest `clip_skip`": 8,
     "LoRAs of a call, and embeddings of a call": addon._MAX_NAMED,
     "ControlNets of a call": control._MAX_NETS,
@@ -148,6 +159,13 @@ def test_range_that_the_page_names_is_the_one_that_is_read(field, least, most):
     for value in (least - 1, most + 1):
         with pytest.raises(errors.InvalidFields):
             schemas.parse(schemas.GenerationBody, {field: value})
+
+
+def test_longest_idempotency_key_is_taken_and_a_longer_one_is_not():
+    most = FIXED["characters of an `Idempotency-Key`"]
+    assert idempotency.read("x" * most, "/", {}).key == "x" * most
+    with pytest.raises(errors.InvalidRequest):
+        idempotency.read("x" * (most + 1), "/", {})
 
 
 def test_sides_and_uploads_are_those_of_the_code():
