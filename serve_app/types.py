@@ -199,6 +199,7 @@ class GenerationSpec(Size):
     foreign: str = Field(default="", description="part of the prompt to be translated")
     expand: bool = Field(default=False, description="an expander may append to the prompt")
     upscale: int = Field(default=1, ge=1, le=3, description="factor to enlarge what was painted")
+    upscaler: str | None = Field(default=None, description="add-on that enlarges; None: Lanczos")
     highres_fix: bool = Field(default=False, description="paint small first, then refine")
     self_attention: bool = Field(default=False, description="perturbed-attention guidance")
     panorama: bool = Field(default=False, description="paint through windows of the native size")

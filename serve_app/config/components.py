@@ -111,6 +111,24 @@ class EngineConfig(Section):
     controlnet_bytes: int = Field(
         default=8 * 1024**3, ge=0, description="bytes of ControlNets of requests kept per model"
     )
+    upscaler_bytes: int = Field(
+        default=1024**3, ge=0, description="bytes of upscalers of `upscale` kept per model"
+    )
+    upscaler_tile_px: int = Field(
+        default=192,
+        ge=16,
+        le=4096,
+        multiple_of=8,
+        description="side of the tiles that an upscaler enlarges one after another, pixels of the "
+        "picture before; a tile by 4 takes about 0.5 GB with a network of the size of ESRGAN's",
+    )
+    upscaler_overlap_px: int = Field(
+        default=32,
+        ge=8,
+        le=256,
+        multiple_of=8,
+        description="pixels that a tile sees of its neighbours on each side; too few show as seams",
+    )
     tomesd_ratio: float = Field(
         default=0.5, ge=0, le=0.75, description="share of the tokens that `tomesd` merges"
     )

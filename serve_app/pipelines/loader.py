@@ -26,6 +26,7 @@ from serve_app.pipelines.addons.lora_set import Adapter
 from serve_app.pipelines.addons.loras import Loras
 from serve_app.pipelines.addons.lru import Lru, Uses
 from serve_app.pipelines.addons.textual_inversion import Embeddings
+from serve_app.pipelines.addons.upscalers import Upscalers
 from serve_app.pipelines.addons.vaes import Vaes
 from serve_app.pipelines.addons.variants import Variants
 from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, on_device
@@ -90,6 +91,7 @@ def load_checkpoint(
         uses=uses,
         embeddings=Embeddings(base, family, lineage),
         controlnets=ControlNets(base, config, uses, lineage),
+        upscalers=Upscalers(device, config, uses),
         texts=TextCache(config.text_cache),
         native_px=entry.native_size_px,
         multiple_px=entry.size_multiple_px,

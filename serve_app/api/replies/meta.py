@@ -52,6 +52,8 @@ def meta(job: Job) -> dict[str, JsonValue]:
     later = (*_LATER, "strength") if kind is Kind.INPAINT else _LATER
     if job.request.spec.controlnets:
         later = (*later, *_CONTROL)
+    if job.request.spec.upscale > 1:
+        later = (*later, "upscaler")
     ordered = {name: values[name] for name in (*_ORDER[kind], *later)}
     return ordered | (job.result.ran if job.result else {})
 
@@ -100,6 +102,7 @@ def _request_values(job: Job) -> dict[str, JsonValue]:
         "panorama": _yes_no(spec.panorama),
         "self_attention": _yes_no(spec.self_attention),
         "upscale": "no" if spec.upscale == 1 else str(spec.upscale),
+        "upscaler": spec.upscaler or "lanczos",
         "temp": _yes_no(request.output.temp),
         "base64": _yes_no(request.output.base64),
         "webhook": request.webhook,

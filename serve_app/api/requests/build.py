@@ -9,7 +9,17 @@ from pydantic import JsonValue
 from serve_app import errors
 from serve_app.api.protocol import Service
 from serve_app.api.replies.link import shown
-from serve_app.api.requests import addon, control, enhance, size, steps, style, syntax, unserved
+from serve_app.api.requests import (
+    addon,
+    control,
+    enhance,
+    size,
+    steps,
+    style,
+    syntax,
+    unserved,
+    upscaler,
+)
 from serve_app.api.requests.call import Call
 from serve_app.api.requests.schemas import GenerationBody, field_message
 from serve_app.config import HttpConfig
@@ -46,14 +56,15 @@ async def build(
         | addon.problems(body, said, entry, catalogue)
         | control.problems(body, kind, entry, catalogue)
         | style.problems(body, entry, style.table(http.styles))
+        | upscaler.problems(body, entry, catalogue, http)
     )
     if problems:
         raise errors.InvalidFields(problems)
     if body.webhook is not None:
         await service.check_webhook(body.webhook)
     spec = _spec(body, said, kind, entry, http)
-    if controls := control.fields(body, entry, catalogue):
-        spec = spec.model_copy(update=controls)
+    found: dict[str, object] = {"upscaler": upscaler.of(body, entry, catalogue, http)}
+    spec = spec.model_copy(update=found | control.fields(body, entry, catalogue))
     pictures = _pictures(body, kind) | control.pictures(body, kind)
     pictures |= {"ip_adapter_image": body.ip_adapter_image}
     given = {field: picture for field, picture in pictures.items() if picture}

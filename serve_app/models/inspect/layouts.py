@@ -111,6 +111,7 @@ _FILES = (
         "ESRGAN upscaler",
         FileType.UPSCALER,
         ("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"),
+        variants=(Sign("ESRGAN+", "model.1.sub.0.RDB1.conv1x1.weight"),),
     ),
     Layout(
         "Real-ESRGAN upscaler",
@@ -127,6 +128,7 @@ _FILES = (
         "transformer upscaler (SwinIR, HAT, DAT)",
         FileType.UPSCALER,
         ("conv_first.weight", "layers.0.*", "(conv_last|upsample.0|conv_before_upsample.0).weight"),
+        variants=(Sign("transformer", "layers.0.*"),),
     ),
 )
 _XL_EMBEDDING: tuple[Sign[Families], ...] = (

@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 
 from serve_app.testing.ldm_names import original_unet
 from tests import community_files
+from tests.engine import upscaler_files
 from tests.engine.published import files
 from tests.engine.published.files import Tensors, under
 from tests.engine.published.workshop import Case, Served, Workshop
@@ -286,6 +287,35 @@ def _large(name: str, add_on: str, family: str = "sd1") -> Callable[[Workshop], 
     )
 
 
+def _upscaler(form: str) -> Callable[[Workshop], Served]:
+    """Random weights; the truth is the arithmetic of the papers."""
+
+    def make(shop: Workshop) -> Served:
+        torch.manual_seed(14)
+        scale, draw = upscaler_files.FORMS[form]
+        tensors = draw()
+        return Served(
+            shop.write(tensors),
+            add_on="upscaler",
+            model=shop.models.folder("sd1"),
+            enlarged=lambda picture: upscaler_files.by_hand(tensors, picture, scale),
+        )
+
+    return make
+
+
+def _upscalers() -> dict[str, Case]:
+    names = {"old": "ESRGAN", "bsrgan": "BSRGAN", "new": "Real-ESRGAN", "compact": "compact ESRGAN"}
+    cases = {}
+    for form in upscaler_files.FORMS:
+        name, _, factor = form.partition("-x")
+        layout = f"upscaler, {names[name]}, by {factor}"
+        cases[f"upscaler-{form}"] = Case(
+            layout, "`upscaler`", _upscaler(form), "the arithmetic of its paper", bound=1 / 255
+        )
+    return cases
+
+
 def _loras() -> dict[str, Case]:
     dora = _as_dora(_KOHYA, "dora_scale")
     new_dora = _as_dora(_PEFT, "lora_magnitude_vector")
@@ -424,6 +454,9 @@ def _others() -> dict[str, Case]:
         ),
         "controlnet-sd1": ("ControlNet", "lora", _large("controlnet-sd1-ldm", "lora"), ""),
         "upscaler-esrgan": ("upscaler", "lora", _large("upscaler-esrgan", "lora"), ""),
+        "upscaler-swinir": (
+            "upscaler, transformer", "upscaler", _large("upscaler-swinir", "upscaler"), "",
+        ),
         "ip-adapter-face-id": (
             "IP adapter, Face ID", "ip_adapter", _large("ip-adapter-sd1-face-id", "ip_adapter"), "",
         ),
@@ -434,4 +467,4 @@ def _others() -> dict[str, Case]:
     }
 
 
-ADD_ONS = _loras() | _others()
+ADD_ONS = _loras() | _others() | _upscalers()

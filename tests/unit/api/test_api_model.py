@@ -25,7 +25,7 @@ async def test_model_list_is_a_bare_array_of_the_documented_rows(api, version):
 async def test_model_list_shows_what_requests_may_add(api):
     api.service.ready = {"your_model_id": True, "inpaint-only": False}
     rows = await api.reply("/api/v4/dreambooth/model_list", {"key": ""})
-    assert [(row["model_id"], row["model_category"], row["status"]) for row in rows[5:]] == [
+    assert [(row["model_id"], row["model_category"], row["status"]) for row in rows[6:]] == [
         ("contrast-fix", "lora", "model_ready"),
         ("yae-miko", "lora", "model_ready"),
         ("only-inpaint", "lora", "model_loading"),
@@ -35,11 +35,13 @@ async def test_model_list_shows_what_requests_may_add(api):
         ("control-canny", "controlnet", "model_ready"),
         ("control-depth", "controlnet", "model_ready"),
         ("control-inpaint", "controlnet", "model_ready"),
+        ("esrgan", "upscaler", "model_ready"),
+        ("for-sharp", "upscaler", "model_loading"),
         ("control-plain", "controlnet", "model_ready"),
         ("control-other", "controlnet", "model_loading"),
     ]
-    assert (rows[6]["model_name"], rows[6]["description"]) == ("Yae", "pink")
-    assert rows[9]["instance_prompt"] == "bad-hands"
+    assert (rows[7]["model_name"], rows[7]["description"]) == ("Yae", "pink")
+    assert rows[10]["instance_prompt"] == "bad-hands"
 
 
 RELOAD_PATHS = ["/api/v4/dreambooth/model_reload", "/api/v6/images/model_reload"]

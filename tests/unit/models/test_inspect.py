@@ -133,10 +133,10 @@ WANTED = {
     "ip-adapter-sd1-face-id": (T.IP_ADAPTER, (SD1,), {"variant": "face id"}),
     "ip-adapter-xl": (T.IP_ADAPTER, (XL,), {"variant": None}),
     "ip-adapter-flux": (T.IP_ADAPTER, (FLUX,), {}),
-    "upscaler-esrgan": (T.UPSCALER, (), {}),
+    "upscaler-esrgan": (T.UPSCALER, (), {"variant": None}),
     "upscaler-real-esrgan": (T.UPSCALER, (), {}),
     "upscaler-compact": (T.UPSCALER, (), {}),
-    "upscaler-swinir": (T.UPSCALER, (), {}),
+    "upscaler-swinir": (T.UPSCALER, (), {"variant": "transformer"}),
 }
 
 
