@@ -102,6 +102,21 @@ class EngineConfig(Section):
         ge=1,
         description="bytes of the LoRAs of one forward side by side; one with more runs in parts",
     )
+    lora_reads: int = Field(
+        default=4, ge=1, le=64, description="LoRAs of one model that are read from files at once"
+    )
+    fetch_threads: int = Field(
+        default=16,
+        ge=1,
+        le=256,
+        description="jobs of one model whose add-ons are looked up or downloaded at once",
+    )
+    max_prefetches: int = Field(
+        default=16,
+        ge=0,
+        description="accepted jobs whose add-ons are loaded before their turn, per model; those of "
+        "more are loaded when it comes; 0: none",
+    )
     vae_bytes: int = Field(
         default=1024**3, ge=0, description="bytes of VAEs of requests kept per model"
     )
@@ -110,6 +125,11 @@ class EngineConfig(Section):
     )
     controlnet_bytes: int = Field(
         default=8 * 1024**3, ge=0, description="bytes of ControlNets of requests kept per model"
+    )
+    controlnet_host_bytes: int = Field(
+        default=4 * 1024**3,
+        ge=0,
+        description="bytes of ControlNets kept in CPU memory, per model, beyond the device's",
     )
     upscaler_bytes: int = Field(
         default=1024**3, ge=0, description="bytes of upscalers of `upscale` kept per model"

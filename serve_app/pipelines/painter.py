@@ -60,8 +60,6 @@ from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedIma
 
 __all__ = ["WeavePainter"]
 
-_FETCHES = 16  # threads that mostly wait for a network
-_MAX_HINTS = 16  # prefetches at once; more are left to the paints
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
@@ -86,7 +84,7 @@ class WeavePainter:
         self._rewriter = rewriter_of(config.translator, config.expander, config.expander_tokens)
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="pixels")
         # A job waits neither for the downloads of others nor for what is prefetched.
-        self._fetches = ThreadPoolExecutor(max_workers=_FETCHES, thread_name_prefix="fetches")
+        self._fetches = ThreadPoolExecutor(config.fetch_threads, thread_name_prefix="fetches")
         self._loads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="add-ons")
         self._hints = ThreadPoolExecutor(max_workers=2, thread_name_prefix="prefetch")
         # One, for the memory of one tile; nobody else waits for its seconds.
@@ -130,7 +128,7 @@ class WeavePainter:
 
     def prefetch(self, spec: GenerationSpec) -> None:
         """Load the add-ons that a job names; see the protocol."""
-        if self._num_hints < _MAX_HINTS:
+        if self._num_hints < self._config.max_prefetches:
             with contextlib.suppress(RuntimeError):  # shut down
                 checkpoint = weakref.ref(self._checkpoint)
                 future = self._hints.submit(_prefetch, self._add_ons, checkpoint, spec)

@@ -176,7 +176,10 @@ BAD: dict[str, tuple[Callable[[], Tensors], str]] = {
     ),
     "nan": (lambda: old(1) | {"model.3.bias": torch.full((12,), torch.nan)}, "NaN"),
     "a-vae": (lambda: {"decoder.conv_in.weight": torch.ones(4, 4, 3, 3)}, "no convolution"),
-    "overflow": (lambda: old(1) | {"model.5.weight": torch.full((12, 12, 3, 3), 3e38)}, "NaN or infinite"),
+    "overflow": (
+        lambda: old(1) | {"model.5.weight": torch.full((12, 12, 3, 3), 3e38)},
+        "NaN or infinite",
+    ),
 }
 
 

@@ -7,7 +7,7 @@ LyCORIS, spandrel, and the headers of published files. Patterns are those of `Na
 from serve_app.models.inspect.denoisers import CONTROLNETS, MODELS
 from serve_app.models.inspect.inspection import Family, FileType
 from serve_app.models.inspect.layout import Families, Layout, Sign
-from serve_app.models.inspect.others import OTHERS, other
+from serve_app.models.inspect.others import OTHERS
 
 __all__ = ["DOWN", "LAYOUTS"]
 
@@ -28,7 +28,7 @@ _ADAPTERS = (
     Layout("LoCon", FileType.LOCON, (f"*{DOWN}", "*.lora_mid.weight")),
     Layout("LoCon", FileType.LOCON, (f"*{DOWN}", f"*{_CONV}[._]*")),
     Layout("LoRA", FileType.LORA, (f"*{DOWN}",)),
-    other("LyCORIS full weights", "*.diff"),
+    Layout("LyCORIS full differences", FileType.LORA, ("*.diff",)),
 )
 _IP_VARIANTS = (
     Sign("face id", "(image_proj.perceiver_resampler|ip_adapter.#.to_(q|k|v|out)_lora).*"),

@@ -61,7 +61,7 @@ class Upscaler:
     @torch.inference_mode()
     def _run(self, pixels: Pixels, factor: int) -> Pixels:
         """Enlarge a tile, and bring what the network made of it to the size that is asked for."""
-        values = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).float() / 255
+        values = torch.tensor(pixels, device=self.device).float() / 255
         made = self.network(values.permute(2, 0, 1)[None])[0]
         if not bool(torch.isfinite(made).all()):
             raise Unfit("an upscaler whose picture is NaN or infinite", "numbers")

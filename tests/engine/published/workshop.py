@@ -41,6 +41,7 @@ class Served:
 
     said: fields of the entry. add_on: type of the file, which is then none of a model.
     model: the model that an add-on is for. enlarged: what an upscaler makes of (1, 3, H, W).
+    asked: what stock is asked otherwise than by the spec.
     """
 
     file: Path
@@ -49,6 +50,7 @@ class Served:
     add_on: str | None = None
     model: Path | None = None
     enlarged: Callable[[torch.Tensor], torch.Tensor] | None = None
+    asked: Mapping[str, object] = field(default_factory=dict)
     spec: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -142,7 +144,7 @@ class Workshop:
         plain = weaver.paint(_spec(made, is_plain=True))[0]
         assert made.stock is not None, "it should have been refused"
         assert difference(plain, woven) > _VISIBLE, "it does something"
-        return difference(woven, _stock_picture(made.stock, spec))
+        return difference(woven, _stock_picture(made.stock, spec, made.asked))
 
 
 def _difference_enlarged(
@@ -191,14 +193,16 @@ def _canvas() -> Canvas:
     return Canvas(init, mask, (0, 0, 64, 64))
 
 
-def _stock_picture(pipeline: DiffusionPipeline, spec: GenerationSpec) -> torch.Tensor:
+def _stock_picture(
+    pipeline: DiffusionPipeline, spec: GenerationSpec, asked: Mapping[str, object] | None = None
+) -> torch.Tensor:
     if spec.kind is Kind.INPAINT:
         name = type(pipeline).__name__.replace("Pipeline", "InpaintPipeline")
         canvas = _canvas()
         pictures = {"image": canvas.init, "mask_image": canvas.mask, "strength": spec.strength}
         return paint_stock(getattr(diffusers, name).from_pipe(pipeline), spec, **pictures)
     if hasattr(pipeline, "unet"):
-        return paint_stock(pipeline, spec)
+        return paint_stock(pipeline, spec, **asked or {})
     scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
     with patch(f"{paint_stock.__module__}.stock_scheduler", lambda *_: scheduler):
         return paint_stock(pipeline, spec)
