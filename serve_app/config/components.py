@@ -140,7 +140,7 @@ class EngineConfig(Section):
         le=4096,
         multiple_of=8,
         description="side of the tiles that an upscaler enlarges one after another, pixels of the "
-        "picture before; a tile by 4 takes about 0.5 GB with a network of the size of ESRGAN's",
+        "picture before; the memory that it takes beside its weights grows with the square",
     )
     upscaler_overlap_px: int = Field(
         default=32,

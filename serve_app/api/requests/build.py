@@ -54,7 +54,7 @@ async def build(
         | size.problems(body, call.api, entry, http)
         | unserved.reasons(body, kind, entry, can_translate=service.can_translate)
         | addon.problems(body, said, entry, catalogue)
-        | control.problems(body, kind, entry, catalogue)
+        | control.problems(body, kind, entry, catalogue, service.hint_models)
         | style.problems(body, entry, style.table(http.styles))
         | upscaler.problems(body, entry, catalogue, http)
     )
@@ -70,6 +70,10 @@ async def build(
     given = {field: picture for field, picture in pictures.items() if picture}
     kept = await asyncio.gather(*(service.keep_input(*item) for item in given.items()))
     sources = dict(zip(given, kept, strict=True))
+    output = service.reserve_output(spec.samples, body.base64, body.temp)
+    if spec.drawn_hints:
+        hints = service.reserve_output(len(spec.drawn_hints), False, body.temp)
+        output = output.model_copy(update={"hint_keys": hints.keys})
     return JobRequest(
         spec=spec,
         init_image=None if kind is Kind.TEXT2IMG else sources.get("init_image"),
@@ -77,7 +81,7 @@ async def build(
         ip_adapter_image=sources.get("ip_adapter_image"),
         control_image=_control_source(sources, kind),
         safety=body.safety_checker_type if body.safety_checker else None,
-        output=service.reserve_output(spec.samples, body.base64, body.temp),
+        output=output,
         api=call.api,
         key_id=call.key_id,
         base_url=call.base_url,
