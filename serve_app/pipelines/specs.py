@@ -37,8 +37,9 @@ def named_add_ons(spec: GenerationSpec) -> tuple[str, ...]:
     """Ids of all that a request names: LoRAs, VAE, embeddings, ControlNets and others."""
     adapter = None if spec.ip_adapter is None else spec.ip_adapter.id
     single = (id_ for id_ in (spec.vae, adapter, spec.upscaler) if id_ is not None)
-    several = (use.id for use in (*spec.loras, *spec.acting_controlnets))
-    return (*several, *spec.embeddings, *single)
+    loras = (use.id for use in spec.loras)
+    nets = (use.id for use in spec.acting_controlnets)
+    return (*loras, *spec.embeddings, *nets, *single)
 
 
 def sized(spec: GenerationSpec, images: PreparedImages | None) -> GenerationSpec:
