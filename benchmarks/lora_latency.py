@@ -18,7 +18,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
-from serve_app.config import LoggingConfig
+from serve_app.config import EngineConfig, LoggingConfig
 from serve_app.models import AddOn
 from serve_app.models.bases.base import BASES
 from serve_app.pipelines.addons.lineage import Lineage
@@ -68,7 +68,7 @@ def measure(unet: UNet2DConditionModel, folder: Path, rank: int) -> str:
     host: Lru[Adapter] = Lru(size * COUNT * 4, Uses())
     family = FAMILIES["StableDiffusion"]
     lineage = Lineage(frozenset({"Stable Diffusion 1"}))
-    loras = Loras(base, family, lineage, kept, host, 1 << 40)
+    loras = Loras(base, family, lineage, kept, host, EngineConfig(lora_batch_bytes=1 << 40))
     disk = [seconds_of(loras, [(name, 1.0)], named) for name in named]
     for one in named.values():
         adapter = kept.take(one.key)

@@ -40,10 +40,8 @@ class GraphClient:
     def __init__(self, stages: Stages) -> None:
         # By reference: pixels stay in the object store, and gRPC's 4 MiB limit does not apply.
         self._preprocess = stages.preprocess.options(_by_reference=True)
-        generators = {
-            model_id: handle.options(_by_reference=True)
-            for model_id, handle in stages.generators.items()
-        }
+        named = stages.generators.items()
+        generators = {model_id: one.options(_by_reference=True) for model_id, one in named}
         pool = stages.pool and stages.pool.options(_by_reference=True)
         self.models = Directory(generators, pool)
         self._safety = stages.safety.options(_by_reference=True)
@@ -77,7 +75,8 @@ class GraphClient:
         if request.safety is not None:
             pictures = self._safety.check.remote(pictures, request.safety, log_context=log_context)
             yield pictures
-        yield self._upload.store.remote(request.output, pictures, log_context=log_context)
+        shown = (spec, images) if request.output.hint_keys else ()
+        yield self._upload.store.remote(request.output, pictures, *shown, log_context=log_context)
 
     async def check(self, picture: ImageSource) -> bool:
         """Prepare a client's picture like an input and have it checked."""

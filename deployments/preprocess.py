@@ -1,5 +1,6 @@
 """Preprocess: pictures of clients become PNGs of ours, of the size to paint."""
 
+import asyncio
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 from deployments.metrics import Instruments
 from deployments.stage import stage
 from serve_app import errors
-from serve_app.config import ImagesConfig, LoggingConfig, StorageConfig
+from serve_app.config import HintsConfig, ImagesConfig, LoggingConfig, StorageConfig
 from serve_app.images.download import Downloader
 from serve_app.images.isolation import Isolation
 from serve_app.images.prepare import prepare, prepare_controls, prepare_ip_picture
 from serve_app.images.reencode import reencode
+from serve_app.pipelines.hint_models import HintModels
 from serve_app.storage import open_store
 from serve_app.telemetry import logging, metrics
 from serve_app.types import ControlType, ImageSource, Pictures, PreparedImages, Size
@@ -23,13 +25,19 @@ class Preprocess:
     """Downloads in the event loop, has files read in worker processes."""
 
     def __init__(
-        self, images: ImagesConfig, storage: StorageConfig, data_dir: Path, logs: LoggingConfig
+        self,
+        images: ImagesConfig,
+        storage: StorageConfig,
+        data_dir: Path,
+        logs: LoggingConfig,
+        hints: HintsConfig = HintsConfig(),  # noqa: B008  # frozen
     ) -> None:
         logging.configure(logs)
         self._config = images
         self._downloader = Downloader(images)
         self._files = open_store(storage, data_dir)
         self.isolation = Isolation(images)
+        self._hints = HintModels(hints)
         self._instruments = Instruments(metrics.PICTURES)
 
     async def check_health(self) -> None:
@@ -72,7 +80,9 @@ class Preprocess:
                 else Size(height=images.init.height, width=images.init.width)
             )
             work = partial(prepare_controls, shown.field, file, hints, size, self._config)
-            images = replace(images, controls=(await self.isolation.run(work)).controls)
+            controls = (await self.isolation.run(work)).controls
+            drawn = await asyncio.to_thread(self._hints.draw, hints, controls)
+            images = replace(images, controls=drawn)
         return images
 
     @stage

@@ -37,6 +37,7 @@ def build(args: AppConfig) -> Application:
         config.storage,
         config.data_dir,
         config.logging,
+        config.hints,
     )
     generators = {
         entry.id: _generator(entry, catalogue, config)

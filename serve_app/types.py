@@ -125,11 +125,25 @@ class ControlType(StrEnum):
         """Whether its control picture can be made of any picture, without a model of its own."""
         return self in _MADE_HERE
 
+    @property
+    def is_of_a_model(self) -> bool:
+        """Whether its control picture can be made by a model that the operator names."""
+        return self in _BY_MODEL
 
-_MADE_HERE = (
+    @property
+    def is_drawn(self) -> bool:
+        """Whether its control picture is another one than the picture it is made of."""
+        return self in _DRAWN or self in _BY_MODEL
+
+
+_BY_MODEL = (ControlType.DEPTH,)
+_DRAWN = (
     *(ControlType.CANNY, ControlType.SCRIBBLE, ControlType.BLUR, ControlType.GRAY),
-    *(ControlType.SHUFFLE, ControlType.TILE, ControlType.LOW_QUALITY, ControlType.QRCODE),
-    ControlType.INPAINT,
+    ControlType.SHUFFLE,
+)
+_MADE_HERE = (
+    *_DRAWN,
+    *(ControlType.TILE, ControlType.LOW_QUALITY, ControlType.QRCODE, ControlType.INPAINT),
 )
 
 
@@ -199,6 +213,7 @@ class GenerationSpec(Size):
     foreign: str = Field(default="", description="part of the prompt to be translated")
     expand: bool = Field(default=False, description="an expander may append to the prompt")
     upscale: int = Field(default=1, ge=1, le=3, description="factor to enlarge what was painted")
+    upscaler: str | None = Field(default=None, description="add-on that enlarges; None: Lanczos")
     highres_fix: bool = Field(default=False, description="paint small first, then refine")
     self_attention: bool = Field(default=False, description="perturbed-attention guidance")
     panorama: bool = Field(default=False, description="paint through windows of the native size")
@@ -215,6 +230,12 @@ class GenerationSpec(Size):
         """What Preprocess makes of the control picture, for each ControlNet."""
         return tuple(use.hint for use in self.controlnets)
 
+    @property
+    def drawn_hints(self) -> tuple[ControlType, ...]:
+        """The hints that are pictures of their own, each once."""
+        drawn = (hint for hint in self.hints if hint is not None and hint.is_drawn)
+        return tuple(dict.fromkeys(drawn))
+
 
 class ImageSource(Frozen):
     """Where an input picture comes from: exactly one of a URL and a key of the object store."""
@@ -228,8 +249,14 @@ class OutputPlan(Frozen):
     """Where results go; names are reserved when the job is accepted, so a retry overwrites."""
 
     keys: tuple[str, ...] = Field(description="object-store keys, one per sample")
+    hint_keys: tuple[str, ...] = Field(default=(), description="one per hint that is drawn")
     base64: bool = Field(default=False, description="also the form: text file instead of PNG")
     temp: bool = Field(default=False, description="links end after `storage.temp_ttl_s`")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Keys of all that is written."""
+        return (*self.keys, *self.hint_keys)
 
 
 class JobRequest(Frozen):
@@ -320,6 +347,12 @@ class PreparedImages:
     mask: Picture | None = None
     ip_adapter: Picture | None = None
     controls: tuple[Picture | None, ...] = ()
+
+    def drawn(self, spec: GenerationSpec) -> tuple[Picture, ...]:
+        """The pictures of `spec.drawn_hints`, in their order."""
+        made = dict(zip(spec.hints, self.controls, strict=True))
+        found = (made[hint] for hint in spec.drawn_hints)
+        return tuple(picture for picture in found if picture is not None)
 
 
 @dataclass(frozen=True, slots=True)

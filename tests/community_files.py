@@ -451,6 +451,10 @@ def loha(layers, prefix="lora_unet_", rank=8):
     return shapes
 
 
+def full(layers, prefix="lora_unet_"):
+    return {f"{prefix}{name.replace('.', '_')}.diff": shape for name, shape in layers.items()}
+
+
 def lokr(layers, prefix="lora_unet_", factor=8, rank=None):
     """The first matrix is `factor` squared; the second whole, or of a rank."""
     shapes = {}
@@ -715,6 +719,7 @@ ADAPTERS = {
     "loha-xl": lambda: loha(_XL_LDM_LAYERS),
     "lokr-sd1": lambda: lokr(_SD1_LAYERS),
     "lokr-xl-ranked": lambda: lokr(_XL_LDM_LAYERS, rank=12),
+    "full-sd1": lambda: full(_SD1_LAYERS),
     "lokr-flux-lycoris": lambda: lokr(_DIT_LAYERS, "lycoris_", factor=16),
 }
 SMALL = {

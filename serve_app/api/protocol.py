@@ -7,7 +7,7 @@ from serve_app.images.source import InputPicture
 from serve_app.jobs.protocol import Idempotency
 from serve_app.models import Catalogue
 from serve_app.models.reload import ReloadState
-from serve_app.types import ImageSource, Job, JobRequest, OutputPlan
+from serve_app.types import ControlType, ImageSource, Job, JobRequest, OutputPlan
 
 __all__ = ["Load", "Readiness", "Service", "StoredFile"]
 
@@ -47,6 +47,11 @@ class Service(Protocol):
     @property
     def can_translate(self) -> bool:
         """Whether prompts of other languages can be translated."""
+        ...
+
+    @property
+    def hint_models(self) -> frozenset[ControlType]:
+        """Types of hints that a model makes here."""
         ...
 
     async def catalogue_knowing(self, *ids: str) -> Catalogue:

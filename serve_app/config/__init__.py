@@ -15,7 +15,7 @@ from serve_app.config.components import (
     SafetyConfig,
 )
 from serve_app.config.http import AuthConfig, HttpConfig
-from serve_app.config.images import ImagesConfig
+from serve_app.config.images import HintsConfig, ImagesConfig
 from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
 from serve_app.config.serving import DeploymentOptions, ServingConfig
@@ -29,6 +29,7 @@ __all__ = [
     "DatabaseConfig",
     "DeploymentOptions",
     "EngineConfig",
+    "HintsConfig",
     "HttpConfig",
     "ImagesConfig",
     "JobsConfig",

@@ -17,7 +17,7 @@ from serve_app.config.components import (
     SafetyConfig,
 )
 from serve_app.config.http import AuthConfig, HttpConfig
-from serve_app.config.images import ImagesConfig
+from serve_app.config.images import HintsConfig, ImagesConfig
 from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
 from serve_app.config.serving import ServingConfig
@@ -50,6 +50,7 @@ class AppConfig(BaseSettings):
     auth: AuthConfig = AuthConfig()
     catalogue: CatalogueConfig = CatalogueConfig()
     images: ImagesConfig = ImagesConfig()
+    hints: HintsConfig = HintsConfig()
     engine: EngineConfig = EngineConfig()
     reload: ReloadConfig = ReloadConfig()
     pool: PoolConfig = PoolConfig()
@@ -99,6 +100,9 @@ class AppConfig(BaseSettings):
         http = self.http
         if http.styles is not None:
             http = http.model_copy(update={"styles": root / http.styles})
+        hints = self.hints
+        if hints.depth is not None:
+            hints = hints.model_copy(update={"depth": root / hints.depth})
         database = self.database
         if database.url is None:
             url = SecretStr(f"sqlite:///{data_dir / 'dreamserve.db'}")
@@ -109,6 +113,7 @@ class AppConfig(BaseSettings):
             "http": http,
             "catalogue": catalogue,
             "engine": self.engine.model_copy(update=engine),
+            "hints": hints,
             "safety": safety,
             "database": database,
         }

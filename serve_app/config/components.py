@@ -128,6 +128,21 @@ class EngineConfig(Section):
         description="Limits the bytes of the LoRAs of one forward; a forward with more runs in "
         "parts.",
     )
+    lora_reads: int = Field(
+        default=4, ge=1, le=64, description="LoRAs of one model that are read from files at once"
+    )
+    fetch_threads: int = Field(
+        default=16,
+        ge=1,
+        le=256,
+        description="jobs of one model whose add-ons are looked up or downloaded at once",
+    )
+    max_prefetches: int = Field(
+        default=16,
+        ge=0,
+        description="accepted jobs whose add-ons are loaded before their turn, per model; those of "
+        "more are loaded when it comes; 0: none",
+    )
     vae_bytes: int = Field(
         default=1024**3,
         ge=0,
@@ -143,6 +158,29 @@ class EngineConfig(Section):
         default=8 * 1024**3,
         ge=0,
         description="Limits the bytes of ControlNets named by requests that are kept, per model.",
+    )
+    controlnet_host_bytes: int = Field(
+        default=4 * 1024**3,
+        ge=0,
+        description="bytes of ControlNets kept in CPU memory, per model, beyond the device's",
+    )
+    upscaler_bytes: int = Field(
+        default=1024**3, ge=0, description="bytes of upscalers of `upscale` kept per model"
+    )
+    upscaler_tile_px: int = Field(
+        default=192,
+        ge=16,
+        le=4096,
+        multiple_of=8,
+        description="side of the tiles that an upscaler enlarges one after another, pixels of the "
+        "picture before; the memory that it takes beside its weights grows with the square",
+    )
+    upscaler_overlap_px: int = Field(
+        default=32,
+        ge=8,
+        le=256,
+        multiple_of=8,
+        description="pixels that a tile sees of its neighbours on each side; too few show as seams",
     )
     tomesd_ratio: float = Field(
         default=0.5, ge=0, le=0.75, description="Sets the share of the tokens that `tomesd` merges."

@@ -66,6 +66,12 @@ class HttpConfig(Section):
         description="Limits the pixels (width x height) of one result; an `upscale` beyond it is "
         "refused.",
     )
+    upscaler: str | None = Field(
+        default=None,
+        max_length=96,
+        description="id of the upscaler of the catalogue that `upscale` uses with models that it "
+        "fits and that name none themselves; none: Lanczos resampling",
+    )
     max_panorama_width_px: int = Field(
         default=2048,
         ge=1024,

@@ -1,10 +1,12 @@
-"""`ImagesConfig`: what pictures of clients may cost, and where they may come from."""
+"""`ImagesConfig`: what pictures of clients may cost, and where they come from; `HintsConfig`."""
+
+from pathlib import Path
 
 from pydantic import Field
 
 from serve_app.config.components import Port, Seconds, Section
 
-__all__ = ["ImagesConfig"]
+__all__ = ["HintsConfig", "ImagesConfig"]
 
 
 class ImagesConfig(Section):
@@ -83,3 +85,15 @@ class ImagesConfig(Section):
     allowed_ports: tuple[Port, ...] = Field(
         default=(80, 443), description="Lists the ports on which other hosts may be reached."
     )
+
+
+class HintsConfig(Section):
+    """Models that make what ControlNets are shown, where `auto_hint` asks for it."""
+
+    depth: Path | None = Field(
+        default=None,
+        description="folder of a transformers model for depth estimation with its image processor, "
+        "safetensors; each Preprocess replica loads it for the first such hint; none: `auto_hint` "
+        "is refused for depth",
+    )
+    device: str = Field(default="cpu", description="that they run on: cpu, cuda or cuda:N")

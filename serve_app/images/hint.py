@@ -1,7 +1,7 @@
 """What ControlNets are shown of a picture, where that takes no model.
 
-Edges, blurred, grey or shuffled pictures; some nets see the picture as it is. Depth maps, poses and
-the like are made by models, which are not part of this service: `ControlType.can_be_made`.
+Edges, blurred, grey or shuffled pictures; some nets see the picture as it is. Depths are told by a
+model that the operator names (`pipelines.hint_models`); what else takes a model is not made here.
 
 Everything blocks and runs in worker processes, on pictures of the size to paint.
 """

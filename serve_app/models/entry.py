@@ -244,6 +244,11 @@ class ModelEntry(_Files):
         description="sides are multiples of this: the factor by which the VAE shrinks a picture, "
         "twice that for a transformer; none: by the category",
     )
+    upscaler: ModelId | None = Field(
+        default=None,
+        description="add-on that `upscale` enlarges pictures with; none: `http.upscaler`, and "
+        "Lanczos resampling where that is none either",
+    )
     placement: Literal["own", "pool"] = Field(
         default="own",
         description="own: a deployment for this model; pool: replicas shared with other models",
@@ -275,11 +280,11 @@ class ModelEntry(_Files):
         return self
 
 
-AddOnType = Literal["lora", "vae", "embedding", "ip_adapter", "controlnet"]
+AddOnType = Literal["lora", "vae", "embedding", "ip_adapter", "controlnet", "upscaler"]
 
 
 class AddOn(_Files):
-    """A LoRA, VAE, embedding, IP adapter or ControlNet for requests; a file with `type` is one."""
+    """A LoRA, VAE, embedding, IP adapter, ControlNet or upscaler; a file with `type` is one."""
 
     type: AddOnType
     name: Text = Field(default="", description="for people")

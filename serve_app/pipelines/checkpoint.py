@@ -13,6 +13,7 @@ from serve_app.pipelines.addons.controlnets import ControlNets
 from serve_app.pipelines.addons.loras import LORA_ROWS, Loras
 from serve_app.pipelines.addons.lru import Uses, num_bytes
 from serve_app.pipelines.addons.textual_inversion import Embeddings
+from serve_app.pipelines.addons.upscalers import Upscalers
 from serve_app.pipelines.addons.vaes import Vae, Vaes
 from serve_app.pipelines.addons.variants import Variants
 from serve_app.pipelines.families import Family, accepted, by_name
@@ -53,6 +54,7 @@ class Checkpoint:
     loras: Loras
     embeddings: Embeddings
     controlnets: ControlNets
+    upscalers: Upscalers
     uses: Uses
     texts: TextCache
     native_px: int

@@ -25,6 +25,7 @@ __all__ = [
     "open_controls",
     "open_ip_picture",
     "paste",
+    "resized",
     "touched_cells",
 ]
 
@@ -183,11 +184,14 @@ def paste(
 
 def enlarge(pixels: Pixels, factor: int) -> Pixels:
     """Resample a finished picture to `factor` times its sides; adds no detail."""
-    if factor == 1:
+    return resized(pixels, pixels.shape[0] * factor, pixels.shape[1] * factor)
+
+
+def resized(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Resample a picture to another size by Lanczos' filter."""
+    if pixels.shape[:2] == (height, width):
         return pixels
-    height, width = pixels.shape[:2]
-    size = (width * factor, height * factor)
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def encode(pixels: Pixels) -> Picture:

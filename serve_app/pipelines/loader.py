@@ -3,7 +3,6 @@
 Blocks; needs no network.
 """
 
-import copy
 import json
 from pathlib import Path
 
@@ -26,10 +25,12 @@ from serve_app.pipelines.addons.lora_set import Adapter
 from serve_app.pipelines.addons.loras import Loras
 from serve_app.pipelines.addons.lru import Lru, Uses
 from serve_app.pipelines.addons.textual_inversion import Embeddings
+from serve_app.pipelines.addons.upscalers import Upscalers
 from serve_app.pipelines.addons.vaes import Vaes
 from serve_app.pipelines.addons.variants import Variants
 from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, on_device
 from serve_app.pipelines.construction import keep_in_threads
+from serve_app.pipelines.duplicate import duplicate
 from serve_app.pipelines.families import family_of
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.host import HostCopies
@@ -72,7 +73,7 @@ def load_checkpoint(
     lineage = lineage_of(base)
     kept: Lru[Adapter] = Lru(config.lora_bytes, uses)
     host_loras: Lru[Adapter] = Lru(config.lora_host_bytes, Uses())
-    loras = Loras(base, family, lineage, kept, host_loras, config.lora_batch_bytes)
+    loras = Loras(base, family, lineage, kept, host_loras, config)
     adapters: Lru[IpAdapter] = Lru(config.ip_adapter_bytes, uses)
     ip_adapters = IpAdapters(denoiser, adapters, is_compiled=is_compiled)
     return Checkpoint(
@@ -90,6 +91,7 @@ def load_checkpoint(
         uses=uses,
         embeddings=Embeddings(base, family, lineage),
         controlnets=ControlNets(base, config, uses, lineage),
+        upscalers=Upscalers(device, config, uses),
         texts=TextCache(config.text_cache),
         native_px=entry.native_size_px,
         multiple_px=entry.size_multiple_px,
@@ -128,18 +130,8 @@ def _on_device(
 
     if host is None or not host.fits(weight_bytes(entry)):
         return settled(_read(entry).to(device))
-    return _duplicate(host.get(key, lambda: settled(_read(entry))), device)
-
-
-def _duplicate(pipeline: DiffusionPipeline, device: torch.device) -> DiffusionPipeline:
-    """Copy a pipeline with its weights on another device; no second copy is made on the CPU."""
-    moved: dict[int, object] = {}  # what `deepcopy` takes as copied already
-    for part in _modules(pipeline).values():
-        for weight in part.parameters():
-            copied = weight.detach().to(device, copy=True)
-            moved[id(weight)] = torch.nn.Parameter(copied, requires_grad=False)
-        moved |= {id(buffer): buffer.to(device, copy=True) for buffer in part.buffers()}
-    return copy.deepcopy(pipeline, moved)
+    kept = host.get(key, lambda: settled(_read(entry)))
+    return duplicate(kept, _modules(kept).values(), device)
 
 
 def _modules(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Event
 from typing import TypeVar, TypeVarTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from serve_app.pipelines.addons.ip_adapters import PicturePrompt
 from serve_app.pipelines.addons.lookup import AddOns, NamedAddOns
 from serve_app.pipelines.addons.lora_set import LoraSet
 from serve_app.pipelines.addons.triggers import with_triggers
+from serve_app.pipelines.addons.upscalers import Upscaler
 from serve_app.pipelines.addons.vaes import Vae
 from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
@@ -58,8 +60,6 @@ from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedIma
 
 __all__ = ["WeavePainter"]
 
-_FETCHES = 16  # threads that mostly wait for a network
-_MAX_HINTS = 16  # prefetches at once; more are left to the paints
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
@@ -84,9 +84,11 @@ class WeavePainter:
         self._rewriter = rewriter_of(config.translator, config.expander, config.expander_tokens)
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="pixels")
         # A job waits neither for the downloads of others nor for what is prefetched.
-        self._fetches = ThreadPoolExecutor(max_workers=_FETCHES, thread_name_prefix="fetches")
+        self._fetches = ThreadPoolExecutor(config.fetch_threads, thread_name_prefix="fetches")
         self._loads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="add-ons")
         self._hints = ThreadPoolExecutor(max_workers=2, thread_name_prefix="prefetch")
+        # One, for the memory of one tile; nobody else waits for its seconds.
+        self._upscales = ThreadPoolExecutor(max_workers=1, thread_name_prefix="upscale")
         self._num_hints = 0
         self._progress: dict[int, list[Progress]] = {}
         try:
@@ -108,15 +110,14 @@ class WeavePainter:
             added = await self._add(spec, named)
             canvas, requests = await self._off_loop(self._pool, self._prepare, added, images)
             self._progress[job_id] = [_progress(request) for request in requests]
+            stop = Event()
             try:
                 paintings = await self._run(requests)
                 pictures = await asyncio.gather(
-                    *(
-                        self._off_loop(self._pool, self._finish, painting, canvas, spec)
-                        for painting in paintings
-                    )
+                    *(self._finish(painting, canvas, added, stop) for painting in paintings)
                 )
             finally:
+                stop.set()
                 self._progress.pop(job_id, None)
         return Pictures(
             pictures=tuple(pictures),
@@ -127,7 +128,7 @@ class WeavePainter:
 
     def prefetch(self, spec: GenerationSpec) -> None:
         """Load the add-ons that a job names; see the protocol."""
-        if self._num_hints < _MAX_HINTS:
+        if self._num_hints < self._config.max_prefetches:
             with contextlib.suppress(RuntimeError):  # shut down
                 checkpoint = weakref.ref(self._checkpoint)
                 future = self._hints.submit(_prefetch, self._add_ons, checkpoint, spec)
@@ -157,7 +158,7 @@ class WeavePainter:
         """Stop; jobs at hand get `drain_s` seconds to finish, then they fail."""
         self._engine.close(drain_s)
         self._pool.shutdown()  # short work; its threads would hold this painter a little longer
-        for threads in (self._fetches, self._loads, self._hints):
+        for threads in (self._fetches, self._loads, self._hints, self._upscales):
             threads.shutdown(wait=False)
 
     def _warm_up(self) -> None:
@@ -261,14 +262,25 @@ class WeavePainter:
                 future.cancel()
         return [result for result in results if isinstance(result, Painting)]
 
-    def _finish(self, painting: Painting, canvas: Canvas | None, spec: GenerationSpec) -> Picture:
-        """Check, copy from the device, paste, enlarge, encode."""
+    async def _finish(
+        self, painting: Painting, canvas: Canvas | None, added: "_Added", stop: Event
+    ) -> Picture:
+        """Make the picture of a sample, and enlarge it."""
+        factor, upscaler = added.spec.upscale, added.upscaler
+        pixels = await self._off_loop(self._pool, self._pixels, painting, canvas)
+        if upscaler is None:
+            return await self._off_loop(self._pool, _encode_enlarged, pixels, factor)
+        larger = await self._off_loop(self._upscales, upscaler.enlarge, pixels, factor, stop)
+        return await self._off_loop(self._pool, encode, larger)
+
+    def _pixels(self, painting: Painting, canvas: Canvas | None) -> Pixels:
+        """Check, copy from the device, paste."""
         if not painting.is_finite():
             raise errors.NonFiniteLatents()
         image = painting.image.permute(1, 2, 0).float().cpu().numpy()
         pixels: Pixels = (image * 255).round().astype(np.uint8)
         seam_px, match_tone = self._config.seam_px, self._config.match_tone
-        return encode(enlarge(paste(pixels, canvas, seam_px, match_tone=match_tone), spec.upscale))
+        return paste(pixels, canvas, seam_px, match_tone=match_tone)
 
     async def _off_loop(
         self, threads: ThreadPoolExecutor, work: Callable[[*Ts], R], *args: *Ts
@@ -290,6 +302,7 @@ class _Added:
     loras: LoraSet
     vae: Vae
     nets: tuple[ControlNet, ...] = ()
+    upscaler: Upscaler | None = None
 
 
 def _add(checkpoint: Checkpoint, spec: GenerationSpec, named: NamedAddOns) -> _Added:
@@ -297,7 +310,8 @@ def _add(checkpoint: Checkpoint, spec: GenerationSpec, named: NamedAddOns) -> _A
     variant = checkpoint.variants.of(spec, named)
     loras = checkpoint.loras.choose(spec.loras, named.loras)
     nets = checkpoint.controlnets.get(named.controlnets)
-    return _Added(spec, tokens, variant, loras, checkpoint.vaes.get(named.vae), nets)
+    vae, upscaler = checkpoint.vaes.get(named.vae), checkpoint.upscalers.get(named.upscaler)
+    return _Added(spec, tokens, variant, loras, vae, nets, upscaler)
 
 
 def _prefetch(add_ons: AddOns, checkpoint: "weakref.ref[Checkpoint]", spec: GenerationSpec) -> None:
@@ -334,6 +348,10 @@ def _control(added: _Added, images: PreparedImages | None) -> Control | None:
         text = "panorama and ControlNets cannot be combined"
         raise errors.InvalidRequest("panorama", text)
     return Control.of(added.spec, added.nets, open_controls(added.spec, images))
+
+
+def _encode_enlarged(pixels: Pixels, factor: int) -> Picture:
+    return encode(enlarge(pixels, factor))
 
 
 def _progress(request: Request) -> Progress:

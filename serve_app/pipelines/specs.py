@@ -34,11 +34,12 @@ def check_kind(spec: GenerationSpec, kinds: tuple[Kind, ...]) -> None:
 
 
 def named_add_ons(spec: GenerationSpec) -> tuple[str, ...]:
-    """Ids of all that a request names: LoRAs, VAE, embeddings, IP adapter, ControlNets."""
-    vaes = () if spec.vae is None else (spec.vae,)
-    adapters = () if spec.ip_adapter is None else (spec.ip_adapter.id,)
+    """Ids of all that a request names: LoRAs, VAE, embeddings, ControlNets and others."""
+    adapter = None if spec.ip_adapter is None else spec.ip_adapter.id
+    single = (id_ for id_ in (spec.vae, adapter, spec.upscaler) if id_ is not None)
+    loras = (use.id for use in spec.loras)
     nets = (use.id for use in spec.acting_controlnets)
-    return (*(use.id for use in spec.loras), *vaes, *spec.embeddings, *adapters, *nets)
+    return (*loras, *spec.embeddings, *nets, *single)
 
 
 def sized(spec: GenerationSpec, images: PreparedImages | None) -> GenerationSpec:

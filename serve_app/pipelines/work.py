@@ -170,7 +170,8 @@ class Sample:
         loras, texts = self.loras, self.checkpoint.texts
         under = TextState(loras.of_text, lambda: self.checkpoint.loras.in_text(loras))
         if self.checkpoint.family.has_clip_text:
-            return text_arguments(pipeline, self.spec, texts, under)
+            unread = self.checkpoint.embeddings.unread(self.tokens)
+            return text_arguments(pipeline, self.spec, texts, under, unread)
         remember_encoding(pipeline, texts, under)
         return {"prompt": self.spec.prompt, "negative_prompt": self.spec.negative_prompt or None}
 

@@ -21,7 +21,7 @@ from serve_app.service.uploads import Uploads
 from serve_app.storage import names
 from serve_app.storage.link import FileLinks
 from serve_app.storage.protocol import ObjectStore
-from serve_app.types import ImageSource, Job, JobRequest, JobState, OutputPlan
+from serve_app.types import ControlType, ImageSource, Job, JobRequest, JobState, OutputPlan
 from serve_app.webhooks.protocol import DeliveryState, Outbox
 from serve_app.webhooks.receivers import Receivers
 
@@ -79,6 +79,12 @@ class GenerationService:
     def can_translate(self) -> bool:
         """Whether prompts of other languages can be translated."""
         return self._config.engine.translator is not None
+
+    @property
+    def hint_models(self) -> frozenset[ControlType]:
+        """Types of hints that a model makes here."""
+        named = {ControlType.DEPTH: self._config.hints.depth}
+        return frozenset(one for one, folder in named.items() if folder is not None)
 
     async def catalogue_knowing(self, *ids: str) -> Catalogue:
         """The served models, looked at anew if one of these ids is not among them."""
@@ -177,7 +183,7 @@ class GenerationService:
         job = await self._owned(job_id, key_id)
         await self._driver.cancel(job)
         stored = [image.stored_key for image in job.request.pictures if image]
-        for key in (*job.request.output.keys, *stored):
+        for key in (*job.request.output.files, *stored):
             if key is not None:
                 await self._files.delete(key)
 

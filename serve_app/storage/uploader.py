@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from collections.abc import Sequence
 
 from serve_app import errors
 from serve_app.config import StorageConfig
@@ -20,8 +21,10 @@ class Uploader:
         self._files = files
         self._config = config
 
-    async def store(self, plan: OutputPlan, pictures: Pictures) -> JobResult:
-        """Write every picture under its reserved key.
+    async def store(
+        self, plan: OutputPlan, pictures: Pictures, hints: Sequence[Picture] = ()
+    ) -> JobResult:
+        """Write every picture under its reserved key, and the hints that ControlNets were shown.
 
         Raises:
             errors.StorageUnavailable: a file could not be written, or not be read back.
@@ -31,6 +34,8 @@ class Uploader:
             async with asyncio.TaskGroup() as group:
                 for key, picture in zip(plan.keys, pictures.pictures, strict=True):
                     group.create_task(self._store_one(key, picture, as_base64=plan.base64))
+                for key, picture in zip(plan.hint_keys, hints, strict=True):
+                    group.create_task(self._store_one(key, picture, as_base64=False))
         except ExceptionGroup as failures:  # callers match on the class of one error
             raise failures.exceptions[0] from None
         return JobResult(

@@ -13,6 +13,7 @@ from serve_app.models import AddOn, Catalogue, ModelEntry
 from serve_app.models.protocol import Desired, ReplicaPhase, ReplicaReport
 from serve_app.models.reload import ReloadState
 from serve_app.types import (
+    ControlType,
     ImageSource,
     Job,
     JobFailure,
@@ -51,6 +52,7 @@ class FakeService:
         self.never_answers = False
         self.can_translate = False
         self.delivery = "pending"  # of every webhook
+        self.hint_models: frozenset[ControlType] = frozenset()
         self.held = asyncio.Event()  # set once somebody waits for a job
         self.ready = {entry.id: True for entry in self.catalogue}
         self.files: dict[str, StoredFile] = {}

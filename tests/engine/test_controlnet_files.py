@@ -20,10 +20,11 @@ from serve_app.models import AddOn, ModelEntry
 from serve_app.pipelines.addons.controlnets import ControlNets
 from serve_app.pipelines.addons.lookup import AddOns
 from serve_app.pipelines.compose import encode
+from serve_app.pipelines.duplicate import duplicate
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
 from serve_app.testing.checkpoints import RandomUNet, random_unet
-from serve_app.testing.controlnets import write_random_controlnet
+from serve_app.testing.controlnets import random_controlnet, write_random_controlnet
 from serve_app.testing.ldm_names import original_unet
 from serve_app.types import (
     ControlNetUse,
@@ -271,6 +272,52 @@ async def test_nets_leave_for_others_unless_they_are_at_work(
     stingy.close()
     for one, other in zip(alone, made, strict=False):
         assert np.abs(one - pixels(other)).max() <= 1
+
+
+async def test_net_that_left_the_device_comes_back_from_cpu_memory(
+    entry: ModelEntry,
+    add_ons: AddOns,
+    known: dict[str, AddOn],
+    unet: UNet2DConditionModel,
+    tmp_path: Path,
+    make_spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads: list[Path] = []
+    read = ControlNets._read
+
+    def counted(self: ControlNets, source: Path) -> object:
+        reads.append(source)
+        return read(self, source)
+
+    monkeypatch.setattr(ControlNets, "_read", counted)
+    for seed, name in enumerate("abc"):
+        write_random_controlnet(tmp_path / name, unet, seed)
+        write(known, name, tmp_path / name)
+    made: dict[str, list[np.ndarray]] = {}
+    size = sum(file.stat().st_size for file in (tmp_path / "a").iterdir())
+    budgets = {"controlnet_bytes": 0, "controlnet_host_bytes": size * 3 // 2}
+    config = CPU.model_copy(update=budgets)
+    painter = WeavePainter(entry, config, load_checkpoint(entry, config), add_ons)
+    for name in "abacba":  # one is on the device, and one in CPU memory
+        made.setdefault(name, []).append(
+            pixels(await painter.paint(1, asking(make_spec, name), shown()))
+        )
+    painter.close()
+    assert [source.name for source in reads] == ["a", "b", "c", "b", "a"]
+    for name, pictures in made.items():
+        assert all((one == pictures[0]).all() for one in pictures), name
+    assert (made["a"][0] != made["b"][0]).any()
+
+
+def test_weights_on_another_device_are_a_copy_and_the_same(unet: UNet2DConditionModel) -> None:
+    net = random_controlnet(unet, 1)
+    copied = duplicate(net, [net], "cpu")
+    weights = dict(net.named_parameters()) | dict(net.named_buffers())
+    for name, other in (*copied.named_parameters(), *copied.named_buffers()):
+        assert torch.equal(weights[name], other)
+        assert weights[name].data_ptr() != other.data_ptr()
+    assert copied.config == net.config
 
 
 def test_nobody_waits_for_a_net_that_another_request_loads(

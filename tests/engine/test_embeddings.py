@@ -99,6 +99,28 @@ def test_embedding_of_two_encoders_equals_stock_on_every_replica(
     assert difference(truth, paint_stock(expected, spec)) > 1e-3, "it does something"
 
 
+@pytest.mark.parametrize("key", ["clip_l", "clip_g"])
+def test_encoder_that_a_file_has_no_vectors_for_reads_the_text_without_the_word(
+    weave: Callable[..., Weaver], xl: Path, make_spec: MakeSpec, key: str
+) -> None:
+    vectors = drawn(2, WIDTH) * 2
+    spec = make_spec(prompt="a sun in the (sky:1)", negative_prompt="no sun", embeddings=("sun",))
+    weaver = weave("xl", {key: vectors})
+    plain, woven, again = weaver.paint(make_spec(), spec, make_spec())
+    expected = stock(xl, {"" if key == "clip_l" else "_2": vectors})
+    ends = ("", "_2") if key == "clip_l" else ("_2", "")
+    texts = {
+        f"{field}{end}": text.replace("sun", word)
+        for end, word in zip(ends, ("<sun>", ""), strict=True)
+        for field, text in (("prompt", "a sun in the sky"), ("negative_prompt", "no sun"))
+    }
+    truth = paint_stock(expected, spec, **texts)
+    assert difference(woven, truth) <= TOLERANCE
+    assert torch.equal(plain, again)
+    both = {name.removesuffix("_2"): text for name, text in texts.items() if "<sun>" in text}
+    assert difference(truth, paint_stock(expected, spec, **both)) > 1e-3, "the word is left out"
+
+
 def test_embeddings_whose_words_overlap_or_are_one_all_act(
     folder: Callable[[str], Path], tmp_path: Path, make_spec: MakeSpec
 ) -> None:
@@ -129,7 +151,7 @@ MISFITS = [
         r"found emb_params \(2, 768\), expected clip_l of width 32 and clip_g of width 32",
         id="one-for-two",
     ),
-    pytest.param("xl", {"clip_g": drawn(2, WIDTH)}, r"found clip_g \(2, 32\)", id="half"),
+    pytest.param("sd", {"clip_g": drawn(2, WIDTH)}, r"found clip_g \(2, 32\)", id="the-other"),
     pytest.param(
         "xl",
         {"clip_l": drawn(2, WIDTH), "clip_g": drawn(3, WIDTH)},

@@ -9,6 +9,7 @@ from serve_app.config import CatalogueConfig, EngineConfig
 from serve_app.models import AddOn, ModelEntry
 from serve_app.models.protocol import Desired
 from serve_app.pipelines import loader
+from serve_app.pipelines.duplicate import duplicate
 from serve_app.pipelines.host import HostCopies
 from serve_app.replica.weights import CatalogueWeights
 from serve_app.testing.checkpoints import write_random_text2img
@@ -114,7 +115,8 @@ def test_files_overwritten_in_place_do_not_reach_the_copy(folder):
     (digest,) = host._copies
     for file in folder.rglob("*.safetensors"):
         file.write_bytes(b"")
-    copy = loader._duplicate(host.get(digest, no_files), torch.device("cpu"))
+    kept = host.get(digest, no_files)
+    copy = duplicate(kept, loader._modules(kept).values(), torch.device("cpu"))
     assert all(torch.isfinite(weight).all() for weight in copy.unet.parameters())
 
 

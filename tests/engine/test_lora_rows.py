@@ -221,6 +221,38 @@ def test_rows_without_loras_stay_together_where_memory_is_short(
     hook.remove()
 
 
+def test_equal_sets_that_stand_apart_are_brought_together_once(
+    weaver: Weaver, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(steps=1)
+    sets = [weaver.request(spec.model_copy(update={"loras": uses})).body.loras for uses in SETS[:2]]
+    numbers = [sets[index].number for index in (0, 1, 0, 1)]
+    denoiser, batches = weaver.checkpoint.loras._denoiser, list[list[int]]()
+    batch = LoraLayers._batch
+
+    def watched(self: LoraLayers, parts: list[object], gains: object) -> object:
+        batches.append([len(own) for own in parts])
+        return batch(self, parts, gains)
+
+    monkeypatch.setattr(LoraLayers, "_batch", watched)
+    arguments = {
+        "sample": torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
+        "timestep": torch.full((4,), 500.0),
+        "encoder_hidden_states": torch.randn(4, 77, 32, generator=torch.Generator().manual_seed(1)),
+    }
+    run = weaver.checkpoint.denoiser.run
+    with torch.inference_mode():
+        (together,) = run(arguments | {"return_dict": False, LORA_ROWS: torch.tensor(numbers)})
+        assert [len(groups) for groups in batches] == [2]
+        for row, number in enumerate(numbers):
+            one = {name: value[row : row + 1] for name, value in arguments.items()}
+            marks = {"return_dict": False, LORA_ROWS: torch.tensor([number])}
+            (alone,) = run(one | marks)
+            assert difference(together[row : row + 1], alone) <= ALIKE
+    denoiser.apply(())
+    assert difference(together[0], together[2]) > 1e-3, "rows are in their places"
+
+
 def test_failure_half_way_leaves_no_layer_changed(
     weaver: Weaver, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

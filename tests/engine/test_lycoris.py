@@ -315,6 +315,9 @@ HARM: Mapping[str, tuple[Tensors, str]] = {
         {n.replace("x.", "unet.x."): t for n, t in GOOD.items() if "alpha" not in n},
         "no alpha for unet",
     ),
+    "full-and-loha": (GOOD | {"x.diff": draw(16, 24)}, "diff, hada_w1_a"),
+    "full-of-a-vector": ({"x.diff": draw(16)}, "diff for x"),
+    "lora-beside": (GOOD | {"x.lora_down.weight": draw(3, 24)}, "two adapters for x"),
     "core-alone": ({"x.lora_mid.weight": draw(3, 3, 3, 3)}, "core without its halves"),
 }
 
@@ -323,6 +326,12 @@ HARM: Mapping[str, tuple[Tensors, str]] = {
 def test_what_is_no_whole_lycoris_is_refused(tensors: Tensors, reason: str) -> None:
     with pytest.raises(Unfit, match=reason):
         in_pairs(tensors)
+
+
+@pytest.mark.parametrize("kind", ["diff_b", "w_norm"])
+def test_differences_that_no_matrices_hold_are_refused(kind: str) -> None:
+    with pytest.raises(Unfit, match=f"the tensor x.{kind}"):
+        read_pairs({"x.diff": draw(16, 24), f"x.{kind}": draw(16)}, {}, dict)
 
 
 @pytest.mark.parametrize("shape", [(32, 16), (16, 32, 3, 3)], ids=["linear", "conv"])

@@ -11,6 +11,9 @@ import pytest
 import requests
 from PIL import Image
 
+from serve_app.images import hint
+from serve_app.types import ControlType
+
 pytestmark = pytest.mark.ray
 EXAMPLE = Path(__file__).parents[2] / "examples" / "inpaint"
 # What its callers hand over, in the documentation's own types: text and explicit nulls.
@@ -138,6 +141,11 @@ def test_controlnet_steers_the_picture(controlnet):
     reply, steered = painted(controlnet.controlnet_main(**CONTROL | init))
     assert reply["meta"]["controlnet_model"] == "control-canny"
     assert reply["meta"]["auto_hint"] == "yes"
+    shown = requests.get(reply["meta"]["hint_images"]["canny"], timeout=30).content
+    init_picture = Image.open(EXAMPLE / "init.png").convert("RGB")
+    edges = hint.make(ControlType.CANNY, init_picture.resize((256, 256), Image.Resampling.LANCZOS))
+    drawn = np.asarray(Image.open(io.BytesIO(shown)).convert("RGB"))
+    assert (drawn == np.asarray(edges)).mean() > 0.99
     _, weakly = painted(
         controlnet.controlnet_main(**CONTROL | init | {"controlnet_conditioning_scale": 0})
     )

@@ -4,10 +4,11 @@ import re
 
 from pydantic import JsonValue
 
+from serve_app.api.replies.link import LinkMaker
 from serve_app.pipelines.samplers.names import will_run
 from serve_app.types import Job, Kind
 
-__all__ = ["meta"]
+__all__ = ["linked_meta", "meta"]
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -52,8 +53,23 @@ def meta(job: Job) -> dict[str, JsonValue]:
     later = (*_LATER, "strength") if kind is Kind.INPAINT else _LATER
     if job.request.spec.controlnets:
         later = (*later, *_CONTROL)
+    if job.request.spec.upscale > 1:
+        later = (*later, "upscaler")
     ordered = {name: values[name] for name in (*_ORDER[kind], *later)}
     return ordered | (job.result.ran if job.result else {})
+
+
+async def linked_meta(job: Job, make_link: LinkMaker, base_url: str) -> dict[str, JsonValue]:
+    """Describe a job, with links to the hints that its ControlNets are shown, by their type.
+
+    They lead somewhere when the job has succeeded, as `future_links` do.
+
+    Raises:
+        errors.StorageUnavailable: the store could not make the links.
+    """
+    keys = zip(job.request.spec.drawn_hints, job.request.output.hint_keys, strict=False)
+    links: dict[str, JsonValue] = {hint: await make_link(key, base_url) for hint, key in keys}
+    return meta(job) | ({"hint_images": links} if links else {})
 
 
 def _request_values(job: Job) -> dict[str, JsonValue]:
@@ -100,6 +116,7 @@ def _request_values(job: Job) -> dict[str, JsonValue]:
         "panorama": _yes_no(spec.panorama),
         "self_attention": _yes_no(spec.self_attention),
         "upscale": "no" if spec.upscale == 1 else str(spec.upscale),
+        "upscaler": spec.upscaler or "lanczos",
         "temp": _yes_no(request.output.temp),
         "base64": _yes_no(request.output.base64),
         "webhook": request.webhook,

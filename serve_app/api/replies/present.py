@@ -16,7 +16,7 @@ from serve_app.api.replies.bodies import (
     RunningReply,
     SuccessReply,
 )
-from serve_app.api.replies.meta import meta
+from serve_app.api.replies.meta import linked_meta
 from serve_app.config import HttpConfig
 from serve_app.types import Api, Job, JobFailure, JobState
 
@@ -34,6 +34,7 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
         reply = wire.job_error(failure, request.api)
         return wire.response(reply, wire.status_of(failure.code, request.api, http))
     links = await _links(job, request.base_url, service)
+    shown = await linked_meta(job, service.output_url, request.base_url)
     tip = str(request.echo.get("tip", ""))
     if job.result is None:
         return wire.response(
@@ -44,7 +45,7 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
                 webhook_status=await service.webhook_status(job),
                 id=job.id,
                 output="" if request.spec.controlnets else [],  # as documented of each
-                meta=meta(job),
+                meta=shown,
                 progress=round(job.progress, 4),
                 future_links=links,
             )
@@ -57,7 +58,7 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
             proxy_links=links,
             nsfw_content_detected=any(job.result.nsfw),
             webhook_status=await service.webhook_status(job),
-            meta=meta(job),
+            meta=shown,
             tip=tip,
             future_links=links,
         )

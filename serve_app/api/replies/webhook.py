@@ -3,7 +3,7 @@
 import json
 
 from serve_app.api.replies.link import LinkMaker
-from serve_app.api.replies.meta import meta
+from serve_app.api.replies.meta import linked_meta, meta
 from serve_app.types import Job, JobFailure, JobResult
 
 __all__ = ["WebhookWriter"]
@@ -26,7 +26,9 @@ class WebhookWriter:
         else:
             base_url = job.request.base_url
             links = [await self._make_link(key, base_url) for key in outcome.keys]
-            fields = _succeeded(job, outcome, links)
+            done = job.model_copy(update={"result": outcome})
+            shown = await linked_meta(done, self._make_link, base_url)
+            fields = _succeeded(job, outcome, links) | {"meta": shown}
         # Not orjson: it refuses integers over 64 bits and lone surrogates, and a job whose body
         # cannot be written would be run again for ever.
         return json.dumps(fields, separators=(",", ":"))
@@ -52,5 +54,4 @@ def _succeeded(job: Job, result: JobResult, links: list[str]) -> dict[str, objec
         "generationTime": result.generation_time_s,
         "track_id": job.request.track_id,
         "nsfw_content_detected": any(result.nsfw),
-        "meta": meta(job.model_copy(update={"result": result})),
     }

@@ -9,7 +9,17 @@ from pydantic import JsonValue
 from serve_app import errors
 from serve_app.api.protocol import Service
 from serve_app.api.replies.link import shown
-from serve_app.api.requests import addon, control, enhance, size, steps, style, syntax, unserved
+from serve_app.api.requests import (
+    addon,
+    control,
+    enhance,
+    size,
+    steps,
+    style,
+    syntax,
+    unserved,
+    upscaler,
+)
 from serve_app.api.requests.call import Call
 from serve_app.api.requests.schemas import GenerationBody, field_message
 from serve_app.config import HttpConfig
@@ -44,21 +54,26 @@ async def build(
         | size.problems(body, call.api, entry, http)
         | unserved.reasons(body, kind, entry, can_translate=service.can_translate)
         | addon.problems(body, said, entry, catalogue)
-        | control.problems(body, kind, entry, catalogue)
+        | control.problems(body, kind, entry, catalogue, service.hint_models)
         | style.problems(body, entry, style.table(http.styles))
+        | upscaler.problems(body, entry, catalogue, http)
     )
     if problems:
         raise errors.InvalidFields(problems)
     if body.webhook is not None:
         await service.check_webhook(body.webhook)
     spec = _spec(body, said, kind, entry, http)
-    if controls := control.fields(body, entry, catalogue):
-        spec = spec.model_copy(update=controls)
+    found: dict[str, object] = {"upscaler": upscaler.of(body, entry, catalogue, http)}
+    spec = spec.model_copy(update=found | control.fields(body, entry, catalogue))
     pictures = _pictures(body, kind) | control.pictures(body, kind)
     pictures |= {"ip_adapter_image": body.ip_adapter_image}
     given = {field: picture for field, picture in pictures.items() if picture}
     kept = await asyncio.gather(*(service.keep_input(*item) for item in given.items()))
     sources = dict(zip(given, kept, strict=True))
+    output = service.reserve_output(spec.samples, body.base64, body.temp)
+    if spec.drawn_hints:
+        hints = service.reserve_output(len(spec.drawn_hints), False, body.temp)
+        output = output.model_copy(update={"hint_keys": hints.keys})
     return JobRequest(
         spec=spec,
         init_image=None if kind is Kind.TEXT2IMG else sources.get("init_image"),
@@ -66,7 +81,7 @@ async def build(
         ip_adapter_image=sources.get("ip_adapter_image"),
         control_image=_control_source(sources, kind),
         safety=body.safety_checker_type if body.safety_checker else None,
-        output=service.reserve_output(spec.samples, body.base64, body.temp),
+        output=output,
         api=call.api,
         key_id=call.key_id,
         base_url=call.base_url,

@@ -8,7 +8,7 @@ Without a `control_image` the nets see the init picture, through the hint that t
 A net that cannot be shown what it needs is refused: its picture would look like a success.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -104,16 +104,23 @@ def fields(body: GenerationBody, entry: ModelEntry, catalogue: Catalogue) -> dic
 
 
 def problems(
-    body: GenerationBody, kind: Kind, entry: ModelEntry, catalogue: Catalogue
+    body: GenerationBody,
+    kind: Kind,
+    entry: ModelEntry,
+    catalogue: Catalogue,
+    models: Collection[ControlType] = (),
 ) -> dict[str, list[str]]:
-    """Return why a request cannot have its nets, by field; empty if it can or wants none."""
+    """Return why a request cannot have its nets, by field; empty if it can or wants none.
+
+    models: types of hints that a model makes here.
+    """
     if not isinstance(body, ControlNetBody):
         return {}
     asked = list(_asked(body, entry, catalogue))
     found = {
         "controlnet_model": _model_problems(asked, entry, catalogue),
         "controlnet_type": _type_problems(body, asked),
-        "auto_hint": _hint_problems(body, asked),
+        "auto_hint": _hint_problems(body, asked, models),
         "controlnet_conditioning_scale": _scale_problems(body, asked),
         **_picture_problems(body, kind, asked),
     }
@@ -191,14 +198,18 @@ def _type_problems(body: ControlNetBody, asked: list[_Asked]) -> list[str]:
     return texts
 
 
-def _hint_problems(body: ControlNetBody, asked: list[_Asked]) -> list[str]:
+def _hint_problems(
+    body: ControlNetBody, asked: list[_Asked], models: Collection[ControlType]
+) -> list[str]:
     if not _has_auto_hint(body):
         return []
     types = dict.fromkeys(one.type for one in asked if one.type and not one.type.can_be_made)
     return [
-        f"Hints of the type {one} are made by a model that is not installed here; send one as "
-        "control_image, with auto_hint no."
+        f"Hints of the type {one} are made by a model that is not installed here"
+        f"{f' (hints.{one})' if one.is_of_a_model else ''}; send one as control_image, with "
+        "auto_hint no."
         for one in types
+        if one not in models
     ]
 
 

@@ -31,6 +31,7 @@ _CATEGORIES = {  # spelt as clients know
     "embedding": "embeddings",
     "ip_adapter": "ip_adapter",
     "controlnet": "controlnet",
+    "upscaler": "upscaler",
 }
 _NUM_LISTED = 17  # the documented reply leaves out the last one, LCMScheduler
 

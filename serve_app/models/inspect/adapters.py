@@ -44,6 +44,7 @@ _FACTORS = (  # of a layer's change; the input's size is the product of their la
     (DOWN,),
     (".hada_w1_b",),
     (".lokr_w1(_b)?", ".lokr_w2(_b)?"),
+    (".diff",),
 )
 _INPUT_OF_DIT = f"*transformer_blocks[._]0[._]attn[._]to_q*{DOWN}"
 _Q_PROJ = f"[._]*layers[._]0[._]self_attn[._](q_proj|to_q)*{DOWN}"

@@ -7,7 +7,7 @@ LyCORIS, spandrel, and the headers of published files. Patterns are those of `Na
 from serve_app.models.inspect.denoisers import CONTROLNETS, MODELS
 from serve_app.models.inspect.inspection import Family, FileType
 from serve_app.models.inspect.layout import Families, Layout, Sign
-from serve_app.models.inspect.others import OTHERS, other
+from serve_app.models.inspect.others import OTHERS
 
 __all__ = ["DOWN", "LAYOUTS"]
 
@@ -28,7 +28,7 @@ _ADAPTERS = (
     Layout("LoCon", FileType.LOCON, (f"*{DOWN}", "*.lora_mid.weight")),
     Layout("LoCon", FileType.LOCON, (f"*{DOWN}", f"*{_CONV}[._]*")),
     Layout("LoRA", FileType.LORA, (f"*{DOWN}",)),
-    other("LyCORIS full weights", "*.diff"),
+    Layout("LyCORIS full differences", FileType.LORA, ("*.diff",)),
 )
 _IP_VARIANTS = (
     Sign("face id", "(image_proj.perceiver_resampler|ip_adapter.#.to_(q|k|v|out)_lora).*"),
@@ -111,6 +111,7 @@ _FILES = (
         "ESRGAN upscaler",
         FileType.UPSCALER,
         ("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"),
+        variants=(Sign("ESRGAN+", "model.1.sub.0.RDB1.conv1x1.weight"),),
     ),
     Layout(
         "Real-ESRGAN upscaler",
@@ -127,6 +128,7 @@ _FILES = (
         "transformer upscaler (SwinIR, HAT, DAT)",
         FileType.UPSCALER,
         ("conv_first.weight", "layers.0.*", "(conv_last|upsample.0|conv_before_upsample.0).weight"),
+        variants=(Sign("transformer", "layers.0.*"),),
     ),
 )
 _XL_EMBEDDING: tuple[Sign[Families], ...] = (

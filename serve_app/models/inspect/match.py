@@ -28,6 +28,7 @@ _ADD_ONS: Mapping[AddOnType, tuple[tuple[FileType, ...], str]] = {
     "embedding": ((FileType.EMBEDDING,), "an embedding"),
     "ip_adapter": ((FileType.IP_ADAPTER,), "an IP adapter"),
     "controlnet": ((FileType.CONTROLNET,), "a ControlNet"),
+    "upscaler": ((FileType.UPSCALER,), "an upscaler"),
 }
 _BY_CATEGORY: Mapping[str, Families] = {
     "stable_diffusion": (Family.SD1, Family.SD2),
@@ -167,6 +168,8 @@ def _of_add_on(
             yield Mismatch(found.noun, "a ControlNet for one kind of control picture")
         if _are_apart(found.families, _CONTROLLED):
             yield Mismatch(found.noun, f"one for {_nouns(_CONTROLLED)}")
+    if found.type is FileType.UPSCALER and found.variant:
+        yield Mismatch(found.noun, "an upscaler of the form of ESRGAN, or of its compact form")
     for model_id in entry.models:
         families = families_of(models[model_id], config) if model_id in models else ()
         if _are_apart(found.families, families):

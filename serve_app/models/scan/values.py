@@ -32,6 +32,7 @@ _ADD_ONS: Mapping[FileType, AddOnType] = {
     FileType.EMBEDDING: "embedding",
     FileType.IP_ADAPTER: "ip_adapter",
     FileType.CONTROLNET: "controlnet",
+    FileType.UPSCALER: "upscaler",
 }
 _ABBREVIATED = {"seg": "segmentation", "pose": "openpose", "sketch": "scribble"}
 
@@ -65,6 +66,8 @@ def values_of(
     kind = _ADD_ONS.get(found.type)
     if kind is None:
         raise Refused(f"{found.noun} is not served")
+    if kind == "upscaler":
+        return common | {"type": kind}
     fitting = sorted(name for name, own in models.items() if set(own) & set(found.families))
     if not fitting:
         raise Refused("no model of its family is in the catalogue or the folder")

@@ -29,6 +29,7 @@ from serve_app.pipelines.addons.lineage import Lineage, read_header
 from serve_app.pipelines.addons.lookup import Named
 from serve_app.pipelines.addons.lru import Lru, Uses, num_bytes
 from serve_app.pipelines.addons.misfit import Unfit, judging
+from serve_app.pipelines.duplicate import duplicate
 from serve_app.pipelines.proxy import Run
 from serve_app.pipelines.soundness import check_shapes, settle
 
@@ -52,10 +53,11 @@ _OF_UNET = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ControlNet:
-    """Loaded weights, and the lane that they run in."""
+    """Loaded weights, and the lane that they run in. key: of the files."""
 
     module: ControlNetModel
     lane: Lane
+    key: str = ""
 
     @property
     def num_outputs(self) -> int:
@@ -66,7 +68,8 @@ class ControlNet:
 class ControlNets:
     """Loads a ControlNet when a request names it and it is not there. From several threads.
 
-    Whoever names one that is there waits for none that is being loaded.
+    Whoever names one that is there waits for none that is being loaded. Those that leave the device
+    stay in CPU memory for a while.
 
     Args:
         base: the loaded pipeline.
@@ -91,6 +94,7 @@ class ControlNets:
         self._lock = Lock()
         self._loads: dict[str, Lock] = {}
         self._loaded: Lru[ControlNet] = Lru(config.controlnet_bytes, uses)
+        self._host: Lru[ControlNetModel] = Lru(config.controlnet_host_bytes, Uses())
         self._ranks = itertools.count(1)
 
     def get(self, named: Sequence[Named]) -> tuple[ControlNet, ...]:
@@ -114,12 +118,23 @@ class ControlNets:
             with self._lock:
                 if (found := self._loaded.get(named.key)) is not None:
                     return found
-            module = self._load(named)
+                on_host = self._host.take(named.key)
+            with judging(named):
+                module = _on_device(on_host, self._device) if on_host else self._load(named)
             with self._lock:
-                net = ControlNet(module, net_lane(module, named.entry.id, next(self._ranks)))
-                self._loaded.put(named.key, net, num_bytes(module))
+                lane = net_lane(module, named.entry.id, next(self._ranks))
+                net = ControlNet(module, lane, named.key)
+                gone = self._loaded.put(named.key, net, num_bytes(module))
                 self._loads.pop(named.key, None)
+            self._keep_on_host(gone)
             return net
+
+    def _keep_on_host(self, gone: Sequence[ControlNet]) -> None:
+        """Copy what has left the device, outside of the lock."""
+        for net in gone:
+            copied = _on_device(net.module, torch.device("cpu"))
+            with self._lock:
+                self._host.put(net.key, copied, num_bytes(copied))
 
     def _load(self, named: Named) -> ControlNetModel:
         with judging(named):
@@ -152,6 +167,11 @@ class ControlNets:
         assert isinstance(levels, Sequence), "one number of channels per level"
         if 2 ** (len(levels) - 1) != self._cell_px:
             raise Unfit(f"cells of {2 ** (len(levels) - 1)} pixels", f"{self._cell_px}")
+
+
+def _on_device(module: ControlNetModel, device: torch.device) -> ControlNetModel:
+    """Copy to a device; what is there already stays."""
+    return module if module.device == device else duplicate(module, [module], device)
 
 
 def _plain(value: object) -> object:

@@ -1,4 +1,4 @@
-"""`AddOns`: LoRAs, VAEs, embeddings, IP adapters, ControlNets that requests to a model may name.
+"""`AddOns`: LoRAs, VAEs, ControlNets and their like, which requests to a model may name.
 
 Each is looked up, brought onto this node and judged when a request names it. So one that is added
 at run time works at once, a bad one fails the requests that name it and nobody else, and a local
@@ -26,6 +26,7 @@ _NOUNS: dict[AddOnType, tuple[str, str]] = {  # with the field of requests
     "embedding": ("embedding", "embeddings_model"),
     "ip_adapter": ("IP adapter", "ip_adapter_id"),
     "controlnet": ("ControlNet", "controlnet_model"),
+    "upscaler": ("upscaler", "upscale"),
 }
 
 
@@ -56,11 +57,13 @@ class NamedAddOns:
     embeddings: dict[str, Named] = field(default_factory=dict)
     ip_adapter: Named | None = None
     controlnets: tuple[Named, ...] = ()
+    upscaler: Named | None = None
 
     @property
     def large(self) -> tuple[str, ...]:
         """Keys of what takes memory worth counting; an embedding takes kilobytes."""
-        named = (*self.loras.values(), self.vae, self.ip_adapter, *self.controlnets)
+        single = (self.vae, self.ip_adapter, self.upscaler)
+        named = (*self.loras.values(), *single, *self.controlnets)
         return tuple(one.key for one in named if one is not None)
 
     @property
@@ -104,6 +107,7 @@ class AddOns:
             embeddings={name: self._get(name, "embedding") for name in spec.embeddings},
             ip_adapter=None if adapter is None else self._get(adapter.id, "ip_adapter"),
             controlnets=tuple(self._get(use.id, "controlnet") for use in spec.acting_controlnets),
+            upscaler=None if spec.upscaler is None else self._get(spec.upscaler, "upscaler"),
         )
 
     def _get(self, add_on_id: str, add_on_type: AddOnType) -> Named:

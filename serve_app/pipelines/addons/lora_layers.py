@@ -67,7 +67,7 @@ class LoraLayers:
             for layer, pair in fitted.items()
             if pair.magnitude is not None
         }
-        return PackedPairs(down, up, tuple(fitted), magnitudes)
+        return PackedPairs(down, up, tuple(fitted), magnitudes, float(up.abs().max()))
 
     def gain(self, part: PackedPairs, strength: float) -> torch.Tensor:
         """Return by which share the rows of a DoRA's layers grow, (outputs of the layers,).
@@ -86,6 +86,9 @@ class LoraLayers:
             gain[place.outputs] = magnitude / lengths - 1
         if not bool(torch.isfinite(gain).all()):
             raise Unfit("a DoRA of weights without a length", "weights that are not zero")
+        largest = part.up.abs().amax(0).float() * abs(strength) * (1 + gain).abs()
+        if float(largest.max()) > torch.finfo(part.up.dtype).max:
+            raise Unfit(f"numbers that overflow at a strength of {strength:g}", "a smaller one")
         return gain
 
     def num_bytes(self, sets: Sequence[LoraSet]) -> int:

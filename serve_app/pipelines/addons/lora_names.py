@@ -11,7 +11,7 @@ __all__ = ["in_known_names"]
 _KIND = re.compile(
     r"(?P<layer>.+?)\."
     r"(?P<kind>(?:lora_|lora\.|lora_linear_layer\.)(?:A|B|down|up|mid)(?:\.default)?\.weight"
-    r"|alpha|dora_scale|lora_magnitude_vector(?:\.default)?(?:\.weight)?|(?:hada|lokr)_\w+)"
+    r"|alpha|dora_scale|lora_magnitude_vector(?:\.default)?(?:\.weight)?|(?:hada|lokr)_\w+|diff)"
 )
 _HALVES = {"down": "A", "up": "B"}
 _IN_UNET = r"(?:(?:down|up)_blocks|mid_block|(?:time|add)_embedding|conv_(?:in|out))\..+"
@@ -25,7 +25,7 @@ _DOTTED = (
 # The same with underscores, as kohya has it.
 _MAKERS = re.compile(
     r"(?:diffusion_model\.)?"
-    r"(?P<name>(?:(?:input|output|double|single)_blocks|middle_block)\.(?!.*\.processor\.).+)"
+    r"(?P<name>(?:(?:input|output|double|single|joint)_blocks|middle_block)\.(?!.*\.processor\.).+)"
 )
 _FLAT = re.compile(
     r"(?:lora_transformer|lycoris)_(?P<blocks>(?:single_)?transformer_blocks)_(?P<number>\d+)_"

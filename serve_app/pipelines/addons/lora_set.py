@@ -25,13 +25,14 @@ class PackedPairs:
     with the last layer that the adapter changes, and is zero at those that it leaves alone.
 
     down: (R, inputs of the layers). up: (R, outputs of the layers). layers: names of those changed.
-    magnitudes: of a DoRA, (out,) by layer, float32.
+    magnitudes: of a DoRA, (out,) by layer, float32. largest: of the values of `up`, without sign.
     """
 
     down: torch.Tensor
     up: torch.Tensor
     layers: Collection[str]
     magnitudes: Mapping[str, torch.Tensor]
+    largest: float
 
     @property
     def num_bytes(self) -> int:
@@ -41,7 +42,8 @@ class PackedPairs:
     def to(self, device: torch.device | str) -> "PackedPairs":
         """Copy to a device; what is there already stays."""
         magnitudes = {name: own.to(device) for name, own in self.magnitudes.items()}
-        return PackedPairs(self.down.to(device), self.up.to(device), self.layers, magnitudes)
+        down, up = self.down.to(device), self.up.to(device)
+        return PackedPairs(down, up, self.layers, magnitudes, self.largest)
 
 
 @dataclass(frozen=True, eq=False)

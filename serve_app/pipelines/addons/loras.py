@@ -8,21 +8,24 @@ other LoRAs and with none run in one forward; texts are encoded for one request 
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import count, groupby
 from threading import Lock
 from weakref import WeakValueDictionary
 
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, SD3Transformer2DModel
 from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from serve_app import errors
+from serve_app.config import EngineConfig
 from serve_app.engine.stacking import join_outputs, take_rows
 from serve_app.pipelines.addons.lineage import Lineage, read_header
 from serve_app.pipelines.addons.lookup import Named
 from serve_app.pipelines.addons.lora_file import Tensors, read_pairs
 from serve_app.pipelines.addons.lora_layers import LoraLayers
+from serve_app.pipelines.addons.lora_sd3 import in_diffusers_names
 from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet, summed
 from serve_app.pipelines.addons.lru import Lru
 from serve_app.pipelines.addons.misfit import Unfit, judging
@@ -60,7 +63,7 @@ class Loras:
         lineage: of the pipeline.
         kept: adapters on the device, by key.
         host: adapters in CPU memory that had to leave the device, by key.
-        batch_bytes: memory for the matrices of one forward; one that needs more is run in parts.
+        config: of the engine.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class Loras:
         lineage: Lineage,
         kept: Lru[Adapter],
         host: Lru[Adapter],
-        batch_bytes: int,
+        config: EngineConfig,
     ) -> None:
         self._base = base
         parts = {family.denoiser: getattr(base, family.denoiser)}
@@ -82,8 +85,10 @@ class Loras:
         }
         self._denoiser = self._parts[family.denoiser]
         self._shared = family.shared
+        self._is_sd3 = isinstance(parts[family.denoiser], SD3Transformer2DModel)
         self._device = next(parts[family.denoiser].parameters()).device
-        self._batch_bytes = batch_bytes
+        self._batch_bytes = config.lora_batch_bytes
+        self._readers = ThreadPoolExecutor(config.lora_reads, thread_name_prefix="lora")
         self._lineage = lineage
         self._lock = Lock()
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()  # by key
@@ -106,7 +111,7 @@ class Loras:
             errors.OutOfMemory: there is no room for one.
         """
         strengths = summed(asked)
-        found = {name: self._get(named[name]) for name in strengths}
+        found = self._found({name: named[name] for name in strengths})
         doras = [name for name, adapter in found.items() if adapter.is_dora]
         if len(doras) > 1:
             text = f"Only one DoRA can be used at a time: {', '.join(doras)}"
@@ -114,6 +119,9 @@ class Loras:
         if not found:
             return NO_LORAS
         names = sorted(found, key=lambda name: name not in doras)
+        for name in names:
+            with judging(named[name]):
+                self._check_strength(found[name], strengths[name])
         uses = tuple((found[name], strengths[name]) for name in names)
         with judging(named[names[0]]):
             return self._set_of(uses)
@@ -147,23 +155,34 @@ class Loras:
                 part.apply(())
 
     def _run(self, run: Run, arguments: dict[str, object], numbers: list[int]) -> object:
-        """Run one forward; in parts, by set, where its matrices need too much memory."""
-        sets = self._groups(numbers)
-        if len(set(numbers)) == 1 or self._denoiser.num_bytes(sets) <= self._batch_bytes:
-            self._denoiser.apply(sets)
-            return run(arguments)
-        order = sorted(range(len(numbers)), key=numbers.__getitem__)
-        outputs = [
-            self._run(run, self._rows(arguments, part), [numbers[row] for row in part])
-            for part in self._parted(order, numbers)
-        ]
-        back = sorted(range(len(order)), key=order.__getitem__)
+        """Run one forward; in parts, by set, where its matrices need too much memory.
+
+        Rows that stand apart and have one set change places where that makes groups larger, so that
+        fewer matrices are brought together.
+        """
+        order = list(range(len(numbers)))
+        by_set = sorted(order, key=numbers.__getitem__)
+        if len(self._groups(numbers, by_set)) < len(self._groups(numbers, order)):
+            order = by_set
+        sets = self._groups(numbers, order)
+        fits = len(set(numbers)) == 1 or self._denoiser.num_bytes(sets) <= self._batch_bytes
+        parts = [order] if fits else self._parted(by_set, numbers)
+        outputs = []
+        for part in parts:
+            self._denoiser.apply(self._groups(numbers, part))
+            is_whole = part == list(range(len(numbers)))
+            outputs.append(run(arguments if is_whole else self._rows(arguments, part)))
+        places = [row for part in parts for row in part]
+        if places == list(range(len(numbers))) and len(parts) == 1:
+            return outputs[0]
+        back = sorted(range(len(places)), key=places.__getitem__)
         return take_rows(join_outputs(outputs), back)
 
-    def _groups(self, numbers: Sequence[int]) -> list[LoraSet]:
+    def _groups(self, numbers: Sequence[int], rows: Sequence[int]) -> list[LoraSet]:
         """Return the set of each group of rows; groups are as large as the rows allow."""
-        size = math.gcd(*(len(list(same)) for _, same in groupby(numbers)))
-        return [self._by_number[number] for number in numbers[::size]]
+        own = [numbers[row] for row in rows]
+        size = math.gcd(*(len(list(same)) for _, same in groupby(own)))
+        return [self._by_number[number] for number in own[::size]]
 
     def _parted(self, order: Sequence[int], numbers: Sequence[int]) -> list[list[int]]:
         """Cut rows, in the order of their sets, into parts whose matrices have room."""
@@ -171,7 +190,7 @@ class Loras:
         for number, rows in groupby(order, key=numbers.__getitem__):
             same = list(rows)
             longer = [*parts[-1], *same] if parts else same
-            sets = self._groups([numbers[row] for row in longer])
+            sets = self._groups(numbers, longer)
             fits = self._denoiser.num_bytes(sets) <= self._batch_bytes
             if parts and fits and number and numbers[parts[-1][0]]:
                 parts[-1] = longer
@@ -204,6 +223,28 @@ class Loras:
                 made = LoraSet(next(self._numbers), uses, gains)
                 self._sets[key] = self._by_number[made.number] = made
         return made
+
+    def _check_strength(self, adapter: Adapter, strength: float) -> None:
+        """Raise Unfit when the matrices overflow once the strength is folded in."""
+        for part in adapter.parts.values():
+            if (
+                not part.magnitudes
+                and part.largest * abs(strength) > torch.finfo(part.up.dtype).max
+            ):
+                raise Unfit(f"numbers that overflow at a strength of {strength:g}", "a smaller one")
+
+    def _found(self, named: Mapping[str, Named]) -> dict[str, Adapter]:
+        """Return the adapters of files; several that are not there are read side by side."""
+        with self._lock:
+            lacking = [name for name, one in named.items() if self._kept.get(one.key) is None]
+        if len(lacking) < 2:
+            return {name: self._get(one) for name, one in named.items()}
+        reads = {name: self._readers.submit(self._get, named[name]) for name in lacking}
+        wait(reads.values())
+        return {
+            name: reads[name].result() if name in reads else self._get(one)
+            for name, one in named.items()
+        }
 
     def _get(self, named: Named) -> Adapter:
         """Return the adapter of a file from the device, CPU memory or disk."""
@@ -244,6 +285,8 @@ class Loras:
         """Map the names of layers by diffusers, as it does for this kind of model."""
         if "text_encoder_2" in self._parts and any(name.startswith("lora_te_") for name in tensors):
             raise Unfit("layers of a model's only text encoder", "layers of one of two")
+        if self._is_sd3:
+            return in_diffusers_names(tensors)
         options = {"unet_config": self._base.unet.config} if "unet" in self._parts else {}
         converted = self._base.lora_state_dict(dict(tensors), **options)
         named: Tensors = converted[0] if isinstance(converted, tuple) else converted

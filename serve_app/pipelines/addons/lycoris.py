@@ -1,10 +1,11 @@
 """`in_pairs`: what LyCORIS adds to a layer, as a pair of matrices that adds the same.
 
-A LoHa adds (w1_a @ w1_b) * (w2_a @ w2_b), a LoKr kron(w1, w2), each times alpha / rank; each matrix
-may be whole, a product, or a product with a core for the kernel of a convolution ("tucker"). All of
-these are sums of outer products, so that a pair holds them exactly, of a higher rank.
+A LoHa adds (w1_a @ w1_b) * (w2_a @ w2_b), a LoKr kron(w1, w2), each times alpha / rank; a full
+difference adds what it holds. Each matrix may be whole, a product, or a product with a core for the
+kernel of a convolution ("tucker"). All of these are sums of outer products, so that a pair holds
+them exactly, of a higher rank.
 
-Source: `lycoris/functional/loha.py` and `lokr.py` of https://github.com/KohakuBlueleaf/LyCORIS.
+Source: `lycoris/functional/loha.py`, `lokr.py` and `lycoris/modules/full.py` of https://github.com/KohakuBlueleaf/LyCORIS.
 """
 
 import re
@@ -21,8 +22,7 @@ Tensors = dict[str, torch.Tensor]
 Factors = tuple[torch.Tensor, torch.Tensor]  # up (out, r), down (r, in, ...)
 
 _NAME = re.compile(
-    r"(?P<layer>.+?)\.(?P<form>hada|lokr|lora)_"
-    r"(?P<kind>w[12](?:_[ab])?|t[12]|mid)(?:\.weight)?"
+    r"(?P<layer>.+?)\.(?P<kind>(?:hada|lokr|lora)_(?:w[12](?:_[ab])?|t[12]|mid)|diff)(?:\.weight)?"
 )
 _HALVES = (("lora_down.weight", "lora_up.weight"), ("lora_A.weight", "lora_B.weight"))
 
@@ -39,7 +39,7 @@ def in_pairs(tensors: Mapping[str, torch.Tensor]) -> Tensors:
     rest: Tensors = {}
     for name, tensor in tensors.items():
         if match := _NAME.fullmatch(name):
-            layers.setdefault(match["layer"], {})[f"{match['form']}_{match['kind']}"] = tensor
+            layers.setdefault(match["layer"], {})[match["kind"]] = tensor
         else:
             rest[name] = tensor
     for layer, own in layers.items():
@@ -47,6 +47,8 @@ def in_pairs(tensors: Mapping[str, torch.Tensor]) -> Tensors:
         if own.keys() == {"lora_mid"}:
             rest[down_name] = _with_core(own["lora_mid"], rest.get(down_name), layer)
             continue
+        if up_name in rest or down_name in rest:
+            raise Unfit(f"two adapters for {errors.echoed(layer)}", "one")
         alpha = rest.pop(f"{layer}.alpha", None)
         rest[up_name], rest[down_name] = _pair(layer, own, alpha)
         if "." not in layer:  # there is nothing more to scale, which some want to be told
@@ -56,7 +58,7 @@ def in_pairs(tensors: Mapping[str, torch.Tensor]) -> Tensors:
 
 def _pair(layer: str, own: Mapping[str, torch.Tensor], alpha: torch.Tensor | None) -> Factors:
     form = next(iter(own))[:4]
-    make = {"hada": _loha, "lokr": _lokr}.get(form)
+    make = {"hada": _loha, "lokr": _lokr, "diff": _full}.get(form)
     kinds = {name.removeprefix(f"{form}_"): tensor.float() for name, tensor in own.items()}
     try:
         if make is None or len(kinds) != len(own) or any(name[:4] != form for name in own):
@@ -80,6 +82,12 @@ def _scale(layer: str, alpha: torch.Tensor | None, rank: int | None) -> float:
     if alpha.numel() != 1:
         raise Unfit(f"{layer}.alpha of the shape {tuple(alpha.shape)}", "one number")
     return float(alpha) / rank
+
+
+def _full(own: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, None]:
+    if own.keys() != {"diff"} or own["diff"].ndim not in (2, 4) or not own["diff"].numel():
+        raise KeyError
+    return *_whole(own["diff"]), None
 
 
 def _loha(own: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, int]:

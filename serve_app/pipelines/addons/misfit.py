@@ -22,6 +22,7 @@ _FORMS = {
     "embedding": "vectors for the model's text encoders",
     "ip_adapter": "an IP adapter and its image encoder, as diffusers reads them",
     "controlnet": "a ControlNet for the model's own UNet",
+    "upscaler": "an upscaler of the form of ESRGAN, or of its compact form",
 }
 
 

@@ -2,11 +2,11 @@
 
 They change the tokenizer and the text encoder, which all requests share. So each embedding gets a
 token of its own that no client can guess, and only a request that names it has its trigger word
-replaced by that token.
+replaced by that token. A text encoder that a file has no vectors for reads the text without it.
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -49,6 +49,7 @@ class Embeddings:
         self._mark = secrets.token_hex(8)
         self._tokens: dict[str, str] = {}  # by key
         self._waiting: dict[str, _Waiting] = {}  # by token, until it is loaded
+        self._unread: dict[str, tuple[str, ...]] = {}  # tokens without vectors, by encoder
 
     def apply(
         self, spec: GenerationSpec, named: Mapping[str, Named]
@@ -70,6 +71,13 @@ class Embeddings:
             "negative_prompt": replaced(spec.negative_prompt, triggers, tokens),
         }
         return spec.model_copy(update=texts), tuple(tokens.values())
+
+    def unread(self, tokens: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return which of these tokens each tokenizer is to be spared, by its name."""
+        return {
+            name.replace("text_encoder", "tokenizer"): tuple(set(tokens) & set(own))
+            for name, own in self._unread.items()
+        }
 
     def load(self, tokens: tuple[str, ...]) -> None:
         """Bring embeddings into the text encoders. Only on the engine thread.
@@ -95,16 +103,18 @@ class Embeddings:
                     vectors = self._read(named)
                 token = f"<{self._mark}n{len(self._tokens)}>"  # one word: no trigger is inside
                 self._waiting[token] = _Waiting(named, list(vectors.items()))
+                for name in set(self._encoders) - vectors.keys():
+                    self._unread[name] = (*self._unread.get(name, ()), token)
                 self._tokens[named.key] = token
             return self._tokens[named.key]
 
     def _read(self, named: Named) -> dict[str, torch.Tensor]:
-        """Read a file's vectors, (number, D), for each text encoder of the model.
+        """Read a file's vectors, (number, D), for the text encoders of the model.
 
-        An encoder without any would read the token as a text of letters.
+        Of two encoders a file may have vectors for one alone, by its name.
 
         Raises:
-            Unfit: there are none for an encoder, or others.
+            Unfit: there are none, or others.
         """
         self._lineage.check(read_header(named.entry.path))
         tensors = load_file(named.entry.path)
@@ -116,10 +126,12 @@ class Embeddings:
                 for name, own in zip(self._encoders, tensors.values(), strict=True)
             }
         wanted = {_FILE_NAMES[name]: name for name in self._encoders}
-        if tensors.keys() != wanted.keys():
+        if not tensors or tensors.keys() - wanted.keys():
             widths = (f"{key} of width {self._width(name)}" for key, name in wanted.items())
             raise Unfit(_told(tensors), " and ".join(widths))
-        vectors = {name: self._fitted(name, tensors[key]) for key, name in wanted.items()}
+        vectors = {
+            name: self._fitted(name, tensors[key]) for key, name in wanted.items() if key in tensors
+        }
         if len({len(own) for own in vectors.values()}) > 1:
             raise Unfit(_told(tensors), "as many vectors for each text encoder")
         return vectors

@@ -84,17 +84,23 @@ def remember_encoding(pipeline: DiffusionPipeline, cache: TextCache, state: Text
 
 
 def text_arguments(
-    pipeline: DiffusionPipeline, spec: GenerationSpec, cache: TextCache, state: TextState
+    pipeline: DiffusionPipeline,
+    spec: GenerationSpec,
+    cache: TextCache,
+    state: TextState,
+    unread: Mapping[str, Sequence[str]] | None = None,
 ) -> Mapping[str, object]:
     """Encode the texts of a CLIP pipeline, or look them up; gives its embedding arguments.
 
     Embeddings are (1, T * chunks, D), pooled ones (1, D) of the first chunk.
+
+    unread: words that a tokenizer's texts are to be without, by its name; each text decides them.
     """
     key = (state.key, spec.prompt, spec.negative_prompt, spec.clip_skip, spec.guidance_scale > 1)
 
     def make() -> object:
         with state.entered():
-            return _embed(pipeline, spec)
+            return _embed(pipeline, spec, unread or {})
 
     made = cache.get(key, make)
     assert isinstance(made, Mapping), "embeddings are kept by argument name"
@@ -112,7 +118,9 @@ class _Chunk:
 _EMPTY = _Chunk()
 
 
-def _embed(pipeline: DiffusionPipeline, spec: GenerationSpec) -> dict[str, torch.Tensor]:
+def _embed(
+    pipeline: DiffusionPipeline, spec: GenerationSpec, unread: Mapping[str, Sequence[str]]
+) -> dict[str, torch.Tensor]:
     """Encode chunk by chunk. The shorter text is filled up with empty chunks."""
     real = {
         name: tokenizer
@@ -125,7 +133,10 @@ def _embed(pipeline: DiffusionPipeline, spec: GenerationSpec) -> dict[str, torch
         _NEGATIVE: sections(parse(spec.negative_prompt)),
     }
     cut = {
-        name: {side: _chunks(pipeline, tokenizer, text) for side, text in texts.items()}
+        name: {
+            side: _chunks(pipeline, tokenizer, _without(text, unread.get(name, ())))
+            for side, text in texts.items()
+        }
         for name, tokenizer in real.items()
     }
     count = max(len(chunks) for sides in cut.values() for chunks in sides.values())
@@ -152,6 +163,15 @@ def _embed(pipeline: DiffusionPipeline, spec: GenerationSpec) -> dict[str, torch
         for name, tokenizer in real.items():
             setattr(pipeline, name, tokenizer)
     return _collect(parts)
+
+
+def _without(text: Sequence[Sequence[Span]], words: Sequence[str]) -> Sequence[Sequence[Span]]:
+    """Leave words out; tokenizers make one of two blanks."""
+    for word in words:
+        text = [
+            [Span(span.text.replace(word, ""), span.weight) for span in section] for section in text
+        ]
+    return text
 
 
 def _chunks(

@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 
 from serve_app.testing.ldm_names import original_unet
 from tests import community_files
+from tests.engine import upscaler_files
 from tests.engine.published import files
 from tests.engine.published.files import Tensors, under
 from tests.engine.published.workshop import Case, Served, Workshop
@@ -131,6 +132,9 @@ _PEFT = _up_down("lora_A.weight", "lora_B.weight", alpha=False)
 _OLD = _up_down("lora.down.weight", "lora.up.weight", alpha=False)
 _PROCESSORS = _up_down("down.weight", "up.weight", alpha=False)
 _LOHA = _Form(_loha, _loha_dense)
+_FULL = _Form(
+    lambda shape: {"diff": _draw(*shape)}, lambda own, weight: weight + _STRENGTH * own["diff"]
+)
 
 
 def _name(prefixes: Mapping[str, str], separator: str = "_") -> Callable[[Layer, object], str]:
@@ -228,6 +232,41 @@ def _flux_fused(prefix: str, separator: str, form: _Form) -> Callable[[Workshop]
     return make
 
 
+def _sd3_fused(prefix: str, separator: str, form: _Form) -> Callable[[Workshop], Served]:
+    """An adapter in the names of Stable Diffusion 3's makers; queries, keys and values in one."""
+
+    def make(shop: Workshop) -> Served:
+        torch.manual_seed(11)
+        pipeline = shop.models.stock("sd3-medium")
+        tensors: Tensors = {}
+        changes = {}
+        last = pipeline.transformer.config.num_layers - 1
+        layers = {
+            "x_block.attn.qkv": [f"attn.to_{one}" for one in "qkv"],
+            "context_block.attn.qkv": [f"attn.add_{one}_proj" for one in "qkv"],
+            "x_block.mlp.fc2": ["ff.net.2"],
+            "x_block.adaLN_modulation.1": ["norm1.linear"],
+        }
+        named = {f"joint_blocks.0.{name}": [f"transformer_blocks.0.{one}" for one in ours]
+                 for name, ours in layers.items()}  # fmt: skip
+        end = f"joint_blocks.{last}.context_block.adaLN_modulation.1"
+        turned = {end: f"transformer_blocks.{last}.norm1_context.linear"}
+        turned |= {"final_layer.adaLN_modulation.1": "norm_out.linear"}
+        for name, ours in (named | {name: [one] for name, one in turned.items()}).items():
+            weights = [pipeline.transformer.get_submodule(one).weight for one in ours]
+            own = form.make(torch.cat(weights).shape)
+            tensors |= under(f"{prefix}{name.replace('.', separator)}.", own)
+            whole = form.dense(own, torch.zeros_like(torch.cat(weights)))
+            if name in turned:  # diffusers has the scale first
+                whole = torch.cat([*reversed(whole.chunk(2))])
+            for one, part in zip(ours, whole.chunk(len(ours)), strict=True):
+                changes["transformer", one] = lambda weight, part=part: weight + part
+        model = shop.models.folder("sd3-medium")
+        return Served(shop.write(tensors), changed(pipeline, changes), add_on="lora", model=model)
+
+    return make
+
+
 def _vae(
     family: str, name: Callable[[torch.nn.Module], Tensors], beginning: str = ""
 ) -> Callable[[Workshop], Served]:
@@ -277,6 +316,27 @@ def _embedding(
     return make
 
 
+def _half_an_embedding(key: str, width: int) -> Callable[[Workshop], Served]:
+    """Vectors for one of XL's text encoders; the other one reads the text without the word."""
+
+    def make(shop: Workshop) -> Served:
+        torch.manual_seed(13)
+        own, end = _draw(3, width), "" if key == "clip_l" else "_2"
+        pipeline = copy.deepcopy(shop.models.stock("sdxl"))
+        pipeline.load_textual_inversion(
+            own,
+            token="it",
+            text_encoder=getattr(pipeline, f"text_encoder{end}"),
+            tokenizer=getattr(pipeline, f"tokenizer{end}"),
+        )
+        other = "_2" if key == "clip_l" else ""
+        asked = {f"prompt{end}": "a red square of it", f"prompt{other}": "a red square of"}
+        file, model = shop.write({key: own}), shop.models.folder("sdxl")
+        return Served(file, pipeline, add_on="embedding", model=model, asked=asked)
+
+    return make
+
+
 def _large(name: str, add_on: str, family: str = "sd1") -> Callable[[Workshop], Served]:
     """A file of the published size without numbers, which is refused by its header."""
     return lambda shop: Served(
@@ -284,6 +344,35 @@ def _large(name: str, add_on: str, family: str = "sd1") -> Callable[[Workshop], 
         add_on=add_on,
         model=shop.models.folder(family),
     )
+
+
+def _upscaler(form: str) -> Callable[[Workshop], Served]:
+    """Random weights; the truth is the arithmetic of the papers."""
+
+    def make(shop: Workshop) -> Served:
+        torch.manual_seed(14)
+        scale, draw = upscaler_files.FORMS[form]
+        tensors = draw()
+        return Served(
+            shop.write(tensors),
+            add_on="upscaler",
+            model=shop.models.folder("sd1"),
+            enlarged=lambda picture: upscaler_files.by_hand(tensors, picture, scale),
+        )
+
+    return make
+
+
+def _upscalers() -> dict[str, Case]:
+    names = {"old": "ESRGAN", "bsrgan": "BSRGAN", "new": "Real-ESRGAN", "compact": "compact ESRGAN"}
+    cases = {}
+    for form in upscaler_files.FORMS:
+        name, _, factor = form.partition("-x")
+        layout = f"upscaler, {names[name]}, by {factor}"
+        cases[f"upscaler-{form}"] = Case(
+            layout, "`upscaler`", _upscaler(form), "the arithmetic of its paper", bound=1 / 255
+        )
+    return cases
 
 
 def _loras() -> dict[str, Case]:
@@ -373,8 +462,22 @@ def _loras() -> dict[str, Case]:
             _lora("flux-dev", _FLUX, _KOHYA, _name(_KOHYAS)),
         ),
         "lora-sd3-kohya": (
-            "LoRA of Stable Diffusion 3, kohya's names",
-            _large("lora-sd3-kohya", "lora", "sd3-medium"),
+            "LoRA of Stable Diffusion 3, kohya's names", _sd3_fused("lora_unet_", "_", _KOHYA),
+        ),
+        "lora-sd3-comfy": (
+            "LoRA of Stable Diffusion 3, ComfyUI's names",
+            _sd3_fused("diffusion_model.", ".", _PEFT),
+        ),
+        "lora-sd3-kohya-text": (
+            "LoRA of Stable Diffusion 3, text encoders alone",
+            _lora("sd3-medium", _TEXT_XL, _KOHYA, _name(_KOHYAS_XL)),
+        ),
+        "full-sd1": (
+            "LyCORIS full differences", _lora("sd1", _SD1_CONV, _FULL, _name(_KOHYAS)),
+        ),
+        "full-xl-lycoris": (
+            "LyCORIS full differences of Stable Diffusion XL, LyCORIS' names",
+            _lora("sdxl", _XL, _FULL, _name(_LYCORIS)),
         ),
     }  # fmt: skip
     return {key: Case(layout, "`lora`", make, _ARITHMETIC) for key, (layout, make) in rows.items()}
@@ -382,6 +485,7 @@ def _loras() -> dict[str, Case]:
 
 def _others() -> dict[str, Case]:
     a1111, vectors = {"trigger": "it"}, "vectors loaded by stock diffusers"
+    alone = f"{vectors}, the other encoder's text without the word"
     rows: dict[str, tuple[str, str, Callable[[Workshop], Served], str]] = {
         "vae-ldm": ("VAE in its makers' names", "vae", _vae("sd1", files.vae), ""),
         "vae-ldm-prefixed": (
@@ -411,12 +515,10 @@ def _others() -> dict[str, Case]:
             _embedding("sdxl", {"clip_l": 768, "clip_g": 1280}), vectors,
         ),
         "embedding-xl-clip-g": (
-            "the same, `clip_g` alone", "embedding",
-            _large("embedding-xl-clip-g", "embedding", "sdxl"), "",
+            "the same, `clip_g` alone", "embedding", _half_an_embedding("clip_g", 1280), alone,
         ),
         "embedding-clip-l": (
-            "embedding for Stable Diffusion XL, `clip_l` alone", "embedding",
-            _large("embedding-clip-l", "embedding", "sdxl"), "",
+            "the same, `clip_l` alone", "embedding", _half_an_embedding("clip_l", 768), alone,
         ),
         "embedding-sd1-for-xl": (
             "embedding of Stable Diffusion 1 for Stable Diffusion XL", "embedding",
@@ -424,6 +526,9 @@ def _others() -> dict[str, Case]:
         ),
         "controlnet-sd1": ("ControlNet", "lora", _large("controlnet-sd1-ldm", "lora"), ""),
         "upscaler-esrgan": ("upscaler", "lora", _large("upscaler-esrgan", "lora"), ""),
+        "upscaler-swinir": (
+            "upscaler, transformer", "upscaler", _large("upscaler-swinir", "upscaler"), "",
+        ),
         "ip-adapter-face-id": (
             "IP adapter, Face ID", "ip_adapter", _large("ip-adapter-sd1-face-id", "ip_adapter"), "",
         ),
@@ -434,4 +539,4 @@ def _others() -> dict[str, Case]:
     }
 
 
-ADD_ONS = _loras() | _others()
+ADD_ONS = _loras() | _others() | _upscalers()

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from unittest.mock import patch
 
 import diffusers
@@ -20,6 +21,7 @@ from serve_app.models.inspect.inspect import inspect
 from serve_app.models.inspect.match import check_match
 from serve_app.models.weights.files import Refused
 from serve_app.models.weights.resolve import resolve
+from serve_app.pipelines.addons.lookup import Named
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.compose import Canvas
 from serve_app.types import GenerationSpec, Kind, LoraUse
@@ -38,7 +40,8 @@ class Served:
     """A file, how it is served, and stock with the same weights; None: nothing to paint.
 
     said: fields of the entry. add_on: type of the file, which is then none of a model.
-    model: the model that an add-on is for.
+    model: the model that an add-on is for. enlarged: what an upscaler makes of (1, 3, H, W).
+    asked: what stock is asked otherwise than by the spec.
     """
 
     file: Path
@@ -46,6 +49,8 @@ class Served:
     said: Mapping[str, object] = field(default_factory=dict)
     add_on: str | None = None
     model: Path | None = None
+    enlarged: Callable[[torch.Tensor], torch.Tensor] | None = None
+    asked: Mapping[str, object] = field(default_factory=dict)
     spec: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -132,12 +137,28 @@ class Workshop:
             self._with_add_ons[made.model] = Weaver(made.model, [])
         weaver = self._with_add_ons[made.model]
         weaver.known[:] = [entry]
+        if made.enlarged is not None:
+            return _difference_enlarged(weaver, entry, made.enlarged)
         spec = _spec(made)
         woven = weaver.paint(spec)[0]
         plain = weaver.paint(_spec(made, is_plain=True))[0]
         assert made.stock is not None, "it should have been refused"
         assert difference(plain, woven) > _VISIBLE, "it does something"
-        return difference(woven, _stock_picture(made.stock, spec))
+        return difference(woven, _stock_picture(made.stock, spec, made.asked))
+
+
+def _difference_enlarged(
+    weaver: Weaver, entry: AddOn, enlarged: Callable[[torch.Tensor], torch.Tensor]
+) -> float:
+    """Compare what an upscaler makes of a picture, in the levels of a PNG."""
+    upscaler = weaver.checkpoint.upscalers.get(Named(entry, str(entry.path)))
+    assert upscaler is not None, "one is named"
+    small = np.asarray(_canvas().init)
+    factor = upscaler.network.scale
+    made = upscaler.enlarge(small, factor, Event())
+    values = torch.from_numpy(small.copy()).permute(2, 0, 1)[None].float() / 255
+    truth = enlarged(values)[0].clamp(0, 1).mul(255).round().permute(1, 2, 0)
+    return float((torch.from_numpy(made.copy()).float() - truth).abs().max() / 255)
 
 
 def _spec(made: Served, *, is_plain: bool = False) -> GenerationSpec:
@@ -172,14 +193,16 @@ def _canvas() -> Canvas:
     return Canvas(init, mask, (0, 0, 64, 64))
 
 
-def _stock_picture(pipeline: DiffusionPipeline, spec: GenerationSpec) -> torch.Tensor:
+def _stock_picture(
+    pipeline: DiffusionPipeline, spec: GenerationSpec, asked: Mapping[str, object] | None = None
+) -> torch.Tensor:
     if spec.kind is Kind.INPAINT:
         name = type(pipeline).__name__.replace("Pipeline", "InpaintPipeline")
         canvas = _canvas()
         pictures = {"image": canvas.init, "mask_image": canvas.mask, "strength": spec.strength}
         return paint_stock(getattr(diffusers, name).from_pipe(pipeline), spec, **pictures)
     if hasattr(pipeline, "unet"):
-        return paint_stock(pipeline, spec)
+        return paint_stock(pipeline, spec, **asked or {})
     scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
     with patch(f"{paint_stock.__module__}.stock_scheduler", lambda *_: scheduler):
         return paint_stock(pipeline, spec)

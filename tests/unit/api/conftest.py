@@ -66,6 +66,7 @@ ENTRIES = [
     entry(id="midjourney-v4-painta", enhancement=documented_enhancement()),
     entry(id="coarse", size_multiple_px=16, enhancement=Enhancement(styles=False)),
     entry(id="inpaint-only", kinds=(Kind.INPAINT,)),
+    entry(id="sharp", upscaler="for-sharp"),
     entry(id="turbo", max_guidance=1.5, max_steps=4),
     entry(
         id="other-defaults",
@@ -85,6 +86,8 @@ ADD_ONS = [
         AddOn(id=f"control-{name}", type="controlnet", source=Path("nowhere"), control=(name,))
         for name in ("canny", "depth", "inpaint")
     ),
+    AddOn(id="esrgan", type="upscaler", source=Path("nowhere")),
+    AddOn(id="for-sharp", type="upscaler", source=Path("nowhere"), models=("sharp",)),
     AddOn(id="control-plain", type="controlnet", source=Path("nowhere")),
     AddOn(
         id="control-other",

@@ -42,6 +42,7 @@ async def test_documented_inpaint_request_becomes_the_documented_job(api, inpain
         "foreign": "",
         "expand": True,
         "upscale": 1,
+        "upscaler": None,
         "highres_fix": False,
         "self_attention": False,
         "panorama": False,
@@ -376,6 +377,34 @@ async def test_strict_size_is_refused_though_the_other_side_is_left_to_the_pictu
 async def test_upscale_is_shown_beside_the_painted_size(api, text_body):
     meta = (await api.reply(TEXT2IMG, text_body | {"upscale": "2"}))["meta"]
     assert (meta["upscale"], meta["W"], meta["H"]) == ("2", 512, 512)
+
+
+@pytest.mark.parametrize(
+    ("model_id", "configured", "upscale", "wanted"),
+    [
+        pytest.param("your_model_id", None, "2", None, id="none"),
+        pytest.param("your_model_id", "esrgan", "2", "esrgan", id="configured"),
+        pytest.param("your_model_id", "for-sharp", "2", None, id="configured-for-others"),
+        pytest.param("sharp", "esrgan", "3", "for-sharp", id="of-the-model"),
+        pytest.param("sharp", "esrgan", "no", None, id="not-asked"),
+    ],
+)
+async def test_upscale_uses_what_the_model_or_the_configuration_names(
+    make_api, text_body, model_id, configured, upscale, wanted
+):
+    api = make_api(HttpConfig(upscaler=configured))
+    body = text_body | {"model_id": model_id, "upscale": upscale}
+    assert (await api.last_request(TEXT2IMG, body)).spec.upscaler == wanted
+    meta = (await api.reply(TEXT2IMG, body))["meta"]
+    shown = {} if upscale == "no" else {"upscaler": wanted or "lanczos"}
+    assert {name: value for name, value in meta.items() if name == "upscaler"} == shown
+
+
+async def test_upscaler_that_the_catalogue_lacks_is_refused_where_it_is_wanted(make_api, text_body):
+    api = make_api(HttpConfig(upscaler="gone"))
+    reply = await api.reply(TEXT2IMG, text_body | {"upscale": "2"})
+    assert reply["message"] == {"upscale": ["No upscaler of the id gone is in the catalogue."]}
+    assert (await api.reply(TEXT2IMG, text_body))["status"] == "success"
 
 
 async def test_upscale_beyond_the_limit_is_refused(make_api, text_body):

@@ -39,6 +39,8 @@ async def test_model_list_shows_what_requests_may_add(api):
         ("control-canny", "controlnet", "model_ready"),
         ("control-depth", "controlnet", "model_ready"),
         ("control-inpaint", "controlnet", "model_ready"),
+        ("esrgan", "upscaler", "model_ready"),
+        ("for-sharp", "upscaler", "model_loading"),
         ("control-plain", "controlnet", "model_ready"),
         ("control-other", "controlnet", "model_loading"),
     ]

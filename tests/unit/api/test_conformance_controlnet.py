@@ -155,7 +155,7 @@ REFUSED = {
     "auto_hint, without its model": (
         {"controlnet_model": "depth"},
         "auto_hint",
-        "Hints of the type depth are made by a model that is not installed here",
+        "Hints of the type depth are made by a model that is not installed here (hints.depth)",
     ),
     "guess_mode": ({"guess_mode": "perhaps"}, "guess_mode", "must be yes or no"),
     "control_image": ({"init_image": None}, "control_image", "field is required"),
@@ -263,6 +263,13 @@ async def test_control_image_is_shown_as_it_is_unless_a_hint_is_asked_for(api, s
     assert (await job_of(api, service, fields | {"auto_hint": "yes"})).spec.hints == ("canny",)
 
 
+async def test_hint_of_a_model_is_made_where_the_operator_names_one(api, service):
+    service.hint_models = frozenset({ControlType.DEPTH})
+    job = await job_of(api, service, {"controlnet_model": "depth"})
+    assert nets(job) == [("control-depth", 1.0, "depth")]
+    assert len(job.output.hint_keys) == 1
+
+
 async def test_type_names_the_net_that_fits_the_model(api, service):
     job = await job_of(api, service, {"model_id": "inpaint-only", "mask_image": MASK})
     assert nets(job) == [("control-canny", 1.0, "canny")]
@@ -284,6 +291,18 @@ async def test_meta_of_controlnet_has_the_documented_form(api, row):
         "control_image": CONTROL, "mask_image": MASK,
     }  # fmt: skip
     assert (await api.reply(PATHS[0], BASE | fields))["meta"][row] == META[row]
+
+
+async def test_meta_links_to_the_hints_that_are_drawn(api, service):
+    fields = {"controlnet_model": "canny,canny,control-plain"}
+    fields |= {"controlnet_type": "canny,canny,tile"}
+    reply = await api.reply(PATHS[0], BASE | fields)
+    plan = service.jobs[reply["id"]].request.output
+    assert len(plan.hint_keys) == 1
+    assert reply["meta"]["hint_images"] == {"canny": f"http://testserver/files/{plan.hint_keys[0]}"}
+    reply = await api.reply(PATHS[0], BASE | {"auto_hint": "no"})
+    assert "hint_images" not in reply["meta"]
+    assert service.jobs[reply["id"]].request.output.hint_keys == ()
 
 
 async def test_meta_of_other_calls_says_nothing_of_controlnets(api, text_body):

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from serve_app.images import hint
-from serve_app.types import ControlType
+from serve_app.types import ControlNetUse, ControlType, Picture, PreparedImages
+from tests.builders import spec
 
 DATA = Path(__file__).parents[2] / "data" / "hints"
 
@@ -61,6 +62,21 @@ def test_shuffle_moves_what_is_there_and_is_always_the_same(picture):
 def test_picture_is_shown_as_it_is(picture, as_is):
     shown = hint.make(as_is and ControlType(as_is), picture)
     assert shown.tobytes() == picture.tobytes()
+
+
+def test_hints_that_are_drawn_are_those_that_differ_from_their_picture(picture):
+    made = {one: hint.make(one, picture).tobytes() for one in ControlType}
+    drawn = {one for one, pixels in made.items() if pixels != picture.tobytes()}
+    assert drawn == {one for one in ControlType if one.is_drawn and not one.is_of_a_model}
+
+
+def test_drawn_hints_of_a_job_are_found_among_what_its_nets_see():
+    hints = ("tile", "canny", None, "canny", "blur")
+    uses = tuple(ControlNetUse(id="net", scale=1, hint=hint) for hint in hints)
+    seen = tuple(Picture(name, 8, 8) for name in (b"t", b"c", b"n", b"c", b"b"))
+    asked = spec(controlnets=uses)
+    assert asked.drawn_hints == ("canny", "blur")
+    assert PreparedImages(controls=seen).drawn(asked) == (seen[1], seen[4])
 
 
 @pytest.mark.parametrize("size", [(8, 8), (8, 1024), (64, 40)], ids=str)

@@ -101,6 +101,7 @@ WANTED = {
     "loha-xl": (T.LOHA, (XL,), {"rank": 8}),
     "lokr-sd1": (T.LOKR, (SD1,), {"rank": None}),
     "lokr-xl-ranked": (T.LOKR, (XL,), {"rank": 12}),
+    "full-sd1": (T.LORA, (SD1,), {"rank": None}),
     "lokr-flux-lycoris": (T.LOKR, (FLUX,), {"rank": None}),
     "embedding-sd1-a1111": (T.EMBEDDING, (SD1,), {"num_vectors": 8}),
     "embedding-sd2-a1111": (T.EMBEDDING, (SD2,), {"num_vectors": 8}),
@@ -133,10 +134,10 @@ WANTED = {
     "ip-adapter-sd1-face-id": (T.IP_ADAPTER, (SD1,), {"variant": "face id"}),
     "ip-adapter-xl": (T.IP_ADAPTER, (XL,), {"variant": None}),
     "ip-adapter-flux": (T.IP_ADAPTER, (FLUX,), {}),
-    "upscaler-esrgan": (T.UPSCALER, (), {}),
+    "upscaler-esrgan": (T.UPSCALER, (), {"variant": None}),
     "upscaler-real-esrgan": (T.UPSCALER, (), {}),
     "upscaler-compact": (T.UPSCALER, (), {}),
-    "upscaler-swinir": (T.UPSCALER, (), {}),
+    "upscaler-swinir": (T.UPSCALER, (), {"variant": "transformer"}),
 }
 
 
@@ -213,7 +214,6 @@ OTHERS = {
     "vision": {"vision_model.embeddings.patch_embedding.weight": (1280, 3, 14, 14)},
     "taesd": {"decoder.layers.0.weight": (64, 4, 3, 3)},
     "taesd-first": {"1.weight": (64, 4, 3, 3), "3.conv.0.weight": (64, 64, 3, 3)},
-    "full": {"lora_unet_mid_block_resnets_0_conv1.diff": (1280, 1280, 3, 3)},
 }
 
 

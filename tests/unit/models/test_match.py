@@ -33,6 +33,7 @@ def judged(entry, *models):
     return None
 
 
+VAE = "a VAE for Stable Diffusion 1 or Stable Diffusion 2 or Stable Diffusion XL"
 LORA = "a LoRA, LoCon, DoRA, LoHa or LoKr"
 CHECKPOINT = "a checkpoint with its denoiser, VAE or text encoders"
 
@@ -52,6 +53,18 @@ CHECKPOINT = "a checkpoint with its denoiser, VAE or text encoders"
         ("lora-flux-peft", "vae", ("a LoRA for FLUX.1", "a VAE")),
         ("embedding-xl", "lora", ("an embedding for Stable Diffusion XL", LORA)),
         ("upscaler-esrgan", "vae", ("an upscaler", "a VAE")),
+        ("upscaler-esrgan", "upscaler", None),
+        ("upscaler-real-esrgan", "upscaler", None),
+        ("upscaler-compact", "upscaler", None),
+        (
+            "upscaler-swinir",
+            "upscaler",
+            (
+                "an upscaler (transformer)",
+                "an upscaler of the form of ESRGAN, or of its compact form",
+            ),
+        ),
+        ("vae-diffusers", "upscaler", (VAE, "an upscaler")),
         (
             "ip-adapter-sd1-face-id",
             "ip_adapter",

@@ -150,6 +150,7 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
     put("loha-sd1", "loha.safetensors")
     put("controlnet-flux", "control.safetensors")
     put("upscaler-esrgan", "upscaler.safetensors")
+    put("upscaler-swinir", "swinir.safetensors")
     put("sd2", "sd2.safetensors")
     put("flux-all-in-one-fp8", "flux.safetensors")
     put("embedding-sd1-a1111", "Same Name.safetensors")
@@ -172,7 +173,7 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
     reasons = {
         "part.safetensors": "is not served",
         "control.safetensors": "no model of its family",
-        "upscaler.safetensors": "is not served",
+        "swinir.safetensors": "found an upscaler (transformer)",
         "sd2.safetensors": "say prediction_type",
         "flux.safetensors": "T5",
         "same-name.safetensors": "its id same-name is taken by Same Name.safetensors",
@@ -186,7 +187,14 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
         "vae.safetensors": "whose latents",
         "edm.safetensors": "not served",
     }
-    served = {"good.safetensors", "Same Name.safetensors", "loha.safetensors"}
+    served = {
+        "good.safetensors",
+        "Same Name.safetensors",
+        "loha.safetensors",
+        "upscaler.safetensors",
+    }
+    assert found["upscaler.safetensors"].entry.type == "upscaler"
+    assert found["upscaler.safetensors"].entry.models == ()
     assert found.keys() == served | reasons.keys()
     for name, reason in reasons.items():
         assert found[name].verdict is Verdict.REFUSED, name

@@ -17,6 +17,7 @@ FIELDS = {
     "embedding": "embeddings_model",
     "ip_adapter": "ip_adapter_id",
     "controlnet": "controlnet_model",
+    "upscaler": "upscale",
 }
 
 
@@ -43,6 +44,7 @@ def naming(add_on_id, add_on_type):
         "embedding": {"embeddings": (add_on_id,)},
         "ip_adapter": {"ip_adapter": IpAdapterUse(id=add_on_id, scale=1)},
         "controlnet": {"controlnets": (ControlNetUse(id=add_on_id, scale=1),)},
+        "upscaler": {"upscale": 2, "upscaler": add_on_id},
     }
     return spec(**use[add_on_type])
 
@@ -55,7 +57,7 @@ def test_add_on_is_known_as_soon_as_the_catalogue_has_it(add_ons, known, file, a
     assert refusal.value.field == FIELDS[add_on_type]
     known["ink", add_on_type] = AddOn(id="ink", type=add_on_type, source=file)
     named = add_ons.of(request)
-    single = (named.vae, named.ip_adapter, *named.controlnets)
+    single = (named.vae, named.ip_adapter, named.upscaler, *named.controlnets)
     (found,) = filter(None, [*single, *named.loras.values(), *named.embeddings.values()])
     assert found.entry.path == file
 

@@ -16,7 +16,7 @@ from serve_app.testing.graph import FakeGraph
 from serve_app.testing.jobs import MemoryJobStore, MemoryKeyStore
 from serve_app.testing.models import MemoryModelStore
 from serve_app.testing.storage import MemoryStore
-from serve_app.types import JobState, Kind
+from serve_app.types import JobState, Kind, OutputPlan
 from serve_app.webhooks.protocol import DeliveryState
 from tests.builders import job_request, webhook_body
 
@@ -189,6 +189,16 @@ async def test_job_that_is_cancelled_tells_its_webhook_once(bench, call, is_driv
     async with asyncio.timeout(5):
         while bench.graph.at_work:
             await asyncio.sleep(0.01)
+
+
+async def test_deleted_job_leaves_neither_results_nor_hints(bench):
+    plan = OutputPlan(keys=("generations/a.png",), hint_keys=("generations/h.png",))
+    job = await bench.service.submit(job_request(output=plan))
+    await bench.service.wait(job.id, 5, cancel_if_left=True)
+    for key in plan.files:
+        await bench.files.put(key, b"png", "image/png")
+    await bench.service.delete(job.id, "open")
+    assert [await bench.files.get(key) for key in plan.files] == [None, None]
 
 
 async def test_job_that_ended_before_it_was_cancelled_tells_its_result_only(bench):

@@ -48,6 +48,12 @@ async def test_store_as_base64_writes_text():
     assert base64.b64decode(await files.get(KEYS[0]), validate=True) == b"one"
 
 
+async def test_store_keeps_hints_as_pictures_beside_base64():
+    files, plan = MemoryStore(), OutputPlan(keys=KEYS, base64=True, hint_keys=("generations/h",))
+    await Uploader(files, StorageConfig()).store(plan, PICTURES, (Picture(b"hint", 8, 8),))
+    assert await files.get("generations/h") == b"hint"
+
+
 async def test_store_that_is_down_for_a_moment_is_tried_again():
     files = MoodyStore(failures=2)
     await Uploader(files, StorageConfig()).store(OutputPlan(keys=KEYS), PICTURES)
