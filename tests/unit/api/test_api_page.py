@@ -108,12 +108,13 @@ async def test_page_lists_the_keys_of_meta_in_their_order(api, inpaint_body, cal
     named = [*order.get(call, order["text to image"]), *later]
     named += ["strength"] if call == "inpaint" else control if call == "ControlNet" else []
     meta = (await api.reply(path, body or inpaint_body))["meta"]
+    named += ["hint_images"] if "hint_images" in meta else []
     assert list(meta) == list(dict.fromkeys(named))
 
 
 def test_page_names_what_only_a_job_that_ran_has_in_meta():
-    assert [quoted(row[0])[0] for row in rows_of("### meta")[-3:]] == [
-        "crop", "first_pass", "generation",
+    assert [quoted(row[0])[0] for row in rows_of("### meta")[-5:]] == [
+        "upscaler", "hint_images", "crop", "first_pass", "generation",
     ]  # fmt: skip
 
 
