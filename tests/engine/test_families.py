@@ -229,7 +229,7 @@ CHANGES: dict[str, dict[str, object]] = {
 async def test_what_changes_no_picture_is_said_to_have_not_run(
     painter: WeavePainter, make_spec: Callable[..., GenerationSpec], field: str
 ) -> None:
-    base = make_spec(scheduler="EulerDiscreteScheduler", steps=8)
+    base = make_spec(scheduler="EulerDiscreteScheduler", steps=4)
     plain = await painter.paint(1, base, None)
     changed = await painter.paint(2, base.model_copy(update=CHANGES[field]), None)
     is_same = plain.pictures[0].data == changed.pictures[0].data

@@ -25,8 +25,10 @@ WEBHOOK_SECRET = "whsec_" + "c2VjcmV0" * 4
 
 
 def pytest_collection_modifyitems(items):
-    """Tests with clusters of their own come first: the shared one would run beside them."""
-    items.sort(key=lambda item: "cluster" in item.fixturenames)
+    """One worker has the shared cluster; another takes the tests with clusters of their own."""
+    for item in items:
+        if "cluster" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("shared-cluster"))
 
 
 @dataclass(frozen=True)
