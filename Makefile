@@ -31,7 +31,7 @@ demo: $(INSTALLED)  ## start the service, send the documented inpaint request, s
 test-fast: $(INSTALLED)  ## the inner loop: unit tests that need no models and no Ray, under 90 s on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses=auto --maxprocesses=4 --dist=loadfile -m 'not slow and not long'
 
-test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes, under 8 minutes on two cores
+test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes; the two halves side by side
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-ray test-plain NICE='nice -n 10'
 
 test-plain: $(INSTALLED)  ## those without a Ray cluster
