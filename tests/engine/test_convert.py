@@ -72,6 +72,7 @@ def test_tensors_are_taken_out_of_what_they_are_wrapped_in(tmp_path: Path, conte
     assert sorted(os.listdir(tmp_path)) == ["model.ckpt", "model.safetensors"]
 
 
+@pytest.mark.usefixtures("here")
 def test_old_format_and_precision_are_kept(tmp_path: Path) -> None:
     tensors = {"half": WEIGHT.half(), "brain": WEIGHT.bfloat16(), "whole": torch.arange(3)}
     old = {"_use_new_zipfile_serialization": False}
