@@ -1,6 +1,7 @@
 """IP adapters: pictures as prompts, in company of requests with others and without."""
 
 import asyncio
+import copy
 import io
 import itertools
 import re
@@ -129,6 +130,7 @@ class Stock:
         self._checkpoint = checkpoint
         self._classes = classes
         self._adapters = adapters
+        self._loaded: dict[Kind, DiffusionPipeline] = {}
 
     def paint(self, spec: GenerationSpec, canvas: Canvas) -> torch.Tensor:
         pipeline = self._pipeline(spec)
@@ -150,8 +152,11 @@ class Stock:
         return result.images[0]
 
     def _pipeline(self, spec: GenerationSpec) -> DiffusionPipeline:
-        unused = {"safety_checker": None, "feature_extractor": None}  # the latter for 224 pixels
-        pipeline = self._classes[spec.kind].from_pretrained(self._checkpoint, **unused)
+        if spec.kind not in self._loaded:
+            unused = {"safety_checker": None, "feature_extractor": None}  # the latter for 224 px
+            cls = self._classes[spec.kind]
+            self._loaded[spec.kind] = cls.from_pretrained(self._checkpoint, **unused)
+        pipeline = copy.deepcopy(self._loaded[spec.kind])
         pipeline.scheduler = stock_scheduler(pipeline, "DDIMScheduler")
         pipeline.set_progress_bar_config(disable=True)
         if spec.ip_adapter is not None:
