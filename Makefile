@@ -40,7 +40,7 @@ test-plain: $(INSTALLED)  ## those without a Ray cluster
 		-m 'not ray and not chaos and not gpu and not ops and not long'
 
 test-ray: $(INSTALLED)  ## those on a real Ray cluster
-	$(BIN)/python -m pytest tests/serve -p no:cacheprovider --numprocesses=2 \
+	$(BIN)/python -m pytest tests/serve -p no:cacheprovider \
 		-m 'ray and not chaos and not gpu and not ops and not long'
 
 test-long: $(INSTALLED)  ## all of what `make test` takes in part, and a short storm
