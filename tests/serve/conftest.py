@@ -53,6 +53,8 @@ def pytest_collection_modifyitems(items):
     """Without workers the clusters of their own come first, not beside the shared one."""
     items.sort(key=lambda item: "cluster" in item.fixturenames)
     for item in items:
+        if "service" in item.fixturenames and "cluster" in item.fixturenames:
+            item.add_marker(pytest.mark.timeout(560))  # with the start of the service
         if "service" in item.fixturenames and item.nodeid.partition("::")[0] in WITHOUT_SERVICE:
             raise pytest.UsageError(f"{item.nodeid} uses the service: see WITHOUT_SERVICE")
 
