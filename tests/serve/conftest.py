@@ -1,6 +1,6 @@
 """A real Ray cluster with the whole application, shared by the tests of this folder.
 
-With workers (`make test-ray`) the tests that need no such application have a cluster beside it.
+With workers (`--numprocesses=2`) the tests that need no such application have a cluster beside it.
 """
 
 import os
