@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Else each process of the tests compiles them anew, a quarter of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test-fast test test-plain test-ray test-ops run chaos soak bench train train-trial check format hooks clean
+.PHONY: help demo test-fast test test-plain test-ray test-long test-ops run chaos soak bench train train-trial check format hooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 13
@@ -29,18 +29,24 @@ demo: $(INSTALLED)  ## start the service, send the documented inpaint request, s
 	$(BIN)/dreamserve demo
 
 test-fast: $(INSTALLED)  ## the inner loop: unit tests that need no models and no Ray, under 90 s on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses=auto --maxprocesses=4 --dist=loadfile -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses=auto --maxprocesses=4 --dist=loadfile -m 'not slow and not long'
 
-test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes
-	$(MAKE) --no-print-directory test-plain test-ray
+test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes; the two halves side by side
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-ray test-plain NICE='nice -n 10'
 
 test-plain: $(INSTALLED)  ## those without a Ray cluster
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
-		-m 'not ray and not chaos and not gpu and not ops'
+	OMP_NUM_THREADS=1 $(NICE) $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
+		--dist=loadfile --no-loadscope-reorder \
+		-m 'not ray and not chaos and not gpu and not ops and not long'
 
 test-ray: $(INSTALLED)  ## those on a real Ray cluster
-	$(BIN)/python -m pytest tests/serve tests/chaos -p no:cacheprovider \
-		-m 'ray and not chaos and not gpu and not ops'
+	$(BIN)/python -m pytest tests/serve -p no:cacheprovider \
+		-m 'ray and not chaos and not gpu and not ops and not long'
+
+test-long: $(INSTALLED)  ## all of what `make test` takes in part, and a short storm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
+		--dist=worksteal -m 'long and not ray'
+	$(BIN)/python -m pytest tests/serve tests/chaos -p no:cacheprovider -m 'long and ray'
 
 test-ops: $(INSTALLED)  ## HAProxy, Ray's token, `serve deploy`: the service with each, on a Ray of its own
 	$(BIN)/python -m pytest tests/ops -m ops

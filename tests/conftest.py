@@ -1,5 +1,7 @@
 """Fixtures that every test may use."""
 
+import gc
+
 import pytest
 
 from serve_app.config import LoggingConfig
@@ -25,3 +27,9 @@ def pytest_collection_modifyitems(items):
     odd = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if odd:
         raise pytest.UsageError(f"the name of a test holds an address; give it ids: {odd[0]}")
+
+
+def pytest_collection_finish():
+    """Leave the modules out of all later collections of garbage: with torch those take a second."""
+    gc.collect()
+    gc.freeze()

@@ -16,7 +16,7 @@ from serve_app.pipelines.addons.textual_inversion import Embeddings
 from serve_app.pipelines.addons.upscalers import Upscalers
 from serve_app.pipelines.addons.vaes import Vae, Vaes
 from serve_app.pipelines.addons.variants import Variants
-from serve_app.pipelines.families import Family, accepted, by_name
+from serve_app.pipelines.families import PipelineFamily, accepted, by_name
 from serve_app.pipelines.proxy import Run, denoiser_stand_in, stand_in, vae_stand_in
 from serve_app.pipelines.samplers.schedulers import Schedulers
 from serve_app.pipelines.text.encoding import TextCache
@@ -44,7 +44,7 @@ class Checkpoint:
     """
 
     base: DiffusionPipeline
-    family: Family
+    family: PipelineFamily
     pipelines: Mapping[Kind, type[DiffusionPipeline]]
     controlled: Mapping[Kind, type[DiffusionPipeline]]
     denoiser: Lane
@@ -150,7 +150,7 @@ def _text_encoder_stand_in(encoder: nn.Module) -> nn.Module:
 
 def denoiser_lane(
     base: DiffusionPipeline,
-    family: Family,
+    family: PipelineFamily,
     config: EngineConfig,
     reading: Callable[[Run], Run],
     loras: Loras,

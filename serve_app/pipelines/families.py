@@ -10,11 +10,11 @@ from diffusers import DiffusionPipeline
 
 from serve_app.types import Kind
 
-__all__ = ["FAMILIES", "Family", "accepted", "family_of"]
+__all__ = ["FAMILIES", "PipelineFamily", "accepted", "family_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class PipelineFamily:
     """What checkpoints of one architecture have in common.
 
     pipelines: stock pipeline class by kind.
@@ -59,8 +59,8 @@ def _pipelines(prefix: str) -> dict[Kind, type[DiffusionPipeline]]:
     }
 
 
-FAMILIES: Mapping[str, Family] = {
-    "StableDiffusion": Family(
+FAMILIES: Mapping[str, PipelineFamily] = {
+    "StableDiffusion": PipelineFamily(
         _pipelines("StableDiffusion"),
         "unet",
         _UNET_NAMES,
@@ -68,7 +68,7 @@ FAMILIES: Mapping[str, Family] = {
         controlled=_pipelines("StableDiffusionControlNet"),
         optional=_RESIDUALS,
     ),
-    "StableDiffusionXL": Family(
+    "StableDiffusionXL": PipelineFamily(
         _pipelines("StableDiffusionXL"),
         "unet",
         _UNET_NAMES,
@@ -78,8 +78,8 @@ FAMILIES: Mapping[str, Family] = {
         controlled=_pipelines("StableDiffusionXLControlNet"),
         optional=_RESIDUALS,
     ),
-    "StableDiffusion3": Family(_pipelines("StableDiffusion3"), "transformer", _DIT_NAMES),
-    "Flux": Family(
+    "StableDiffusion3": PipelineFamily(_pipelines("StableDiffusion3"), "transformer", _DIT_NAMES),
+    "Flux": PipelineFamily(
         _pipelines("Flux"),
         "transformer",
         _DIT_NAMES,
@@ -89,7 +89,7 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-def family_of(pipeline: DiffusionPipeline) -> Family:
+def family_of(pipeline: DiffusionPipeline) -> PipelineFamily:
     """Find the family of a loaded pipeline.
 
     Raises:

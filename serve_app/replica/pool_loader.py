@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
-from serve_app.config import AppConfig, EngineConfig
+from serve_app.config import AppConfig
 from serve_app.models import AddOn, AddOnType, Catalogue, ModelEntry
 from serve_app.models.protocol import ModelStore
 from serve_app.models.weights.footprint import weight_bytes
 from serve_app.pipelines.host import HostCopies, HostSnapshot
+from serve_app.replica.factory import painter_factory
 from serve_app.replica.resident import Resident
 from serve_app.replica.slot import run_and_forget
 from serve_app.replica.status import ReplicaStatus
@@ -37,6 +38,7 @@ class PoolLoader:
         self._store = store
         self._replica_id = replica_id
         self._config = config
+        self._factory = painter_factory(config.engine)
         self._host = HostCopies(config.pool.host_memory_bytes)
         self._rounds: dict[str, asyncio.Task[None]] = {}
         self._weights: dict[str, CatalogueWeights] = {}
@@ -44,7 +46,7 @@ class PoolLoader:
 
     async def estimate_bytes(self, key: str) -> int:
         """Read it off the files; see the protocol."""
-        entry = _settled(self._catalogue().get(key), self._config.engine)
+        entry = self._factory.settle(self._catalogue().get(key))
         limit = self._config.catalogue.max_header_bytes
         size = await asyncio.to_thread(weight_bytes, entry, limit)
         return size or self._config.pool.assumed_bytes
@@ -89,12 +91,3 @@ class PoolLoader:
     async def tidy(self, key: str) -> None:
         """Collect garbage, on the device too; see the protocol."""
         await asyncio.to_thread(self._weights.pop(key).tidy)
-
-
-def _settled(entry: ModelEntry, config: EngineConfig) -> ModelEntry:
-    """Decide on a dtype that is left to the device; the fake painter has none."""
-    if entry.dtype != "auto" or config.painter == "fake":
-        return entry
-    from serve_app.pipelines.precision import device_of, with_dtype  # noqa: PLC0415  # torch
-
-    return with_dtype(entry, device_of(config.device))

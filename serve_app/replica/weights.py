@@ -1,8 +1,6 @@
 """`Weights`: what a `Resident` needs to get at the weights of its model; those of the catalogue."""
 
-import gc
 import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +13,11 @@ from serve_app.models import ModelEntry
 from serve_app.models.protocol import Desired
 from serve_app.models.weights.resolve import digest, resolve
 from serve_app.pipelines.addons.lookup import AddOns, FindAddOn
-from serve_app.pipelines.fake import FakePainter
 from serve_app.pipelines.host import HostCopies
 from serve_app.pipelines.protocol import Painter
+from serve_app.replica.factory import copy_key, painter_factory
 
-__all__ = ["CatalogueWeights", "Found", "Held", "Weights", "make_painter"]
+__all__ = ["CatalogueWeights", "Found", "Held", "Weights"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,7 @@ class CatalogueWeights:
         self._entry = entry
         self._add_ons = AddOns(entry.id, find, catalogue)
         self._catalogue = catalogue
-        self._engine = engine
+        self._factory = painter_factory(engine)
         self._host = host
 
     def find(self, desired: Desired) -> Found:
@@ -85,36 +83,25 @@ class CatalogueWeights:
         Raises:
             errors.WeightsRefused: they cannot be had or may not be loaded.
         """
-        if self._engine.painter == "fake" and not _may_exist(self._entry):
-            make = partial(make_painter, self._entry, self._engine)
+        if not self._factory.needs_files(self._entry):
+            make = partial(self._factory.make, self._entry)
             return Found(desired, "", check=lambda: None, load=make)
         entry = resolve(self._entry, self._catalogue, desired.revision)
         return Found(
             desired,
             _digest(entry),
-            check=partial(self._check, entry),
+            check=partial(self._factory.check, entry.path),
             load=partial(self._load, entry),
         )
 
     def tidy(self) -> None:
         """Collect garbage, on the device too; see the protocol."""
-        gc.collect()
-        if self._engine.painter == "weave":
-            import torch  # noqa: PLC0415  # the fake painter needs none
-
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-
-    def _check(self, entry: ModelEntry) -> None:
-        if self._engine.painter == "weave":
-            from serve_app.pipelines.soundness import check_files  # noqa: PLC0415
-
-            check_files(entry.path)
+        self._factory.tidy()
 
     def _load(self, entry: ModelEntry) -> Painter:
         before = _digest(entry)
         try:
-            painter = make_painter(entry, self._engine, self._add_ons, before, self._host)
+            painter = self._factory.make(entry, self._add_ons, before, self._host)
             if _digest(entry) != before:
                 painter.close()
                 raise errors.WeightsRefused(entry.id, "the files changed while they were loaded")
@@ -122,52 +109,9 @@ class CatalogueWeights:
             raise  # says nothing about the weights
         except Exception:
             if self._host is not None:
-                self._host.forget(_copy_key(before, entry))
+                self._host.forget(copy_key(before, entry))
             raise
         return painter
-
-
-def make_painter(
-    entry: ModelEntry,
-    config: EngineConfig,
-    add_ons: AddOns | None = None,
-    mark: str = "",
-    host: HostCopies | None = None,
-) -> Painter:
-    """Load a resolved entry and start an engine. Blocks, perhaps for minutes.
-
-    mark: of the weights; shows in the pictures of the fake painter.
-    host: keeps copies of marked weights in CPU memory.
-
-    Raises:
-        errors.GenerationFailed: the weights do not paint; `errors.OutOfMemory` where they do not
-            fit.
-        OSError: they are no checkpoint.
-        ValueError: an architecture that is not served, or the weights are not sound.
-    """
-    if config.painter == "fake":
-        time.sleep(config.fake_load_s)
-        return FakePainter(config.fake_step_s, entry.native_size_px, entry.kinds, mark)
-    # Here and not above: the painter needs torch, the fake does not.
-    import torch  # noqa: PLC0415
-
-    from serve_app.pipelines.loader import load_checkpoint  # noqa: PLC0415
-    from serve_app.pipelines.painter import WeavePainter  # noqa: PLC0415
-
-    try:
-        checkpoint = load_checkpoint(entry, config, host, _copy_key(mark, entry))
-        return WeavePainter(entry, config, checkpoint, add_ons)
-    except (torch.OutOfMemoryError, MemoryError) as exc:
-        raise errors.OutOfMemory(str(exc)) from exc
-
-
-def _copy_key(digest: str, entry: ModelEntry) -> str:
-    """Name what a copy in CPU memory depends on: the files, which of them, and in what dtype."""
-    return f"{digest} {entry.dtype} {entry.variant}"
-
-
-def _may_exist(entry: ModelEntry) -> bool:
-    return not isinstance(entry.source, Path) or entry.source.exists()
 
 
 def _digest(entry: ModelEntry) -> str:

@@ -5,7 +5,7 @@ from serve_app.models import ModelEntry
 from serve_app.models.weights.resolve import resolve
 from serve_app.pipelines.addons.lookup import AddOns, FindAddOn
 from serve_app.pipelines.protocol import Painter
-from serve_app.replica.weights import make_painter
+from serve_app.replica.factory import painter_factory
 
 __all__ = ["load_painter"]
 
@@ -27,8 +27,6 @@ def load_painter(
         OSError: they are no checkpoint.
         ValueError: an architecture that is not served.
     """
-    if config.painter == "fake":
-        return make_painter(entry, config)
-    catalogue = catalogue or CatalogueConfig()
-    found = resolve(entry, catalogue)
-    return make_painter(found, config, AddOns(entry.id, find, catalogue))
+    factory, catalogue = painter_factory(config), catalogue or CatalogueConfig()
+    found = resolve(entry, catalogue) if factory.needs_files(entry) else entry
+    return factory.make(found, AddOns(entry.id, find, catalogue))

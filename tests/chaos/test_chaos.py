@@ -231,6 +231,7 @@ async def test_500_jobs_in_a_storm_are_all_done_and_told_once(stage, request):
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(600)  # it takes so long to start on a loaded machine that all takes long
 @pytest.mark.parametrize("stage", ["sqlite"], indirect=True)
 async def test_40_jobs_in_a_storm_are_all_done_and_told_once(stage):

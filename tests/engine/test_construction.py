@@ -25,6 +25,7 @@ from serve_app.config import EngineConfig
 from serve_app.models import AddOn, AddOnType, ModelEntry
 from serve_app.pipelines import loader
 from serve_app.pipelines.addons.lookup import AddOns
+from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import encode
 from serve_app.pipelines.construction import keep_in_threads
 from serve_app.pipelines.loader import load_checkpoint
@@ -77,11 +78,13 @@ def held(load: Load) -> Iterator[None]:
     assert not failed
 
 
-@pytest.fixture
-def loads(folder: Callable[[str], Path]) -> dict[str, Load]:
+@pytest.fixture(scope="module")
+def loads(
+    folder: Callable[[str], Path], checkpoint: Callable[[str], Checkpoint]
+) -> dict[str, Load]:
     """Load parts of a checkpoint in float16, one by diffusers and one by transformers."""
     source = folder("attention")
-    load_checkpoint(ModelEntry(id="first", source=source, kinds=tuple(Kind)), CPU)
+    checkpoint("attention")  # the first load of a process prepares the libraries
     half = torch.float16
     return {
         "diffusers": lambda: UNet2DConditionModel.from_pretrained(
@@ -93,23 +96,25 @@ def loads(folder: Callable[[str], Path]) -> dict[str, Load]:
     }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def new_painter(
-    folder: Callable[[str], Path], tmp_path: Path
+    folder: Callable[[str], Path],
+    checkpoint: Callable[[str], Checkpoint],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[], WeavePainter]]:
     """Make painters that have done nothing yet; add-ons are loaded when they are named."""
-    source = folder("attention")
+    source, root = folder("attention"), tmp_path_factory.mktemp("add-ons")
     entry = ModelEntry(id="attention", source=source, kinds=tuple(Kind), native_size_px=64)
     torch.manual_seed(5)
-    write_random_ip_adapter(tmp_path / "picture", load_checkpoint(entry, CPU).base.unet)
-    write_lora(source, tmp_path / "lora")
-    random_vae().save_pretrained(tmp_path / "vae")
-    save_file({"emb_params": torch.randn(2, 32)}, tmp_path / "sun.safetensors")
+    write_random_ip_adapter(root / "picture", checkpoint("attention").base.unet)
+    write_lora(source, root / "lora")
+    random_vae().save_pretrained(root / "vae")
+    save_file({"emb_params": torch.randn(2, 32)}, root / "sun.safetensors")
     sources: dict[tuple[str, AddOnType], Path] = {
-        ("picture", "ip_adapter"): tmp_path / "picture",
-        ("lora", "lora"): tmp_path / "lora" / "pytorch_lora_weights.safetensors",
-        ("vae", "vae"): tmp_path / "vae",
-        ("sun", "embedding"): tmp_path / "sun.safetensors",
+        ("picture", "ip_adapter"): root / "picture",
+        ("lora", "lora"): root / "lora" / "pytorch_lora_weights.safetensors",
+        ("vae", "vae"): root / "vae",
+        ("sun", "embedding"): root / "sun.safetensors",
     }
 
     def find(id_: str, kind: AddOnType) -> AddOn | None:
@@ -125,6 +130,20 @@ def new_painter(
     yield make
     for painter in made:
         painter.close()
+
+
+@pytest.fixture(scope="module")
+def paint_alone(new_painter: Callable[[], WeavePainter]) -> Callable[[GenerationSpec], np.ndarray]:
+    """Paint a spec while nothing else happens; each once."""
+    painter, painted = new_painter(), dict[str, np.ndarray]()
+
+    def paint_once(spec: GenerationSpec) -> np.ndarray:
+        key = spec.model_dump_json()
+        if key not in painted:
+            painted[key] = paint(painter, spec)
+        return painted[key]
+
+    return paint_once
 
 
 def paint(painter: WeavePainter, spec: GenerationSpec) -> np.ndarray:
@@ -173,23 +192,25 @@ def test_paint_beside_a_construction_is_equal_to_the_bit(
     library: str,
     name: str,
     new_painter: Callable[[], WeavePainter],
+    paint_alone: Callable[[GenerationSpec], np.ndarray],
     make_spec: Callable[..., GenerationSpec],
 ) -> None:
     spec = make_spec(**(NAMED | UNNAMED)[name])
-    alone, beside = paint(new_painter(), spec), new_painter()
+    alone, beside = paint_alone(spec), new_painter()
     with held(loads[library]):
         assert np.array_equal(paint(beside, spec), alone)
-    assert not np.array_equal(alone, paint(beside, make_spec()))
+    assert not np.array_equal(alone, paint_alone(make_spec()))
 
 
 @pytest.mark.parametrize("name", UNNAMED)
 def test_those_paints_would_show_another_default_dtype(
     name: str,
     new_painter: Callable[[], WeavePainter],
+    paint_alone: Callable[[GenerationSpec], np.ndarray],
     make_spec: Callable[..., GenerationSpec],
 ) -> None:
     spec = make_spec(**UNNAMED[name])
-    alone, other = paint(new_painter(), spec), new_painter()
+    alone, other = paint_alone(spec), new_painter()
     torch.set_default_dtype(torch.float16)
     try:
         assert not np.array_equal(paint(other, spec), alone)

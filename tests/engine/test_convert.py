@@ -1,11 +1,15 @@
 """`dreamserve models convert`: pickles become safetensors, and nothing in them runs."""
 
 import collections
+import contextlib
+import io
 import os
 import pickle
 import subprocess
 import sys
+import types
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ from typer.testing import CliRunner
 
 from serve_app.cli import convert as command
 from serve_app.cli.main import app
+from serve_app.pipelines import unpickling
 
 WEIGHT = torch.arange(12.0).view(3, 4)
 
@@ -24,6 +29,22 @@ def convert(*arguments: object) -> tuple[int, str]:
         app, ["models", "convert", *map(str, arguments)]
     )
     return result.exit_code, result.output
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read pickles in this process, without bounds: one of its own takes seconds to start."""
+
+    def run(arguments: Sequence[str], **_: object) -> types.SimpleNamespace:
+        source, target, memory_bytes = arguments[-3:]
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            unpickling.main(Path(source), Path(target), int(memory_bytes))
+        return types.SimpleNamespace(stdout=said.getvalue().encode())
+
+    monkeypatch.setattr(unpickling, "_confine", lambda _: None)
+    real = {name: getattr(subprocess, name) for name in ("DEVNULL", "TimeoutExpired")}
+    monkeypatch.setattr(command, "subprocess", types.SimpleNamespace(run=run, **real))
 
 
 def write(file: Path, content: object, **options: object) -> Path:
@@ -40,6 +61,7 @@ WRAPPED = {
 }
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("content", WRAPPED.values(), ids=WRAPPED)
 def test_tensors_are_taken_out_of_what_they_are_wrapped_in(tmp_path: Path, content: object) -> None:
     code, output = convert(write(tmp_path / "model.ckpt", content))
@@ -50,6 +72,7 @@ def test_tensors_are_taken_out_of_what_they_are_wrapped_in(tmp_path: Path, conte
     assert sorted(os.listdir(tmp_path)) == ["model.ckpt", "model.safetensors"]
 
 
+@pytest.mark.usefixtures("here")
 def test_old_format_and_precision_are_kept(tmp_path: Path) -> None:
     tensors = {"half": WEIGHT.half(), "brain": WEIGHT.bfloat16(), "whole": torch.arange(3)}
     old = {"_use_new_zipfile_serialization": False}
@@ -61,6 +84,7 @@ def test_old_format_and_precision_are_kept(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.usefixtures("here")
 def test_tensors_that_share_memory_are_written_apart(tmp_path: Path) -> None:
     tensors = {"a": WEIGHT, "b": WEIGHT, "row": WEIGHT[1], "turned": WEIGHT.T}
     assert convert(write(tmp_path / "model.pt", tensors))[0] == 0
@@ -68,6 +92,7 @@ def test_tensors_that_share_memory_are_written_apart(tmp_path: Path) -> None:
     assert all(torch.equal(made[name], tensor) for name, tensor in tensors.items())
 
 
+@pytest.mark.usefixtures("here")
 def test_embedding_of_a1111_becomes_one_that_is_served(tmp_path: Path) -> None:
     content = {"string_to_param": {"*": torch.ones(2, 768)}, "name": "it", "step": 5}
     code, output = convert(write(tmp_path / "it.pt", content))
@@ -86,33 +111,47 @@ class Evil:
         return os.system, (self.command,)
 
 
-@pytest.mark.parametrize("form", ["zip", "plain", "wrapped"])
-def test_code_in_a_pickle_is_not_run(tmp_path: Path, form: str) -> None:
-    evil = Evil(f"touch {tmp_path / 'owned'}")
-    file = tmp_path / "model.ckpt"
+def write_evil(file: Path, form: str) -> None:
+    evil = Evil(f"touch {file.parent / 'owned'}")
     if form == "plain":
         file.write_bytes(pickle.dumps(evil, protocol=2))
     else:
         content = {"a": WEIGHT, "b": evil} if form == "zip" else {"state_dict": {"b": evil}}
         write(file, content)
+
+
+def assert_not_run(file: Path) -> None:
     code, output = convert(file)
     assert code == 1
     assert "wants posix.system, which is no tensor; nothing of it was run" in output
-    assert os.listdir(tmp_path) == ["model.ckpt"]
+    assert os.listdir(file.parent) == [file.name]
 
 
-def test_bookkeeping_of_lightning_is_passed_over(tmp_path: Path) -> None:
-    names = ("pytorch_lightning", "pytorch_lightning.callbacks")
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("form", ["zip", "plain", "wrapped"])
+def test_code_in_a_pickle_is_not_run(tmp_path: Path, form: str) -> None:
+    """Where nothing but the reader keeps it from running."""
+    write_evil(tmp_path / "model.ckpt", form)
+    assert_not_run(tmp_path / "model.ckpt")
+
+
+def test_code_in_a_pickle_is_not_run_in_the_process_of_the_reader(tmp_path: Path) -> None:
+    write_evil(tmp_path / "model.ckpt", "zip")
+    assert_not_run(tmp_path / "model.ckpt")
+
+
+@pytest.mark.usefixtures("here")
+def test_bookkeeping_of_lightning_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inner = "pytorch_lightning.callbacks.model_checkpoint"
-    code = (
-        "import sys, types, torch\n"
-        f"for name in {(*names, inner)}: sys.modules[name] = types.ModuleType(name)\n"
-        f"cls = type('ModelCheckpoint', (), {{'__module__': '{inner}'}})\n"
-        f"sys.modules['{inner}'].ModelCheckpoint = cls\n"
-        "torch.save({'state_dict': {'a': torch.ones(2)}, 'callbacks': {cls: 1}}, sys.argv[1])\n"
-    )
-    file = tmp_path / "sd.ckpt"
-    subprocess.run([sys.executable, "-c", code, str(file)], check=True, timeout=60)
+    own = type("ModelCheckpoint", (), {"__module__": inner})
+    with monkeypatch.context() as patch:
+        for name in ("pytorch_lightning", "pytorch_lightning.callbacks", inner):
+            patch.setitem(sys.modules, name, types.ModuleType(name))
+        sys.modules[inner].ModelCheckpoint = own  # type: ignore[attr-defined]
+        content = {"state_dict": {"a": torch.ones(2)}, "callbacks": {own: 1}}
+        file = write(tmp_path / "sd.ckpt", content)
     assert convert(file)[0] == 0
     assert load_file(tmp_path / "sd.safetensors").keys() == {"a"}
 
@@ -137,18 +176,27 @@ BAD = {
 }
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(("harm", "reason"), BAD.values(), ids=BAD)
 def test_what_is_no_checkpoint_is_a_row_and_the_rest_goes_on(
     tmp_path: Path, harm: object, reason: str
 ) -> None:
+    assert_refused_alone(tmp_path, harm, reason)
+
+
+def test_process_of_a_bad_file_ends_and_the_rest_goes_on(tmp_path: Path) -> None:
+    assert_refused_alone(tmp_path, *BAD["truncated"])
+
+
+def assert_refused_alone(folder: Path, harm: object, reason: str) -> None:
     assert callable(harm)
-    bad, good = tmp_path / "bad.ckpt", write(tmp_path / "good.ckpt", {"a": WEIGHT})
+    bad, good = folder / "bad.ckpt", write(folder / "good.ckpt", {"a": WEIGHT})
     harm(bad)
     code, output = convert(bad, good)
     assert code == 1
     assert reason in output
-    assert (tmp_path / "good.safetensors").is_file()
-    assert not (tmp_path / "bad.safetensors").exists()
+    assert (folder / "good.safetensors").is_file()
+    assert not (folder / "bad.safetensors").exists()
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -158,6 +206,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert load_file(tmp_path / "model.safetensors").keys() == {"mine"}
 
 
+@pytest.mark.usefixtures("here")
 def test_second_of_two_files_of_one_name_is_refused(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()

@@ -48,6 +48,21 @@ def weave(
         weaver.engine.close()
 
 
+@pytest.fixture(scope="module")
+def refusing(folder: Callable[[str], Path], xl: Path) -> Iterator[Callable[[str], Weaver]]:
+    """Give a model that takes in no embedding, and so serves all that refuse one."""
+    made: dict[str, Weaver] = {}
+
+    def give(model: str) -> Weaver:
+        if model not in made:
+            made[model] = Weaver(xl if model == "xl" else folder("attention"), [])
+        return made[model]
+
+    yield give
+    for weaver in made.values():
+        weaver.engine.close()
+
+
 def drawn(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
@@ -184,13 +199,20 @@ MISFITS = [
 
 @pytest.mark.parametrize(("model", "tensors", "reason"), MISFITS)
 def test_embedding_that_does_not_fit_is_an_error_of_its_field(
-    weave: Callable[..., Weaver], model: str, tensors: Tensors, reason: str, make_spec: MakeSpec
+    refusing: Callable[[str], Weaver],
+    tmp_path: Path,
+    model: str,
+    tensors: Tensors,
+    reason: str,
+    make_spec: MakeSpec,
 ) -> None:
-    weaver = weave(model, tensors)
-    before = weaver.paint(make_spec())[0]
+    weaver, plain = refusing(model), make_spec(steps=1)
+    file = save(tensors, tmp_path / "sun.safetensors")
+    weaver.known[:] = [AddOn(id="sun", type="embedding", source=file)]
+    before = weaver.paint(plain)[0]
     for _ in range(2):
         assert_refused(weaver, make_spec, reason)
-    assert torch.equal(weaver.paint(make_spec())[0], before)
+    assert torch.equal(weaver.paint(plain)[0], before)
 
 
 def assert_refused(weaver: Weaver, make_spec: MakeSpec, reason: str) -> None:

@@ -158,6 +158,15 @@ def engine() -> Iterator[Engine]:
     engine.close()
 
 
+@pytest.fixture(scope="module")
+def painter(family_folder: Path) -> Iterator[WeavePainter]:
+    config = EngineConfig(device="cpu", measure_rows=False)
+    entry = ModelEntry(id="random", source=family_folder, kinds=tuple(Kind), native_size_px=64)
+    painter = WeavePainter(entry, config, load_checkpoint(entry, config))
+    yield painter
+    painter.close()
+
+
 def test_engine_family_equals_stock_for_every_kind(
     family_folder: Path,
     engine: Engine,
@@ -189,32 +198,23 @@ def test_engine_family_equals_stock_for_every_kind(
 
 
 async def test_effects_of_a_unet_are_refused_by_a_transformer(
-    family_folder: Path, make_spec: Callable[..., GenerationSpec]
+    painter: WeavePainter, make_spec: Callable[..., GenerationSpec]
 ) -> None:
-    config = EngineConfig(device="cpu", measure_rows=False)
-    entry = ModelEntry(id="random", source=family_folder, kinds=tuple(Kind), native_size_px=64)
-    checkpoint = load_checkpoint(entry, config)
-    painter = WeavePainter(entry, config, checkpoint)
     for field in ("panorama", "self_attention"):
         spec = make_spec(width=96, scheduler="EulerDiscreteScheduler", **{field: True})
-        if checkpoint.family.denoiser == "unet":
+        if painter._checkpoint.family.denoiser == "unet":
             assert (await painter.paint(1, spec, None)).ran == {}
             continue
         with pytest.raises(errors.InvalidRequest) as caught:
             await painter.paint(1, spec, None)
         assert caught.value.field == field
-    painter.close()
 
 
 async def test_highres_fix_works_for_every_family(
-    family_folder: Path, make_spec: Callable[..., GenerationSpec]
+    painter: WeavePainter, make_spec: Callable[..., GenerationSpec]
 ) -> None:
-    config = EngineConfig(device="cpu", measure_rows=False)
-    entry = ModelEntry(id="random", source=family_folder, kinds=tuple(Kind), native_size_px=64)
-    painter = WeavePainter(entry, config, load_checkpoint(entry, config))
     spec = make_spec(height=128, width=128, highres_fix=True, scheduler="EulerDiscreteScheduler")
     result = await painter.paint(1, spec, None)
-    painter.close()
     assert result.ran.get("first_pass") == [64, 64]
 
 
@@ -227,15 +227,11 @@ CHANGES: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("field", CHANGES)
 async def test_what_changes_no_picture_is_said_to_have_not_run(
-    family_folder: Path, make_spec: Callable[..., GenerationSpec], field: str
+    painter: WeavePainter, make_spec: Callable[..., GenerationSpec], field: str
 ) -> None:
-    config = EngineConfig(device="cpu", measure_rows=False)
-    entry = ModelEntry(id="random", source=family_folder, kinds=tuple(Kind), native_size_px=64)
-    painter = WeavePainter(entry, config, load_checkpoint(entry, config))
-    base = make_spec(scheduler="EulerDiscreteScheduler", steps=8)
+    base = make_spec(scheduler="EulerDiscreteScheduler", steps=4)
     plain = await painter.paint(1, base, None)
     changed = await painter.paint(2, base.model_copy(update=CHANGES[field]), None)
-    painter.close()
     is_same = plain.pictures[0].data == changed.pictures[0].data
     assert (field in changed.ran) is is_same
 

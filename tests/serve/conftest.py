@@ -1,4 +1,7 @@
-"""One real Ray cluster with the whole application, shared by the tests of this folder."""
+"""A real Ray cluster with the whole application, shared by the tests of this folder.
+
+With workers (`--numprocesses=2`) the tests that need no such application have a cluster beside it.
+"""
 
 import os
 import socket
@@ -7,6 +10,8 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from filelock import FileLock
+from xdist.scheduler import LoadScopeScheduling
 
 MODELS = {"tiny": 0, "twins": 1}  # id -> seed of the random weights
 # One of them has two replicas, which only go where a node of the right type is.
@@ -24,9 +29,34 @@ ADMIN_KEY = "an-operators-key-of-some-length"
 WEBHOOK_SECRET = "whsec_" + "c2VjcmV0" * 4
 
 
+# They start a cluster themselves, or applications of their own on the shared one.
+WITHOUT_SERVICE = {
+    f"tests/serve/test_{name}.py"
+    for name in ("add_on_router", "applications", "arrival", "demo", "restart", "scaling")
+}
+
+
+class ByService(LoadScopeScheduling):
+    """Gives one worker all files that use the service, others the rest, on clusters of theirs."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file in WITHOUT_SERVICE else "service"
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Not by xdist's groups: pytest 9.2 and xdist 3.8 do not agree on them."""
+    return ByService(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """Tests with clusters of their own come first: the shared one would run beside them."""
+    """Without workers the clusters of their own come first, not beside the shared one."""
     items.sort(key=lambda item: "cluster" in item.fixturenames)
+    for item in items:
+        if "service" in item.fixturenames and "cluster" in item.fixturenames:
+            item.add_marker(pytest.mark.timeout(560))  # with the start of the service
+        if "service" in item.fixturenames and item.nodeid.partition("::")[0] in WITHOUT_SERVICE:
+            raise pytest.UsageError(f"{item.nodeid} uses the service: see WITHOUT_SERVICE")
 
 
 @dataclass(frozen=True)
@@ -104,7 +134,14 @@ def make_checker_flag_everything(checkpoint: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster():
+def starting(tmp_path_factory):
+    """A lock for who starts a cluster or the service: Ray gives up where its parts start slowly."""
+    folder = tmp_path_factory.getbasetemp()
+    return FileLock((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "starting")
+
+
+@pytest.fixture(scope="session")
+def cluster(starting):
     """Start Ray and Serve on a free port; stop them at the end of the session."""
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
@@ -116,22 +153,23 @@ def cluster():
     from ray import serve
 
     port = free_port()
-    ray.init(
-        address="local",
-        num_cpus=8,
-        **NODE,
-        include_dashboard=False,
-        object_store_memory=300 * 1024**2,
-        logging_level="ERROR",
-        log_to_driver=False,
-    )
-    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+    with starting:
+        ray.init(
+            address="local",
+            num_cpus=8,
+            **NODE,
+            include_dashboard=False,
+            object_store_memory=300 * 1024**2,
+            logging_level="ERROR",
+            log_to_driver=False,
+        )
+        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
     yield port
     ray.shutdown()
 
 
 @pytest.fixture(scope="session")
-def service(cluster, tmp_path_factory):
+def service(cluster, starting, tmp_path_factory):
     """The application, for as long as the session lasts."""
     from ray import serve
 
@@ -171,7 +209,8 @@ def service(cluster, tmp_path_factory):
             },
         }
     )
-    serve.run(build(config), name="dreamserve", route_prefix="/")
+    with starting:
+        serve.run(build(config), name="dreamserve", route_prefix="/")
     return Service(f"http://127.0.0.1:{cluster}", config.data_dir, cluster)
 
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from serve_app.cli.main import app as command_line
 from tests.serve.conftest import ADMIN_KEY
+from tests.serve.test_loss import final, progressing
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(560)]
 
@@ -171,11 +172,12 @@ async def test_model_comes_is_reloaded_and_goes_while_the_others_stay(installed,
     assert second[1] == 1
     assert (actors("model-hot"), actors(SERVICE)) == (own, others)
 
-    begun = [asyncio.create_task(ask(http, "hot", steps="30", seed=seed)) for seed in range(4)]
-    await asyncio.sleep(10 * STEP_S)
+    slow = {"steps": "50", "instant_response": "yes"}
+    begun = [(await ask(http, "hot", seed=seed, **slow))["id"] for seed in range(4)]
+    await asyncio.gather(*(progressing(http, job_id) for job_id in begun))
     await http.delete("/admin/models/hot", headers=OPERATOR)
     await installed.deploy_anew()
-    assert [(await task)["status"] for task in begun] == ["success"] * 4
+    assert [(await final(http, job_id))["status"] for job_id in begun] == ["success"] * 4
     await until(lambda: is_gone("model-hot"))
     assert "not found" in (await ask(http, "hot"))["message"]
     assert actors(SERVICE) == others

@@ -58,11 +58,11 @@ def assert_all_is_closed(seen: dict[str, set[str]], data_dir: Path) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_demo_writes_its_files_and_leaves_no_process(tmp_path):
+def test_demo_writes_its_files_and_leaves_no_process(tmp_path, starting):
     data_dir = tmp_path / "var"
     environment = {**os.environ, "DREAMSERVE_DATA_DIR": str(data_dir)}
     environment.pop("RAY_AUTH_MODE", None)
-    with (tmp_path / "demo.log").open("wb") as log:
+    with starting, (tmp_path / "demo.log").open("wb") as log:
         demo = subprocess.Popen(
             [sys.executable, "-c", DREAMSERVE, "demo", "--out", tmp_path],
             cwd=ROOT,

@@ -53,9 +53,12 @@ async def fetch(http, job_id):
     return (await http.post("/api/v4/dreambooth/fetch", json={"request_id": job_id})).json()
 
 
-async def test_killed_service_finishes_its_jobs_when_it_is_back(app, receiver, record_property):
+async def test_killed_service_finishes_its_jobs_when_it_is_back(
+    app, starting, receiver, record_property
+):
     receiver.is_down = lambda: True
-    app.start()
+    with starting:
+        app.start()
     async with httpx2.AsyncClient(base_url=app.base_url, trust_env=False, timeout=30) as http:
         links = dict([await submit(http, receiver.url, number) for number in range(NUM_JOBS)])
         first, *_, last = links
@@ -66,9 +69,10 @@ async def test_killed_service_finishes_its_jobs_when_it_is_back(app, receiver, r
         await until(is_first_done)
         assert (await fetch(http, last))["status"] == "processing"
     app.kill()
-    begun = time.monotonic()
     receiver.is_down = lambda: False
-    record_property("restart_s", app.start())
+    with starting:
+        begun = time.monotonic()
+        record_property("restart_s", app.start())
     async with httpx2.AsyncClient(base_url=app.base_url, trust_env=False, timeout=30) as http:
 
         async def has_all_arrived():

@@ -29,7 +29,7 @@ from serve_app.pipelines.addons.lora_sd3 import in_diffusers_names
 from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet, summed
 from serve_app.pipelines.addons.lru import Lru
 from serve_app.pipelines.addons.misfit import Unfit, judging
-from serve_app.pipelines.families import Family
+from serve_app.pipelines.families import PipelineFamily
 from serve_app.pipelines.proxy import Run
 from serve_app.types import LoraUse
 
@@ -69,7 +69,7 @@ class Loras:
     def __init__(
         self,
         base: DiffusionPipeline,
-        family: Family,
+        family: PipelineFamily,
         lineage: Lineage,
         kept: Lru[Adapter],
         host: Lru[Adapter],

@@ -20,7 +20,7 @@ from serve_app.pipelines.addons.lineage import Lineage, read_header
 from serve_app.pipelines.addons.lookup import Named
 from serve_app.pipelines.addons.misfit import Unfit, judging
 from serve_app.pipelines.addons.triggers import replaced
-from serve_app.pipelines.families import Family
+from serve_app.pipelines.families import PipelineFamily
 from serve_app.pipelines.soundness import check_tensor
 from serve_app.types import GenerationSpec
 
@@ -38,7 +38,9 @@ class Embeddings:
         lineage: of the pipeline.
     """
 
-    def __init__(self, pipeline: DiffusionPipeline, family: Family, lineage: Lineage) -> None:
+    def __init__(
+        self, pipeline: DiffusionPipeline, family: PipelineFamily, lineage: Lineage
+    ) -> None:
         self._pipeline = pipeline
         self._lineage = lineage
         names = _FILE_NAMES if family.has_clip_text else ()

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from serve_app import errors
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lookup import NamedAddOns
-from serve_app.pipelines.families import Family
+from serve_app.pipelines.families import PipelineFamily
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.types import GenerationSpec
 
@@ -45,7 +45,7 @@ class Variants:
     def __init__(
         self,
         base: DiffusionPipeline,
-        family: Family,
+        family: PipelineFamily,
         tomesd_ratio: float,
         perturbation: Perturbation,
         ip_adapters: IpAdapters,

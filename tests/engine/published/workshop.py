@@ -86,6 +86,9 @@ class Workshop:
         self.root = root
         self._numbers = itertools.count()
         self._with_add_ons: dict[Path, Weaver] = {}
+        self._plain: dict[tuple[Path, str], torch.Tensor] = {}
+        # By pipeline and spec; with the pipeline, or another one might get its id.
+        self._stock: dict[tuple[int, str, str], tuple[DiffusionPipeline, torch.Tensor]] = {}
         self._config = CatalogueConfig(cache_dir=root / "cache")
 
     def write(self, tensors: Mapping[str, torch.Tensor], **header: str) -> Path:
@@ -126,7 +129,7 @@ class Workshop:
         finally:
             weaver.engine.close()
         assert made.stock is not None, "it should have been refused"
-        return difference(woven, _stock_picture(made.stock, spec))
+        return difference(woven, self._stock_picture(made.stock, spec))
 
     def _add_on(self, made: Served) -> float:
         assert made.model is not None, "an add-on is for a model"
@@ -141,10 +144,24 @@ class Workshop:
             return _difference_enlarged(weaver, entry, made.enlarged)
         spec = _spec(made)
         woven = weaver.paint(spec)[0]
-        plain = weaver.paint(_spec(made, is_plain=True))[0]
+        plain = _spec(made, is_plain=True)
+        key = (made.model, plain.model_dump_json())
+        if key not in self._plain:
+            self._plain[key] = weaver.paint(plain)[0]
         assert made.stock is not None, "it should have been refused"
-        assert difference(plain, woven) > _VISIBLE, "it does something"
-        return difference(woven, _stock_picture(made.stock, spec, made.asked))
+        assert difference(self._plain[key], woven) > _VISIBLE, "it does something"
+        return difference(woven, self._stock_picture(made.stock, spec, made.asked))
+
+    def _stock_picture(
+        self,
+        pipeline: DiffusionPipeline,
+        spec: GenerationSpec,
+        asked: Mapping[str, object] | None = None,
+    ) -> torch.Tensor:
+        key = (id(pipeline), spec.model_dump_json(), repr(asked))
+        if key not in self._stock:
+            self._stock[key] = (pipeline, _stock_picture(pipeline, spec, asked))
+        return self._stock[key][1]
 
 
 def _difference_enlarged(

@@ -159,5 +159,3 @@ def frozen():
     """As in the ingress: the garbage of a call does not make Python walk through all modules."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()

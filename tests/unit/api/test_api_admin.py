@@ -27,22 +27,52 @@ KEY = "an-operators-key-of-some-length"
 ENTRY = {"id": "tail", "source": "weights", "kinds": ["text2img"], "placement": "pool"}
 
 
-@pytest.fixture
-def store():
-    return MemoryModelStore()
+HOT = ModelEntry(id="hot", source={"hub": "acme/hot"}, kinds=tuple(Kind))
+LOCAL = ModelEntry(id="local", source="weights", kinds=tuple(Kind))
+
+
+class Parts:
+    """What the app is made of; `renew` makes all of it as new, so that one app does for all."""
+
+    def __init__(self, folder):
+        self.store = MemoryModelStore()
+        self.reloads = Reloads(*self._of_reloads())
+        self.registry = Registry(*self._of_registry(), **self._rules(folder))
+        self.failures = RateLimiter(3)
+
+    def renew(self, folder):
+        self.store.__init__()
+        self.reloads.__init__(*self._of_reloads())
+        self.registry.__init__(*self._of_registry(), **self._rules(folder))
+        self.failures.__init__(3)
+
+    def _of_reloads(self):
+        return self.store, FakeGraph().notify_replicas, ReloadConfig(hold_s=0)
+
+    def _of_registry(self):
+        return Catalogue([HOT, LOCAL]), self.store
+
+    def _rules(self, folder):
+        return {"has_pool": True, "judge": judge_files(CatalogueConfig(), folder)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    parts = Parts(tmp_path_factory.mktemp("admin"))
+    admin = Admin(parts.registry, parts.reloads, SecretStr(KEY), parts.failures)
+    return parts, create_api(FakeService([HOT]), HttpConfig(), JobsConfig(), admin)
 
 
 @pytest.fixture
-async def http(store, tmp_path):
-    hot = ModelEntry(id="hot", source={"hub": "acme/hot"}, kinds=tuple(Kind))
-    local = ModelEntry(id="local", source="weights", kinds=tuple(Kind))
-    reloads = Reloads(store, FakeGraph().notify_replicas, ReloadConfig(hold_s=0))
-    judge = judge_files(CatalogueConfig(), tmp_path)
-    registry = Registry(Catalogue([hot, local]), store, has_pool=True, judge=judge)
-    admin = Admin(registry, reloads, SecretStr(KEY), RateLimiter(3))
-    app = create_api(FakeService([hot]), HttpConfig(), JobsConfig(), admin)
+def store(made, tmp_path):
+    made[0].renew(tmp_path)
+    return made[0].store
+
+
+@pytest.fixture
+async def http(store, made):
     async with httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(app=app),
+        transport=httpx2.ASGITransport(app=made[1]),
         base_url="http://testserver",
         headers={"authorization": f"Bearer {KEY}"},
         trust_env=False,

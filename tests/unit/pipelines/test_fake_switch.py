@@ -1,7 +1,9 @@
 """`engine.painter: fake` serves without weights and without torch."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +30,13 @@ def test_fake_painter_is_chosen_by_the_settings_and_imports_no_torch():
     command = [sys.executable, "-c", CODE]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+def test_one_module_looks_at_the_setting():
+    root = Path(__file__).parents[3]
+    files = [path for room in ("serve_app", "deployments") for path in (root / room).rglob("*.py")]
+    asking = [path for path in files if re.search(r"\.painter [!=]=", path.read_text())]
+    assert asking == [root / "serve_app" / "replica" / "factory.py"]
 
 
 async def test_fake_painter_paints_by_the_control_pictures_that_act():

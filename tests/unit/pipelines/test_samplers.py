@@ -37,9 +37,23 @@ def quiet():
     logging.set_verbosity(before)
 
 
-@pytest.mark.parametrize("title", list(CHECKPOINTS))
-def test_sampler_comes_out_at_the_picture_as_its_page_says(title: str) -> None:
-    found = cells(CHECKPOINTS[title], GRID)
+def third(number: int) -> Grid:
+    """Every third run of each kind: three checkpoints in a row see all of them."""
+    return {kind: runs[number % 3 :: 3] for kind, runs in GRID.items()}
+
+
+@pytest.mark.parametrize(
+    ("title", "grid"),
+    [
+        *(pytest.param(title, third(at), id=title) for at, title in enumerate(CHECKPOINTS)),
+        *(
+            pytest.param(title, GRID, id=f"{title}, all runs", marks=pytest.mark.long)
+            for title in CHECKPOINTS
+        ),
+    ],
+)
+def test_sampler_comes_out_at_the_picture_as_its_page_says(title: str, grid: Grid) -> None:
+    found = cells(CHECKPOINTS[title], grid)
     left = {f"{row} {kind}": cell.residuals for (row, kind), cell in found.items()}
     assert {of: all_ for of, all_ in left.items() if not max(all_) <= LIMIT} == {}
     said, measured = _section(title), table(found)
@@ -49,29 +63,41 @@ def test_sampler_comes_out_at_the_picture_as_its_page_says(title: str) -> None:
         assert all(figure + 0.0015 > one for figure, one in pairs), f"{line} but {thin}"
 
 
+STRAYS: list[dict[str, object]] = [
+    {"final_sigmas_type": "sigma_min"},
+    {"final_sigmas_type": "denoise_to_zero", "interpolation_type": "log_linear"},
+    {"lower_order_final": False, "solver_order": 3},
+    {"predict_x0": False, "solver_type": "bh1"},
+    {"sigma_min": 0.002, "sigma_max": 80.0},
+    {"use_flow_sigmas": True, "use_dynamic_shifting": True},
+    {"use_beta_sigmas": True},
+    {"use_exponential_sigmas": True},
+    {"variance_type": "fixed_large"},
+    {"variance_type": "learned_range"},
+]
+STRAY_STEPS = (1, 3, 10, 21)
+
+
 @pytest.mark.parametrize(
-    "stray",
+    ("stray", "steps"),
     [
-        {"final_sigmas_type": "sigma_min"},
-        {"final_sigmas_type": "denoise_to_zero", "interpolation_type": "log_linear"},
-        {"lower_order_final": False, "solver_order": 3},
-        {"predict_x0": False, "solver_type": "bh1"},
-        {"sigma_min": 0.002, "sigma_max": 80.0},
-        {"use_flow_sigmas": True, "use_dynamic_shifting": True},
-        {"use_beta_sigmas": True},
-        {"use_exponential_sigmas": True},
-        {"variance_type": "fixed_large"},
-        {"variance_type": "learned_range"},
+        pytest.param(
+            stray,
+            STRAY_STEPS[first::2],
+            id=", ".join([*stray, f"{STRAY_STEPS[first::2]} steps"]),
+            marks=[pytest.mark.long] * (first != number % 2),
+        )
+        for number, stray in enumerate(STRAYS)
+        for first in range(2)
     ],
-    ids=", ".join,
 )
 def test_sampler_comes_out_at_the_picture_whatever_the_file_says_for_another(
-    stray: dict[str, object],
+    stray: dict[str, object], steps: tuple[int, ...]
 ) -> None:
     """Each option is right for some class of diffusers, and copied along with a configuration."""
     sd = CHECKPOINTS["Stable Diffusion 1.5"]
     checkpoint = Checkpoint(sd.family, "DDIMScheduler", {**sd.config, **stray})
-    found = cells(checkpoint, {Kind.TEXT2IMG: [(1, 1.0), (3, 1.0), (10, 1.0), (21, 1.0)]})
+    found = cells(checkpoint, {Kind.TEXT2IMG: [(number, 1.0) for number in steps]})
     left = {str(row): cell.residuals for (row, _), cell in found.items()}
     assert {of: all_ for of, all_ in left.items() if not max(all_) <= LIMIT} == {}
 
@@ -118,9 +144,19 @@ def test_sampler_calls_the_denoiser_where_the_noise_is_what_the_timestep_says(
         assert residual(checkpoint, kind, scheduler, steps, strength, spread=0.02) <= LIMIT
 
 
-@pytest.mark.parametrize("title", ["Stable Diffusion 1.5", "Stable Diffusion 2.1, v-prediction"])
-@pytest.mark.parametrize("kind", list(Kind))
-@pytest.mark.parametrize("name", list(SAMPLERS))
+@pytest.mark.parametrize(
+    ("title", "kind", "name"),
+    [
+        pytest.param(
+            title, kind, name,
+            id=f"{name}-{kind.value}-{title}",
+            marks=[pytest.mark.long] * ((number + at + which) % 2),
+        )
+        for which, title in enumerate(list(CHECKPOINTS)[:2])
+        for at, kind in enumerate(Kind)
+        for number, name in enumerate(SAMPLERS)
+    ],
+)  # fmt: skip
 def test_loop_is_that_of_the_stock_pipelines(title: str, kind: Kind, name: str) -> None:
     checkpoint = CHECKPOINTS[title]
     steps, strength = 6, 1.0 if kind is Kind.TEXT2IMG else 0.7

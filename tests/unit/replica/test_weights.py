@@ -89,7 +89,7 @@ def test_files_that_change_while_they_load_are_refused(folder, monkeypatch):
             self.is_closed = True
 
     closing = Closing()
-    monkeypatch.setattr("serve_app.replica.weights.make_painter", change_and_make)
+    monkeypatch.setattr("serve_app.replica.factory.FakeFactory.make", change_and_make)
     with pytest.raises(errors.WeightsRefused, match="changed"):
         found.load()
     assert closing.is_closed

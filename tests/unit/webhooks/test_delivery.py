@@ -142,21 +142,27 @@ async def test_sender_has_no_more_than_max_in_flight(bench):
 
 async def test_messages_of_senders_that_die_all_arrive_with_their_ids(bench):
     jobs = [await finished(bench) for _ in range(12)]
-    ids = {}
-    for number in range(12):
-        poster = SlowPoster()
-        if number % 2 or number > 6:
-            poster.may_answer.set()
-        limits = {"max_in_flight": 2, "lease_s": 30}
-        dying = asyncio.create_task(sender(bench, poster, **limits).deliver_due())
-        await asyncio.wait([dying], timeout=0.05 if number < 7 else 5)
+    posters = []
+
+    def next_sender(is_answered):
+        posters.append(SlowPoster())
+        if is_answered:
+            posters[-1].may_answer.set()
+        return sender(bench, posters[-1], max_in_flight=2, lease_s=30)
+
+    for number in range(7):  # wherever they are by then: before the post, after it, as they write
+        dying = asyncio.create_task(next_sender(is_answered=number % 2 == 1).deliver_due())
+        await asyncio.wait([dying], timeout=0.05)
         dying.cancel()
         await asyncio.gather(dying, return_exceptions=True)
-        for sent in poster.sent:
-            ids.setdefault(json.loads(sent.content)["id"], set()).add(sent.headers["webhook-id"])
+        await bench.advance(31)
+    while await next_sender(is_answered=True).deliver_due():
         await bench.advance(31)
     states = [await bench.outbox.state_of(job.id) for job in jobs]
     assert states == [DeliveryState.DELIVERED] * 12
+    ids = {}
+    for sent in (sent for poster in posters for sent in poster.sent):
+        ids.setdefault(json.loads(sent.content)["id"], set()).add(sent.headers["webhook-id"])
     assert set(ids) == {job.id for job in jobs}
     assert all(len(seen) == 1 for seen in ids.values())
 
