@@ -68,6 +68,10 @@ class HttpConfig(Section):
         description="YAML file of the styles of `enhance_style`, words by name; none: the table "
         "that comes with the service",
     )
+    playground: bool = Field(
+        default=True,
+        description="the pages for browsers at `/` and `/status`; they use the public API only",
+    )
     cors_origins: tuple[str, ...] = Field(
         default=("*",), description="origins browsers may call from; the hosted API allows all"
     )

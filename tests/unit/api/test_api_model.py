@@ -18,6 +18,16 @@ async def test_model_list_is_a_bare_array_of_the_documented_rows(api, version):
         "description": "",
         "screenshots": "",
         "model_category": "stable_diffusion",
+        "kinds": ["text2img", "img2img", "inpaint"],
+        "native_size_px": 512,
+        "defaults": {
+            "steps": 31,
+            "guidance_scale": 7.5,
+            "strength": 0.7,
+            "scheduler": "UniPCMultistepScheduler",
+        },
+        "models": None,
+        "control": [],
     }
     assert [row["status"] for row in rows[1:4]] == ["model_loading"] * 3
 
@@ -40,6 +50,8 @@ async def test_model_list_shows_what_requests_may_add(api):
     ]
     assert (rows[6]["model_name"], rows[6]["description"]) == ("Yae", "pink")
     assert rows[9]["instance_prompt"] == "bad-hands"
+    assert (rows[6]["models"], rows[7]["models"]) == ([], ["inpaint-only"])
+    assert rows[11]["control"] == ["canny"]
 
 
 RELOAD_PATHS = ["/api/v4/dreambooth/model_reload", "/api/v6/images/model_reload"]
