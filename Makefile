@@ -36,7 +36,7 @@ test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes
 
 test-plain: $(INSTALLED)  ## those without a Ray cluster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
-		-m 'not ray and not chaos and not gpu and not ops'
+		-m 'not ray and not chaos and not gpu and not ops and not browser'
 
 test-ray: $(INSTALLED)  ## those on a real Ray cluster
 	$(BIN)/python -m pytest tests/serve tests/chaos -p no:cacheprovider \

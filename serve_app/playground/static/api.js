@@ -76,7 +76,7 @@ async function* events(id, signal) {
       const resume = lastId === null ? {} : { "Last-Event-ID": lastId };
       const headers = { Accept: "text/event-stream", ...bearer(key.get()), ...resume };
       const answer = await send(`api/v4/dreambooth/events/${id}`, { headers, signal });
-      if (!answer.ok || !isEventStream(answer)) return refuseBadKey(await readJson(answer));
+      if (!isEventStream(answer)) return await refuseBadKey(answer);
       for await (const event of parseEvents(answer.body)) {
         breaks = 0;
         lastId = event.id ?? lastId;
@@ -94,7 +94,8 @@ const isEventStream = (answer) =>
   (answer.headers.get("content-type") ?? "").startsWith("text/event-stream");
 const isRefusal = (error) => error instanceof ApiError && error.reason !== "unreachable";
 
-function refuseBadKey(reply) {
+async function refuseBadKey(answer) {
+  const reply = await answer.json().catch(() => ({})); // there may be nothing to read
   if (reply.reason === "invalid_key") throw toError(reply);
 }
 

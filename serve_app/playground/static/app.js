@@ -169,7 +169,9 @@ function tell(name, data) {
 
 function waitText(place, eta) {
   const where = place > 0 ? `Waiting, place ${place} in the queue` : "Waiting";
-  return eta > 0 ? `${where}, about ${Math.ceil(eta)} s` : where;
+  if (!(eta > 0)) return where;
+  // The server tells no more than `http.max_eta_s`, 5 by default: then to ask again.
+  return `${where}, ${eta < 5 ? "about" : "at least"} ${Math.ceil(eta)} s`;
 }
 
 function progress(text, share = null) {

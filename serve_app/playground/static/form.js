@@ -5,6 +5,7 @@ import { addOns, buildFields, isModel, modesOf } from "./request.js";
 
 const MODES = { text2img: "Text", img2img: "Image", inpaint: "Inpaint", controlnet: "Control" };
 const SHAPES = [[512, 512], [768, 512], [512, 768], [768, 768], [1024, 1024], [1024, 576], [576, 1024]];
+const MASK_MODES = { hard: "Hard: split at half", soft: "Soft: grey changes less" };
 const SIDES = ["left", "right", "top", "bottom"];
 const isChecked = (id) => byId(id).checked;
 
@@ -38,7 +39,8 @@ export class Form {
     const models = rows.filter(isModel).map((row) => [row.model_id, label(row)]);
     options(byId("model"), models);
     options(byId("scheduler"), [["", "Model’s own"], ...offer.schedulers.map((name) => [name, plain(name)])]);
-    options(byId("mask-mode"), offer.maskModes.map((name) => [name, name]), "");
+    const modes = offer.maskModes.filter((name) => name !== "auto").map((name) => [name, MASK_MODES[name] ?? name]);
+    options(byId("mask-mode"), [["", "As the mask looks"], ...modes]);
     byId("mask-mode-row").hidden = offer.maskModes.length === 0;
     byId("outpaint").hidden = !offer.outpaint;
     byId("outpaint-sides").replaceChildren(
