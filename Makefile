@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Else each process of the tests compiles them anew, a quarter of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test-fast test test-plain test-ray test-ops run chaos soak bench train train-trial check format hooks clean
+.PHONY: help demo test-fast test test-plain test-ray test-ops test-browser run chaos soak bench train train-trial check format hooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 13
@@ -47,6 +47,9 @@ test-ops: $(INSTALLED)  ## HAProxy, Ray's token, `serve deploy`: the service wit
 
 run: $(INSTALLED)  ## serve on http://HOST:PORT until Ctrl-C
 	$(BIN)/dreamserve run --config configs/dev.yaml --host $(HOST) --port $(PORT)
+
+test-browser: $(INSTALLED)  ## the playground in a real Chromium, with the demo models; skips where there is none
+	$(BIN)/python -m pytest tests/browser -m browser -p no:cacheprovider -rs
 
 chaos: $(INSTALLED)  ## kill things for minutes while jobs run; figures go to out/
 	$(BIN)/python -m pytest tests/chaos -m chaos

@@ -1,12 +1,14 @@
 """Chromium, a server without models, and one with the demo models; all skipped without Chromium."""
 
 import base64
+import contextlib
 import importlib.util
 import io
 import os
 import shutil
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
@@ -40,7 +42,14 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(scope="session")
 def chromium():
-    """Debian's Chromium, not one that Playwright downloads."""
+    """One browser for all tests; each has a context of its own."""
+    with launched() as browser:
+        yield browser
+
+
+@contextlib.contextmanager
+def launched():
+    """Start the Chromium of this machine, not one that Playwright downloads."""
     from playwright.sync_api import sync_playwright
 
     path = next(found for name in BROWSERS if (found := shutil.which(name)))
@@ -70,7 +79,7 @@ def server(_fake_server):
 @pytest.fixture
 def context(chromium):
     """A browser that has been nowhere."""
-    context = chromium.new_context(viewport=dict(zip(("width", "height"), SIZES["small"])))
+    context = chromium.new_context(viewport=size("small"))
     context.set_default_timeout(20_000)
     yield context
     context.close()
@@ -98,26 +107,30 @@ def watch(page) -> list[str]:
     return problems
 
 
+def size(name: str) -> dict[str, int]:
+    """A viewport as Playwright wants it."""
+    width, height = SIZES[name]
+    return {"width": width, "height": height}
+
+
+@dataclass(frozen=True)
 class Running:
-    """The service with the demo models."""
+    """The service with the demo models. start_s: seconds until every model could answer."""
 
-    def __init__(self, url: str, start_s: float):
-        self.url = url
-        self.start_s = start_s
+    url: str
+    start_s: float
 
 
-@pytest.fixture(scope="session")
-def service(tmp_path_factory):
-    """The service as `make run` starts it, on a port of its own, with an operator's key."""
+@contextlib.contextmanager
+def running(folder: Path):
+    """Run the service as `make run` does, on a port of its own, with an operator's key."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    folder = tmp_path_factory.mktemp("service")
     settings = {
         "DREAMSERVE_DATA_DIR": str(folder / "var"),
         "DREAMSERVE_AUTH__ADMIN_KEY": ADMIN_KEY,
         "RAY_USAGE_STATS_ENABLED": "0",
-        "OMP_NUM_THREADS": "1",
     }
     with pytest.MonkeyPatch.context() as patch, (folder / "log").open("wb") as log:
         for name, value in settings.items():
@@ -132,6 +145,13 @@ def service(tmp_path_factory):
                 assert time.monotonic() - begun < START_TIMEOUT_S, "it did not start"
                 time.sleep(0.5)
             yield Running(url, time.monotonic() - begun)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory):
+    """One service for all tests."""
+    with running(tmp_path_factory.mktemp("service")) as found:
+        yield found
 
 
 def is_ready(url: str) -> bool:

@@ -1,6 +1,6 @@
 """The HTTP side over a service without models, in a thread: for what needs no painter.
 
-Jobs are painted by being looked at: each fetch moves a job one quarter on.
+Jobs are painted by being looked at: by the first fetch half, by the second to the end.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ def png(colour: str = "#3b7dd8", size: tuple[int, int] = (64, 64)) -> bytes:
 
 
 class PaintingService(FakeService):
-    """Paints a quarter of a job at each look; `is_stuck` jobs wait for ever."""
+    """Paints half of a job at each look; `is_stuck` jobs wait for ever."""
 
     def __init__(self) -> None:
         super().__init__(MODELS, add_ons=ADD_ONS)
@@ -80,8 +80,8 @@ class PaintingService(FakeService):
             return job
         if isinstance(self.outcome, JobFailure):
             return self.settle(job_id)
-        if job.progress < 0.75:
-            return self._update(job_id, state=JobState.PROCESSING, progress=job.progress + 0.25)
+        if job.progress < 0.5:
+            return self._update(job_id, state=JobState.PROCESSING, progress=job.progress + 0.5)
         for number, key in enumerate(job.request.output.keys):
             colour = f"#{(40 + 50 * number) % 256:02x}8060"
             self.files[key] = StoredFile(png(colour), "image/png")
@@ -164,9 +164,8 @@ class FakeServer:
         async def write():
             for number, (name, data) in enumerate(script):
                 yield b": heartbeat\n\n"
-                if name == "done":
-                    data = await self._paint(job_id)
-                yield f"id: {number}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
+                told = await self._paint(job_id) if name == "done" else data
+                yield f"id: {number}\nevent: {name}\ndata: {json.dumps(told)}\n\n".encode()
                 await asyncio.sleep(0.25)
 
         return StreamingResponse(write(), media_type="text/event-stream")

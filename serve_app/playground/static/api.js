@@ -162,12 +162,11 @@ async function send(path, options) {
   }
 }
 
+// What stands before the server may answer in words of its own.
 async function readJson(answer) {
-  try {
-    return await answer.json();
-  } catch {
-    throw new ApiError("unreadable", `The server's answer cannot be read (HTTP ${answer.status}).`);
-  }
+  const reply = await answer.json().catch(() => null);
+  if (reply !== null && (answer.ok || "reason" in reply)) return reply;
+  throw new ApiError("unreadable", `The server's answer cannot be read (HTTP ${answer.status}).`);
 }
 
 function checked(reply) {

@@ -17,6 +17,7 @@ import { startTheme } from "./theme.js";
 import { showTools, startTools } from "./tools.js";
 
 const DRAFT = "dreamserve.form"; // of this tab, so that a reload keeps what was typed
+const ACCEPT_MS = 10_000; // that a cancelled call is waited for
 const RELIST_MS = 5000; // while a model is loading
 const MODEL_LIST = "api/v4/dreambooth/model_list";
 
@@ -150,7 +151,8 @@ const tellers = {
   sending: () => progress("Sending"),
   accepted: ({ job }) => {
     running.job = job;
-    progress("Waiting");
+    if (running.isCancelled) cancelRun();
+    else progress("Waiting");
   },
   queued: ({ place, eta }) => progress(waitText(place, eta)),
   started: () => progress("Painting"),
@@ -198,14 +200,17 @@ async function cancelRun() {
   running.isCancelled = true;
   const { job, abort } = running;
   progress("Cancelling");
+  if (job === null) {
+    // It is cancelled as soon as it is accepted, unless that does not come.
+    setTimeout(() => abort.abort(), ACCEPT_MS);
+    return;
+  }
   try {
-    if (job !== null) await cancel(job);
+    await cancel(job);
     say("Cancelled.");
   } catch (error) {
     if (error.reason !== "already_finished") notify(`It could not be cancelled. ${error.message}`, "error");
   }
-  // Before it is accepted there is nothing to cancel but the call.
-  if (job === null) abort.abort();
 }
 
 function showError(error) {

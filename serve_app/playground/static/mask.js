@@ -115,10 +115,14 @@ function hardStroke(context, { size, erase, points }) {
   context.lineWidth = size;
   context.lineCap = "round";
   context.lineJoin = "round";
-  context.beginPath();
-  context.moveTo(...points[0]);
-  for (const point of points) context.lineTo(...point); // to itself draws a dot
-  context.stroke();
+  let from = points[0];
+  for (const point of points) {
+    context.beginPath(); // one each, as they are drawn live, so that undo gives the same edges
+    context.moveTo(...from);
+    context.lineTo(...point); // to itself draws a dot
+    context.stroke();
+    from = point;
+  }
 }
 
 // Dabs of which the strongest counts, so that a stroke does not grow harder where it overlaps.

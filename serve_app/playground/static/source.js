@@ -24,8 +24,8 @@ export function startSources({ onpicture, onmask }) {
 async function read(file, use) {
   try {
     const picture = await readPicture(file, file.name || "The picture");
-    if (picture.note) notify(picture.note);
     use(picture);
+    if (picture.note) notify(picture.note);
   } catch (error) {
     if (!(error instanceof PictureError)) throw error;
     notify(error.message, "error");
