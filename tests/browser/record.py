@@ -67,18 +67,21 @@ def main(folder: Path) -> None:
     """Write everything into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as data, running(Path(data)) as service:
-        with launched() as browser:
-            page = browser.new_page(viewport=size("desktop"))
-            page.set_default_timeout(WAIT_MS)
-            recorder = Recorder(page, folder)
-            record(page, service.url, recorder)
-            done_s = time.monotonic() - begun
-            page.locator("#compare").click()
-            recorder.take("result")
-            page.locator("#compare").click()
-            page.locator("#split").fill("46")
-            screenshot = recorder.take("compare")
+    with (
+        tempfile.TemporaryDirectory() as data,
+        running(Path(data)) as service,
+        launched() as browser,
+    ):
+        page = browser.new_page(viewport=size("desktop"))
+        page.set_default_timeout(WAIT_MS)
+        recorder = Recorder(page, folder)
+        record(page, service.url, recorder)
+        done_s = time.monotonic() - begun
+        page.locator("#compare").click()
+        recorder.take("result")
+        page.locator("#compare").click()
+        page.locator("#split").fill("46")
+        screenshot = recorder.take("compare")
     recorder.sheet().quantize(128).save(folder / "sheet.png", optimize=True)
     Image.open(screenshot).convert("RGB").quantize(200).save(
         folder / "playground.png", optimize=True

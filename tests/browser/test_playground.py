@@ -640,7 +640,8 @@ def test_every_address_that_was_asked_is_this_server_and_holds_no_key(page, serv
     assert json.dumps(server.calls).count("a-secret-key") == 0
 
 
-def test_policy_of_the_page_stops_foreign_scripts(page, server):
+def test_policy_of_the_page_stops_foreign_scripts(context, server):
+    page = context.new_page()  # which may say that it stopped them
     open_playground(page, server.url)
     page.evaluate(
         """() => {

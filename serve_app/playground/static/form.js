@@ -241,7 +241,7 @@ export class Form {
       else {
         const id = `problem-${alias}`;
         input.setAttribute("aria-invalid", "true");
-        input.setAttribute("aria-errormessage", id);
+        input.setAttribute("aria-describedby", id);
         (input.closest(".number") ?? input).after(make("p", { class: "error", id }, text));
         for (let at = input; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
       }
@@ -254,7 +254,7 @@ export class Form {
     byId("form").querySelectorAll(".error").forEach((element) => element.remove());
     byId("form").querySelectorAll("[aria-invalid]").forEach((input) => {
       input.removeAttribute("aria-invalid");
-      input.removeAttribute("aria-errormessage");
+      input.removeAttribute("aria-describedby");
     });
   }
 }

@@ -43,7 +43,7 @@ export class Mask {
   extend(point) {
     const stroke = this.operations.at(-1);
     stroke.points.push(point);
-    draw(this.context, { ...stroke, points: stroke.points.slice(-2) });
+    draw(this.context, { ...stroke, since: stroke.points.length - 1 });
   }
 
   // Takes the last operation back without a redo, as when two fingers turn out to zoom.
@@ -110,35 +110,34 @@ function fill(context, colour) {
   context.fillRect(0, 0, context.canvas.width, context.canvas.height);
 }
 
-function hardStroke(context, { size, erase, points }) {
-  context.strokeStyle = erase ? BLACK : WHITE;
-  context.lineWidth = size;
+// Segments from the point `since` on, each drawn for itself: what is drawn live and what is drawn
+// anew after an undo have the same edges. The first one is a dot.
+function* segments({ points, since = 0 }) {
+  for (let at = since; at < points.length; at += 1) yield [points[Math.max(0, at - 1)], points[at]];
+}
+
+function hardStroke(context, operation) {
+  context.strokeStyle = operation.erase ? BLACK : WHITE;
+  context.lineWidth = operation.size;
   context.lineCap = "round";
-  context.lineJoin = "round";
-  let from = points[0];
-  for (const point of points) {
-    context.beginPath(); // one each, as they are drawn live, so that undo gives the same edges
+  for (const [from, to] of segments(operation)) {
+    context.beginPath();
     context.moveTo(...from);
-    context.lineTo(...point); // to itself draws a dot
+    context.lineTo(...to);
     context.stroke();
-    from = point;
   }
 }
 
 // Dabs of which the strongest counts, so that a stroke does not grow harder where it overlaps.
-function softStroke(context, { size, hardness, erase, points }) {
+function softStroke(context, operation) {
+  const { size, hardness, erase } = operation;
   context.globalCompositeOperation = erase ? "darken" : "lighten";
-  let [fromX, fromY] = points[0];
-  for (const [x, y] of points) {
+  for (const [[fromX, fromY], [x, y]] of segments(operation)) {
     const steps = Math.max(1, Math.ceil(Math.hypot(x - fromX, y - fromY) / Math.max(1, size / 12)));
     for (let step = 1; step <= steps; step += 1) {
-      dab(context, fromX + ((x - fromX) * step) / steps, fromY + ((y - fromY) * step) / steps, {
-        radius: size / 2,
-        hardness,
-        erase,
-      });
+      const at = [fromX + ((x - fromX) * step) / steps, fromY + ((y - fromY) * step) / steps];
+      dab(context, ...at, { radius: size / 2, hardness, erase });
     }
-    [fromX, fromY] = [x, y];
   }
 }
 

@@ -10,6 +10,10 @@ export class Result {
     this.entry = null;
     this.sample = 0;
     this.urls = [];
+    byId("after").addEventListener("load", ({ target }) => {
+      const ratio = target.naturalWidth / target.naturalHeight;
+      byId("frame").style.setProperty("--ratio", ratio);
+    });
     byId("split").addEventListener("input", () => this.split());
     byId("compare").addEventListener("click", () => this.setCompare(!this.compares));
     byId("download").addEventListener("click", () => this.download());
