@@ -4,6 +4,7 @@ Jobs are painted by being looked at: by the first fetch half, by the second to t
 """
 
 import asyncio
+import copy
 import io
 import json
 import socket
@@ -112,6 +113,7 @@ class FakeServer:
         self.events = None  # scripts of jobs: lists of (name, data), or None to break off
         self.calls: list[tuple[str, dict]] = []
         self.is_down = False
+        self.offers: dict[str, dict] = {}  # fields of the inpaint call besides those that are there
         reloads = Reloads(MemoryModelStore(), FakeGraph().notify_replicas, ReloadConfig(hold_s=0))
         judge = judge_files(CatalogueConfig(), SOURCE)
         registry = Registry(Catalogue(MODELS), MemoryModelStore(), has_pool=False, judge=judge)
@@ -124,6 +126,7 @@ class FakeServer:
         watch = Watch(list, last_failed)
         self.api = create_api(self.service, HttpConfig(), JobsConfig(), admin, watch)
         self.api.router.routes.insert(0, Route(EVENTS, self._stream))
+        self.api.router.routes.insert(0, Route("/openapi.json", self._describe))
 
     def close(self) -> None:
         """Stop serving."""
@@ -148,6 +151,12 @@ class FakeServer:
             return message
 
         return listen
+
+    async def _describe(self, _request):
+        schema = copy.deepcopy(self.api.openapi())
+        body = schema["paths"]["/api/v4/dreambooth/inpaint"]["post"]["requestBody"]
+        body["content"]["application/json"]["schema"]["properties"] |= self.offers
+        return JSONResponse(schema)
 
     async def _stream(self, request):
         """A stub of the events call: a script for each connection, from `self.events`."""

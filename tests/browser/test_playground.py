@@ -295,6 +295,33 @@ def test_other_modes_send_the_picture(ready, server, mode, path, field):
         assert (body["auto_hint"], body["controlnet_conditioning_scale"]) == ("yes", 0.7)
 
 
+SOFT = {"mask_mode": {"enum": ["hard", "soft", "auto", None]}, "mask_expand": {}, "mask_blur": {}}
+
+
+def test_fields_that_the_server_has_are_offered(page, server):
+    server.offers = {**SOFT, "outpaint": {}}
+    open_playground(page, server.url)
+    take_example(page)
+    page.locator("summary", has_text="More").click()
+    page.locator("#mask-mode").select_option("soft")
+    page.locator("#mask-blur").fill("12")
+    page.locator("summary", has_text="Extend the picture").click()
+    page.locator("[data-side=right]").fill("64")
+    paint(page)  # without a mask: only what is new is painted
+    body = sent(server)
+    assert body["outpaint"] == {"right": 64}
+    assert (body["mask_mode"], body["mask_blur"]) == ("soft", 12)
+    assert not {"mask_image", "mask_expand"} & body.keys()
+    assert page.locator("#compare").is_hidden()  # the picture before has another shape
+
+
+def test_fields_that_the_server_lacks_are_not_shown(ready, server):
+    ready.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    has = ready.request.get(f"{server.url}openapi.json").text()
+    for field, shown in (("mask_mode", "#mask-mode"), ("outpaint", "#outpaint")):
+        assert ready.locator(shown).is_visible() == (f'"{field}"' in has)
+
+
 def test_seed_is_drawn_anew_unless_it_is_kept(ready, server):
     drag(ready, (0.4, 0.5), (0.6, 0.5))
     seeds = []

@@ -93,6 +93,7 @@ async function request() {
   const pictures = new Map();
   for (const name of pictureFields(mode)) {
     const isMask = name === "mask_image";
+    if (isMask && form.extends && stage.mask.isEmpty) continue; // only what is new is painted
     pictures.set(name, await (isMask ? toBlob(stage.mask.canvas) : encode(stage.picture)));
   }
   const fetchPath = mode === "controlnet" ? "api/v3/fetch" : "api/v4/dreambooth/fetch";

@@ -41,7 +41,6 @@ export class Form {
     options(byId("scheduler"), [["", "Model’s own"], ...offer.schedulers.map((name) => [name, plain(name)])]);
     const modes = offer.maskModes.filter((name) => name !== "auto").map((name) => [name, MASK_MODES[name] ?? name]);
     options(byId("mask-mode"), [["", "As the mask looks"], ...modes]);
-    byId("mask-mode-row").hidden = offer.maskModes.length === 0;
     byId("outpaint").hidden = !offer.outpaint;
     byId("outpaint-sides").replaceChildren(
       ...SIDES.map((side) => make("label", {}, side, make("input", { type: "number", min: 0, max: 512, step: 8, value: 0, "data-side": side }))),
@@ -78,7 +77,10 @@ export class Form {
     byId("full-frame-row").hidden = mode !== "inpaint";
     byId("control").hidden = mode !== "controlnet";
     byId("outpaint").hidden = !this.offer.outpaint || mode !== "inpaint";
-    byId("mask-mode-row").hidden = this.offer.maskModes?.length === 0 || mode !== "inpaint";
+    const offers = { "mask-mode": this.offer.maskModes?.length > 0, ...this.offer.maskNumbers };
+    for (const [id, isOffered] of Object.entries(offers)) {
+      byId(`${id}-row`).hidden = !isOffered || mode !== "inpaint";
+    }
     options(byId("shape"), shapes(this.model, mode));
     showCustomSize();
     this.onmode(mode);
@@ -181,6 +183,9 @@ export class Form {
     if (this.offer.maskModes.length > 0 && byId("mask-mode").value) {
       fields.mask_mode = byId("mask-mode").value;
     }
+    for (const [id, isOffered] of Object.entries(this.offer.maskNumbers)) {
+      if (isOffered) fields[byId(id).name] = numberOf(id);
+    }
     return { ...fields, ...this.outpaintFields() };
   }
 
@@ -268,6 +273,7 @@ export function readOffer(openapi) {
   return {
     schedulers: names(inpaint.scheduler),
     maskModes: names(inpaint.mask_mode),
+    maskNumbers: { "mask-expand": "mask_expand" in inpaint, "mask-blur": "mask_blur" in inpaint },
     outpaint: "outpaint" in inpaint,
   };
 }

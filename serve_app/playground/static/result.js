@@ -8,6 +8,7 @@ import { seedOf } from "./request.js";
 export class Result {
   constructor() {
     this.entry = null;
+    this.canCompare = false;
     this.sample = 0;
     this.urls = [];
     byId("after").addEventListener("load", ({ target }) => {
@@ -34,9 +35,10 @@ export class Result {
     this.shown = entry.pictures.map(({ blob, link }) => (blob ? this.url(blob) : link));
     byId("before").hidden = !entry.before;
     if (entry.before) byId("before").src = this.url(entry.before);
-    byId("compare").hidden = !entry.before;
+    this.canCompare = Boolean(entry.before) && !entry.fields.outpaint; // else of another shape
+    byId("compare").hidden = !this.canCompare;
     this.choose(0);
-    this.setCompare(Boolean(entry.before));
+    this.setCompare(this.canCompare);
     byId("split").value = 50;
     this.split();
     const rows = this.shown.length < 2 ? [] : this.shown.map((url, at) => this.thumbnail(url, at));
@@ -76,7 +78,7 @@ export class Result {
   }
 
   setCompare(compares) {
-    this.compares = compares && Boolean(this.entry?.before);
+    this.compares = compares && this.canCompare;
     byId("compare").setAttribute("aria-pressed", this.compares);
     for (const id of ["before", "divider", "split"]) byId(id).hidden = !this.compares;
   }

@@ -35,19 +35,19 @@ async def test_page_may_load_only_what_this_server_sends(api, path):
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_page_may_load_results_from_the_object_store(api):
+async def test_page_may_load_results_from_the_object_store(api, monkeypatch):
     async def output_url(_key, _base_url):
         return "https://files.example:8443/bucket/a.png?signature=b"
 
-    api.service.output_url = output_url
+    monkeypatch.setattr(api.service, "output_url", output_url, raising=False)
     assert policy(await api.http.get("/"))["img-src"][-1] == "https://files.example:8443"
 
 
-async def test_page_is_there_while_the_object_store_is_not(api):
+async def test_page_is_there_while_the_object_store_is_not(api, monkeypatch):
     async def output_url(_key, _base_url):
         raise errors.StorageUnavailable("no credentials")
 
-    api.service.output_url = output_url
+    monkeypatch.setattr(api.service, "output_url", output_url, raising=False)
     assert policy(await api.http.get("/"))["connect-src"] == ["'self'"]
 
 
