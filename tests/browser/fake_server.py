@@ -15,7 +15,7 @@ from pathlib import Path
 import uvicorn
 from PIL import Image, ImageDraw
 from pydantic import SecretStr
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from serve_app import errors
@@ -32,6 +32,7 @@ from serve_app.testing.graph import FakeGraph
 from serve_app.testing.models import MemoryModelStore
 from serve_app.testing.service import FakeService
 from serve_app.types import Job, JobFailure, JobState, Kind
+from tests.unit.telemetry.test_overview import PAGES
 
 __all__ = ["ADMIN_KEY", "FakeServer", "png"]
 
@@ -68,6 +69,11 @@ def png(colour: str = "#3b7dd8", size: tuple[int, int] = (64, 64)) -> bytes:
     return file.getvalue()
 
 
+async def show_metrics(request):
+    """The page of a node, as Ray's agent exports it."""
+    return PlainTextResponse(PAGES[request.path_params["number"]])
+
+
 class PaintingService(FakeService):
     """Paints half of a job at each look; `is_stuck` jobs wait for ever."""
 
@@ -93,11 +99,11 @@ class FakeServer:
     """Serves on a port of its own until `close`. What it is asked is in `calls`."""
 
     def __init__(self) -> None:
-        self.reset()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
+        self.reset()
         config = uvicorn.Config(
             self._app, "127.0.0.1", self.port, log_level="critical", interface="asgi3"
         )
@@ -123,10 +129,12 @@ class FakeServer:
             failed = [job for job in self.service.jobs.values() if job.failure]
             return [job.model_copy(update={"finished_at": 1.8e9}) for job in failed]
 
-        watch = Watch(list, last_failed)
+        pages = [f"{self.url}metrics/{number}" for number in range(len(PAGES))]
+        watch = Watch(lambda: pages, last_failed)
         self.api = create_api(self.service, HttpConfig(), JobsConfig(), admin, watch)
         self.api.router.routes.insert(0, Route(EVENTS, self._stream))
         self.api.router.routes.insert(0, Route("/openapi.json", self._describe))
+        self.api.router.routes.insert(0, Route("/metrics/{number:int}", show_metrics))
 
     def close(self) -> None:
         """Stop serving."""
