@@ -45,10 +45,12 @@ def shown(page) -> np.ndarray:
     """The result as the page got it."""
     data = page.evaluate(
         """async () => {
-          const blob = await (await fetch(document.getElementById("after").src)).blob();
-          const reader = new FileReader();
-          await new Promise((done) => { reader.onload = done; reader.readAsDataURL(blob); });
-          return reader.result;
+          const picture = document.getElementById("after");
+          await picture.decode();
+          const canvas = document.createElement("canvas");
+          [canvas.width, canvas.height] = [picture.naturalWidth, picture.naturalHeight];
+          canvas.getContext("2d").drawImage(picture, 0, 0);
+          return canvas.toDataURL();
         }"""
     )
     return pixels(data)

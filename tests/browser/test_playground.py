@@ -606,6 +606,15 @@ def test_history_outlives_a_reload_and_is_shared_by_tabs(ready, server, context)
     assert problems == []
 
 
+def test_browser_without_a_history_paints_all_the_same(page, server):
+    page.add_init_script("IDBFactory.prototype.open = () => { throw new Error('not here') }")
+    open_playground(page, server.url)
+    take_example(page)
+    drag(page, (0.4, 0.5), (0.6, 0.5))
+    paint(page)
+    assert "This browser has no room for the history, or keeps none." in notices(page)
+
+
 def test_reload_in_the_middle_goes_on(ready, server):
     server.service.is_stuck = True
     drag(ready, (0.4, 0.5), (0.6, 0.5))

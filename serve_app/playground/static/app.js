@@ -135,6 +135,7 @@ async function attempt(begin) {
     edited = entry.id;
     showResult(entry);
     say("Done.");
+    if (!entry.id) notify("This browser has no room for the history, or keeps none. Download what you want to keep.");
     if (entry.tip) notify(entry.tip);
     if (entry.isFlagged) notify("The safety check flagged a picture and replaced it.");
   } catch (error) {
@@ -239,7 +240,7 @@ function showResult(entry) {
 
 // Brings back what an entry was made from, unless it is there already.
 async function restore(entry) {
-  if (edited === entry.id) return;
+  if (entry.id && edited === entry.id) return;
   form.restore(entry.form);
   if (entry.before) {
     stage.setPicture(await fromBlob(entry.before));

@@ -49,8 +49,12 @@ export async function put(entry) {
 }
 
 export const get = (id) => inStore("readonly", (store) => store.get(id));
-export const recent = async () =>
-  (await inStore("readonly", (store) => store.getAll())).sort((a, b) => b.id - a.id);
+
+// The latest first; none where the browser keeps nothing.
+export async function recent() {
+  const entries = await inStore("readonly", (store) => store.getAll()).catch(() => []);
+  return entries.sort((a, b) => b.id - a.id);
+}
 
 const drop = (id) => inStore("readwrite", (store) => store.delete(id));
 export const remove = async (id) => told(await drop(id));

@@ -33,8 +33,11 @@ export async function run(request, tell, signal) {
     tip: reply.status === "success" ? reply.tip : "",
     pictures: [],
   };
-  entry.id = await history.put(entry);
-  sessionStorage.setItem(PENDING, entry.id);
+  const id = await kept(entry);
+  if (id !== null) {
+    entry.id = id;
+    sessionStorage.setItem(PENDING, id);
+  }
   tell("accepted", { job: entry.job });
   if (reply.status === "success") return complete(entry, reply);
   return follow(entry, tell, signal);
@@ -46,7 +49,7 @@ export async function follow(entry, tell, signal) {
     return await complete(entry, await withKey(() => watch(entry.job, tell, signal)));
   } catch (error) {
     if (!signal.aborted && error.reason !== "invalid_key" && error.reason !== "unreachable") {
-      await history.remove(entry.id);
+      if (entry.id) await history.remove(entry.id);
     }
     if (error.reason !== "invalid_key" && error.reason !== "unreachable") {
       sessionStorage.removeItem(PENDING);
@@ -82,9 +85,19 @@ export async function collectOrphans() {
 async function complete(entry, reply) {
   const pictures = await Promise.all(reply.output.map(readResult));
   const whole = { ...entry, pictures, isFlagged: Boolean(reply.nsfw_content_detected) };
-  await history.put(whole);
+  await kept(whole);
   sessionStorage.removeItem(PENDING);
   return whole;
+}
+
+// Returns the id in the history; null where the browser keeps none, or has no room: it is painted
+// all the same.
+async function kept(entry) {
+  try {
+    return await history.put(entry);
+  } catch {
+    return null;
+  }
 }
 
 // blob: null where the files' server does not let pages read it; then the link is shown.
