@@ -10,33 +10,33 @@ let language = "curl";
 
 // request: {path, fetchPath, fields, pictures: Map from field to Blob}.
 export function showCode(request) {
-  const { path, fetchPath, fields, pictures } = request;
-  const values = {
-    url: address(path),
-    fetchUrl: address(fetchPath),
-    fields,
-    pictures: [...pictures.keys()],
-    needsKey: key.get() !== "",
-  };
-  const show = () => (byId("code-text").textContent = LANGUAGES[language](values));
-  segments(byId("languages"), Object.entries(NAMES), language, (chosen) => {
-    language = chosen;
+    const { path, fetchPath, fields, pictures } = request;
+    const values = {
+        url: address(path),
+        fetchUrl: address(fetchPath),
+        fields,
+        pictures: [...pictures.keys()],
+        needsKey: key.get() !== "",
+    };
+    const show = () => (byId("code-text").textContent = LANGUAGES[language](values));
+    segments(byId("languages"), Object.entries(NAMES), language, (chosen) => {
+        language = chosen;
+        show();
+    });
     show();
-  });
-  show();
-  const [picture, mask] = [...pictures.values()];
-  byId("code-files").hidden = !picture;
-  byId("code-mask-too").hidden = !mask;
-  byId("code-picture").onclick = () => saveFile(picture, "picture.png");
-  byId("code-mask").onclick = () => saveFile(mask, "mask.png");
-  byId("code-dialog").showModal();
+    const [picture, mask] = [...pictures.values()];
+    byId("code-files").hidden = !picture;
+    byId("code-mask-too").hidden = !mask;
+    byId("code-picture").onclick = () => saveFile(picture, "picture.png");
+    byId("code-mask").onclick = () => saveFile(mask, "mask.png");
+    byId("code-dialog").showModal();
 }
 
 export function startCode() {
-  byId("code-close").addEventListener("click", () => byId("code-dialog").close());
-  byId("code-copy").addEventListener("click", async (event) => {
-    await copyText(byId("code-text").textContent);
-    event.target.textContent = "Copied";
-    setTimeout(() => (event.target.textContent = "Copy"), 1500);
-  });
+    byId("code-close").addEventListener("click", () => byId("code-dialog").close());
+    byId("code-copy").addEventListener("click", async (event) => {
+        await copyText(byId("code-text").textContent);
+        event.target.textContent = "Copied";
+        setTimeout(() => (event.target.textContent = "Copy"), 1500);
+    });
 }
