@@ -1,4 +1,4 @@
-// Dark, light, or as the system says. The choice is the only thing that outlives the tab by name.
+// Dark, light, or as the system says; what was chosen is kept by the browser.
 
 import { byId } from "./dom.js";
 
