@@ -261,6 +261,19 @@ def test_panel_says_what_is_sent(ready, server):
     assert ready.locator("#samples button").count() == 2
 
 
+def test_sizes_follow_the_picture_as_the_mode_asks(page, server):
+    open_playground(page, server.url)
+    choose(page, "a.png", png(size=(1501, 600)))
+    page.locator("#prompt").fill("a star")
+    drag(page, (0.5, 0.5), (0.52, 0.5))
+    paint(page)
+    assert (sent(server)["width"], sent(server)["height"]) == (1024, 408)
+    page.locator("#modes input[value=img2img]").check(force=True)
+    paint(page)
+    body = sent(server, "/api/v4/dreambooth/img2img")
+    assert not {"width", "height"} & body.keys()  # the server keeps the shape
+
+
 def test_modes_are_those_of_the_model(page, server):
     open_playground(page, server.url)
     assert page.locator("#modes").inner_text().split() == ["Text", "Image", "Inpaint", "Control"]
@@ -311,7 +324,7 @@ def test_fields_that_the_server_has_are_offered(page, server):
     body = sent(server)
     assert body["outpaint"] == {"right": 64}
     assert (body["mask_mode"], body["mask_blur"]) == ("soft", 12)
-    assert not {"mask_image", "mask_expand"} & body.keys()
+    assert not {"mask_image", "mask_expand", "width", "height"} & body.keys()
     assert page.locator("#compare").is_hidden()  # the picture before has another shape
 
 

@@ -93,7 +93,7 @@ function missing() {
 
 async function request() {
     const { mode } = form;
-    const fields = form.fields();
+    const fields = form.fields(needsPicture(mode) ? stage.picture : null);
     const pictures = new Map();
     for (const name of pictureFields(mode)) {
         const isMask = name === "mask_image";

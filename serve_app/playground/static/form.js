@@ -1,7 +1,7 @@
 // The panel: what is set, what the server offers of it, and what a request gets of it.
 
 import { byId, icon, make, options, randomInt } from "./dom.js";
-import { addOns, buildFields, isModel, modesOf } from "./request.js";
+import { addOns, buildFields, isModel, modesOf, ownSize } from "./request.js";
 
 const MODES = { text2img: "Text", img2img: "Image", inpaint: "Inpaint", controlnet: "Control" };
 const SHAPES = [
@@ -80,8 +80,6 @@ export class Form {
         if (!model) return;
         byId("model-text").textContent = model.description;
         if (!keep) this.takeDefaults(model.defaults ?? {});
-        options(byId("shape"), shapes(model, this.mode));
-        showCustomSize();
         this.showAddOns(model.model_id);
         const modes = modesOf(model, this.rows);
         const choose = (mode) => this.chooseMode(mode);
@@ -114,9 +112,16 @@ export class Form {
         for (const [id, isOffered] of Object.entries(offers)) {
             byId(`${id}-row`).hidden = !isOffered || mode !== "inpaint";
         }
-        options(byId("shape"), shapes(this.model, mode));
-        showCustomSize();
+        this.showShapes();
         this.onmode(mode);
+    }
+
+    showShapes() {
+        const rows = shapes(this.model, this.mode);
+        const { value } = byId("shape");
+        // What follows the picture depends on the mode; what was chosen in pixels stays.
+        options(byId("shape"), rows, /custom|x/.test(value) ? value : rows[0][0]);
+        showCustomSize();
     }
 
     chooseMode(mode) {
@@ -195,8 +200,10 @@ export class Form {
         if (!this.isLocked || byId("seed").value.trim() === "") this.setSeed(randomInt());
     }
 
-    fields() {
-        const [width, height] = size();
+    // picture: what is worked on, {width, height} or null.
+    fields(picture) {
+        // A picture that grows does so at its own size; the server adds the sides.
+        const [width, height] = this.extends ? [null, null] : size(picture);
         const text = (id) => byId(id).value;
         return buildFields({
             mode: this.mode,
@@ -346,18 +353,26 @@ const label = ({ model_name: name, model_id: id, status }) =>
 const plain = (scheduler) => scheduler.replace(/(Discrete)?Scheduler$/, "");
 const checked = (id) => [...byId(id).querySelectorAll("input[type=checkbox]:checked")];
 
+// Inpainting keeps the picture's size, so that what is not masked stays as it is to the pixel.
 function shapes(model, mode) {
     const native = model?.native_size_px;
-    const first =
-        mode === "text2img"
-            ? `Native${native ? ` (${native} × ${native})` : ""}`
-            : "As the picture";
+    const own = ["own", "Size of the picture"];
+    const first = {
+        text2img: [["", `Native${native ? ` (${native} × ${native})` : ""}`]],
+        inpaint: [own, ["", "Shape of the picture"]],
+    };
     const fixed = SHAPES.map(([width, height]) => [`${width}x${height}`, `${width} × ${height}`]);
-    return [["", first], ...fixed, ["custom", "Custom"]];
+    return [
+        ...(first[mode] ?? [["", "Shape of the picture"], own]),
+        ...fixed,
+        ["custom", "Custom"],
+    ];
 }
 
-function size() {
+// picture: {width, height} or null.
+function size(picture) {
     const shape = byId("shape").value;
+    if (shape === "own") return ownSize(picture);
     if (shape === "") return [null, null];
     if (shape !== "custom") return shape.split("x").map(Number);
     return ["width", "height"].map((id) => Number(byId(id).value) || null);

@@ -8,6 +8,7 @@ export const PATHS = {
 };
 export const ADD_ONS = ["lora", "vae", "embeddings", "ip_adapter", "controlnet"];
 const SEEDS = 2 ** 32;
+const MAX_SIDE = 1024;
 
 export const isModel = (row) => !ADD_ONS.includes(row.model_category);
 export const needsPicture = (mode) => mode !== "text2img";
@@ -75,6 +76,14 @@ export function pictureFields(mode) {
     if (mode === "inpaint") return ["init_image", "mask_image"];
     if (mode === "controlnet") return ["control_image"];
     return mode === "img2img" ? ["init_image"] : [];
+}
+
+// The picture's own size, as far as the server paints it: sides of at most 1024, multiples of 8.
+export function ownSize(picture) {
+    if (!picture) return [null, null];
+    const share = Math.min(1, MAX_SIDE / Math.max(picture.width, picture.height));
+    const fit = (side) => Math.max(64, Math.floor((side * share) / 8) * 8);
+    return [fit(picture.width), fit(picture.height)];
 }
 
 export const seedOf = (seed, sample) => (seed + sample) % SEEDS;
