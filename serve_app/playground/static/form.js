@@ -141,7 +141,7 @@ export class Form {
 
     // Whether the picture is to grow, for which no mask is needed.
     get extends() {
-        return "outpaint" in this.outpaintFields();
+        return this.mode === "inpaint" && "outpaint" in this.outpaintFields();
     }
 
     showAddOns(modelId) {
