@@ -162,8 +162,8 @@ def is_ready(url: str) -> bool:
 
 
 def pixels(picture: bytes | str) -> np.ndarray:
-    """The RGB values of a file, or of a data URI."""
-    data = base64.b64decode(picture.partition(",")[2]) if isinstance(picture, str) else picture
+    """The RGB values of a file, of a data URI, or of base64."""
+    data = base64.b64decode(picture.split(",")[-1]) if isinstance(picture, str) else picture
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
 
 

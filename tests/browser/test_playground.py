@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import httpx2
 import numpy as np
@@ -367,6 +371,50 @@ def test_bad_field_is_told_beside_it(ready, server):
     ready.locator("#guidance").fill("3")
     paint(ready)
     assert problem.count() == 0
+
+
+@pytest.mark.parametrize("language", ["curl", "python", "javascript"])
+def test_code_to_copy_sends_the_same_request(page, server, tmp_path, language):
+    server.service.keys = {"good": "open"}
+    page.goto(server.url)
+    page.locator("#key").fill("good")
+    page.get_by_role("button", name="Use this key").click()
+    page.locator("#modes input").first.wait_for(state="attached")
+    take_example(page)
+    drag(page, (0.4, 0.3), (0.6, 0.3))
+    page.locator("#prompt").fill("a star, 'quoted' and \"so\", $HOME \\ \u2606")
+    page.locator("#code").click()
+    page.locator(f"#languages input[value={language}]").check(force=True)
+    text = page.locator("#code-text").inner_text()
+    assert "good" not in text
+    for button, name in (("#code-picture", "picture.png"), ("#code-mask", "mask.png")):
+        with page.expect_download() as saving:
+            page.locator(button).click()
+        saving.value.save_as(tmp_path / name)
+    page.locator("#code-close").click()
+    (tmp_path / "call.mjs").write_text(text, encoding="utf-8")
+    command = {
+        "curl": ["bash", "call.mjs"],
+        "python": [sys.executable, "call.mjs"],
+        "javascript": ["node", "call.mjs"],
+    }[language]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"no {command[0]}")
+    environment = {**os.environ, "DREAMSERVE_KEY": "good", "no_proxy": "*"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert f"{server.url}files/" in done.stdout, (done.stdout, done.stderr)
+    copied = sent(server)
+    paint(page)
+    painted = sent(server)
+    pictures = ("init_image", "mask_image")
+    for body in (copied, painted):
+        for name in pictures:
+            body[name] = pixels(body[name]).tolist()
+    assert painted.pop("instant_response") == "yes"
+    assert painted.pop("seed") is not None  # drawn when it is painted
+    assert copied == painted
 
 
 # --- progress --------------------------------------------------------------------------------
