@@ -80,7 +80,8 @@ class Ingress:
         failures = RateLimiter(config.auth.admin_failures_per_minute)
         operator = None if key is None else Admin(registry, self._reloads, key, failures)
         watch = Watch(nodes.metrics_pages, self._jobs.last_failed)
-        return create_api(self._service, config.http, config.jobs, operator, watch)
+        http, jobs = config.http, config.jobs
+        return create_api(self._service, http, jobs, operator=operator, watch=watch)
 
     async def check_health(self) -> None:
         """Raise when a part that runs beside the calls has ended; Serve replaces the replica."""

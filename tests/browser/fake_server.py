@@ -131,7 +131,7 @@ class FakeServer:
 
         pages = [f"{self.url}metrics/{number}" for number in range(len(PAGES))]
         watch = Watch(lambda: pages, last_failed)
-        self.api = create_api(self.service, HttpConfig(), JobsConfig(), admin, watch)
+        self.api = create_api(self.service, HttpConfig(), JobsConfig(), operator=admin, watch=watch)
         self.api.router.routes.insert(0, Route(EVENTS, self._stream))
         self.api.router.routes.insert(0, Route("/openapi.json", self._describe))
         self.api.router.routes.insert(0, Route("/metrics/{number:int}", show_metrics))

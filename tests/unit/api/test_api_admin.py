@@ -51,7 +51,7 @@ async def http(store, tmp_path):
     registry = Registry(Catalogue([hot, local]), store, has_pool=True, judge=judge)
     admin = Admin(registry, reloads, SecretStr(KEY), RateLimiter(3))
     watch = Watch(list, last_failed)
-    app = create_api(FakeService([hot]), HttpConfig(), JobsConfig(), admin, watch)
+    app = create_api(FakeService([hot]), HttpConfig(), JobsConfig(), operator=admin, watch=watch)
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app=app),
         base_url="http://testserver",
