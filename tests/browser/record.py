@@ -16,6 +16,7 @@ from tests.browser.conftest import drag, launched, open_playground, running, siz
 WAIT_MS = 300_000
 TILE = (640, 400)
 COLUMNS = 2
+HEAD_PX = 30  # of a caption
 
 
 class Recorder:
@@ -33,15 +34,16 @@ class Recorder:
         return path
 
     def sheet(self) -> Image.Image:
-        """All frames beside one another."""
+        """All frames beside one another, each below its caption."""
+        height = TILE[1] + HEAD_PX
         rows = -(-len(self.frames) // COLUMNS)
-        sheet = Image.new("RGB", (COLUMNS * TILE[0], rows * TILE[1]))
+        sheet = Image.new("RGB", (COLUMNS * TILE[0], rows * height), "#fff")
+        pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
         for number, (caption, path) in enumerate(self.frames):
+            x, y = number % COLUMNS * TILE[0], number // COLUMNS * height
             tile = Image.open(path).convert("RGB").resize(TILE, Image.Resampling.LANCZOS)
-            ImageDraw.Draw(tile).text(
-                (12, TILE[1] - 30), caption, "#111", ImageFont.load_default(16)
-            )
-            sheet.paste(tile, (number % COLUMNS * TILE[0], number // COLUMNS * TILE[1]))
+            pen.text((x + 12, y + 5), f"{number + 1}  {caption}", "#111", font)
+            sheet.paste(tile, (x, y + HEAD_PX))
         return sheet
 
 
@@ -51,6 +53,7 @@ def record(page, url: str, recorder: Recorder) -> None:
     page.locator("#model").select_option("demo-inpaint")
     recorder.take("open")
     take_example(page)
+    page.locator("#prompt").fill("")  # the example has one
     recorder.take("drop")
     page.locator("#size").fill("120")
     drag(page, (0.41, 0.27), (0.6, 0.3), (0.42, 0.44), (0.6, 0.46))
@@ -58,7 +61,9 @@ def record(page, url: str, recorder: Recorder) -> None:
     page.locator("#prompt").fill("a big green triangle on a blue background")
     recorder.take("prompt")
     page.locator("#paint").click()
-    page.wait_for_function("document.getElementById('progress-bar').value > 0.3")
+    # By hand: the page's policy keeps Playwright's own waiting from evaluating text.
+    while page.locator("#progress-bar").evaluate("bar => bar.value") < 0.3:
+        page.wait_for_timeout(50)
     recorder.take("preview")
     page.locator("#result-tools").wait_for()
 
@@ -82,8 +87,8 @@ def main(folder: Path) -> None:
         page.locator("#compare").click()
         page.locator("#split").fill("46")
         screenshot = recorder.take("compare")
-    recorder.sheet().quantize(128).save(folder / "sheet.png", optimize=True)
-    Image.open(screenshot).convert("RGB").quantize(200).save(
+    recorder.sheet().quantize(256, kmeans=1).save(folder / "sheet.png", optimize=True)
+    Image.open(screenshot).convert("RGB").quantize(256, kmeans=1).save(
         folder / "playground.png", optimize=True
     )
     print(f"ready after {service.start_s:.1f} s, first picture after {done_s:.1f} s")

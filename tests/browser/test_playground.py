@@ -144,7 +144,7 @@ def test_mask_is_saved_and_loaded_again(ready, server, tmp_path):
     saving.value.save_as(tmp_path / "mask.png")
     ready.locator("#clear").click()
     ready.set_input_files("#mask-file", tmp_path / "mask.png")
-    ready.wait_for_function("document.getElementById('undo').disabled === false")
+    ready.locator("#redo[disabled]").wait_for()
     ready.wait_for_timeout(300)
     loaded = mask_of(ready, server)
     assert np.array_equal(loaded, pixels((tmp_path / "mask.png").read_bytes())[:, :, 0])
@@ -717,7 +717,7 @@ def test_two_tabs_paint_at_the_same_time(ready, server, context):
     for tab, prompt in ((ready, "first"), (other, "second")):
         tab.locator("#result-tools").wait_for()
         assert tab.locator("#after").get_attribute("alt") == f"Painted: {prompt}"
-    ready.wait_for_function("document.querySelectorAll('#history li').length === 2")
+    ready.locator("#history li").nth(1).wait_for()
 
 
 def test_every_address_that_was_asked_is_this_server_and_holds_no_key(page, server):
