@@ -25,13 +25,6 @@ SIZES = {"small": (1040, 720), "desktop": (1440, 900), "tablet": (834, 1112), "p
 START_TIMEOUT_S = 300.0
 
 
-def pytest_collection_modifyitems(items):
-    """All of this folder drives a browser; the service with models starts last."""
-    for item in items:
-        item.add_marker(pytest.mark.browser)
-    items.sort(key=lambda item: "service" in item.fixturenames)
-
-
 def pytest_runtest_setup(item):
     """Say why nothing is tested."""
     if importlib.util.find_spec("playwright") is None:

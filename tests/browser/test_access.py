@@ -8,6 +8,7 @@ import pytest
 from tests.browser.conftest import SIZES, drag, open_playground, paint, size, take_example, watch
 from tests.browser.fake_server import ADMIN_KEY
 
+pytestmark = pytest.mark.browser
 SERIOUS = ("serious", "critical")
 STATES = ["empty", "editing", "unfolded", "result", "key", "code"]
 

@@ -17,6 +17,7 @@ from serve_app.types import JobFailure
 from tests.browser.conftest import drag, open_playground, paint, pixels, take_example, watch
 from tests.browser.fake_server import png
 
+pytestmark = pytest.mark.browser
 INPAINT = "/api/v4/dreambooth/inpaint"
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400)
 

@@ -1,9 +1,13 @@
 """The operator's view, over a server without figures."""
 
 import httpx2
+import pytest
 
 from serve_app.types import JobFailure
 from tests.browser.fake_server import ADMIN_KEY
+
+
+pytestmark = pytest.mark.browser
 
 
 def enter(page, key: str) -> None:

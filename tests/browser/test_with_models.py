@@ -12,7 +12,7 @@ from serve_app.types import JobState
 from tests.browser.conftest import drag, open_playground, paint, pixels, take_example
 from tests.browser.fake_server import ADMIN_KEY
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 SLOW_MS = 240_000  # a picture on a busy CPU
 INPAINT = "api/v4/dreambooth/inpaint"
 
