@@ -6,7 +6,6 @@ import pytest
 from serve_app.types import JobFailure
 from tests.browser.fake_server import ADMIN_KEY
 
-
 pytestmark = pytest.mark.browser
 
 
