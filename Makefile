@@ -14,7 +14,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Else each process of the tests compiles them anew, a quarter of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test-fast test test-plain test-ray test-long test-ops run chaos soak bench train train-trial check format hooks clean
+.PHONY: help demo test-fast test test-plain test-ray test-long test-ops test-browser run chaos soak bench train train-trial check format hooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 13
@@ -37,7 +37,7 @@ test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes; the two ha
 test-plain: $(INSTALLED)  ## those without a Ray cluster
 	OMP_NUM_THREADS=1 $(NICE) $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
 		--dist=loadfile --no-loadscope-reorder \
-		-m 'not ray and not chaos and not gpu and not ops and not long'
+		-m 'not ray and not chaos and not gpu and not ops and not browser and not long'
 
 test-ray: $(INSTALLED)  ## those on a real Ray cluster
 	$(BIN)/python -m pytest tests/serve -p no:cacheprovider \
@@ -53,6 +53,9 @@ test-ops: $(INSTALLED)  ## HAProxy, Ray's token, `serve deploy`: the service wit
 
 run: $(INSTALLED)  ## serve on http://HOST:PORT until Ctrl-C
 	$(BIN)/dreamserve run --config configs/dev.yaml --host $(HOST) --port $(PORT)
+
+test-browser: $(INSTALLED)  ## the playground in a real Chromium, with the demo models; skips where there is none
+	$(BIN)/python -m pytest tests/browser -m browser -p no:cacheprovider -rs
 
 chaos: $(INSTALLED)  ## kill things for minutes while jobs run; figures go to out/
 	$(BIN)/python -m pytest tests/chaos -m chaos

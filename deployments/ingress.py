@@ -9,11 +9,13 @@ from ray.serve.context import _get_global_client  # private, and the only way to
 from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
+from deployments import nodes
 from deployments.background import Rounds
 from deployments.clients import GraphClient, Stages
 from serve_app.api import create_api
 from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.api.routes.admin import Admin
+from serve_app.api.routes.overview import Watch
 from serve_app.config import AppConfig, EngineConfig
 from serve_app.config.bind import check_bind
 from serve_app.database import open_job_store
@@ -77,7 +79,9 @@ class Ingress:
         registry = Registry(self._catalogue, self._models, has_pool=has_pool, judge=judge)
         failures = RateLimiter(config.auth.admin_failures_per_minute)
         operator = None if key is None else Admin(registry, self._reloads, key, failures)
-        return create_api(self._service, config.http, config.jobs, operator)
+        watch = Watch(nodes.metrics_pages, self._jobs.last_failed)
+        http, jobs = config.http, config.jobs
+        return create_api(self._service, http, jobs, operator=operator, watch=watch)
 
     async def check_health(self) -> None:
         """Raise when a part that runs beside the calls has ended; Serve replaces the replica."""

@@ -7,19 +7,36 @@ from serve_app import __version__
 from serve_app.api.middleware import middleware
 from serve_app.api.protocol import Service
 from serve_app.api.replies import wire
-from serve_app.api.routes import admin, file, generation, health, helper, job, model, reload
+from serve_app.api.routes import (
+    admin,
+    file,
+    generation,
+    health,
+    helper,
+    job,
+    model,
+    overview,
+    playground,
+    reload,
+)
 from serve_app.api.routes.admin import Admin
+from serve_app.api.routes.overview import Watch
 from serve_app.config import HttpConfig, JobsConfig
 
 __all__ = ["create_api"]
 
 
 def create_api(
-    service: Service, http: HttpConfig, jobs: JobsConfig, operator: Admin | None = None
+    service: Service,
+    http: HttpConfig,
+    jobs: JobsConfig,
+    operator: Admin | None = None,
+    watch: Watch | None = None,
 ) -> FastAPI:
     """Build the whole HTTP side; the schema of every call is at `/docs`.
 
     operator: who may change the catalogue; None: nobody by HTTP.
+    watch: where operators see what the service does from; None: nowhere.
     """
     app = FastAPI(
         title="dreamserve",
@@ -42,4 +59,8 @@ def create_api(
         app.include_router(routes)
     if operator is not None:
         app.include_router(admin.router(operator, http))
+        if watch is not None:
+            app.include_router(overview.router(operator, watch))
+    if http.playground:
+        app.include_router(playground.router(service, http))
     return app

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from serve_app import errors
+from serve_app.cli import browser, convert, keys, models, reload, scan, serving
 from serve_app.cli import config as config_command
-from serve_app.cli import convert, keys, models, reload, scan, serving
 from serve_app.cli import demo as demo_command
 from serve_app.cli import top as top_command
 from serve_app.config import reference
@@ -31,6 +31,18 @@ def run(
 ) -> None:
     """Serve until Ctrl-C: `serve run` on a local Ray cluster of its own."""
     serving.exec_service(config, host, port)
+
+
+@app.command("open")
+def open_command(
+    config: ConfigPath = Path("configs/dev.yaml"),
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="where it runs, if not as the file says")
+    ] = None,
+    only_print: Annotated[bool, typer.Option("--print", help="print the address only")] = False,
+) -> None:
+    """Open the playground of the running service in a browser."""
+    browser.open_playground(config, port, is_shown=not only_print)
 
 
 @app.command()

@@ -5,22 +5,17 @@ The figures are those that Prometheus gets: every node's agent is asked for its 
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-import httpx2
 import typer
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from serve_app.telemetry import overview
+from serve_app.telemetry import scrape
 from serve_app.telemetry.overview import Overview
 
 __all__ = ["render", "show"]
-
-_SCRAPE_TIMEOUT_S = 5.0
-_SCRAPERS = 16  # nodes asked at a time
 
 
 def show(find_pages: Callable[[], Sequence[str]], interval_s: float, *, once: bool) -> None:
@@ -32,24 +27,21 @@ def show(find_pages: Callable[[], Sequence[str]], interval_s: float, *, once: bo
         once: print and return.
     """
     console = Console()
-    with ThreadPoolExecutor(_SCRAPERS) as scrapers:
 
-        def look() -> tuple[Overview, int]:
-            texts = list(scrapers.map(_scrape, find_pages()))
-            answers = [text for text in texts if text is not None]
-            return overview.read(answers), len(texts) - len(answers)
+    def look() -> tuple[Overview, int]:
+        return scrape.look(find_pages())
 
-        if once:
-            seen, silent = look()
-            console.print(render(seen, silent))
-            raise typer.Exit(0 if seen.nodes else 1)
-        try:
-            with Live(render(*look()), console=console, auto_refresh=False, screen=True) as live:
-                while True:
-                    time.sleep(interval_s)
-                    live.update(render(*look()), refresh=True)
-        except KeyboardInterrupt:
-            pass
+    if once:
+        seen, silent = look()
+        console.print(render(seen, silent))
+        raise typer.Exit(0 if seen.nodes else 1)
+    try:
+        with Live(render(*look()), console=console, auto_refresh=False, screen=True) as live:
+            while True:
+                time.sleep(interval_s)
+                live.update(render(*look()), refresh=True)
+    except KeyboardInterrupt:
+        pass
 
 
 def render(seen: Overview, silent: int = 0) -> Group:
@@ -117,12 +109,3 @@ def _table(first: str, *others: str) -> Table:
     for column in others:
         table.add_column(column, justify="right", no_wrap=True)
     return table
-
-
-def _scrape(page: str) -> str | None:
-    """One metrics page; None when the node does not answer."""
-    try:
-        answer = httpx2.get(page, timeout=_SCRAPE_TIMEOUT_S, trust_env=False)
-        return answer.raise_for_status().text
-    except httpx2.HTTPError:
-        return None

@@ -92,6 +92,10 @@ class HttpConfig(Section):
         description="Names a YAML file with the styles of `enhance_style`, words by name; none: "
         "the table that comes with the service is used.",
     )
+    playground: bool = Field(
+        default=True,
+        description="the pages for browsers at `/` and `/status`; they use the public API only",
+    )
     cors_origins: tuple[str, ...] = Field(
         default=("*",),
         description="Lists the origins that browsers may call from; the hosted API allows all.",

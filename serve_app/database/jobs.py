@@ -26,6 +26,7 @@ __all__ = ["SqlJobStore"]
 _log = structlog.get_logger()
 
 _ADD_LOCK = 0x6472_6561_6D01  # "dream" 01; any number that only this use has
+_LATEST = 1000  # that ended, among which failed ones are looked for
 _MAX_ID = 2**63 - 1  # clients send any number; drivers choke on larger ones
 _UNREADABLE = errors.to_failure(errors.GenerationFailed())
 
@@ -196,6 +197,20 @@ class SqlJobStore:
         age = select(Now() - func.min(jobs.c.created_at)).where(statements.OPEN)
         async with self.database.read() as connection:
             return float((await connection.execute(age)).scalar_one() or 0.0)
+
+    async def last_failed(self, limit: int) -> list[Job]:
+        """Return jobs that failed; see the protocol."""
+        latest = jobs.c.finished_at.desc()
+        ended = select(jobs.c.id).where(~statements.OPEN).order_by(latest).limit(_LATEST)
+        failed = (
+            select(*statements.COLUMNS)
+            .where(jobs.c.id.in_(ended), jobs.c.state == JobState.FAILED)
+            .order_by(latest)
+            .limit(limit)
+        )
+        async with self.database.read() as connection:
+            rows = (await connection.execute(failed)).all()
+        return [job for row in rows if (job := _read(row))]
 
     async def expire(self, older_than_s: float, limit: int = 1000) -> list[Job]:
         """Remove old final jobs; see the protocol."""

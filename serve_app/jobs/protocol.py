@@ -147,6 +147,10 @@ class JobStore(Protocol):
         """Seconds since the oldest open job was accepted; 0 when none is open."""
         ...
 
+    async def last_failed(self, limit: int) -> list[Job]:
+        """Jobs that failed, the latest first, among the last 1,000 that ended."""
+        ...
+
     async def expire(self, older_than_s: float, limit: int = 1000) -> list[Job]:
         """Remove up to `limit` final jobs finished longer ago; return them."""
         ...

@@ -25,6 +25,8 @@ __all__ = ["Clock", "MemoryJobStore", "MemoryKeyStore", "MemoryOutbox"]
 Clock = Callable[[], float]
 """Seconds since the epoch."""
 
+_LATEST = 1000
+
 
 @dataclass(slots=True)
 class _Lease:
@@ -176,6 +178,12 @@ class MemoryJobStore:
         open_jobs = [row.job for row in self._rows.values() if not row.job.state.is_final]
         now = self._clock()
         return now - min((job.created_at for job in open_jobs), default=now)
+
+    async def last_failed(self, limit: int) -> list[Job]:
+        """Return jobs that failed; see the protocol."""
+        ended = [row.job for row in self._rows.values() if row.job.finished_at is not None]
+        ended.sort(key=lambda job: job.finished_at or 0.0, reverse=True)
+        return [job for job in ended[:_LATEST] if job.state is JobState.FAILED][:limit]
 
     async def expire(self, older_than_s: float, limit: int = 1000) -> list[Job]:
         """Remove old final jobs; see the protocol."""

@@ -87,6 +87,21 @@ async def test_oldest_open_job_is_told_by_its_age(bench):
     assert await bench.jobs.oldest_open_s() == 0
 
 
+async def test_jobs_that_failed_are_told_latest_first(bench):
+    ids = []
+    for _ in range(3):
+        job = await bench.job()
+        (claimed,) = await bench.jobs.claim("a", 30, 1)
+        assert claimed.id == job.id
+        assert await bench.jobs.fail("a", job.id, JobFailure(code="internal", message="No."))
+        ids.append(job.id)
+        await bench.advance(1)
+    await bench.jobs.cancel((await bench.job()).id)
+    failed = await bench.jobs.last_failed(2)
+    assert [job.id for job in failed] == ids[:0:-1]
+    assert failed[0].failure.code == "internal"
+
+
 async def test_add_after_a_job_is_final_has_room_again(bench):
     job = await bench.jobs.add(job_request(), max_open=1)
     await bench.jobs.cancel(job.id)

@@ -20,6 +20,7 @@ LAYERS = {
     "serve_app.engine": 2,
     "serve_app.images": 2,
     "serve_app.models": 2,
+    "serve_app.playground": 2,
     "serve_app.storage": 2,
     "serve_app.webhooks": 2,
     "serve_app.jobs": 3,

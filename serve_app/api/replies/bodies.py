@@ -189,6 +189,17 @@ class ModelRow(BaseModel):
     description: str
     screenshots: str
     model_category: str = Field(description="stable_diffusion, ..., lora, vae, controlnet, ...")
+    kinds: list[str] = Field([], description="calls that a model answers; an extension")
+    native_size_px: int | None = Field(None, description="of a model; an extension")
+    defaults: dict[str, JsonValue] | None = Field(
+        None, description="what requests to a model get that leave a field out; an extension"
+    )
+    models: list[str] | None = Field(
+        None, description="models that an add-on fits, empty: all; an extension"
+    )
+    control: list[str] = Field(
+        [], description="what a ControlNet wants to see, by which it may be named; an extension"
+    )
 
 
 class SchedulersReply(BaseModel):

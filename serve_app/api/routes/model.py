@@ -85,6 +85,9 @@ def _row(entry: ModelEntry, is_ready: bool) -> ModelRow:
         description=entry.description,
         screenshots="",
         model_category=entry.category,
+        kinds=list(entry.kinds),
+        native_size_px=entry.native_size_px,
+        defaults=entry.defaults.model_dump(mode="json"),
     )
 
 
@@ -98,6 +101,8 @@ def _add_on_row(add_on: AddOn, is_ready: bool) -> ModelRow:
         description=add_on.description,
         screenshots="",
         model_category=_CATEGORIES[add_on.type],
+        models=list(add_on.models),
+        control=list(add_on.control),
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from serve_app.api import create_api
 from serve_app.api.routes.admin import Admin
+from serve_app.api.routes.overview import Watch
 from serve_app.config import CatalogueConfig, HttpConfig, JobsConfig, ReloadConfig
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue, ModelEntry
@@ -18,8 +19,9 @@ from serve_app.models.reload import Reloads
 from serve_app.testing.graph import FakeGraph
 from serve_app.testing.models import MemoryModelStore
 from serve_app.testing.service import FakeService
-from serve_app.types import Kind
+from serve_app.types import Job, JobFailure, JobState, Kind
 from tests import community_files
+from tests.builders import job_request, spec
 
 pytestmark = pytest.mark.slow
 
@@ -56,11 +58,22 @@ class Parts:
         return {"has_pool": True, "judge": judge_files(CatalogueConfig(), folder)}
 
 
+async def last_failed(limit):
+    """One job, which says nothing of what was asked for but the model."""
+    failure = JobFailure(code="generation_failed", message="The generation failed.")
+    request = job_request(spec=spec(model_id="hot", prompt="a secret"))
+    job = Job(id=7, state=JobState.FAILED, request=request, created_at=1.0, finished_at=2.0)
+    return [job.model_copy(update={"failure": failure})][:limit]
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     parts = Parts(tmp_path_factory.mktemp("admin"))
     admin = Admin(parts.registry, parts.reloads, SecretStr(KEY), parts.failures)
-    return parts, create_api(FakeService([HOT]), HttpConfig(), JobsConfig(), admin)
+    watch = Watch(list, last_failed)
+    return parts, create_api(
+        FakeService([HOT]), HttpConfig(), JobsConfig(), operator=admin, watch=watch
+    )
 
 
 @pytest.fixture
@@ -239,3 +252,24 @@ async def test_revision_of_local_weights_is_refused(http, store):
 async def test_operators_calls_about_an_unknown_model_say_so(http, method, call):
     answer = await http.request(method, f"/admin/models/nope/{call}", json={})
     assert answer.status_code == 404
+
+
+async def test_overview_tells_what_top_shows_and_what_failed_last(http):
+    seen = (await http.get("/admin/overview")).json()
+    assert (seen["status"], seen["models"], seen["silent_nodes"]) == ("unknown", [], 0)
+    assert seen["failures"] == [
+        {
+            "id": 7,
+            "finished_at": 2.0,
+            "model_id": "hot",
+            "reason": "generation_failed",
+            "message": "The generation failed.",
+        }
+    ]
+
+
+@pytest.mark.parametrize("key", [None, "another-key-of-some-length"])
+async def test_overview_is_for_the_operator_only(http, key):
+    headers = {"authorization": f"Bearer {key}"}
+    answer = await http.get("/admin/overview", headers=headers)
+    assert (answer.status_code, answer.json()["reason"]) == (401, "invalid_key")

@@ -18,6 +18,16 @@ async def test_model_list_is_a_bare_array_of_the_documented_rows(api, version):
         "description": "",
         "screenshots": "",
         "model_category": "stable_diffusion",
+        "kinds": ["text2img", "img2img", "inpaint"],
+        "native_size_px": 512,
+        "defaults": {
+            "steps": 31,
+            "guidance_scale": 7.5,
+            "strength": 0.7,
+            "scheduler": "UniPCMultistepScheduler",
+        },
+        "models": None,
+        "control": [],
     }
     assert [row["status"] for row in rows[1:4]] == ["model_loading"] * 3
 
@@ -47,6 +57,8 @@ async def test_model_list_shows_what_requests_may_add(api):
     named = {row["model_id"]: row for row in rows}
     assert (named["yae-miko"]["model_name"], named["yae-miko"]["description"]) == ("Yae", "pink")
     assert named["badhands"]["instance_prompt"] == "bad-hands"
+    assert (named["yae-miko"]["models"], named["only-inpaint"]["models"]) == ([], ["inpaint-only"])
+    assert named["control-canny"]["control"] == ["canny"]
 
 
 RELOAD_PATHS = ["/api/v4/dreambooth/model_reload", "/api/v6/images/model_reload"]

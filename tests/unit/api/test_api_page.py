@@ -11,6 +11,7 @@ from serve_app.api import create_api
 from serve_app.api.replies import bodies
 from serve_app.api.requests.schemas import ControlNetBody, FetchBody
 from serve_app.api.routes.admin import Admin
+from serve_app.api.routes.overview import Watch
 from serve_app.config import HttpConfig, JobsConfig
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
 from tests.unit.api import test_conformance_controlnet as controls
@@ -127,7 +128,8 @@ def test_page_gives_every_reason_its_code():
 
 async def test_page_names_every_call_of_the_administration(service):
     admin = Admin(None, None, SecretStr("x"), None)
-    served = create_api(service, HttpConfig(), JobsConfig(), admin).openapi()["paths"]
+    app = create_api(service, HttpConfig(), JobsConfig(), operator=admin, watch=Watch(list, list))
+    served = app.openapi()["paths"]
     calls = {
         f"{method.upper()} {path.replace('{model_id}', '{id}')}"
         for path, methods in served.items()

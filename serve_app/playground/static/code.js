@@ -1,0 +1,42 @@
+// The dialog with this request as code.
+
+import { address, key } from "./api.js";
+import { byId, copyText, saveFile } from "./dom.js";
+import { segments } from "./form.js";
+import { LANGUAGES } from "./snippets.js";
+
+const NAMES = { curl: "curl", python: "Python", javascript: "JavaScript" };
+let language = "curl";
+
+// request: {path, fetchPath, fields, pictures: Map from field to Blob}.
+export function showCode(request) {
+    const { path, fetchPath, fields, pictures } = request;
+    const values = {
+        url: address(path),
+        fetchUrl: address(fetchPath),
+        fields,
+        pictures: [...pictures.keys()],
+        needsKey: key.get() !== "",
+    };
+    const show = () => (byId("code-text").textContent = LANGUAGES[language](values));
+    segments(byId("languages"), Object.entries(NAMES), language, (chosen) => {
+        language = chosen;
+        show();
+    });
+    show();
+    const [picture, mask] = [...pictures.values()];
+    byId("code-files").hidden = !picture;
+    byId("code-mask-too").hidden = !mask;
+    byId("code-picture").onclick = () => saveFile(picture, "picture.png");
+    byId("code-mask").onclick = () => saveFile(mask, "mask.png");
+    byId("code-dialog").showModal();
+}
+
+export function startCode() {
+    byId("code-close").addEventListener("click", () => byId("code-dialog").close());
+    byId("code-copy").addEventListener("click", async (event) => {
+        await copyText(byId("code-text").textContent);
+        event.target.textContent = "Copied";
+        setTimeout(() => (event.target.textContent = "Copy"), 1500);
+    });
+}
