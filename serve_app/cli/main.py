@@ -1,4 +1,7 @@
-"""The command line's parser: every sub-command with its options. The work is in its siblings."""
+"""The command line's parser: the sub-commands with their options. The work is in its siblings.
+
+Groups of commands that stand for themselves (`db`) have their parser beside their work.
+"""
 
 import tempfile
 from pathlib import Path
@@ -8,9 +11,10 @@ import typer
 
 from serve_app import errors
 from serve_app.cli import config as config_command
-from serve_app.cli import convert, keys, models, reload, scan, serving
+from serve_app.cli import convert, db, fault, keys, models, reload, scan, serving
 from serve_app.cli import demo as demo_command
 from serve_app.cli import top as top_command
+from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
 from serve_app.config import reference
 from serve_app.telemetry import metrics as metric_list
 
@@ -20,12 +24,10 @@ app = typer.Typer(
     name="dreamserve", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 
-ConfigPath = Annotated[Path, typer.Option(help="Serve config file")]
-
 
 @app.command()
 def run(
-    config: ConfigPath = Path("configs/dev.yaml"),
+    config: ConfigPath = DEFAULT_CONFIG,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8000,
 ) -> None:
@@ -35,7 +37,7 @@ def run(
 
 @app.command()
 def demo(
-    config: ConfigPath = Path("configs/dev.yaml"),
+    config: ConfigPath = DEFAULT_CONFIG,
     out: Annotated[Path, typer.Option(help="folder for the results")] = Path("out/demo"),
 ) -> None:
     """Start the service, send the documented inpaint request, show the result, stop."""
@@ -81,7 +83,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="print one table and end")] = False,
     config: Annotated[
         Path, typer.Option(help="Serve config file of the service, whose token Ray asks for")
-    ] = Path("configs/dev.yaml"),
+    ] = DEFAULT_CONFIG,
 ) -> None:
     """Show models, queues, rows per forward and pictures per second of the running service."""
     if scrape:
@@ -91,38 +93,36 @@ def top(
     # Ray takes a second to import; the other commands can do without.
     from deployments import nodes  # noqa: PLC0415
 
-    try:
-        nodes.join(address)
-    except ConnectionError as exc:
-        typer.echo(f"dreamserve: no Ray cluster runs at {address!r}", err=True)
-        raise typer.Exit(1) from exc
+    nodes.join(address)
     top_command.show(nodes.metrics_pages, interval, once=once)
 
 
 @app.command("config")
-def serve_config(config: ConfigPath = Path("configs/dev.yaml")) -> None:
+def serve_config(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Print the Serve config file with an application for each model added at run time."""
     config_command.show(config)
 
+
+app.add_typer(db.app)
 
 keys_app = typer.Typer(name="keys", no_args_is_help=True, help="API keys of a deployment.")
 app.add_typer(keys_app)
 
 
 @keys_app.command("create")
-def keys_create(name: str, config: ConfigPath = Path("configs/dev.yaml")) -> None:
+def keys_create(name: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Make a key; prints its id and its secret, which is shown only now."""
     keys.create(config, name)
 
 
 @keys_app.command("list")
-def keys_list(config: ConfigPath = Path("configs/dev.yaml")) -> None:
+def keys_list(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """List all keys, also revoked ones."""
     keys.list_keys(config)
 
 
 @keys_app.command("revoke")
-def keys_revoke(key_id: str, config: ConfigPath = Path("configs/dev.yaml")) -> None:
+def keys_revoke(key_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """End a key for good."""
     keys.revoke(config, key_id)
 
@@ -136,7 +136,7 @@ app.add_typer(models_app)
 @models_app.command("add")
 def models_add(
     file: Annotated[Path, typer.Argument(help="entry, as in the catalogue's folder")],
-    config: ConfigPath = Path("configs/dev.yaml"),
+    config: ConfigPath = DEFAULT_CONFIG,
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="do not look at the weights from this machine")
     ] = False,
@@ -146,13 +146,13 @@ def models_add(
 
 
 @models_app.command("remove")
-def models_remove(entry_id: str, config: ConfigPath = Path("configs/dev.yaml")) -> None:
+def models_remove(entry_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Remove an entry that was added at run time."""
     models.remove(config, entry_id)
 
 
 @models_app.command("list")
-def models_list(config: ConfigPath = Path("configs/dev.yaml")) -> None:
+def models_list(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """List all models, LoRAs, VAEs and embeddings."""
     models.list_models(config)
 
@@ -160,7 +160,7 @@ def models_list(config: ConfigPath = Path("configs/dev.yaml")) -> None:
 @models_app.command("verify")
 def models_verify(
     entry_id: Annotated[str | None, typer.Argument(help="one entry; none: all")] = None,
-    config: ConfigPath = Path("configs/dev.yaml"),
+    config: ConfigPath = DEFAULT_CONFIG,
 ) -> None:
     """Fetch, hash and judge weights; for one entry, print its manifest."""
     models.verify_models(config, entry_id)
@@ -169,7 +169,7 @@ def models_verify(
 @models_app.command("scan")
 def models_scan(
     folder: Annotated[Path, typer.Argument(help="of downloaded files, at any depth")],
-    config: ConfigPath = Path("configs/dev.yaml"),
+    config: ConfigPath = DEFAULT_CONFIG,
     add: Annotated[
         bool, typer.Option("--add", help="add all good ones to the running service")
     ] = False,
@@ -203,14 +203,14 @@ def models_reload(
     revision: Annotated[
         str | None, typer.Option(help="of a hub source; left out: what is wanted already")
     ] = None,
-    config: ConfigPath = Path("configs/dev.yaml"),
+    config: ConfigPath = DEFAULT_CONFIG,
 ) -> None:
     """Reload the weights of a model on all its replicas."""
     reload.reload(config, model_id, revision)
 
 
 @models_app.command("status")
-def models_status(model_id: str, config: ConfigPath = Path("configs/dev.yaml")) -> None:
+def models_status(model_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Show which weights the replicas of a model serve, and why one refused others."""
     reload.status(config, model_id)
 
@@ -219,6 +219,7 @@ def main() -> None:
     """Entry point of the `dreamserve` script."""
     try:
         app()
-    except (ValueError, errors.DreamserveError) as exc:  # say what to change
-        typer.echo(f"dreamserve: {exc}", err=True)
+    except (ValueError, OSError, errors.DreamserveError) as exc:  # say what to change
+        for line in fault.lines(exc):
+            typer.echo(f"dreamserve: {line}", err=True)
         raise SystemExit(2) from exc

@@ -271,6 +271,12 @@ class DatabaseConfig(Section):
         default=15.0, description="seconds to wait for SQLite's write lock or a pooled connection"
     )
     pool_size: int = Field(default=8, ge=1, le=100, description="connections per process")
+    auto_upgrade: bool | None = Field(
+        default=None,
+        description="bring the tables up to date when a service starts, which else refuses to "
+        "start on older ones; none: on SQLite, whose file belongs to the service, but not on "
+        "PostgreSQL, where `dreamserve db upgrade` does it",
+    )
 
 
 class JobsConfig(Section):

@@ -27,6 +27,7 @@ __all__ = [
     "model_reports",
     "model_turns",
     "outbox",
+    "schema_programs",
 ]
 
 metadata = MetaData()
@@ -149,6 +150,14 @@ model_turns = Table(
     Column("lease_until", Double, nullable=False),
 )
 """One row per model: which replica may reload now."""
+
+schema_programs = Table(
+    "schema_programs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("oldest", Text, nullable=False),
+)
+"""One row: the last migration of the oldest program that works with these tables."""
 
 
 def _partial(name: str, column: Column[object], *more: Column[object], is_open: bool) -> None:
