@@ -8,9 +8,10 @@ from typing import TypeVar
 from serve_app.config import AppConfig
 from serve_app.config.file import read_file
 from serve_app.database.connection import Database
+from serve_app.database.jobs import SqlJobStore
 from serve_app.database.migrate import require
 
-__all__ = ["read_config", "with_database"]
+__all__ = ["read_config", "with_database", "with_store"]
 
 T = TypeVar("T")
 
@@ -32,12 +33,18 @@ def with_database(config: AppConfig, work: Callable[[Database], Awaitable[T]]) -
         errors.JobStoreUnavailable: the database does not answer, or has to be upgraded first.
     """
 
+    return with_store(config, lambda store: work(store.database))
+
+
+def with_store(config: AppConfig, work: Callable[[SqlJobStore], Awaitable[T]]) -> T:
+    """Do the same with the jobs of the database; raises like `with_database`."""
+
     async def connected() -> T:
-        database = Database(config.database)
+        store = SqlJobStore(config.database)
         try:
-            return await work(database)
+            return await work(store)
         finally:
-            await database.close()
+            await store.close()
 
     require(config.database)
     return asyncio.run(connected())

@@ -1,6 +1,6 @@
 """The command line's parser: the sub-commands with their options. The work is in its siblings.
 
-Groups of commands that stand for themselves (`db`) have their parser beside their work.
+Groups of commands that stand for themselves (`db`, `jobs`) have their parser beside their work.
 """
 
 import tempfile
@@ -11,7 +11,7 @@ import typer
 
 from serve_app import errors
 from serve_app.cli import config as config_command
-from serve_app.cli import convert, db, fault, keys, models, reload, scan, serving
+from serve_app.cli import convert, db, fault, jobs, keys, models, reload, scan, serving, webhooks
 from serve_app.cli import demo as demo_command
 from serve_app.cli import top as top_command
 from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
@@ -103,7 +103,8 @@ def serve_config(config: ConfigPath = DEFAULT_CONFIG) -> None:
     config_command.show(config)
 
 
-app.add_typer(db.app)
+for group in (db.app, jobs.app, webhooks.app):
+    app.add_typer(group)
 
 keys_app = typer.Typer(name="keys", no_args_is_help=True, help="API keys of a deployment.")
 app.add_typer(keys_app)

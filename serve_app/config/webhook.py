@@ -24,8 +24,8 @@ class WebhooksConfig(Section):
     poll_s: Seconds = Field(default=1.0, ge=0.05, description="seconds between looks at the outbox")
     schedule_s: tuple[Seconds, ...] = Field(
         default=(),
-        description="seconds before each attempt, the first included; none: the ten attempts of "
-        "Standard Webhooks, over 75 hours",
+        description="seconds before each attempt, the first included; none: twelve attempts over "
+        "75 hours, three of them in the first half minute",
     )
     allowed_hosts: tuple[str, ...] = Field(
         default=(),

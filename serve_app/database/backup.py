@@ -79,7 +79,7 @@ def _missing(connection: Connection) -> Iterator[str]:
 
 
 def _broken(connection: Connection) -> Iterator[str]:
-    """Have SQLite read every page; PostgreSQL checks what it reads as it goes."""
+    """Read every page of an SQLite file; PostgreSQL checks what it reads as it goes."""
     if connection.dialect.name != "sqlite":
         return
     for (said,) in connection.exec_driver_sql("PRAGMA integrity_check"):

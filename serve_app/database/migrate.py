@@ -79,7 +79,7 @@ class SchemaStatus:
 
 
 def prepare(config: DatabaseConfig) -> None:
-    """Have the tables ready for a service that starts; `database.auto_upgrade` says how.
+    """Make the tables ready for a service that starts; `database.auto_upgrade` says how.
 
     Raises:
         errors.JobStoreUnavailable: no connection, or the tables are not those of this program.
@@ -94,7 +94,7 @@ def prepare(config: DatabaseConfig) -> None:
 
 
 def require(config: DatabaseConfig) -> None:
-    """Have the tables ready for an operator's command, which changes none that there are.
+    """Make the tables ready for an operator's command, which changes none that there are.
 
     Raises:
         errors.JobStoreUnavailable: no connection, or the tables are not those of this program.
