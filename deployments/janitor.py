@@ -10,7 +10,9 @@ from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.config import AppConfig
 from serve_app.database import open_job_store
 from serve_app.database.outbox import SqlOutbox
+from serve_app.database.usage import SqlUsageStore
 from serve_app.jobs import Driver
+from serve_app.jobs.growth import Growth
 from serve_app.jobs.sweeper import Sweeper
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks
@@ -40,6 +42,8 @@ class Janitor:
         sender = open_sender(self._outbox, config.webhooks)
         self._jobs_instruments = Instruments(metrics.JOBS)
         self._webhook_instruments = Instruments(metrics.WEBHOOKS)
+        self._usage, self._growth = SqlUsageStore(self._jobs.database), Growth()
+        self._usage_instruments = Instruments(metrics.USAGE)
         self._open: dict[str, int] = {}
         looking = graph.models.run(config.catalogue.refresh_s)
         self._rounds = Rounds(sweeper.run(), sender.run(), looking)
@@ -54,6 +58,10 @@ class Janitor:
             oldest_s = await self._jobs.oldest_open_s()
             self._jobs_instruments.report(OpenJobs(self._open, oldest_s), {})
             self._webhook_instruments.report(await self._outbox.backlog(), {})
+            month = await self._usage.this_month()
+            used = self._growth.since(month, await self._usage.by_model(month))
+            for model_id, sums in used.items():
+                self._usage_instruments.report(sums, {"model_id": model_id})
 
     async def __del__(self) -> None:
         await self._rounds.close()

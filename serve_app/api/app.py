@@ -7,7 +7,17 @@ from serve_app import __version__
 from serve_app.api.middleware import middleware
 from serve_app.api.protocol import Service
 from serve_app.api.replies import wire
-from serve_app.api.routes import admin, file, generation, health, helper, job, model, reload
+from serve_app.api.routes import (
+    account,
+    admin,
+    file,
+    generation,
+    health,
+    helper,
+    job,
+    model,
+    reload,
+)
 from serve_app.api.routes.admin import Admin
 from serve_app.config import HttpConfig, JobsConfig
 
@@ -19,7 +29,7 @@ def create_api(
 ) -> FastAPI:
     """Build the whole HTTP side; the schema of every call is at `/docs`.
 
-    operator: who may change the catalogue; None: nobody by HTTP.
+    operator: who may change catalogue and keys; None: nobody by HTTP.
     """
     app = FastAPI(
         title="dreamserve",
@@ -42,4 +52,5 @@ def create_api(
         app.include_router(routes)
     if operator is not None:
         app.include_router(admin.router(operator, http))
+        app.include_router(account.router(operator, http))
     return app

@@ -1,6 +1,8 @@
 """The database of a deployment, for commands that work on it while the service runs or not."""
 
 import asyncio
+import getpass
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +12,7 @@ from serve_app.config.file import read_file
 from serve_app.database.connection import Database
 from serve_app.database.jobs import SqlJobStore
 from serve_app.database.migrate import require
+from serve_app.telemetry.actor import acting_as
 
 __all__ = ["read_config", "with_database", "with_store"]
 
@@ -47,4 +50,12 @@ def with_store(config: AppConfig, work: Callable[[SqlJobStore], Awaitable[T]]) -
             await store.close()
 
     require(config.database)
-    return asyncio.run(connected())
+    with acting_as(f"cli:{_user()}"):
+        return asyncio.run(connected())
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may run as a number that has no name
+        return str(os.getuid())

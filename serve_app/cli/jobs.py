@@ -13,7 +13,7 @@ from serve_app.cli.database import read_config, with_database, with_store
 from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
 from serve_app.config import AppConfig
 from serve_app.database.jobs import SqlJobStore
-from serve_app.database.operator import list_jobs, retry_job
+from serve_app.database.operator import cancel_job, list_jobs, retry_job
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks
 from serve_app.types import Job, JobState
@@ -75,7 +75,7 @@ def cancel(job_id: int, config: ConfigPath = DEFAULT_CONFIG) -> None:
         if job is None or job.state.is_final:
             return False
         body = await writer.write(job, _CANCELLED) if job.request.webhook else None
-        return await store.cancel(job_id, body)
+        return await cancel_job(store, job_id, body)
 
     if not with_store(settings, end):
         _fail(f"no open job has the id {job_id}")

@@ -11,7 +11,19 @@ import typer
 
 from serve_app import errors
 from serve_app.cli import config as config_command
-from serve_app.cli import convert, db, fault, jobs, keys, models, reload, scan, serving, webhooks
+from serve_app.cli import (
+    convert,
+    db,
+    fault,
+    jobs,
+    keys,
+    models,
+    reload,
+    scan,
+    serving,
+    usage,
+    webhooks,
+)
 from serve_app.cli import demo as demo_command
 from serve_app.cli import top as top_command
 from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
@@ -103,29 +115,29 @@ def serve_config(config: ConfigPath = DEFAULT_CONFIG) -> None:
     config_command.show(config)
 
 
-for group in (db.app, jobs.app, webhooks.app):
+for group in (db.app, jobs.app, keys.app, webhooks.app):
     app.add_typer(group)
 
-keys_app = typer.Typer(name="keys", no_args_is_help=True, help="API keys of a deployment.")
-app.add_typer(keys_app)
+
+@app.command("usage")
+def show_usage(
+    config: ConfigPath = DEFAULT_CONFIG,
+    month: Annotated[str | None, typer.Option(help="such as 2026-11; none: this one")] = None,
+    by: Annotated[usage.By, typer.Option(help="what to add up by")] = usage.By.KEY,
+    csv: Annotated[bool, typer.Option("--csv", help="every day, key and model, as CSV")] = False,
+) -> None:
+    """Show what jobs of a month cost: pictures, row-steps, seconds of devices, bytes stored."""
+    usage.show(config, month, by, as_csv=csv)
 
 
-@keys_app.command("create")
-def keys_create(name: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """Make a key; prints its id and its secret, which is shown only now."""
-    keys.create(config, name)
-
-
-@keys_app.command("list")
-def keys_list(config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """List all keys, also revoked ones."""
-    keys.list_keys(config)
-
-
-@keys_app.command("revoke")
-def keys_revoke(key_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
-    """End a key for good."""
-    keys.revoke(config, key_id)
+@app.command("audit")
+def show_audit(
+    config: ConfigPath = DEFAULT_CONFIG,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="most rows")] = 50,
+    subject: Annotated[str | None, typer.Option(help="only what was done to this id")] = None,
+) -> None:
+    """Show what operators did to keys, models, jobs and messages, the latest first."""
+    usage.show_audit(config, limit, subject)
 
 
 models_app = typer.Typer(

@@ -334,12 +334,13 @@ class JobsConfig(Section):
 
 
 class LimitsConfig(Section):
-    """What one API key may ask for; where `auth.mode` is open, nobody is told apart."""
+    """What an API key may ask for that has no limits of its own; with `auth.mode: open` any may."""
 
     requests_per_minute: int = Field(
         default=0,
         ge=0,
-        description="generation calls of one key within 60 seconds at one ingress replica; 0: any",
+        description="generation calls of one key accepted within 60 seconds, over all ingress "
+        "replicas, and calls of helpers at one of them; 0: any",
     )
     max_open_per_key: int = Field(
         default=100, ge=1, description="jobs of one key queued or processing at a time"

@@ -39,8 +39,14 @@ def dump(value: BaseModel) -> str:
 
 
 def load(kind: type[T], text: str) -> T:
-    """Read back what `dump` wrote; a `ValueError` says that another version wrote it."""
-    return kind.model_validate(json.loads(text))
+    """Read back what `dump` wrote; a `ValueError` says that another version wrote it.
+
+    What a later version added to a result is passed over, for it says nothing that matters here. A
+    request with more than this version knows is another request: to run it would paint something
+    else.
+    """
+    values = json.loads(text)
+    return kind.model_validate(values, extra=None if kind is JobRequest else "ignore")
 
 
 def dump_entry(entry: Entry) -> str:

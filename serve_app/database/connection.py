@@ -7,7 +7,7 @@ that run on both, and errors of ours.
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TypeVar
 
@@ -169,6 +169,12 @@ class Database:
             .values(row)
             .on_conflict_do_update(index_elements=keys, set_=change or row, where=where)
         )
+
+    def adding(self, table: Table, sums: Collection[str]) -> postgresql.Insert | sqlite.Insert:
+        """Insert a row, or add its values of these columns to the row that has its key."""
+        new = (sqlite.insert if self._is_sqlite else postgresql.insert)(table)
+        grown = {name: table.c[name] + new.excluded[name] for name in sums}
+        return new.on_conflict_do_update(index_elements=list(table.primary_key), set_=grown)
 
     async def lock(self, connection: AsyncConnection, number: int) -> None:
         """Wait until no other transaction holds the lock; it ends with the transaction."""

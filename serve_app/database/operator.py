@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Row, or_, select, update
 
 from serve_app.database import codec
+from serve_app.database.audit import note
 from serve_app.database.connection import Database, Now
+from serve_app.database.jobs import SqlJobStore
 from serve_app.database.schema import jobs, outbox
 from serve_app.types import JobFailure, JobState
 from serve_app.webhooks.protocol import DeliveryState
@@ -13,6 +15,7 @@ from serve_app.webhooks.protocol import DeliveryState
 __all__ = [
     "JobSummary",
     "MessageSummary",
+    "cancel_job",
     "list_jobs",
     "list_messages",
     "retry_job",
@@ -91,7 +94,19 @@ async def retry_job(database: Database, job_id: int) -> bool:
         .returning(jobs.c.id)
     )
     async with database.write() as connection:
-        return await connection.scalar(again) is not None
+        is_done = await connection.scalar(again) is not None
+        if is_done:
+            await note(connection, "job.retry", str(job_id))
+        return is_done
+
+
+async def cancel_job(store: SqlJobStore, job_id: int, webhook_body: str | None) -> bool:
+    """Settle an open job as cancelled, as its client could; False when it was final already."""
+    is_done = await store.cancel(job_id, webhook_body)
+    if is_done:
+        async with store.database.write() as connection:
+            await note(connection, "job.cancel", str(job_id))
+    return is_done
 
 
 async def list_messages(
@@ -126,7 +141,10 @@ async def retry_message(database: Database, message_id: str) -> bool:
         .returning(outbox.c.id)
     )
     async with database.write() as connection:
-        return await connection.scalar(again) is not None
+        is_done = await connection.scalar(again) is not None
+        if is_done:
+            await note(connection, "webhook.retry", message_id)
+        return is_done
 
 
 def _asked(

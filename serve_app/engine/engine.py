@@ -26,7 +26,7 @@ from serve_app.engine.planner import Candidate, Plan, Planner, Policy
 from serve_app.engine.request import Request
 from serve_app.engine.row_cap_profiler import RowCapProfiler
 from serve_app.engine.row_cap_store import RowCapStore
-from serve_app.engine.weave import Abandoned, Weave
+from serve_app.engine.weave import Abandoned, Parked, Weave
 
 __all__ = ["Engine"]
 
@@ -195,6 +195,7 @@ class Engine:
         except Exception as exc:
             self._isolate(plan, exc)
             return
+        _charge(batch, time.monotonic() - began)  # before a request is resumed to its end
         with self._stage("resume"):
             for seq, output in zip(plan.batch, outputs, strict=True):
                 self._weave.resume(seq, output)
@@ -279,3 +280,12 @@ class Engine:
             yield
         finally:
             self._counters.spend(name, time.monotonic() - began)
+
+
+def _charge(batch: list[Parked], seconds: float) -> None:
+    """Share the time of a forward among its requests, by their rows."""
+    rows = sum(entry.call.rows for entry in batch)
+    for entry in batch:
+        spent = entry.request.spent
+        spent.device_s += seconds * entry.call.rows / rows
+        spent.row_steps += 0 if entry.call.lane.urgent else entry.call.rows

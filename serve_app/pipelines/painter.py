@@ -54,7 +54,7 @@ from serve_app.pipelines.specs import (
 )
 from serve_app.pipelines.text.rewrite import rewriter_of
 from serve_app.pipelines.work import Painting, Sample
-from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
+from serve_app.types import Cost, GenerationSpec, Kind, Picture, Pictures, PreparedImages
 
 __all__ = ["WeavePainter"]
 
@@ -123,6 +123,7 @@ class WeavePainter:
             nsfw=(False,) * len(pictures),
             generation_time_s=time.monotonic() - began,
             ran=_resolved(asked, spec) | _ran(spec, paintings[0], canvas, self._checkpoint),
+            cost=_cost(requests),
         )
 
     def prefetch(self, spec: GenerationSpec) -> None:
@@ -334,6 +335,13 @@ def _control(added: _Added, images: PreparedImages | None) -> Control | None:
         text = "panorama and ControlNets cannot be combined"
         raise errors.InvalidRequest("panorama", text)
     return Control.of(added.spec, added.nets, open_controls(added.spec, images))
+
+
+def _cost(requests: Sequence[Request]) -> Cost:
+    return Cost(
+        row_steps=sum(request.spent.row_steps for request in requests),
+        device_s=sum(request.spent.device_s for request in requests),
+    )
 
 
 def _progress(request: Request) -> Progress:

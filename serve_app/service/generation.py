@@ -21,6 +21,7 @@ from serve_app.service.uploads import Uploads
 from serve_app.storage import names
 from serve_app.storage.link import FileLinks
 from serve_app.storage.protocol import ObjectStore
+from serve_app.telemetry.actor import acting_as
 from serve_app.types import ImageSource, Job, JobRequest, JobState, OutputPlan
 from serve_app.webhooks.protocol import DeliveryState, Outbox
 from serve_app.webhooks.receivers import Receivers
@@ -211,7 +212,8 @@ class GenerationService:
             errors.RateLimited: this key sends too much, or the model was reloaded just now.
         """
         await self._admission.count(key_id)
-        return await self._reloads.request_limited(model_id)
+        with acting_as(f"key:{key_id}"):
+            return await self._reloads.request_limited(model_id)
 
     async def load(self) -> Load:
         """Return how much work is open."""

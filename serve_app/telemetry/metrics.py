@@ -14,6 +14,7 @@ __all__ = [
     "POOL",
     "RELOAD",
     "RELOAD_FAILURES",
+    "USAGE",
     "WEBHOOKS",
     "Kind",
     "Metric",
@@ -202,6 +203,46 @@ class OpenJobs:
     oldest_s: float
 
 
+USAGE = (
+    Metric(
+        "dreamserve_usage_succeeded_total",
+        Kind.COUNTER,
+        "jobs that succeeded, of all drivers",
+        _ENGINE_LABELS,
+    ),
+    Metric("dreamserve_usage_failed_total", Kind.COUNTER, "jobs that failed", _ENGINE_LABELS),
+    Metric(
+        "dreamserve_usage_cancelled_total", Kind.COUNTER, "jobs that were cancelled", _ENGINE_LABELS
+    ),
+    Metric(
+        "dreamserve_usage_pictures_total",
+        Kind.COUNTER,
+        "pictures of jobs that succeeded",
+        _ENGINE_LABELS,
+    ),
+    Metric(
+        "dreamserve_usage_row_steps_total",
+        Kind.COUNTER,
+        "rows of the forwards of their steps",
+        _ENGINE_LABELS,
+    ),
+    Metric(
+        "dreamserve_usage_device_seconds_total",
+        Kind.COUNTER,
+        "their share of the time of forwards",
+        _ENGINE_LABELS,
+        "device_s",
+    ),
+    Metric(
+        "dreamserve_usage_stored_bytes_total",
+        Kind.COUNTER,
+        "bytes of their results",
+        _ENGINE_LABELS,
+        "stored_bytes",
+    ),
+)
+
+
 _HEAD = """# Metrics
 
 Exported by Ray on each node (`ray start --metrics-export-port`), beside Ray Serve's own. Written by
@@ -217,6 +258,6 @@ def markdown() -> str:
     rows = [
         f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or 'none'} "
         f"| {metric.meaning} |"
-        for metric in (*ENGINE, *RELOAD, *POOL, *HOST, *PICTURES, *JOBS, *WEBHOOKS)
+        for metric in (*ENGINE, *RELOAD, *POOL, *HOST, *PICTURES, *JOBS, *USAGE, *WEBHOOKS)
     ]
     return _HEAD + "\n".join(rows) + "\n"

@@ -16,6 +16,7 @@ ARGUMENTS = {
     errors.InvalidRequest: ("prompt", "too long"),
     errors.InvalidImage: ("init_image", "unreadable"),
     errors.AddOnMisfit: ("lora_model", "The LoRA ink does not fit this model"),
+    errors.NotAllowed: ("not for you",),
     errors.NotServed: ("not here",),
     errors.WeightsRefused: ("sd15", "no such file"),
 }

@@ -2,22 +2,26 @@
 
 import json
 import re
+import time
 
 import httpx2
 import pytest
 from pydantic import SecretStr
 
 from serve_app.api import create_api
-from serve_app.api.routes.admin import Admin
+from serve_app.api.routes.admin import Accounts, Admin
 from serve_app.config import CatalogueConfig, HttpConfig, JobsConfig, ReloadConfig
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue, ModelEntry
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
 from serve_app.models.registry import Registry, judge_files
 from serve_app.models.reload import Reloads
+from serve_app.testing.audit import MemoryAuditLog
 from serve_app.testing.graph import FakeGraph
+from serve_app.testing.keys import MemoryKeyStore
 from serve_app.testing.models import MemoryModelStore
 from serve_app.testing.service import FakeService
+from serve_app.testing.usage import MemoryUsageStore
 from serve_app.types import Kind
 from tests import community_files
 
@@ -39,7 +43,8 @@ async def http(store, tmp_path):
     reloads = Reloads(store, FakeGraph().notify_replicas, ReloadConfig(hold_s=0))
     judge = judge_files(CatalogueConfig(), tmp_path)
     registry = Registry(Catalogue([hot, local]), store, has_pool=True, judge=judge)
-    admin = Admin(registry, reloads, SecretStr(KEY), RateLimiter(3))
+    accounts = Accounts(MemoryKeyStore(), MemoryUsageStore(time.time), MemoryAuditLog())
+    admin = Admin(registry, reloads, SecretStr(KEY), RateLimiter(3), accounts)
     app = create_api(FakeService([hot]), HttpConfig(), JobsConfig(), admin)
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app=app),
@@ -75,6 +80,14 @@ async def test_entry_is_added_listed_and_removed(http, store):
         ("DELETE", "/admin/models/tail"),
         ("GET", "/admin/models/hot/replicas"),
         ("POST", "/admin/models/hot/reload"),
+        ("GET", "/admin/keys"),
+        ("POST", "/admin/keys"),
+        ("GET", "/admin/keys/x"),
+        ("PATCH", "/admin/keys/x"),
+        ("POST", "/admin/keys/x/rotate"),
+        ("DELETE", "/admin/keys/x"),
+        ("GET", "/admin/usage"),
+        ("GET", "/admin/audit"),
     ],
 )
 async def test_nobody_else_gets_in(http, store, method, path, header):

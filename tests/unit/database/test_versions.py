@@ -16,6 +16,7 @@ from serve_app.database.migrate import Fitness, prepare, require, status, upgrad
 from serve_app.database.models import SqlModelStore
 from serve_app.database.outbox import SqlOutbox
 from serve_app.jobs.protocol import Idempotency
+from serve_app.jobs.rules import KeyRules
 from serve_app.models import AddOn
 from serve_app.types import JobResult
 from serve_app.webhooks.protocol import DeliveryState
@@ -137,8 +138,8 @@ async def test_this_program_works_on_the_tables_of_the_next_one(config):
     assert await keys.verify(secret) == key.id
     assert [one.id for one in await keys.list_keys()] == [key.id]
     named = Idempotency("order", "digest")
-    job = await store.add(job_request(webhook="http://x/"), 10, 5, named)
-    assert await store.add(job_request(), 10, 5, named) == job
+    job = await store.add(job_request(webhook="http://x/"), 10, KeyRules(max_open=5), named)
+    assert await store.add(job_request(), 10, KeyRules(max_open=5), named) == job
     (claimed,) = await store.claim("a", 10, 5)
     assert await store.renew("a", 10, {job.id: 0.5}) == {job.id}
     await store.release("a", [job.id])
