@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from serve_app import errors
+from serve_app import __version__, errors
 from serve_app.cli import config as config_command
 from serve_app.cli import (
     convert,
@@ -25,6 +25,8 @@ from serve_app.cli import (
     webhooks,
 )
 from serve_app.cli import demo as demo_command
+from serve_app.cli import doctor as doctor_command
+from serve_app.cli import init as init_command
 from serve_app.cli import top as top_command
 from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
 from serve_app.config import reference
@@ -32,9 +34,44 @@ from serve_app.telemetry import metrics as metric_list
 
 __all__ = ["main"]
 
-app = typer.Typer(
-    name="dreamserve", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+app = typer.Typer(name="dreamserve", no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"dreamserve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="print the version and end"
+        ),
+    ] = False,
+) -> None:
+    """A self-hosted Stable Diffusion server that speaks the Community Models API V4."""
+    assert not version, "its callback ends the program"
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="where to write it; made if needed")] = Path(),
+    prod: Annotated[
+        bool, typer.Option("--prod", help="for GPUs and keys, in place of the demo")
+    ] = False,
+) -> None:
+    """Write a configuration with every setting explained, and a folder of models."""
+    for path in init_command.write(folder, is_prod=prod):
+        typer.echo(path)
+
+
+@app.command()
+def doctor(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Show versions, GPUs, what the deployment reaches, and what is wrong; then exit code 1."""
+    doctor_command.show(config)
 
 
 @app.command()
@@ -44,7 +81,7 @@ def run(
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8000,
 ) -> None:
     """Serve until Ctrl-C: `serve run` on a local Ray cluster of its own."""
-    serving.exec_service(config, host, port)
+    serving.exec_service(_at_hand(config), host, port)
 
 
 @app.command()
@@ -53,7 +90,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="folder for the results")] = Path("out/demo"),
 ) -> None:
     """Start the service, send the documented inpaint request, show the result, stop."""
-    demo_command.show(config, out)
+    demo_command.show(_at_hand(config), out)
 
 
 @app.command()
@@ -226,6 +263,14 @@ def models_reload(
 def models_status(model_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Show which weights the replicas of a model serve, and why one refused others."""
     reload.status(config, model_id)
+
+
+def _at_hand(config: Path) -> Path:
+    """Return the config file; in a folder that has none, the demo's is written first."""
+    if config == DEFAULT_CONFIG and not config.exists():
+        init_command.write(Path())
+        typer.echo(f"wrote {config} for the demo models, as `dreamserve init` does", err=True)
+    return config
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ from typing import Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
-__all__ = ["paths", "section_of"]
+__all__ = ["paths", "section_of", "with_defaults"]
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
@@ -25,3 +26,15 @@ def paths(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[tuple
         section = section_of(field)
         if section is not None:
             yield from paths(section, (*above, name))
+
+
+def with_defaults(section: type[BaseModel], default: object) -> dict[str, FieldInfo]:
+    """Return the fields of a section with the defaults that its parent gives it, if it does."""
+    if default is None or default is PydanticUndefined:
+        return section.model_fields
+    fields = {}
+    for name, field in section.model_fields.items():
+        changed = field._copy()
+        changed.default = getattr(default, name)
+        fields[name] = changed
+    return fields

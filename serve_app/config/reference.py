@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from serve_app.config.app import AppConfig
-from serve_app.config.fields import section_of
+from serve_app.config.fields import section_of, with_defaults
 
 __all__ = ["markdown"]
 
@@ -47,22 +47,10 @@ def _rows(path: str, fields: dict[str, FieldInfo]) -> Iterator[tuple[str, str, s
         full = f"{path}__{name}" if path else name
         section = section_of(field)
         if section is not None:
-            yield from _rows(full, _with_defaults(section, field.default))
+            yield from _rows(full, with_defaults(section, field.default))
             continue
         meaning = (field.description or "").replace("|", "\\|")
         yield f"`DREAMSERVE_{full.upper()}`", _type(field.annotation), _default(field), meaning
-
-
-def _with_defaults(section: type[BaseModel], default: object) -> dict[str, FieldInfo]:
-    """The fields of a nested section with the defaults that its parent gives it, if it does."""
-    if default is None:
-        return section.model_fields
-    fields = {}
-    for name, field in section.model_fields.items():
-        changed = field._copy()
-        changed.default = getattr(default, name)
-        fields[name] = changed
-    return fields
 
 
 def _summary(section: type[BaseModel]) -> str:
