@@ -10,7 +10,8 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from deployments.background import Rounds
-from deployments.clients import GraphClient, Stages
+from deployments.clients import GraphClient
+from deployments.stages import Stages
 from serve_app.api import create_api
 from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.api.routes.admin import Accounts, Admin

@@ -3,8 +3,9 @@
 import contextlib
 
 from deployments.background import Rounds
-from deployments.clients import GraphClient, Stages
+from deployments.clients import GraphClient
 from deployments.metrics import Instruments
+from deployments.stages import Stages
 from serve_app import errors
 from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.config import AppConfig
@@ -14,10 +15,11 @@ from serve_app.database.usage import SqlUsageStore
 from serve_app.jobs import Driver
 from serve_app.jobs.growth import Growth
 from serve_app.jobs.sweeper import Sweeper
+from serve_app.service.dependencies import Dependencies
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks
 from serve_app.telemetry import logging, metrics
-from serve_app.telemetry.metrics import OpenJobs
+from serve_app.telemetry.metrics import OpenJobs, PartStates
 from serve_app.webhooks import open_sender
 
 __all__ = ["Janitor"]
@@ -40,6 +42,8 @@ class Janitor:
         self._outbox = SqlOutbox(self._jobs.database)
         sweeper = Sweeper(self._jobs, self._outbox, files, config.jobs, config.storage)
         sender = open_sender(self._outbox, config.webhooks)
+        self._dependencies = Dependencies(self._jobs, files, graph)
+        self._parts_instruments = Instruments(metrics.PARTS)
         self._jobs_instruments = Instruments(metrics.JOBS)
         self._webhook_instruments = Instruments(metrics.WEBHOOKS)
         self._usage, self._growth = SqlUsageStore(self._jobs.database), Growth()
@@ -52,6 +56,9 @@ class Janitor:
         """Raise when a part has died; report what is to be done while at it."""
         self._driver.check_health()
         self._rounds.check_health()
+        parts = await self._dependencies.look()
+        states = PartStates({part: int(is_up) for part, is_up in parts.items()})
+        self._parts_instruments.report(states, {})
         with contextlib.suppress(errors.JobStoreUnavailable):
             counts = await self._jobs.count_open()
             self._open = dict.fromkeys(self._open, 0) | counts

@@ -142,6 +142,8 @@ class Driver:
         with self._promise(limit):
             for job in await self._store.claim(self.owner, self._config.lease_s, limit):
                 if job.id not in self._running:  # else our own lease had run out, and now has not
+                    if job.attempts > 1:  # retried, or its driver is gone
+                        _log.warning("job_run_again", **_named(job), attempts=job.attempts)
                     self._run(job)
 
     def _num_free(self) -> int:
@@ -196,11 +198,7 @@ class Driver:
                 )
 
     async def _drive(self, job: Job) -> None:
-        structlog.contextvars.bind_contextvars(
-            call_id=job.request.call_id,
-            job_id=job.id,
-            model_id=job.request.spec.model_id,
-        )
+        structlog.contextvars.bind_contextvars(**_named(job))
         loop = asyncio.get_running_loop()
         started = loop.time()
         outcome = await self._attempt(job)
@@ -288,6 +286,12 @@ def _surviving(event: str) -> Iterator[None]:
         _log.warning(event, reason=str(exc))
     except Exception:
         _log.exception(event)
+
+
+def _named(job: Job) -> dict[str, str | int]:
+    """Return what log lines about a job carry."""
+    spec = job.request.spec
+    return {"call_id": job.request.call_id, "job_id": job.id, "model_id": spec.model_id}
 
 
 def _jitter() -> float:

@@ -10,6 +10,7 @@ from enum import StrEnum
 __all__ = [
     "ENGINE",
     "JOBS",
+    "PARTS",
     "PICTURES",
     "POOL",
     "RELOAD",
@@ -19,6 +20,7 @@ __all__ = [
     "Kind",
     "Metric",
     "OpenJobs",
+    "PartStates",
     "markdown",
 ]
 
@@ -203,6 +205,16 @@ class OpenJobs:
     oldest_s: float
 
 
+PARTS = (
+    Metric(
+        "dreamserve_dependency_up",
+        Kind.GAUGE,
+        "whether a part answers that every call needs: database, storage, safety; 1: it does",
+        ("part",),
+        "up",
+    ),
+)
+
 USAGE = (
     Metric(
         "dreamserve_usage_succeeded_total",
@@ -243,6 +255,13 @@ USAGE = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class PartStates:
+    """What `PARTS` is read from: 1 for each part that answers, by its name."""
+
+    up: dict[str, int]
+
+
 _HEAD = """# Metrics
 
 Exported by Ray on each node (`ray start --metrics-export-port`), beside Ray Serve's own. Written by
@@ -258,6 +277,6 @@ def markdown() -> str:
     rows = [
         f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or 'none'} "
         f"| {metric.meaning} |"
-        for metric in (*ENGINE, *RELOAD, *POOL, *HOST, *PICTURES, *JOBS, *USAGE, *WEBHOOKS)
+        for metric in (*ENGINE, *RELOAD, *POOL, *HOST, *PICTURES, *JOBS, *PARTS, *USAGE, *WEBHOOKS)
     ]
     return _HEAD + "\n".join(rows) + "\n"
