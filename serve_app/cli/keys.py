@@ -16,6 +16,7 @@ from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
 from serve_app.database.keys import SqlKeyStore
 from serve_app.jobs.protocol import ApiKey
 from serve_app.jobs.rules import Feature, KeyRules
+from serve_app.webhooks.signing import new_secret
 
 __all__ = ["app"]
 
@@ -114,6 +115,20 @@ def rotate(
     """Give a key a new secret, which is shown only now; the one before works on for a while."""
     secret = _with_keys(config, lambda keys: keys.rotate(key_id, overlap_hours * 3600))
     typer.echo(secret or _fail())
+
+
+@app.command("webhook-secret")
+def webhook_secret(
+    key_id: str,
+    config: ConfigPath = DEFAULT_CONFIG,
+    clear: Annotated[bool, typer.Option("--clear", help="sign as the settings say again")] = False,
+) -> None:
+    """Sign the webhooks of a key with a new secret of its own, which is shown only now."""
+    secret = None if clear else new_secret()
+    if not _with_keys(config, lambda keys: keys.sign_with(key_id, secret)):
+        _fail()
+    if secret is not None:
+        typer.echo(secret)
 
 
 @app.command()

@@ -236,7 +236,7 @@ class SqlJobStore:
                 return False
             url = None if webhook_body is None else codec.load(JobRequest, row.request).webhook
             if webhook_body is not None and url is not None:
-                await insert_message(connection, job_id, url, webhook_body)
+                await insert_message(connection, job_id, row.key_id, url, webhook_body)
             # Last: others who settle for the same key wait for this row until the commit.
             await connection.execute(self._count_usage, usage.counted(row, result))
         return True

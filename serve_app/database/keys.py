@@ -126,6 +126,15 @@ class SqlKeyStore:
             await note(connection, "key.rotate", key_id, {"overlap_s": overlap_s})
         return secret
 
+    async def sign_with(self, key_id: str, secret: str | None) -> bool:
+        """Sign the webhooks of a key with a secret of its own; see the protocol."""
+        async with self._database.write() as connection:
+            changed = await connection.execute(_change(key_id, {"webhook_secret": secret}))
+            is_changed = changed.one_or_none() is not None
+            if is_changed:
+                await note(connection, "key.sign", key_id, {"own_secret": secret is not None})
+            return is_changed
+
     async def list_keys(self) -> list[ApiKey]:
         """List all keys; see the protocol."""
         async with self._database.read() as connection:
@@ -179,4 +188,5 @@ def _read(row: Row[tuple[object, ...]]) -> ApiKey:
         expires_at=row.expires_at,
         old_until=row.old_until,
         rules=KeyRules() if row.rules is None else load(KeyRules, row.rules),
+        signs=row.webhook_secret is not None,
     )

@@ -91,6 +91,7 @@ outbox = Table(
     Column("lease_until", Double),
     Column("created_at", Double, nullable=False),
     Column("finished_at", Double),
+    Column("key_id", Text),
 )
 """One row per webhook message. No foreign key: a message outlives the row of its job."""
 
@@ -107,10 +108,12 @@ api_keys = Table(
     Column("expires_at", Double),
     Column("old_hash", Text),
     Column("old_until", Double),
+    Column("webhook_secret", Text),
 )
 """One row per API key; `hash` is the SHA-256 of the secret, which is stored nowhere.
 
-old_hash: of the secret before the last rotation, which works until `old_until`.
+old_hash: of the secret before the last rotation, which works until `old_until`. webhook_secret:
+as it is, for it signs; none: the settings have one for all.
 """
 
 catalogue_entries = Table(

@@ -184,6 +184,7 @@ class ApiKey(Frozen):
         default=None, description="until when the secret before the last rotation works too"
     )
     rules: KeyRules = KeyRules()
+    signs: bool = Field(default=False, description="whether it has a webhook secret of its own")
 
 
 class Usage(Frozen):
@@ -274,6 +275,13 @@ class KeyStore(Protocol):
         """Give a key a new secret, and return it; None when there is none, or it is revoked.
 
         The secret before works for `overlap_s` seconds more, one that was before it no longer.
+        """
+        ...
+
+    async def sign_with(self, key_id: str, secret: str | None) -> bool:
+        """Sign the webhooks of a key with a secret of its own; None: with those of the settings.
+
+        False when there is no such key, or it is revoked.
         """
         ...
 

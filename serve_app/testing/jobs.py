@@ -54,8 +54,8 @@ class MemoryJobStore:
     """Implements `jobs.protocol.JobStore`; messages are in `outbox`, what jobs cost in `costs`."""
 
     def __init__(self, clock: Clock = time.time, keys: MemoryKeyStore | None = None) -> None:
-        self.outbox = MemoryOutbox(clock)
         self._keys = keys or MemoryKeyStore(clock)
+        self.outbox = MemoryOutbox(clock, self._keys)
         self.costs = MemoryUsageStore(clock)
         self._clock = clock
         self._rows: dict[int, _Row] = {}
@@ -234,7 +234,7 @@ class MemoryJobStore:
         self.costs.add(row.job)
         url = row.job.request.webhook
         if webhook_body is not None and url is not None:
-            self.outbox.insert(row.job.id, url, webhook_body)
+            self.outbox.insert(row.job.id, row.job.request.key_id, url, webhook_body)
         return True
 
 
@@ -242,6 +242,7 @@ class MemoryJobStore:
 class _Letter:
     message: Message
     lease: _Lease
+    key_id: str
     state: DeliveryState = DeliveryState.PENDING
     finished_at: float | None = None
 
@@ -249,16 +250,17 @@ class _Letter:
 class MemoryOutbox:
     """Implements `webhooks.protocol.Outbox`."""
 
-    def __init__(self, clock: Clock = time.time) -> None:
+    def __init__(self, clock: Clock = time.time, keys: MemoryKeyStore | None = None) -> None:
         self._clock = clock
+        self._keys = keys or MemoryKeyStore(clock)
         self._letters: dict[str, _Letter] = {}
 
-    def insert(self, job_id: int, url: str, body: str) -> None:
+    def insert(self, job_id: int, key_id: str, url: str, body: str) -> None:
         """Leave a message, due at once."""
         now = self._clock()
         body = codec.escape(body)
         message = Message(new_message_id(), job_id, url, body, attempts=0)
-        self._letters[message.id] = _Letter(message, _Lease(due=now))
+        self._letters[message.id] = _Letter(message, _Lease(due=now), key_id)
 
     async def claim(self, owner: str, lease_s: float, limit: int) -> list[Message]:
         """Take leases on due messages; see the protocol."""
@@ -271,7 +273,10 @@ class MemoryOutbox:
         due.sort(key=lambda letter: (letter.lease.due, letter.message.id))
         for letter in due[:limit]:
             letter.lease = _Lease(letter.lease.due, owner, now + lease_s)
-        return [letter.message for letter in due[:limit]]
+        secrets = self._keys.webhook_secrets
+        return [
+            replace(letter.message, secret=secrets.get(letter.key_id)) for letter in due[:limit]
+        ]
 
     async def reschedule(self, owner: str, message_id: str, delay_s: float) -> bool:
         """Try again later; see the protocol."""

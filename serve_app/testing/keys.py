@@ -20,6 +20,7 @@ class MemoryKeyStore:
         self._keys: dict[str, ApiKey] = {}
         self._ids: dict[str, str] = {}  # by hash
         self._old: dict[str, str] = {}
+        self.webhook_secrets: dict[str, str] = {}
 
     async def create(
         self, name: str, rules: KeyRules | None = None, lifetime_s: float | None = None
@@ -76,6 +77,13 @@ class MemoryKeyStore:
             del self._ids[hashed]
         self._ids[digest(secret) or ""] = key_id
         return secret
+
+    async def sign_with(self, key_id: str, secret: str | None) -> bool:
+        """Sign the webhooks of a key with a secret of its own; see the protocol."""
+        self.webhook_secrets.pop(key_id, None)
+        if secret is not None:
+            self.webhook_secrets[key_id] = secret
+        return self._change(key_id, {"signs": secret is not None}) is not None
 
     def rules_of(self, key_id: str) -> KeyRules:
         """Return the rules of a key; none where there is no such key."""

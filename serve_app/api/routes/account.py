@@ -21,6 +21,7 @@ from serve_app.jobs.protocol import ApiKey, KeyStore, Usage
 from serve_app.jobs.rules import KeyRules
 from serve_app.models.problem import problems
 from serve_app.types import Frozen
+from serve_app.webhooks.signing import new_secret
 
 __all__ = ["router"]
 
@@ -111,6 +112,24 @@ def _add_keys(routes: APIRouter, admin: Admin, keys: KeyStore, http: HttpConfig)
         await admin.check(request)
         asked = _parse(_RotateBody, await body.read(request, http))
         return _json({"id": key_id, "secret": _known(await keys.rotate(key_id, asked.overlap_s))})
+
+    @routes.post(
+        "/keys/{key_id}/webhook_secret",
+        summary="Sign a key's webhooks with a secret of its own",
+    )
+    async def sign(request: Request, key_id: str) -> Response:
+        await admin.check(request)
+        secret = new_secret()
+        _known(await keys.sign_with(key_id, secret) or None)
+        return _json({"id": key_id, "webhook_secret": secret})
+
+    @routes.delete(
+        "/keys/{key_id}/webhook_secret", summary="Sign a key's webhooks as the settings say again"
+    )
+    async def unsign(request: Request, key_id: str) -> Response:
+        await admin.check(request)
+        _known(await keys.sign_with(key_id, None) or None)
+        return Response(status_code=204)
 
     @routes.delete("/keys/{key_id}", summary="End a key for good")
     async def revoke(request: Request, key_id: str) -> Response:

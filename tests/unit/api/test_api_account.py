@@ -78,6 +78,11 @@ async def test_key_is_made_changed_rotated_and_revoked(http, bench):
     rotated = (await http.post(f"{path}/rotate", json={"overlap_s": 0})).json()["secret"]
     assert [await bench.keys.verify(one) for one in (secret, rotated)] == [None, key_id]
     assert secret not in (await http.get("/admin/keys")).text
+    signed = (await http.post(f"{path}/webhook_secret")).json()["webhook_secret"]
+    assert bench.keys.webhook_secrets == {key_id: signed}
+    assert signed not in (await http.get(path)).text
+    assert (await http.delete(f"{path}/webhook_secret")).status_code == 204
+    assert bench.keys.webhook_secrets == {}
     assert (await http.delete(path)).status_code == 204
     assert await bench.keys.verify(rotated) is None
 

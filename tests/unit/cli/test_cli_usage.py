@@ -93,11 +93,17 @@ def test_key_is_rotated_and_all_of_it_is_in_the_log(run, find):
     second = run("keys", "rotate", key_id, "--overlap-hours", "1").output.strip()
     assert second.startswith(find(key_id).prefix)
     assert second != first
+    own = run("keys", "webhook-secret", key_id).output.strip()
+    assert own.startswith("whsec_")
+    assert find(key_id).signs
+    assert run("keys", "webhook-secret", key_id, "--clear").output == ""
+    assert not find(key_id).signs
     run("keys", "revoke", key_id)
     log = run("audit").output
     positions = [log.index(f"key.{deed}") for deed in ("revoke", "rotate", "create")]
     assert positions == sorted(positions)
-    assert log.count("cli:") == 3
+    assert log.count("cli:") == 5
+    assert own not in log
     assert second not in log
     assert "revoked" in run("keys", "list").output
 

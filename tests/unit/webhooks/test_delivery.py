@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import pytest
 from standardwebhooks import Webhook
@@ -200,3 +201,16 @@ async def test_signature_verifies_at_the_receiver(bench):
     await Sender(bench.outbox, poster, Signer([SECRET])).deliver_due()
     (sent,) = poster.sent
     assert Webhook(SECRET).verify(sent.content, sent.headers)["track_id"] == "é"
+
+
+async def test_message_with_a_secret_of_its_own_is_signed_with_that_alone(bench):
+    key, _ = await bench.keys.create("shop")
+    own, poster = new_secret(), FakePoster()
+    await bench.keys.sign_with(key.id, own)
+    job = await bench.claimed("a", key_id=key.id, webhook=HOOK)
+    await bench.jobs.cancel(job.id, "{}")
+    await sender(bench, poster).deliver_due()
+    (sent,) = poster.sent
+    moment = datetime.fromtimestamp(int(sent.headers["webhook-timestamp"]), tz=UTC)
+    signature = Webhook(own).sign(sent.headers["webhook-id"], moment, sent.content.decode())
+    assert sent.headers["webhook-signature"] == signature
