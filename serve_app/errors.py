@@ -10,13 +10,12 @@
     +-- BodyTooSlow            408
     +-- HeadersTooLarge        431
     +-- InvalidKey             401
-    +-- KeyNotFound            404  to operators only
     +-- ModelNotFound          404
     +-- JobNotFound            404
     +-- NotServed              400  documented call that this server does not offer
+    |   +-- NotAllowed         403  the key may not use a model or a feature
     +-- RateLimited            429  retryable
     +-- MonthlyLimit           429  the key's pictures of this month are used up
-    +-- NotAllowed             403  the key may not use a model or a feature
     +-- Overloaded             503  retryable: queues are full
     +-- Cancelled              409
     +-- GenerationFailed       500  the pipeline refused or broke
@@ -56,7 +55,6 @@ __all__ = [
     "InvalidRequest",
     "JobNotFound",
     "JobStoreUnavailable",
-    "KeyNotFound",
     "ModelLoadFailed",
     "ModelNotFound",
     "ModelNotRunning",
@@ -204,14 +202,6 @@ class InvalidKey(DreamserveError):
     message = "Invalid Api Key"
 
 
-class KeyNotFound(DreamserveError):
-    """No API key has this id, or it is revoked; only operators ask for keys by id."""
-
-    status = 404
-    code = "key_not_found"
-    message = "No active key has this id."
-
-
 class ModelNotFound(DreamserveError):
     """`model_id` is missing or not in the catalogue."""
 
@@ -265,20 +255,11 @@ class MonthlyLimit(DreamserveError):
     message = "Your monthly limit exceeded"
 
 
-class NotAllowed(DreamserveError):
+class NotAllowed(NotServed):
     """The key may not use a model or a feature that others may: `NotAllowed(message)`."""
 
     status = 403
     code = "not_allowed"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-
-    @property
-    def public_message(self) -> str:
-        """The detail, which is written for clients."""
-        return self.detail
 
 
 class Overloaded(DreamserveError):

@@ -112,7 +112,7 @@ def rotate(
         float, typer.Option(min=0, help="that the secret before still works")
     ] = 24.0,
 ) -> None:
-    """Give a key a new secret, which is shown only now; the one before works on for a while."""
+    """Draw a new secret for a key, which is shown only now; the one before works on for a while."""
     secret = _with_keys(config, lambda keys: keys.rotate(key_id, overlap_hours * 3600))
     typer.echo(secret or _fail())
 

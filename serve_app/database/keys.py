@@ -99,7 +99,7 @@ class SqlKeyStore:
     async def change(
         self, key_id: str, rules: KeyRules, lifetime_s: float | None = None
     ) -> ApiKey | None:
-        """Give a key other rules; see the protocol."""
+        """Change the rules of a key; see the protocol."""
         values: dict[str, object] = {"rules": dump(rules)}
         if lifetime_s is not None:
             values["expires_at"] = None if math.isinf(lifetime_s) else Now() + lifetime_s
@@ -112,7 +112,7 @@ class SqlKeyStore:
             return key
 
     async def rotate(self, key_id: str, overlap_s: float) -> str | None:
-        """Give a key a new secret; see the protocol."""
+        """Draw a new secret for a key; see the protocol."""
         secret = new_secret()
         values = {
             "old_hash": api_keys.c.hash,

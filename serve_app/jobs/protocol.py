@@ -265,14 +265,14 @@ class KeyStore(Protocol):
     async def change(
         self, key_id: str, rules: KeyRules, lifetime_s: float | None = None
     ) -> ApiKey | None:
-        """Give a key other rules, and from now on so many seconds to live; None: there is none.
+        """Change the rules of a key, and its end, so many seconds from now on; None: there is none.
 
         lifetime_s: None leaves its end as it is; infinite: it does not expire any more.
         """
         ...
 
     async def rotate(self, key_id: str, overlap_s: float) -> str | None:
-        """Give a key a new secret, and return it; None when there is none, or it is revoked.
+        """Draw a new secret for a key, and return it; None when there is none, or it is revoked.
 
         The secret before works for `overlap_s` seconds more, one that was before it no longer.
         """

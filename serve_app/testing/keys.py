@@ -57,7 +57,7 @@ class MemoryKeyStore:
     async def change(
         self, key_id: str, rules: KeyRules, lifetime_s: float | None = None
     ) -> ApiKey | None:
-        """Give a key other rules; see the protocol."""
+        """Change the rules of a key; see the protocol."""
         values: dict[str, object] = {"rules": rules}
         if lifetime_s is not None:
             end = None if math.isinf(lifetime_s) else self._clock() + lifetime_s
@@ -65,7 +65,7 @@ class MemoryKeyStore:
         return self._change(key_id, values)
 
     async def rotate(self, key_id: str, overlap_s: float) -> str | None:
-        """Give a key a new secret; see the protocol."""
+        """Draw a new secret for a key; see the protocol."""
         secret = new_secret()
         values = {"prefix": shown_prefix(secret), "old_until": self._clock() + overlap_s}
         if self._change(key_id, values) is None:

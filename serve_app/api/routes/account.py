@@ -154,10 +154,10 @@ def _known(found: Found | None) -> Found:
     """Return what was found.
 
     Raises:
-        errors.KeyNotFound: nothing was.
+        errors.InvalidRequest: nothing was.
     """
     if found is None:
-        raise errors.KeyNotFound()
+        raise errors.InvalidRequest("id", "No active key has this id.")
     return found
 
 

@@ -6,7 +6,6 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from serve_app import errors
 from serve_app.api import create_api
 from serve_app.api.routes.admin import Accounts, Admin
 from serve_app.config import HttpConfig, JobsConfig, ReloadConfig
@@ -115,7 +114,8 @@ async def test_bad_key_is_refused_by_its_field(http, bench, body, field):
 )
 async def test_key_that_does_not_exist(http, method, path):
     answer = await http.request(method, f"/admin/keys/key_nothing{path}", json={})
-    assert (answer.status_code, answer.json()["reason"]) == (404, errors.KeyNotFound.code)
+    assert (answer.status_code, answer.json()["reason"]) == (400, "invalid_request")
+    assert "No active key has this id" in answer.json()["message"]
 
 
 async def test_usage_of_a_month_as_json_and_csv(http, bench):
