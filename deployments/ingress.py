@@ -81,7 +81,9 @@ class Ingress:
         judge = judge_files(config.catalogue, config.root_dir)
         registry = Registry(self._catalogue, self._models, has_pool=has_pool, judge=judge)
         failures = RateLimiter(config.auth.admin_failures_per_minute)
-        operator = key and Admin(registry, self._reloads, key, failures, self._accounts)
+        operator: Admin | None = None
+        if key is not None:
+            operator = Admin(registry, self._reloads, key, failures, self._accounts)
         return create_api(self._service, config.http, config.jobs, operator)
 
     async def check_health(self) -> None:

@@ -60,7 +60,9 @@ class ModelApplication:
 
 def deployments_here(status: ServeStatus) -> dict[str, DeploymentStatusOverview]:
     """Return the deployments of the application that the caller belongs to."""
-    return status.applications[serve.get_replica_context().app_name].deployments
+    name: str = serve.get_replica_context().app_name
+    here: dict[str, DeploymentStatusOverview] = status.applications[name].deployments
+    return here
 
 
 def handle_of(model_id: str) -> DeploymentHandle:

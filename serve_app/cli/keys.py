@@ -45,7 +45,7 @@ def create(  # noqa: PLR0913, PLR0917  # an option per rule
     days: Days = None,
 ) -> None:
     """Make a key; prints its id and its secret, which is shown only now."""
-    rules = KeyRules(**_given(rate, max_open, monthly_pictures, model, feature))
+    rules = KeyRules.model_validate(_given(rate, max_open, monthly_pictures, model, feature))
     lifetime_s = None if days is None else days * _DAY_S
     key, secret = _with_keys(config, lambda keys: keys.create(name, rules, lifetime_s))
     typer.echo(f"{key.id}\n{secret}")

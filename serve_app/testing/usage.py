@@ -22,9 +22,10 @@ class MemoryUsageStore:
         """Count a job that was settled just now."""
         day, result = day_of(self._clock()), job.result
         key_id, model_id = job.request.key_id, job.request.spec.model_id
-        values: dict[str, object] = {"success": {"succeeded": 1}}.get(job.state, {job.state: 1})
+        end = "succeeded" if result is not None else str(job.state)
         cost = Cost() if result is None else result.cost
-        values |= {**cost.model_dump(), "pictures": 0 if result is None else len(result.keys)}
+        pictures = 0 if result is None else len(result.keys)
+        values = {**cost.model_dump(), "pictures": pictures, end: 1}
         new = Usage.model_validate({"day": day, "key_id": key_id, "model_id": model_id, **values})
         known = [one for one in [self._rows.get((day, key_id, model_id))] if one]
         self._rows[day, key_id, model_id] = _sum([new, *known], new)
