@@ -14,7 +14,7 @@ from serve_app.storage.protocol import ObjectStore
 __all__ = ["Dependencies"]
 
 _FRESH_S = 5.0
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 2.0
 _PROBE = "temp/probe"  # never written: a store that says so answers
 
 
