@@ -11,7 +11,7 @@ from serve_app import errors
 from serve_app.database import codec
 from serve_app.database.connection import Now
 from serve_app.database.schema import api_keys, jobs, usage
-from serve_app.database.usage import month_of, within
+from serve_app.database.usage import days_of, month_of
 from serve_app.jobs.protocol import Idempotency
 from serve_app.jobs.rules import KeyRules, KeyUse
 from serve_app.types import JobRequest
@@ -19,15 +19,25 @@ from serve_app.types import JobRequest
 __all__ = ["check_key", "check_room", "find_repeated", "forget"]
 
 _NUM_OPEN = select(func.count()).where(jobs.c.finished_at.is_(None))
+# Built once, as in `statements`.
 _MINE = jobs.c.key_id == bindparam("key_id")
 _RULES = select(api_keys.c.rules).where(api_keys.c.id == bindparam("key_id"))
 _MY_OPEN = select(
-    func.count().label("num_open"), func.coalesce(func.sum(jobs.c.samples), 0).label("samples")
+    func.count().label("num_open"),
+    func.coalesce(func.sum(jobs.c.samples), 0).label("samples"),
+    Now().label("now"),
 ).where(jobs.c.finished_at.is_(None), _MINE)
-_MY_AGES = (
-    select(Now() - jobs.c.created_at).where(_MINE).order_by(jobs.c.created_at.desc()).limit(1)
+_MY_NTH = (
+    select(Now() - jobs.c.created_at)
+    .where(_MINE)
+    .order_by(jobs.c.created_at.desc())
+    .offset(bindparam("skipped"))
+    .limit(1)
 )
-_MY_PICTURES = select(func.sum(usage.c.pictures)).where(usage.c.key_id == bindparam("key_id"))
+_MY_PICTURES = select(func.sum(usage.c.pictures)).where(
+    usage.c.key_id == bindparam("key_id"),
+    usage.c.day.between(bindparam("first"), bindparam("last")),
+)
 
 
 async def find_repeated(
@@ -86,19 +96,19 @@ async def check_key(
 
 async def _use(connection: AsyncConnection, key_id: str, rules: KeyRules) -> KeyUse:
     """Count what the rules bound, and nothing else."""
-    mine = {"key_id": key_id}
+    mine: dict[str, object] = {"key_id": key_id}
     num_open = samples = pictures = 0
     if rules.max_open is not None or rules.monthly_pictures is not None:
         row = (await connection.execute(_MY_OPEN, mine)).one()
         num_open, samples = row.num_open, row.samples
-    if rules.monthly_pictures is not None:
-        now = float((await connection.execute(select(Now()))).scalar_one())
-        month = within(month_of(now))
-        pictures = await connection.scalar(_MY_PICTURES.where(month), mine) or 0
+        if rules.monthly_pictures is not None:
+            first, last = days_of(month_of(row.now))
+            days = {"first": first, "last": last}
+            pictures = await connection.scalar(_MY_PICTURES, mine | days) or 0
     age_s: float | None = None
     if rules.requests_per_minute is not None:
-        nth = _MY_AGES.offset(rules.requests_per_minute - 1)
-        age_s = await connection.scalar(nth, mine)
+        skipped = {"skipped": rules.requests_per_minute - 1}
+        age_s = await connection.scalar(_MY_NTH, mine | skipped)
     return KeyUse(num_open, int(pictures) + samples, age_s)
 
 

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Row, func, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from serve_app.database.connection import Database, Now, uncancelled
@@ -10,7 +10,7 @@ from serve_app.database.schema import usage
 from serve_app.jobs.protocol import Usage
 from serve_app.types import JobResult
 
-__all__ = ["SqlUsageStore", "count", "counted", "day_of", "month_of", "within"]
+__all__ = ["SqlUsageStore", "count", "counted", "day_of", "days_of", "month_of"]
 
 _SUMS = [column.name for column in usage.c if not column.primary_key]
 
@@ -58,7 +58,7 @@ class SqlUsageStore:
         """List what a month cost; see the protocol."""
         rows = (
             select(usage)
-            .where(within(month))
+            .where(usage.c.day.between(*days_of(month)))
             .order_by(usage.c.day, usage.c.key_id, usage.c.model_id)
         )
         async with self._database.read() as connection:
@@ -73,7 +73,11 @@ class SqlUsageStore:
     async def by_model(self, month: str) -> dict[str, Usage]:
         """Add up what each model cost in a month; see the protocol."""
         sums = [func.sum(usage.c[name]).label(name) for name in _SUMS]
-        query = select(usage.c.model_id, *sums).where(within(month)).group_by(usage.c.model_id)
+        query = (
+            select(usage.c.model_id, *sums)
+            .where(usage.c.day.between(*days_of(month)))
+            .group_by(usage.c.model_id)
+        )
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).all()
         return {
@@ -82,6 +86,6 @@ class SqlUsageStore:
         }
 
 
-def within(month: str) -> ColumnElement[bool]:
-    """Match the days of a month, by the index on them: later texts begin with a later month."""
-    return usage.c.day.between(month, f"{month}-99")
+def days_of(month: str) -> tuple[str, str]:
+    """Return two texts between which all days of a month are, and no others."""
+    return month, f"{month}-99"

@@ -160,7 +160,7 @@ class GenerationService:
             errors.JobNotFound: no such job, or another key's.
         """
         try:
-            job = self._recent.see(await self._owned(job_id, key_id))
+            job = await self._owned(job_id, key_id)
         except errors.JobStoreUnavailable:
             known = self._recent.job(job_id)
             if known is None or known.request.key_id != key_id:
@@ -318,7 +318,7 @@ class GenerationService:
         job = await self._jobs.get(job_id)
         if job is None:
             raise errors.JobNotFound(job_id)
-        return job
+        return self._recent.see(job)
 
     async def _wait(self, job_id: int, deadline: float) -> Job:
         clock = asyncio.get_running_loop().time
