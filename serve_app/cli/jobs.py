@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app import errors
-from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.cli.database import read_config, with_database, with_store
 from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
 from serve_app.config import AppConfig
@@ -66,6 +65,9 @@ def show(
 @app.command()
 def cancel(job_id: int, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """End an open job; its webhook is told. Exit code 1 where there is none."""
+    # The API takes a second to import; the other commands can do without.
+    from serve_app.api.replies.webhook import WebhookWriter  # noqa: PLC0415
+
     settings = read_config(config)
     files = open_store(settings.storage, settings.data_dir)
     writer = WebhookWriter(FileLinks(files, settings.storage).make)

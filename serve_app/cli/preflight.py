@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from serve_app import errors
-from serve_app.api.requests import style
 from serve_app.cli import fault
 from serve_app.config import AppConfig
 from serve_app.database import migrate
@@ -48,6 +47,9 @@ def problems(config: AppConfig) -> Iterator[str]:
         if not path.exists():
             yield f"{setting}: {path} does not exist"
     if config.http.styles is not None:
+        # The API takes a second to import; most files name no styles.
+        from serve_app.api.requests import style  # noqa: PLC0415
+
         yield from _told("http.styles", partial(style.table, config.http.styles))
     yield from _catalogue(config)
     yield from _told("database", partial(migrate.prepare, config.database))
