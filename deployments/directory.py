@@ -50,6 +50,10 @@ class Directory:
             return own.handle
         return self._pool and self._pool.options(multiplexed_model_id=model_id)  # its router's key
 
+    def model_ids(self) -> list[str]:
+        """Return the models that have replicas of their own, here or in an application."""
+        return [*self._generators, *self._applications]
+
     def is_pool(self, handle: DeploymentHandle) -> bool:
         """Whether a handle that `find` gave is the Pool's."""
         return self._pool is not None and handle.deployment_name == self._pool.deployment_name

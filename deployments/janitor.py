@@ -2,6 +2,9 @@
 
 import contextlib
 
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+
 from deployments.background import Rounds
 from deployments.clients import GraphClient
 from deployments.metrics import Instruments
@@ -49,6 +52,8 @@ class Janitor:
         self._usage, self._growth = SqlUsageStore(self._jobs.database), Growth()
         self._usage_instruments = Instruments(metrics.USAGE)
         self._open: dict[str, int] = {}
+        self._ready: dict[str, int] = {}
+        self._graph = graph
         looking = graph.models.run(config.catalogue.refresh_s)
         self._rounds = Rounds(sweeper.run(), sender.run(), looking)
 
@@ -56,9 +61,7 @@ class Janitor:
         """Raise when a part has died; report what is to be done while at it."""
         self._driver.check_health()
         self._rounds.check_health()
-        parts = await self._dependencies.look()
-        states = PartStates({part: int(is_up) for part, is_up in parts.items()})
-        self._parts_instruments.report(states, {})
+        await self._report_parts()
         with contextlib.suppress(errors.JobStoreUnavailable):
             counts = await self._jobs.count_open()
             self._open = dict.fromkeys(self._open, 0) | counts
@@ -69,6 +72,15 @@ class Janitor:
             used = self._growth.since(month, await self._usage.by_model(month))
             for model_id, sums in used.items():
                 self._usage_instruments.report(sums, {"model_id": model_id})
+
+    async def _report_parts(self) -> None:
+        parts = await self._dependencies.look()
+        ready: dict[str, bool] = {}
+        with contextlib.suppress(RayError, RayServeException):  # the controller is away
+            ready = await self._graph.readiness(self._graph.models.model_ids())
+        self._ready = dict.fromkeys(self._ready, 0) | {one: int(ready[one]) for one in ready}
+        up = {part: int(is_up) for part, is_up in parts.items()}
+        self._parts_instruments.report(PartStates(up, self._ready), {})
 
     async def __del__(self) -> None:
         await self._rounds.close()

@@ -267,12 +267,12 @@ class JobRequest(Frozen):
 class Cost(Frozen):
     """What a job took: of the devices while it was painted, and of the store.
 
-    The time of a forward is shared among its rows, so that the costs of all jobs add up to what the
-    devices did.
+    The time of each tick is shared among the rows that it ran, so that the costs of all jobs add up
+    to the time that the engines were at work.
     """
 
     row_steps: int = Field(default=0, ge=0, description="rows of the forwards of its steps")
-    device_s: float = Field(default=0.0, ge=0, description="seconds of forwards, its share")
+    device_s: float = Field(default=0.0, ge=0, description="seconds of an engine, its share")
     stored_bytes: int = Field(default=0, ge=0, description="of its results")
 
 

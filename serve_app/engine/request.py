@@ -23,7 +23,7 @@ class Progress:
 
 @dataclass(slots=True)
 class Spent:
-    """What a request took so far, as its share of the forwards by its rows.
+    """What a request took so far, as its share of the engine's time by its rows.
 
     device_s: seconds. row_steps: rows of the forwards of its steps. Written on the engine thread.
     """

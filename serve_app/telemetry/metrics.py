@@ -213,6 +213,13 @@ PARTS = (
         ("part",),
         "up",
     ),
+    Metric(
+        "dreamserve_model_ready",
+        Kind.GAUGE,
+        "whether a model that has replicas of its own can answer; 1: it can",
+        _ENGINE_LABELS,
+        "ready",
+    ),
 )
 
 USAGE = (
@@ -241,7 +248,7 @@ USAGE = (
     Metric(
         "dreamserve_usage_device_seconds_total",
         Kind.COUNTER,
-        "their share of the time of forwards",
+        "their share of the time that engines were at work",
         _ENGINE_LABELS,
         "device_s",
     ),
@@ -257,9 +264,10 @@ USAGE = (
 
 @dataclass(frozen=True, slots=True)
 class PartStates:
-    """What `PARTS` is read from: 1 for each part that answers, by its name."""
+    """What `PARTS` is read from: 1 for what answers; parts by name, models by id."""
 
     up: dict[str, int]
+    ready: dict[str, int]
 
 
 _HEAD = """# Metrics
