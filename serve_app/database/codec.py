@@ -33,9 +33,13 @@ _UNSTORABLE = re.compile("[\\0\ud800-\udfff]")  # PostgreSQL takes no NUL, no dr
 def dump(value: BaseModel) -> str:
     """Serialise to ASCII JSON; the values hold nothing but enums, tuples and JSON types.
 
-    A field that has been renamed since keeps its old key, as its `serialization_alias`.
+    A field that has been renamed since keeps its old key, as its `serialization_alias`. Of a
+    request only what differs from the defaults is written, so that programs of the version before
+    can read those that ask for nothing new; the defaults may therefore never change.
     """
-    return json.dumps(value.model_dump(by_alias=True), separators=(",", ":"))
+    is_brief = isinstance(value, JobRequest)
+    values = value.model_dump(by_alias=True, exclude_defaults=is_brief)
+    return json.dumps(values, separators=(",", ":"))
 
 
 def load(kind: type[T], text: str) -> T:
