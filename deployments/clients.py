@@ -4,34 +4,23 @@ What goes wrong leaves this module as one of our errors (see `deployments.stage`
 """
 
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from deployments.directory import Directory
 from deployments.replicas import ask_all
 from deployments.stage import last_of
+from deployments.stages import Stages
 from serve_app import errors
 from serve_app.pipelines.specs import named_add_ons
 from serve_app.telemetry import logging
 from serve_app.types import ImageSource, Job, JobResult, OutputPlan, Size
 
-__all__ = ["GraphClient", "Stages"]
+__all__ = ["GraphClient"]
 
 # What a picture is brought to before its check, which looks at 224 x 224.
 _CHECKED = Size(height=512, width=512)
-
-
-@dataclass(frozen=True)
-class Stages:
-    """The deployments that a driver needs; bound into ingress and janitor as one argument."""
-
-    preprocess: DeploymentHandle
-    generators: Mapping[str, DeploymentHandle]  # by model id
-    pool: DeploymentHandle | None  # for all other models
-    safety: DeploymentHandle
-    upload: DeploymentHandle
 
 
 class GraphClient:
@@ -113,6 +102,11 @@ class GraphClient:
         if not heard and self.models.is_pool(generator):
             generator.preload.remote(model_id)  # no replica of the Pool has it in memory
         return heard
+
+    async def check_safety_runs(self) -> None:
+        """Ask the controller."""
+        if not await self.models.runs(self._safety.deployment_name):
+            raise errors.SafetyCheckFailed("no replica runs")
 
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
         """Ask the controller."""

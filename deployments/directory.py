@@ -16,9 +16,9 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeStatus
 
-from deployments.readiness import ModelApplication, is_ready
+from deployments.readiness import ModelApplication, deployments_here, handle_of, is_ready
 from serve_app import errors
-from serve_app.models.application import application_name, deployment_name, model_of
+from serve_app.models.application import model_of
 
 __all__ = ["Directory"]
 
@@ -50,6 +50,10 @@ class Directory:
             return own.handle
         return self._pool and self._pool.options(multiplexed_model_id=model_id)  # its router's key
 
+    def model_ids(self) -> list[str]:
+        """Return the models that have replicas of their own, here or in an application."""
+        return [*self._generators, *self._applications]
+
     def is_pool(self, handle: DeploymentHandle) -> bool:
         """Whether a handle that `find` gave is the Pool's."""
         return self._pool is not None and handle.deployment_name == self._pool.deployment_name
@@ -78,7 +82,7 @@ class Directory:
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
         """Ask the controller, not the replicas: a busy one is ready, and would answer late."""
         status = await self.look()
-        here = status.applications[serve.get_replica_context().app_name].deployments
+        here = deployments_here(status)
         found: dict[str, bool] = {}
         for model_id in model_ids:
             handle = self.find(model_id)
@@ -87,6 +91,10 @@ class Directory:
             else:
                 found[model_id] = handle is not None and is_ready(here.get(handle.deployment_name))
         return found
+
+    async def runs(self, deployment: str) -> bool:
+        """Return whether a deployment of this application can answer."""
+        return is_ready(deployments_here(await self.look()).get(deployment))
 
     async def run(self, period_s: float) -> None:
         """Look until cancelled."""
@@ -105,15 +113,8 @@ class Directory:
             for model_id, one in seen.items():
                 if model_id is not None:
                     if model_id not in self._applications:
-                        self._applications[model_id] = ModelApplication(_handle(model_id))
+                        self._applications[model_id] = ModelApplication(handle_of(model_id))
                     self._applications[model_id].learn(one)
             for model_id in self._applications.keys() - seen.keys():
                 self._applications.pop(model_id).end()
         return status
-
-
-def _handle(model_id: str) -> DeploymentHandle:
-    """Make a handle without asking whether the deployment is there yet: calls wait for it."""
-    name, application = deployment_name(model_id), application_name(model_id)
-    handle = serve.get_deployment_handle(name, application, _check_exists=False)
-    return handle.options(_by_reference=True)

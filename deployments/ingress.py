@@ -11,17 +11,20 @@ from starlette.types import ASGIApp
 
 from deployments import nodes
 from deployments.background import Rounds
-from deployments.clients import GraphClient, Stages
+from deployments.clients import GraphClient
+from deployments.stages import Stages
 from serve_app.api import create_api
 from serve_app.api.replies.webhook import WebhookWriter
-from serve_app.api.routes.admin import Admin
+from serve_app.api.routes.admin import Accounts, Admin
 from serve_app.api.routes.overview import Watch
 from serve_app.config import AppConfig, EngineConfig
 from serve_app.config.bind import check_bind
 from serve_app.database import open_job_store
+from serve_app.database.audit import SqlAuditLog
 from serve_app.database.keys import SqlKeyStore
 from serve_app.database.models import SqlModelStore
 from serve_app.database.outbox import SqlOutbox
+from serve_app.database.usage import SqlUsageStore
 from serve_app.jobs import Driver
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue, CatalogueView
@@ -63,7 +66,9 @@ class Ingress:
         work = partial(_work, view, config.engine)
         self._driver = Driver(self._jobs, graph, config.jobs, writer.write, work)
         self._driver.start()
-        stores = Stores(self._jobs, files, SqlKeyStore(database), SqlOutbox(database))
+        keys = SqlKeyStore(database)
+        stores = Stores(self._jobs, files, keys, SqlOutbox(database))
+        self._accounts = Accounts(keys, SqlUsageStore(database), SqlAuditLog(database))
         self._reloads = Reloads(self._models, graph.notify_replicas, config.reload)
         self._catalogue = catalogue
         refresh_s = config.catalogue.refresh_s
@@ -78,7 +83,9 @@ class Ingress:
         judge = judge_files(config.catalogue, config.root_dir)
         registry = Registry(self._catalogue, self._models, has_pool=has_pool, judge=judge)
         failures = RateLimiter(config.auth.admin_failures_per_minute)
-        operator = None if key is None else Admin(registry, self._reloads, key, failures)
+        operator: Admin | None = None
+        if key is not None:
+            operator = Admin(registry, self._reloads, key, failures, self._accounts)
         watch = Watch(nodes.metrics_pages, self._jobs.last_failed)
         http, jobs = config.http, config.jobs
         return create_api(self._service, http, jobs, operator=operator, watch=watch)

@@ -8,6 +8,8 @@ from serve_app.telemetry.metrics import Kind, Metric
 
 __all__ = ["Instruments"]
 
+_NEXT_TO_NOTHING = 1e-300  # Ray takes no 0; added to anything that is counted it vanishes
+
 
 class Instruments:
     """One instrument per metric. Totals are reported as they are read; counters get the growth."""
@@ -38,6 +40,8 @@ class Instruments:
         growth = value - self._totals.get(series, 0.0)
         if growth > 0:
             instrument.inc(growth, labels)
+        elif series not in self._totals:  # it is there from the start, or its first growth is lost
+            instrument.inc(_NEXT_TO_NOTHING, labels)
         self._totals[series] = value
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import (
     ApplicationStatus,
@@ -10,9 +11,12 @@ from ray.serve.schema import (
     DeploymentStatus,
     DeploymentStatusOverview,
     ReplicaState,
+    ServeStatus,
 )
 
-__all__ = ["ModelApplication", "is_ready"]
+from serve_app.models.application import application_name, deployment_name
+
+__all__ = ["ModelApplication", "deployments_here", "handle_of", "is_ready"]
 
 
 def is_ready(deployment: DeploymentStatusOverview | None) -> bool:
@@ -52,3 +56,17 @@ class ModelApplication:
         """Fail the calls that are left: no replica is, so they would wait in vain."""
         while self.calls:
             self.calls.pop().reschedule(asyncio.get_running_loop().time())
+
+
+def deployments_here(status: ServeStatus) -> dict[str, DeploymentStatusOverview]:
+    """Return the deployments of the application that the caller belongs to."""
+    name: str = serve.get_replica_context().app_name
+    here: dict[str, DeploymentStatusOverview] = status.applications[name].deployments
+    return here
+
+
+def handle_of(model_id: str) -> DeploymentHandle:
+    """Make a handle without asking whether the deployment is there yet: calls wait for it."""
+    name, application = deployment_name(model_id), application_name(model_id)
+    handle = serve.get_deployment_handle(name, application, _check_exists=False)
+    return handle.options(_by_reference=True)

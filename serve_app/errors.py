@@ -13,8 +13,10 @@
     +-- ModelNotFound          404
     +-- JobNotFound            404
     +-- NotServed              400  documented call that this server does not offer
+    |   +-- NotAllowed         403  the key may not use a model or a feature
     +-- RateLimited            429  retryable
     |   +-- TooManyOpen        429  retryable: the key has as many open jobs as it may have
+    +-- MonthlyLimit           429  the key's pictures of this month are used up
     +-- Overloaded             503  retryable: queues are full
     +-- Cancelled              409
     +-- GenerationFailed       500  the pipeline refused or broke
@@ -37,8 +39,6 @@ goes to the log.
 
 from typing import ClassVar
 
-from serve_app.types import JobFailure
-
 __all__ = [
     "AddOnMisfit",
     "BodyTooLarge",
@@ -57,7 +57,9 @@ __all__ = [
     "ModelLoadFailed",
     "ModelNotFound",
     "ModelNotRunning",
+    "MonthlyLimit",
     "NonFiniteLatents",
+    "NotAllowed",
     "NotServed",
     "OutOfMemory",
     "Overloaded",
@@ -69,7 +71,6 @@ __all__ = [
     "TooManyOpen",
     "WeightsRefused",
     "echoed",
-    "to_failure",
 ]
 
 _MAX_ECHOED = 96  # characters; no id of a catalogue is longer
@@ -112,8 +113,7 @@ class InvalidRequest(DreamserveError):
 
     def __init__(self, field: str, detail: str) -> None:
         super().__init__(field, detail)
-        self.field = field
-        self.detail = detail
+        self.field, self.detail = field, detail
 
     @property
     def public_message(self) -> str:
@@ -232,12 +232,9 @@ class NotServed(DreamserveError):
         return self.detail
 
 
-class RateLimited(DreamserveError):
-    """The key sends too much: `RateLimited(retry_after_s)`."""
+class _Later(DreamserveError):
+    """There is too much at present."""
 
-    status = 429
-    code = "rate_limited"
-    message = "Rate limit exceeded"
     retryable = True
 
     def __init__(self, retry_after_s: float = 30.0) -> None:
@@ -245,17 +242,24 @@ class RateLimited(DreamserveError):
         self.retry_after_s = retry_after_s
 
 
+class RateLimited(_Later):
+    """The key sends too much: `RateLimited(retry_after_s)`."""
+
+    status = 429
+    code = "rate_limited"
+    message = "Rate limit exceeded"
+
+
 class TooManyOpen(RateLimited):
     """The key has as many open jobs as it may: `TooManyOpen(limit, num_open, retry_after_s)`.
 
-    limit: jobs that one key may have open. num_open: open jobs of all keys.
+    limit: jobs that one key may have open. num_open: those that it has open.
     """
 
     def __init__(self, limit: int, num_open: int, retry_after_s: float = 30.0) -> None:
         super().__init__(retry_after_s)
         self.args = (limit, num_open, retry_after_s)
-        self.limit = limit
-        self.num_open = num_open
+        self.limit, self.num_open = limit, num_open
 
     @property
     def public_message(self) -> str:
@@ -263,18 +267,28 @@ class TooManyOpen(RateLimited):
         return f"{self.message}. Maximum {self.limit} queued requests allowed."
 
 
-class Overloaded(DreamserveError):
+class MonthlyLimit(DreamserveError):
+    """The pictures that the key may ask for in a month are used up."""
+
+    status = 429
+    code = "monthly_limit"
+    message = "Your monthly limit exceeded"
+
+
+class NotAllowed(NotServed):
+    """The key may not use a model or a feature that others may: `NotAllowed(message)`."""
+
+    status = 403
+    code = "not_allowed"
+
+
+class Overloaded(_Later):
     """The queues are full: `Overloaded(retry_after_s)`."""
 
     status = 503
     code = "overloaded"
     message = "Service temporarily unavailable. Please try again later."
-    retryable = True
     is_outage = True
-
-    def __init__(self, retry_after_s: float = 30.0) -> None:
-        super().__init__(retry_after_s)
-        self.retry_after_s = retry_after_s
 
 
 class Cancelled(DreamserveError):
@@ -376,8 +390,7 @@ class WeightsRefused(DreamserveError):
 
     def __init__(self, entry_id: str, reason: str) -> None:
         super().__init__(entry_id, reason)
-        self.entry_id = entry_id
-        self.reason = reason
+        self.entry_id, self.reason = entry_id, reason
 
     @property
     def public_message(self) -> str:
@@ -386,10 +399,3 @@ class WeightsRefused(DreamserveError):
 
     def __str__(self) -> str:
         return f"{self.entry_id}: {self.reason}"
-
-
-def to_failure(error: BaseException) -> JobFailure:
-    """Describe an error for the job row; an unknown one says nothing about itself."""
-    if isinstance(error, DreamserveError):
-        return JobFailure(code=error.code, message=error.public_message, fields=error.fields)
-    return JobFailure(code=GenerationFailed.code, message=GenerationFailed.message)

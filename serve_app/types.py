@@ -4,7 +4,7 @@ Nothing here holds a tensor, a PIL image or a handle, so every value pickles and
 JSON. Everybody imports this module; it imports nothing of ours.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
@@ -13,6 +13,7 @@ __all__ = [
     "Api",
     "ControlNetUse",
     "ControlType",
+    "Cost",
     "Fit",
     "Frozen",
     "GenerationSpec",
@@ -290,6 +291,18 @@ class JobRequest(Frozen):
         return self.init_image, self.mask_image, self.ip_adapter_image, self.control_image
 
 
+class Cost(Frozen):
+    """What a job took: of the devices while it was painted, and of the store.
+
+    The time of each tick is shared among the rows that it ran, so that the costs of all jobs add up
+    to the time that the engines were at work.
+    """
+
+    row_steps: int = Field(default=0, ge=0, description="rows of the forwards of its steps")
+    device_s: float = Field(default=0.0, ge=0, description="seconds of an engine, its share")
+    stored_bytes: int = Field(default=0, ge=0, description="of its results")
+
+
 class JobResult(Frozen):
     """What a finished job left behind."""
 
@@ -300,6 +313,7 @@ class JobResult(Frozen):
     ran: dict[str, JsonValue] = Field(
         default_factory=dict, description="where what ran differs from the request: scheduler, ..."
     )
+    cost: Cost = Cost()
 
 
 class JobFailure(Frozen):
@@ -360,6 +374,7 @@ class Pictures:
     """Generator -> Safety -> Upload: the samples of one job, in order.
 
     load_s: seconds that the job waited until its model was in memory; painting is not in it.
+    cost: of the painting; nothing is stored yet.
     """
 
     pictures: tuple[Picture, ...]
@@ -367,3 +382,4 @@ class Pictures:
     generation_time_s: float
     ran: dict[str, JsonValue]
     load_s: float = 0.0
+    cost: Cost = field(default_factory=Cost)

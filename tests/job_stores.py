@@ -17,6 +17,7 @@ from serve_app.database.migrate import upgrade
 from serve_app.database.models import SqlModelStore
 from serve_app.database.outbox import SqlOutbox
 from serve_app.database.schema import metadata
+from serve_app.database.usage import SqlUsageStore
 from serve_app.jobs.protocol import Lease
 from serve_app.testing.jobs import MemoryJobStore, MemoryKeyStore
 from serve_app.testing.models import MemoryModelStore
@@ -30,9 +31,10 @@ class MemoryBench:
 
     def __init__(self):
         self.now = 1_700_000_000.0
-        self.jobs = MemoryJobStore(lambda: self.now)
-        self.outbox = self.jobs.outbox
         self.keys = MemoryKeyStore(lambda: self.now)
+        self.jobs = MemoryJobStore(lambda: self.now, self.keys)
+        self.outbox = self.jobs.outbox
+        self.usage = self.jobs.costs
         self.models = MemoryModelStore(lambda: self.now)
 
     async def advance(self, seconds):
@@ -61,6 +63,7 @@ class SqlBench(MemoryBench):
     def _open(self):
         self.jobs = SqlJobStore(self.config)
         self.outbox = SqlOutbox(self.jobs.database)
+        self.usage = SqlUsageStore(self.jobs.database)
         self.keys = SqlKeyStore(self.jobs.database)
         self.models = SqlModelStore(self.jobs.database)
 
@@ -68,7 +71,8 @@ class SqlBench(MemoryBench):
         async with self.jobs.database.write() as connection:
             for table in metadata.tables.values():
                 times = [column for column in table.c if isinstance(column.type, Double)]
-                past = {column: column - seconds for column in times if column.name != "progress"}
+                kept = ("progress", "device_s")
+                past = {column: column - seconds for column in times if column.name not in kept}
                 if past:
                     await connection.execute(update(table).values(past))
 
@@ -100,7 +104,7 @@ def _empty_sqlite(request):
 def _empty_postgres(request):
     url = request.getfixturevalue("_postgres_with_tables")
     with psycopg.connect(url) as connection:
-        emptied = metadata.tables.keys() - {"job_numbers"}  # whose row the migrations made
+        emptied = metadata.tables.keys() - {"job_numbers", "schema_programs"}  # made by migrations
         connection.execute(f"TRUNCATE {', '.join(emptied)} RESTART IDENTITY")
     return url
 

@@ -8,6 +8,7 @@ from serve_app.api.middleware import middleware
 from serve_app.api.protocol import Service
 from serve_app.api.replies import wire
 from serve_app.api.routes import (
+    account,
     admin,
     file,
     generation,
@@ -35,7 +36,7 @@ def create_api(
 ) -> FastAPI:
     """Build the whole HTTP side; the schema of every call is at `/docs`.
 
-    operator: who may change the catalogue; None: nobody by HTTP.
+    operator: who may change catalogue and keys; None: nobody by HTTP.
     watch: where operators see what the service does from; None: nowhere.
     """
     app = FastAPI(
@@ -59,6 +60,7 @@ def create_api(
         app.include_router(routes)
     if operator is not None:
         app.include_router(admin.router(operator, http))
+        app.include_router(account.router(operator, http))
         if watch is not None:
             app.include_router(overview.router(operator, watch))
     if http.playground:

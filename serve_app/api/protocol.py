@@ -1,6 +1,6 @@
 """`Service`: the use cases that the HTTP API needs. Implemented by `serve_app.service`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from serve_app.images.source import InputPicture
@@ -30,10 +30,15 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Which models can answer right now, and whether the service as a whole can."""
+    """Which models and parts can answer right now, and whether the service as a whole can.
+
+    parts: database, storage, safety. They say why calls fail; a load balancer that took a replica
+    out because of them would take all.
+    """
 
     is_ready: bool
     models: dict[str, bool]
+    parts: dict[str, bool] = field(default_factory=dict)
 
 
 class Service(Protocol):

@@ -5,7 +5,8 @@ from pathlib import Path
 import typer
 import yaml
 
-from serve_app.cli.database import read_config, with_database
+from serve_app.cli.database import with_database
+from serve_app.config.file import read_file
 from serve_app.database.models import SqlModelStore
 from serve_app.models import Catalogue, ModelEntry
 from serve_app.models.application import with_models
@@ -15,7 +16,8 @@ __all__ = ["show"]
 
 def show(config: Path) -> None:
     """Print the file as YAML, for `serve deploy`; the same entries make the same text."""
-    settings = read_config(config)
+    read = read_file(config)
+    settings = read.settings
     fixed = Catalogue.load(settings.catalogue, settings.root_dir)
     entries = with_database(settings, lambda database: SqlModelStore(database).entries())
     own = (
@@ -23,5 +25,4 @@ def show(config: Path) -> None:
         for entry in entries
         if isinstance(entry, ModelEntry) and entry.placement == "own" and entry.id not in fixed
     )
-    file = yaml.safe_load(config.read_text(encoding="utf-8"))
-    typer.echo(yaml.safe_dump(with_models(file, own), sort_keys=False), nl=False)
+    typer.echo(yaml.safe_dump(with_models(read.values, own), sort_keys=False), nl=False)

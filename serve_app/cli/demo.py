@@ -14,12 +14,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from serve_app.cli import sheet
+from serve_app.cli import bundle, sheet
 from serve_app.cli.serving import service
 
 __all__ = ["DemoFailedError", "free_port", "show", "wait_until_ready"]
 
-_EXAMPLE = Path("examples/inpaint")
+_EXAMPLE = bundle.folder() / "examples" / "inpaint"
 _START_TIMEOUT_S = 180.0
 _JOB_TIMEOUT_S = 300.0
 _POLL_S = 0.3

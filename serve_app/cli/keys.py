@@ -1,41 +1,187 @@
-"""`dreamserve keys`: API keys of a deployment's database."""
+"""`dreamserve keys`: API keys of a deployment, what each may ask for, new secrets for old ones."""
 
+import math
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
 from serve_app.cli.database import read_config, with_database
+from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
 from serve_app.database.keys import SqlKeyStore
+from serve_app.jobs.protocol import ApiKey
+from serve_app.jobs.rules import Feature, KeyRules
+from serve_app.webhooks.signing import new_secret
 
-__all__ = ["create", "list_keys", "revoke"]
+__all__ = ["app"]
+
+app = typer.Typer(name="keys", no_args_is_help=True, help="API keys of a deployment.")
 
 T = TypeVar("T")
+_DAY_S = 86_400.0
+
+Rate = Annotated[int | None, typer.Option(min=1, help="calls accepted per minute")]
+MaxOpen = Annotated[int | None, typer.Option(min=0, help="jobs queued or processing at a time")]
+Pictures = Annotated[int | None, typer.Option(min=0, help="pictures per month")]
+Models = Annotated[list[str] | None, typer.Option("--model", help="it may use; repeat")]
+Features = Annotated[list[Feature] | None, typer.Option("--feature", help="it may use; repeat")]
+Days = Annotated[float | None, typer.Option(min=0, help="until it expires, from now on")]
 
 
-def create(config: Path, name: str) -> None:
-    """Make a key and print its secret, which cannot be had again."""
-    key, secret = _with_keys(config, lambda keys: keys.create(name))
+@app.command()
+def create(  # noqa: PLR0913, PLR0917  # an option per rule
+    name: str,
+    config: ConfigPath = DEFAULT_CONFIG,
+    rate: Rate = None,
+    max_open: MaxOpen = None,
+    monthly_pictures: Pictures = None,
+    model: Models = None,
+    feature: Features = None,
+    days: Days = None,
+) -> None:
+    """Make a key; prints its id and its secret, which is shown only now."""
+    rules = KeyRules.model_validate(_given(rate, max_open, monthly_pictures, model, feature))
+    lifetime_s = None if days is None else days * _DAY_S
+    key, secret = _with_keys(config, lambda keys: keys.create(name, rules, lifetime_s))
     typer.echo(f"{key.id}\n{secret}")
 
 
-def list_keys(config: Path) -> None:
-    """Print all keys, without their secrets."""
-    table = Table("id", "name", "begins with", "state")
+@app.command("set")
+def change(  # noqa: PLR0913, PLR0917  # an option per rule
+    key_id: str,
+    config: ConfigPath = DEFAULT_CONFIG,
+    rate: Rate = None,
+    max_open: MaxOpen = None,
+    monthly_pictures: Pictures = None,
+    model: Models = None,
+    feature: Features = None,
+    days: Days = None,
+    clear: Annotated[
+        list[str] | None,
+        typer.Option(help="rule to end, by its name in `show`; repeat"),
+    ] = None,
+) -> None:
+    """Change what a key may ask for, at once and on all replicas; the rest stays as it is."""
+    ended = set(clear or ())
+    if unknown := ended - {*KeyRules.model_fields, "expires_at"}:
+        raise ValueError(f"there is no rule {', '.join(sorted(unknown))}")
+    lifetime_s = math.inf if "expires_at" in ended else None
+    if days is not None:
+        lifetime_s = days * _DAY_S
+    values = dict.fromkeys(ended - {"expires_at"})
+    values |= _given(rate, max_open, monthly_pictures, model, feature)
+
+    async def update(keys: SqlKeyStore) -> ApiKey | None:
+        known = await keys.find(key_id)
+        if known is None:
+            return None
+        rules = KeyRules.model_validate({**known.rules.model_dump(), **values})
+        return await keys.change(key_id, rules, lifetime_s)
+
+    _print(_with_keys(config, update) or _fail())
+
+
+@app.command()
+def show(key_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Print all that is known of a key, as YAML; its secret is not."""
+    _print(_with_keys(config, lambda keys: keys.find(key_id)) or _fail())
+
+
+@app.command("list")
+def list_keys(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """List all keys, also revoked ones."""
+    table = Table("id", "name", "begins with", "state", "expires", "rules")
     for key in _with_keys(config, lambda keys: keys.list_keys()):
-        table.add_row(key.id, key.name, key.prefix, "revoked" if key.revoked_at else "active")
+        rules = key.rules.model_dump(mode="json", exclude_none=True)
+        told = ", ".join(f"{name} {_plain(value)}" for name, value in rules.items())
+        expires = "" if key.expires_at is None else f"{_time(key.expires_at):%Y-%m-%d %H:%M}"
+        table.add_row(key.id, key.name, key.prefix, _state(key), expires, told)
     Console().print(table)
 
 
-def revoke(config: Path, key_id: str) -> None:
+@app.command()
+def rotate(
+    key_id: str,
+    config: ConfigPath = DEFAULT_CONFIG,
+    overlap_hours: Annotated[
+        float, typer.Option(min=0, help="that the secret before still works")
+    ] = 24.0,
+) -> None:
+    """Draw a new secret for a key, which is shown only now; the one before works on for a while."""
+    secret = _with_keys(config, lambda keys: keys.rotate(key_id, overlap_hours * 3600))
+    typer.echo(secret or _fail())
+
+
+@app.command("webhook-secret")
+def webhook_secret(
+    key_id: str,
+    config: ConfigPath = DEFAULT_CONFIG,
+    clear: Annotated[bool, typer.Option("--clear", help="sign as the settings say again")] = False,
+) -> None:
+    """Sign the webhooks of a key with a new secret of its own, which is shown only now."""
+    secret = None if clear else new_secret()
+    if not _with_keys(config, lambda keys: keys.sign_with(key_id, secret)):
+        _fail()
+    if secret is not None:
+        typer.echo(secret)
+
+
+@app.command()
+def revoke(key_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """End a key for good; exit code 1 when there is none."""
     if not _with_keys(config, lambda keys: keys.revoke(key_id)):
-        typer.echo("no active key has this id", err=True)
-        raise typer.Exit(1)
+        _fail()
+
+
+def _given(
+    rate: int | None,
+    max_open: int | None,
+    monthly_pictures: int | None,
+    model: list[str] | None,
+    feature: list[Feature] | None,
+) -> dict[str, object]:
+    """Return the rules that were named."""
+    values = {
+        "requests_per_minute": rate,
+        "max_open": max_open,
+        "monthly_pictures": monthly_pictures,
+        "models": model or None,
+        "features": feature or None,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _print(key: ApiKey) -> None:
+    values = key.model_dump(mode="json", exclude_none=True)
+    for name in values.keys() & {"created_at", "revoked_at", "expires_at", "old_until"}:
+        values[name] = _time(values[name]).isoformat(timespec="seconds")
+    typer.echo(yaml.safe_dump({**values, "state": _state(key)}, sort_keys=False), nl=False)
+
+
+def _state(key: ApiKey) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    is_over = key.expires_at is not None and key.expires_at <= datetime.now(UTC).timestamp()
+    return "expired" if is_over else "active"
+
+
+def _plain(value: object) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _with_keys(config: Path, work: Callable[[SqlKeyStore], Awaitable[T]]) -> T:
     return with_database(read_config(config), lambda database: work(SqlKeyStore(database)))
+
+
+def _fail() -> NoReturn:
+    typer.echo("no active key has this id", err=True)
+    raise typer.Exit(1)

@@ -1,4 +1,7 @@
-"""The command line's parser: every sub-command with its options. The work is in its siblings."""
+"""The command line's parser: the sub-commands with their options. The work is in its siblings.
+
+Groups of commands that stand for themselves (`db`, `jobs`) have their parser beside their work.
+"""
 
 import tempfile
 from pathlib import Path
@@ -6,31 +9,80 @@ from typing import Annotated
 
 import typer
 
-from serve_app import errors
-from serve_app.cli import browser, convert, keys, models, reload, scan, serving
+from serve_app import __version__, errors
+from serve_app.cli import (
+    browser,
+    convert,
+    db,
+    fault,
+    jobs,
+    keys,
+    models,
+    reload,
+    scan,
+    serving,
+    usage,
+    webhooks,
+)
 from serve_app.cli import config as config_command
 from serve_app.cli import demo as demo_command
+from serve_app.cli import doctor as doctor_command
+from serve_app.cli import init as init_command
 from serve_app.cli import top as top_command
+from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
 from serve_app.config import reference
 from serve_app.telemetry import metrics as metric_list
 
 __all__ = ["main"]
 
-app = typer.Typer(
-    name="dreamserve", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
-)
+app = typer.Typer(name="dreamserve", no_args_is_help=True, pretty_exceptions_enable=False)
 
-ConfigPath = Annotated[Path, typer.Option(help="Serve config file")]
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"dreamserve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="print the version and end"
+        ),
+    ] = False,
+) -> None:
+    """A self-hosted Stable Diffusion server that speaks the Community Models API V4."""
+    assert not version, "its callback ends the program"
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="where to write it; made if needed")] = Path(),
+    prod: Annotated[
+        bool, typer.Option("--prod", help="for GPUs and keys, in place of the demo")
+    ] = False,
+) -> None:
+    """Write a configuration with every setting explained, and a folder of models."""
+    for path in init_command.write(folder, is_prod=prod):
+        typer.echo(path)
+
+
+@app.command()
+def doctor(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Show versions, GPUs, what the deployment reaches, and what is wrong; then exit code 1."""
+    doctor_command.show(config)
 
 
 @app.command()
 def run(
-    config: ConfigPath = Path("configs/dev.yaml"),
+    config: ConfigPath = DEFAULT_CONFIG,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8000,
 ) -> None:
     """Serve until Ctrl-C: `serve run` on a local Ray cluster of its own."""
-    serving.exec_service(config, host, port)
+    serving.exec_service(_at_hand(config), host, port)
 
 
 @app.command("open")
@@ -47,11 +99,11 @@ def open_command(
 
 @app.command()
 def demo(
-    config: ConfigPath = Path("configs/dev.yaml"),
+    config: ConfigPath = DEFAULT_CONFIG,
     out: Annotated[Path, typer.Option(help="folder for the results")] = Path("out/demo"),
 ) -> None:
     """Start the service, send the documented inpaint request, show the result, stop."""
-    demo_command.show(config, out)
+    demo_command.show(_at_hand(config), out)
 
 
 @app.command()
@@ -93,7 +145,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="print one table and end")] = False,
     config: Annotated[
         Path, typer.Option(help="Serve config file of the service, whose token Ray asks for")
-    ] = Path("configs/dev.yaml"),
+    ] = DEFAULT_CONFIG,
 ) -> None:
     """Show models, queues, rows per forward and pictures per second of the running service."""
     if scrape:
@@ -103,40 +155,39 @@ def top(
     # Ray takes a second to import; the other commands can do without.
     from deployments import nodes  # noqa: PLC0415
 
-    try:
-        nodes.join(address)
-    except ConnectionError as exc:
-        typer.echo(f"dreamserve: no Ray cluster runs at {address!r}", err=True)
-        raise typer.Exit(1) from exc
+    nodes.join(address)
     top_command.show(nodes.metrics_pages, interval, once=once)
 
 
 @app.command("config")
-def serve_config(config: ConfigPath = Path("configs/dev.yaml")) -> None:
+def serve_config(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Print the Serve config file with an application for each model added at run time."""
     config_command.show(config)
 
 
-keys_app = typer.Typer(name="keys", no_args_is_help=True, help="API keys of a deployment.")
-app.add_typer(keys_app)
+for group in (db.app, jobs.app, keys.app, webhooks.app):
+    app.add_typer(group)
 
 
-@keys_app.command("create")
-def keys_create(name: str, config: ConfigPath = Path("configs/dev.yaml")) -> None:
-    """Make a key; prints its id and its secret, which is shown only now."""
-    keys.create(config, name)
+@app.command("usage")
+def show_usage(
+    config: ConfigPath = DEFAULT_CONFIG,
+    month: Annotated[str | None, typer.Option(help="such as 2026-11; none: this one")] = None,
+    by: Annotated[usage.By, typer.Option(help="what to add up by")] = usage.By.KEY,
+    csv: Annotated[bool, typer.Option("--csv", help="every day, key and model, as CSV")] = False,
+) -> None:
+    """Show what jobs of a month cost: pictures, row-steps, seconds of devices, bytes stored."""
+    usage.show(config, month, by, as_csv=csv)
 
 
-@keys_app.command("list")
-def keys_list(config: ConfigPath = Path("configs/dev.yaml")) -> None:
-    """List all keys, also revoked ones."""
-    keys.list_keys(config)
-
-
-@keys_app.command("revoke")
-def keys_revoke(key_id: str, config: ConfigPath = Path("configs/dev.yaml")) -> None:
-    """End a key for good."""
-    keys.revoke(config, key_id)
+@app.command("audit")
+def show_audit(
+    config: ConfigPath = DEFAULT_CONFIG,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="most rows")] = 50,
+    subject: Annotated[str | None, typer.Option(help="only what was done to this id")] = None,
+) -> None:
+    """Show what operators did to keys, models, jobs and messages, the latest first."""
+    usage.show_audit(config, limit, subject)
 
 
 models_app = typer.Typer(
@@ -148,7 +199,7 @@ app.add_typer(models_app)
 @models_app.command("add")
 def models_add(
     file: Annotated[Path, typer.Argument(help="entry, as in the catalogue's folder")],
-    config: ConfigPath = Path("configs/dev.yaml"),
+    config: ConfigPath = DEFAULT_CONFIG,
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="do not look at the weights from this machine")
     ] = False,
@@ -158,13 +209,13 @@ def models_add(
 
 
 @models_app.command("remove")
-def models_remove(entry_id: str, config: ConfigPath = Path("configs/dev.yaml")) -> None:
+def models_remove(entry_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Remove an entry that was added at run time."""
     models.remove(config, entry_id)
 
 
 @models_app.command("list")
-def models_list(config: ConfigPath = Path("configs/dev.yaml")) -> None:
+def models_list(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """List all models, LoRAs, VAEs and embeddings."""
     models.list_models(config)
 
@@ -172,7 +223,7 @@ def models_list(config: ConfigPath = Path("configs/dev.yaml")) -> None:
 @models_app.command("verify")
 def models_verify(
     entry_id: Annotated[str | None, typer.Argument(help="one entry; none: all")] = None,
-    config: ConfigPath = Path("configs/dev.yaml"),
+    config: ConfigPath = DEFAULT_CONFIG,
 ) -> None:
     """Fetch, hash and judge weights; for one entry, print its manifest."""
     models.verify_models(config, entry_id)
@@ -181,7 +232,7 @@ def models_verify(
 @models_app.command("scan")
 def models_scan(
     folder: Annotated[Path, typer.Argument(help="of downloaded files, at any depth")],
-    config: ConfigPath = Path("configs/dev.yaml"),
+    config: ConfigPath = DEFAULT_CONFIG,
     add: Annotated[
         bool, typer.Option("--add", help="add all good ones to the running service")
     ] = False,
@@ -215,22 +266,31 @@ def models_reload(
     revision: Annotated[
         str | None, typer.Option(help="of a hub source; left out: what is wanted already")
     ] = None,
-    config: ConfigPath = Path("configs/dev.yaml"),
+    config: ConfigPath = DEFAULT_CONFIG,
 ) -> None:
     """Reload the weights of a model on all its replicas."""
     reload.reload(config, model_id, revision)
 
 
 @models_app.command("status")
-def models_status(model_id: str, config: ConfigPath = Path("configs/dev.yaml")) -> None:
+def models_status(model_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Show which weights the replicas of a model serve, and why one refused others."""
     reload.status(config, model_id)
+
+
+def _at_hand(config: Path) -> Path:
+    """Return the config file; in a folder that has none, the demo's is written first."""
+    if config == DEFAULT_CONFIG and not config.exists():
+        init_command.write(Path())
+        typer.echo(f"wrote {config} for the demo models, as `dreamserve init` does", err=True)
+    return config
 
 
 def main() -> None:
     """Entry point of the `dreamserve` script."""
     try:
         app()
-    except (ValueError, errors.DreamserveError) as exc:  # say what to change
-        typer.echo(f"dreamserve: {exc}", err=True)
+    except (ValueError, OSError, errors.DreamserveError) as exc:  # say what to change
+        for line in fault.lines(exc):
+            typer.echo(f"dreamserve: {line}", err=True)
         raise SystemExit(2) from exc

@@ -14,6 +14,7 @@ from rich.table import Table
 from serve_app import errors
 from serve_app.cli.database import read_config, with_database
 from serve_app.config import AppConfig
+from serve_app.config.file import read_yaml
 from serve_app.database.models import SqlModelStore
 from serve_app.models import AddOn, Catalogue, Entry
 from serve_app.models.entry import HubSource, ModelEntry, anchored, read_entry
@@ -31,10 +32,8 @@ def add(config: Path, file: Path, *, is_checked: bool) -> None:
     """Add the entry of a file, or replace the run-time entry of its id."""
     settings = read_config(config)
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = read_yaml(file)
         entry = read_entry(values)
-    except yaml.YAMLError as exc:
-        _fail(f"{file} is no YAML: {exc}")
     except ValidationError as exc:
         _fail("\n".join(chain.from_iterable(problems(exc, values).values())))
     if is_checked and (reason := _verify(entry, settings, _models(settings)).refused):

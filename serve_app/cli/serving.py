@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,11 +13,13 @@ from typing import IO
 
 import psutil
 import yaml
+from pydantic import JsonValue
 
-from serve_app.cli import token
+from serve_app.cli import preflight, token
 from serve_app.cli.database import read_config
 from serve_app.config import AppConfig
 from serve_app.config.bind import check_bind
+from serve_app.config.file import read_file
 
 __all__ = ["exec_service", "prepare_to_join", "service"]
 
@@ -80,13 +81,18 @@ def _prepare(config: Path, host: str, port: int) -> tuple[list[str], dict[str, s
     """Write the config with this address beside the data; give command and environment to serve it.
 
     Raises:
-        ValueError: the address is taken, or would be open to everybody by accident.
+        ValueError: the address is taken or would be open to everybody by accident, or what
+            `preflight` looks at is wrong.
     """
-    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    settings["http_options"] = {**settings.get("http_options", {}), "host": host, "port": port}
-    app_config = AppConfig.model_validate(settings["applications"][0].get("args", {}))
+    file = read_file(config)
+    app_config = file.settings
     check_bind(app_config.auth, host)
-    _check_free(host, port)  # first: who serves there needs its token
+    preflight.check_free(host, port)  # first: who serves there needs its token
+    preflight.check(app_config)
+    http_options = file.values.get("http_options") or {}
+    assert isinstance(http_options, dict), "the file's keys were checked"
+    address: dict[str, JsonValue] = {"host": host, "port": port}
+    settings = {**file.values, "http_options": http_options | address}
     folder = _run_folder(app_config)
     folder.mkdir(parents=True, exist_ok=True)
     rendered = folder / f"serve-{port}.yaml"
@@ -106,17 +112,6 @@ def _environment(token_file: Path) -> dict[str, str]:
         **token.environment(token_file),
     }
     return {**defaults, **os.environ}
-
-
-def _check_free(host: str, port: int) -> None:
-    """Raise ValueError when somebody listens there: Ray would find out after many seconds."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
-        try:
-            probe.bind((host, port))
-        except OSError as exc:
-            raise ValueError(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

@@ -16,6 +16,7 @@ from serve_app.config.components import (
     LoggingConfig,
     SafetyConfig,
 )
+from serve_app.config.fields import paths
 from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.images import HintsConfig, ImagesConfig
 from serve_app.config.pool import PoolConfig
@@ -23,6 +24,7 @@ from serve_app.config.reload import ReloadConfig
 from serve_app.config.serving import ServingConfig
 from serve_app.config.storage import StorageConfig
 from serve_app.config.webhook import WebhooksConfig
+from serve_app.config.wording import suggestion
 
 __all__ = ["AppConfig"]
 
@@ -73,10 +75,11 @@ class AppConfig(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Rank the environment above the config file."""
-        known = {f"DREAMSERVE_{name.upper()}" for name in settings_cls.model_fields}
+        known = {_variable(name) for name in settings_cls.model_fields}
         for variable in os.environ:
             if variable.startswith("DREAMSERVE_") and variable.split("__")[0] not in known:
-                raise ValueError(f"{variable} names no setting; see docs/configuration.md")
+                meant = suggestion(variable, _variables(settings_cls))
+                raise ValueError(f"{variable} names no setting{meant}")
         return env_settings, init_settings
 
     @model_validator(mode="after")
@@ -124,6 +127,14 @@ class AppConfig(BaseSettings):
     def redacted(self) -> dict[str, object]:
         """The effective configuration for the log; secrets show as asterisks."""
         return self.model_dump(mode="json")
+
+
+def _variable(*path: str) -> str:
+    return f"DREAMSERVE_{'__'.join(path).upper()}"
+
+
+def _variables(settings: type[BaseSettings]) -> list[str]:
+    return [_variable(*path) for path in paths(settings)]
 
 
 def _hub_cache() -> Path | None:

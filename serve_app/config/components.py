@@ -362,13 +362,13 @@ class JobsConfig(Section):
 
 
 class LimitsConfig(Section):
-    """What one API key may ask for; where `auth.mode` is open, nobody is told apart."""
+    """What an API key may ask for that has no limits of its own; with `auth.mode: open` any may."""
 
     requests_per_minute: int = Field(
         default=0,
         ge=0,
-        description="Limits how many calls that make work one key may send within 60 seconds, at "
-        "one ingress replica; 0: no limit.",
+        description="Limits how many generation calls of one key are accepted within 60 seconds, "
+        "over all ingress replicas, and how many calls of helpers at one of them; 0: no limit.",
     )
     max_open_per_key: int = Field(
         default=100,

@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from serve_app.config.app import AppConfig
+from serve_app.config.fields import section_of, with_defaults
 
 __all__ = ["markdown"]
 
@@ -24,10 +25,10 @@ is logged once per ingress, with secrets masked. Secrets belong into the environ
 def markdown() -> str:
     """Write the page."""
     lines = [_HEAD]
-    top = {n: f for n, f in AppConfig.model_fields.items() if _section(f) is None}
+    top = {n: f for n, f in AppConfig.model_fields.items() if section_of(f) is None}
     lines += _table("", top)
     for name, field in AppConfig.model_fields.items():
-        section = _section(field)
+        section = section_of(field)
         if section is None:
             continue
         lines += [f"\n## {name}\n", f"{_summary(section)}\n"]
@@ -44,27 +45,12 @@ def _table(path: str, fields: dict[str, FieldInfo]) -> list[str]:
 def _rows(path: str, fields: dict[str, FieldInfo]) -> Iterator[tuple[str, str, str, str]]:
     for name, field in fields.items():
         full = f"{path}__{name}" if path else name
-        section = _section(field)
+        section = section_of(field)
         if section is not None:
-            yield from _rows(full, _with_defaults(section, field.default))
+            yield from _rows(full, with_defaults(section, field.default))
             continue
         meaning = (field.description or "").replace("|", "\\|")
         yield f"`DREAMSERVE_{full.upper()}`", _type(field.annotation), _default(field), meaning
-
-
-def _with_defaults(section: type[BaseModel], default: object) -> dict[str, FieldInfo]:
-    """The fields of a nested section with the defaults that its parent gives it."""
-    fields = {}
-    for name, field in section.model_fields.items():
-        changed = field._copy()
-        changed.default = getattr(default, name)
-        fields[name] = changed
-    return fields
-
-
-def _section(field: FieldInfo) -> type[BaseModel] | None:
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _summary(section: type[BaseModel]) -> str:

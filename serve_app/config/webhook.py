@@ -31,8 +31,8 @@ class WebhooksConfig(Section):
     )
     schedule_s: tuple[Seconds, ...] = Field(
         default=(),
-        description="Lists the seconds before each attempt, the first included; none: the ten "
-        "attempts of Standard Webhooks, over 75 hours.",
+        description="Lists the seconds before each attempt, the first included; none: twelve "
+        "attempts over 75 hours, three of them in the first half minute.",
     )
     allowed_hosts: tuple[str, ...] = Field(
         default=(),

@@ -4,16 +4,16 @@ import asyncio
 
 from serve_app.config import DatabaseConfig
 from serve_app.database.jobs import SqlJobStore
-from serve_app.database.migrate import upgrade
+from serve_app.database.migrate import prepare
 
 __all__ = ["SqlJobStore", "open_job_store"]
 
 
 async def open_job_store(config: DatabaseConfig) -> SqlJobStore:
-    """Bring the database up to date and open it.
+    """Open the database for a service that starts; its tables are brought up to date if they may.
 
     Raises:
-        errors.JobStoreUnavailable: no connection, or a newer version wrote the database.
+        errors.JobStoreUnavailable: no connection, or the tables are not those of this program.
     """
-    await asyncio.to_thread(upgrade, config)
+    await asyncio.to_thread(prepare, config)
     return SqlJobStore(config)

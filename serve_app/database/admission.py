@@ -4,17 +4,40 @@ Asked twice: without a lock, so that a refusal never waits for writers, and agai
 that adds the job, where the answer holds.
 """
 
-from sqlalchemy import ColumnElement, Row, func, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app import errors
+from serve_app.database import codec
 from serve_app.database.connection import Now
-from serve_app.database.schema import jobs
+from serve_app.database.schema import api_keys, jobs, usage
+from serve_app.database.usage import days_of, month_of
 from serve_app.jobs.protocol import Idempotency
+from serve_app.jobs.rules import KeyRules, KeyUse
+from serve_app.types import JobRequest
 
-__all__ = ["check_room", "find_repeated", "forget"]
+__all__ = ["check_key", "check_room", "find_repeated", "forget"]
 
 _NUM_OPEN = select(func.count()).where(jobs.c.finished_at.is_(None))
+# Built once, as in `statements`.
+_MINE = jobs.c.key_id == bindparam("key_id")
+_RULES = select(api_keys.c.rules).where(api_keys.c.id == bindparam("key_id"))
+_MY_OPEN = select(
+    func.count().label("num_open"),
+    func.coalesce(func.sum(jobs.c.samples), 0).label("samples"),
+    Now().label("now"),
+).where(jobs.c.finished_at.is_(None), _MINE)
+_MY_NTH = (
+    select(Now() - jobs.c.created_at)
+    .where(_MINE)
+    .order_by(jobs.c.created_at.desc())
+    .offset(bindparam("skipped"))
+    .limit(1)
+)
+_MY_PICTURES = select(func.sum(usage.c.pictures)).where(
+    usage.c.key_id == bindparam("key_id"),
+    usage.c.day.between(bindparam("first"), bindparam("last")),
+)
 
 
 async def find_repeated(
@@ -43,23 +66,50 @@ async def forget(connection: AsyncConnection, key_id: str, idempotency: Idempote
     await connection.execute(update(jobs).where(_named(key_id, idempotency)).values(values))
 
 
-async def check_room(
-    connection: AsyncConnection, key_id: str, max_open: int, max_open_per_key: int | None
-) -> None:
-    """Refuse what is too much.
+async def check_room(connection: AsyncConnection, max_open: int) -> None:
+    """Refuse what is too much for all together.
 
     Raises:
         errors.Overloaded: too many jobs are open.
-        errors.TooManyOpen: too many of them are this key's.
     """
     num_open = await connection.scalar(_NUM_OPEN)
     if (num_open or 0) >= max_open:
         raise errors.Overloaded()
-    if max_open_per_key is None:
-        return
-    num_mine = await connection.scalar(_NUM_OPEN.where(jobs.c.key_id == key_id))
-    if (num_mine or 0) >= max_open_per_key:
-        raise errors.TooManyOpen(max_open_per_key, num_open or 0)
+
+
+async def check_key(
+    connection: AsyncConnection, key_id: str, defaults: KeyRules, request: JobRequest | None
+) -> None:
+    """Refuse what a key may not ask for, by its own rules and these where it has none.
+
+    request: None: it is not known yet, and asks for one picture at least.
+
+    Raises as `KeyRules.check_use` and `KeyRules.check_request` do.
+    """
+    own = await connection.scalar(_RULES, {"key_id": key_id})
+    rules = (KeyRules() if own is None else codec.load(KeyRules, own)).over(defaults)
+    if request is not None:
+        rules.check_request(request)
+    samples = 1 if request is None else request.spec.samples
+    rules.check_use(await _use(connection, key_id, rules), samples)
+
+
+async def _use(connection: AsyncConnection, key_id: str, rules: KeyRules) -> KeyUse:
+    """Count what the rules bound, and nothing else."""
+    mine: dict[str, object] = {"key_id": key_id}
+    num_open = samples = pictures = 0
+    if rules.max_open is not None or rules.monthly_pictures is not None:
+        row = (await connection.execute(_MY_OPEN, mine)).one()
+        num_open, samples = row.num_open, row.samples
+        if rules.monthly_pictures is not None:
+            first, last = days_of(month_of(row.now))
+            days = {"first": first, "last": last}
+            pictures = await connection.scalar(_MY_PICTURES, mine | days) or 0
+    age_s: float | None = None
+    if rules.requests_per_minute is not None:
+        skipped = {"skipped": rules.requests_per_minute - 1}
+        age_s = await connection.scalar(_MY_NTH, mine | skipped)
+    return KeyUse(num_open, int(pictures) + samples, age_s)
 
 
 def _named(key_id: str, idempotency: Idempotency) -> ColumnElement[bool]:

@@ -33,14 +33,24 @@ _UNSTORABLE = re.compile("[\\0\ud800-\udfff]")  # PostgreSQL takes no NUL, no dr
 def dump(value: BaseModel) -> str:
     """Serialise to ASCII JSON; the values hold nothing but enums, tuples and JSON types.
 
-    A field that has been renamed since keeps its old key, as its `serialization_alias`.
+    A field that has been renamed since keeps its old key, as its `serialization_alias`. Of a
+    request only what differs from the defaults is written, so that programs of the version before
+    can read those that ask for nothing new; the defaults may therefore never change.
     """
-    return json.dumps(value.model_dump(by_alias=True), separators=(",", ":"))
+    is_brief = isinstance(value, JobRequest)
+    values = value.model_dump(by_alias=True, exclude_defaults=is_brief)
+    return json.dumps(values, separators=(",", ":"))
 
 
 def load(kind: type[T], text: str) -> T:
-    """Read back what `dump` wrote; a `ValueError` says that another version wrote it."""
-    return kind.model_validate(json.loads(text))
+    """Read back what `dump` wrote; a `ValueError` says that another version wrote it.
+
+    What a later version added to a result is passed over, for it says nothing that matters here. A
+    request with more than this version knows is another request: to run it would paint something
+    else.
+    """
+    values = json.loads(text)
+    return kind.model_validate(values, extra=None if kind is JobRequest else "ignore")
 
 
 def dump_entry(entry: Entry) -> str:

@@ -7,14 +7,14 @@ that run on both, and errors of ours.
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Double, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -24,7 +24,7 @@ from serve_app import errors
 from serve_app.background import Background
 from serve_app.config import DatabaseConfig
 
-__all__ = ["Database", "Now", "database_url", "translated", "uncancelled"]
+__all__ = ["Database", "Now", "database_url", "shown_url", "translated", "uncancelled"]
 
 Store = TypeVar("Store")
 Result = TypeVar("Result")
@@ -66,6 +66,11 @@ def database_url(config: DatabaseConfig) -> URL:
     raise errors.JobStoreUnavailable("database.url is not sqlite:///PATH or postgresql://...")
 
 
+def shown_url(config: DatabaseConfig) -> str:
+    """Return the URL of the settings with its password masked; raises like `database_url`."""
+    return database_url(config).render_as_string(hide_password=True)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Turn what the driver raises into errors of ours."""
@@ -74,7 +79,14 @@ def translated() -> Iterator[None]:
     except (DataError, UnicodeError) as exc:
         raise errors.InvalidRequest("request", "A text cannot be stored.") from exc
     except (SQLAlchemyError, OSError) as exc:
-        raise errors.JobStoreUnavailable(f"{type(exc).__name__}: {exc}") from exc
+        raise errors.JobStoreUnavailable(_reason(exc)) from exc
+
+
+def _reason(exc: Exception) -> str:
+    """Word it in one line: what the driver said first; SQLAlchemy adds the statement and a link."""
+    said = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
+    first = next(iter(str(said).splitlines()), "")
+    return f"{type(exc).__name__}: {first}"
 
 
 def uncancelled(store: type[Store]) -> type[Store]:
@@ -157,6 +169,12 @@ class Database:
             .values(row)
             .on_conflict_do_update(index_elements=keys, set_=change or row, where=where)
         )
+
+    def adding(self, table: Table, sums: Collection[str]) -> postgresql.Insert | sqlite.Insert:
+        """Insert a row, or add its values of these columns to the row that has its key."""
+        new = (sqlite.insert if self._is_sqlite else postgresql.insert)(table)
+        grown = {name: table.c[name] + new.excluded[name] for name in sums}
+        return new.on_conflict_do_update(index_elements=list(table.primary_key), set_=grown)
 
     async def lock(self, connection: AsyncConnection, number: int) -> None:
         """Wait until no other transaction holds the lock; it ends with the transaction."""

@@ -13,12 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
-from serve_app.database import admission, codec, statements
+from serve_app.database import admission, codec, statements, usage
 from serve_app.database.connection import Database, Now, uncancelled
 from serve_app.database.outbox import insert_message
 from serve_app.database.schema import jobs
+from serve_app.failure import to_failure
 from serve_app.jobs.number import id_of
 from serve_app.jobs.protocol import Idempotency, Lease
+from serve_app.jobs.rules import KeyRules
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
 
 __all__ = ["SqlJobStore"]
@@ -28,7 +30,7 @@ _log = structlog.get_logger()
 _ADD_LOCK = 0x6472_6561_6D01  # "dream" 01; any number that only this use has
 _LATEST = 1000  # that ended, among which failed ones are looked for
 _MAX_ID = 2**63 - 1  # clients send any number; drivers choke on larger ones
-_UNREADABLE = errors.to_failure(errors.GenerationFailed())
+_UNREADABLE = to_failure(errors.GenerationFailed())
 
 
 @uncancelled
@@ -37,12 +39,13 @@ class SqlJobStore:
 
     def __init__(self, config: DatabaseConfig) -> None:
         self.database = Database(config)
+        self._count_usage = usage.count(self.database)
 
     async def admit(
         self,
         key_id: str,
         max_open: int,
-        max_open_per_key: int | None = None,
+        rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
     ) -> Job | None:
         """Look what `add` would say; see the protocol."""
@@ -50,14 +53,16 @@ class SqlJobStore:
             row = await admission.find_repeated(connection, key_id, idempotency)
             if row is not None:
                 return _readable(row)
-            await admission.check_room(connection, key_id, max_open, max_open_per_key)
+            await admission.check_room(connection, max_open)
+            if rules is not None:
+                await admission.check_key(connection, key_id, rules, None)
         return None
 
     async def add(
         self,
         request: JobRequest,
         max_open: int,
-        max_open_per_key: int | None = None,
+        rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
         lease: Lease | None = None,
     ) -> Job:
@@ -69,6 +74,7 @@ class SqlJobStore:
             "key_id": key_id,
             "request": codec.dump(request),
             "attempts": 0,
+            "samples": request.spec.samples,
             "idempotency_key": idempotency and idempotency.key,
             "idempotency_digest": idempotency and idempotency.digest,
         }
@@ -83,7 +89,9 @@ class SqlJobStore:
             repeated = await admission.find_repeated(connection, key_id, idempotency)
             if repeated is not None:
                 return _readable(repeated)
-            await admission.check_room(connection, key_id, max_open, max_open_per_key)
+            await admission.check_room(connection, max_open)
+            if rules is not None:
+                await admission.check_key(connection, key_id, rules, request)
             await admission.forget(connection, key_id, idempotency)
             drawn = (await connection.execute(statements.NEXT_NUMBER)).one()
             job_id = id_of(drawn.last, drawn.key, drawn.first)
@@ -121,7 +129,7 @@ class SqlJobStore:
             taken = {row.id: _read(row) for row in rows}
             lost = [job_id for job_id, job in taken.items() if job is None]
             if lost:
-                await _give_up(connection, lost)
+                await self._give_up(connection, lost)
         return [job for job in taken.values() if job]
 
     async def renew(self, owner: str, lease_s: float, progress: dict[int, float]) -> set[int]:
@@ -163,7 +171,7 @@ class SqlJobStore:
         """Settle a held job; see the protocol."""
         values = {"state": JobState.SUCCESS, "result": codec.dump(result), "progress": 1.0}
         return await self._settle(
-            statements.SETTLE_HELD, job_id, {"owner": owner, **values}, webhook_body
+            statements.SETTLE_HELD, job_id, {"owner": owner, **values}, webhook_body, result
         )
 
     async def fail(
@@ -235,33 +243,27 @@ class SqlJobStore:
         job_id: int,
         values: Mapping[str, object],
         webhook_body: str | None,
+        result: JobResult | None = None,
     ) -> bool:
-        """Make a job final and leave its webhook in the outbox, both or neither."""
+        """Make a job final, leave its webhook in the outbox and count what it cost; all or none."""
         async with self.database.write() as connection:
-            request = await connection.scalar(settle, {"job_id": job_id, **values})
-            if request is None:
+            row = (await connection.execute(settle, {"job_id": job_id, **values})).one_or_none()
+            if row is None:
                 return False
-            url = None if webhook_body is None else codec.load(JobRequest, request).webhook
+            url = None if webhook_body is None else codec.load(JobRequest, row.request).webhook
             if webhook_body is not None and url is not None:
-                await insert_message(connection, job_id, url, webhook_body)
+                await insert_message(connection, job_id, row.key_id, url, webhook_body)
+            # Last: others who settle for the same key wait for this row until the commit.
+            await connection.execute(self._count_usage, usage.counted(row, result))
         return True
 
-
-async def _give_up(connection: AsyncConnection, job_ids: list[int]) -> None:
-    """Fail jobs that nobody can read, or they would be claimed for ever."""
-    _log.error("unreadable_jobs_failed", job_ids=job_ids)
-    fail = (
-        update(jobs)
-        .where(jobs.c.id.in_(job_ids))
-        .values(
-            state=JobState.FAILED,
-            failure=codec.dump(_UNREADABLE),
-            finished_at=Now(),
-            lease_owner=None,
-            lease_until=None,
-        )
-    )
-    await connection.execute(fail)
+    async def _give_up(self, connection: AsyncConnection, job_ids: list[int]) -> None:
+        """Fail jobs that nobody can read, or they would be claimed for ever."""
+        _log.error("unreadable_jobs_failed", job_ids=job_ids)
+        values = {"state": JobState.FAILED, "failure": codec.dump(_UNREADABLE)}
+        for job_id in sorted(job_ids):
+            row = (await connection.execute(statements.CANCEL, {"job_id": job_id, **values})).one()
+            await connection.execute(self._count_usage, usage.counted(row, None))
 
 
 def _readable(row: Row[tuple[object, ...]]) -> Job:

@@ -7,15 +7,20 @@ comparison takes constant time all the same.
 
 import hashlib
 import hmac
+import math
 import re
 import secrets
+from collections.abc import Mapping
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, or_, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
-from serve_app.database.codec import check_text
+from serve_app.database.audit import note
+from serve_app.database.codec import check_text, dump, load
 from serve_app.database.connection import Database, Now, uncancelled
 from serve_app.database.schema import api_keys
 from serve_app.jobs.protocol import ApiKey
+from serve_app.jobs.rules import KeyRules
 
 __all__ = ["SqlKeyStore", "digest", "new_key_id", "new_secret", "shown_prefix"]
 
@@ -52,7 +57,9 @@ class SqlKeyStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, name: str) -> tuple[ApiKey, str]:
+    async def create(
+        self, name: str, rules: KeyRules | None = None, lifetime_s: float | None = None
+    ) -> tuple[ApiKey, str]:
         """Make a key; see the protocol."""
         secret = new_secret()
         row = {
@@ -61,24 +68,72 @@ class SqlKeyStore:
             "prefix": shown_prefix(secret),
             "hash": digest(secret),
             "created_at": Now(),
+            "rules": None if rules is None else dump(rules),
+            "expires_at": None if lifetime_s is None else Now() + lifetime_s,
         }
         async with self._database.write() as connection:
             new = insert(api_keys).values(row).returning(*_SHOWN)
-            return _read((await connection.execute(new)).one()), secret
+            key = _read((await connection.execute(new)).one())
+            await note(connection, "key.create", key.id, {"name": name, **_told(key)})
+            return key, secret
 
     async def verify(self, secret: str) -> str | None:
         """Return the id of the key; see the protocol."""
         hashed = digest(secret)
         if hashed is None:
             return None
-        find = select(api_keys.c.id, api_keys.c.hash).where(
-            api_keys.c.hash == hashed, api_keys.c.revoked_at.is_(None)
-        )
         async with self._database.read() as connection:
-            row = (await connection.execute(find)).one_or_none()
-        if row is None or not hmac.compare_digest(row.hash, hashed):
+            row = (await connection.execute(_FIND, {"hashed": hashed})).one_or_none()
+        if row is None:
             return None
-        return str(row.id)
+        known = row.hash if hmac.compare_digest(row.hash, hashed) else row.old_hash
+        return str(row.id) if hmac.compare_digest(known or "", hashed) else None
+
+    async def find(self, key_id: str) -> ApiKey | None:
+        """Return what is known of a key; see the protocol."""
+        one = select(*_SHOWN).where(api_keys.c.id == check_text("id", key_id))
+        async with self._database.read() as connection:
+            row = (await connection.execute(one)).one_or_none()
+        return None if row is None else _read(row)
+
+    async def change(
+        self, key_id: str, rules: KeyRules, lifetime_s: float | None = None
+    ) -> ApiKey | None:
+        """Change the rules of a key; see the protocol."""
+        values: dict[str, object] = {"rules": dump(rules)}
+        if lifetime_s is not None:
+            values["expires_at"] = None if math.isinf(lifetime_s) else Now() + lifetime_s
+        async with self._database.write() as connection:
+            row = (await connection.execute(_change(key_id, values))).one_or_none()
+            if row is None:
+                return None
+            key = _read(row)
+            await note(connection, "key.set", key_id, _told(key))
+            return key
+
+    async def rotate(self, key_id: str, overlap_s: float) -> str | None:
+        """Draw a new secret for a key; see the protocol."""
+        secret = new_secret()
+        values = {
+            "old_hash": api_keys.c.hash,
+            "old_until": Now() + overlap_s,
+            "hash": digest(secret),
+            "prefix": shown_prefix(secret),
+        }
+        async with self._database.write() as connection:
+            if (await connection.execute(_change(key_id, values))).one_or_none() is None:
+                return None
+            await note(connection, "key.rotate", key_id, {"overlap_s": overlap_s})
+        return secret
+
+    async def sign_with(self, key_id: str, secret: str | None) -> bool:
+        """Sign the webhooks of a key with a secret of its own; see the protocol."""
+        async with self._database.write() as connection:
+            changed = await connection.execute(_change(key_id, {"webhook_secret": secret}))
+            is_changed = changed.one_or_none() is not None
+            if is_changed:
+                await note(connection, "key.sign", key_id, {"own_secret": secret is not None})
+            return is_changed
 
     async def list_keys(self) -> list[ApiKey]:
         """List all keys; see the protocol."""
@@ -88,17 +143,39 @@ class SqlKeyStore:
 
     async def revoke(self, key_id: str) -> bool:
         """End a key; see the protocol."""
-        end = (
-            update(api_keys)
-            .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
-            .values(revoked_at=Now())
-            .returning(api_keys.c.id)
-        )
         async with self._database.write() as connection:
-            return await connection.scalar(end) is not None
+            ended = await connection.execute(_change(key_id, {"revoked_at": Now()}))
+            is_ended = ended.one_or_none() is not None
+            if is_ended:
+                await note(connection, "key.revoke", key_id)
+            return is_ended
 
 
-_SHOWN = [column for column in api_keys.c if column.name != "hash"]
+_SHOWN = [column for column in api_keys.c if column.name not in ("hash", "old_hash")]
+_IS_ITS = or_(
+    api_keys.c.hash == bindparam("hashed"),
+    (api_keys.c.old_hash == bindparam("hashed")) & (api_keys.c.old_until > Now()),
+)
+_FIND = select(api_keys.c.id, api_keys.c.hash, api_keys.c.old_hash).where(
+    _IS_ITS,
+    api_keys.c.revoked_at.is_(None),
+    or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > Now()),
+)
+
+
+def _change(key_id: str, values: Mapping[str, object]) -> ReturningUpdate[tuple[object, ...]]:
+    """Change a key that is not revoked."""
+    return (
+        update(api_keys)
+        .where(api_keys.c.id == check_text("id", key_id), api_keys.c.revoked_at.is_(None))
+        .values(values)
+        .returning(*_SHOWN)
+    )
+
+
+def _told(key: ApiKey) -> dict[str, object]:
+    rules = key.rules.model_dump(mode="json", exclude_none=True)
+    return {"rules": rules, "expires_at": key.expires_at}
 
 
 def _read(row: Row[tuple[object, ...]]) -> ApiKey:
@@ -108,4 +185,8 @@ def _read(row: Row[tuple[object, ...]]) -> ApiKey:
         prefix=row.prefix,
         created_at=row.created_at,
         revoked_at=row.revoked_at,
+        expires_at=row.expires_at,
+        old_until=row.old_until,
+        rules=KeyRules() if row.rules is None else load(KeyRules, row.rules),
+        signs=row.webhook_secret is not None,
     )

@@ -13,6 +13,7 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.database import codec
+from serve_app.database.audit import note
 from serve_app.database.connection import Database, Now, uncancelled
 from serve_app.database.schema import (
     catalogue_entries,
@@ -70,6 +71,7 @@ class SqlModelStore:
         async with self._change() as connection:
             await self._grow(connection)
             await connection.execute(self._database.upsert(catalogue_entries, row))
+            await note(connection, "model.add", entry.id, {"source": str(entry.source)})
 
     async def remove(self, entry_id: str) -> bool:
         """Remove an entry; see the protocol."""
@@ -80,6 +82,7 @@ class SqlModelStore:
             removed = await connection.scalar(gone.returning(catalogue_entries.c.id))
             if removed is not None:
                 await self._grow(connection)
+                await note(connection, "model.remove", entry_id)
             return removed is not None
 
     async def desired(self, model_ids: Sequence[str]) -> dict[str, Desired]:
@@ -114,6 +117,9 @@ class SqlModelStore:
             if wanted is None:
                 here = select(*_WANTED).where(table.model_id == model_id)
                 wanted = (await connection.execute(here)).one()
+            else:
+                version = {"generation": wanted.weights_version, "revision": wanted.revision}
+                await note(connection, "model.reload", model_id, version)
         return Desired.model_validate(dict(wanted._mapping))
 
     async def report(self, report: ReplicaReport) -> None:

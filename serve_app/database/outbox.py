@@ -5,14 +5,14 @@
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.database import codec
 from serve_app.database.connection import Database, Now, uncancelled
-from serve_app.database.schema import outbox
+from serve_app.database.schema import api_keys, outbox
 from serve_app.webhooks.protocol import Backlog, DeliveryState, Message
 
 __all__ = ["SqlOutbox", "insert_message", "new_message_id"]
@@ -29,11 +29,14 @@ def new_message_id() -> str:
     return f"msg_{secrets.token_urlsafe(18)}"
 
 
-async def insert_message(connection: AsyncConnection, job_id: int, url: str, body: str) -> None:
+async def insert_message(
+    connection: AsyncConnection, job_id: int, key_id: str, url: str, body: str
+) -> None:
     """Leave a message, due at once, in the transaction of the caller."""
     row = {
         "id": new_message_id(),
         "job_id": job_id,
+        "key_id": key_id,
         "state": DeliveryState.PENDING,
         "url": url,
         "body": codec.escape(body),
@@ -42,6 +45,16 @@ async def insert_message(connection: AsyncConnection, job_id: int, url: str, bod
         "created_at": Now(),
     }
     await connection.execute(insert(outbox).values(row))
+
+
+async def _secrets(connection: AsyncConnection, key_ids: Set[str | None]) -> dict[str, str]:
+    """Return by key what its messages are signed with, as far as keys have secrets of their own."""
+    if not key_ids - {None}:
+        return {}
+    own = select(api_keys.c.id, api_keys.c.webhook_secret).where(
+        api_keys.c.id.in_(key_ids - {None}), api_keys.c.webhook_secret.is_not(None)
+    )
+    return {row.id: row.webhook_secret for row in await connection.execute(own)}
 
 
 @uncancelled
@@ -69,6 +82,7 @@ class SqlOutbox:
         )
         async with self._database.write(is_durable=False) as connection:
             rows = (await connection.execute(take)).all()
+            secrets_of = await _secrets(connection, {row.key_id for row in rows})
         rows = sorted(rows, key=lambda row: (row.next_at, row.id))
         return [
             Message(
@@ -77,6 +91,7 @@ class SqlOutbox:
                 url=row.url,
                 body=row.body,
                 attempts=row.attempts,
+                secret=secrets_of.get(row.key_id),
             )
             for row in rows
         ]

@@ -18,6 +18,7 @@ from sqlalchemy import (
 
 __all__ = [
     "api_keys",
+    "audit",
     "catalogue_entries",
     "catalogue_version",
     "job_numbers",
@@ -27,6 +28,8 @@ __all__ = [
     "model_reports",
     "model_turns",
     "outbox",
+    "schema_programs",
+    "usage",
 ]
 
 metadata = MetaData()
@@ -54,12 +57,14 @@ jobs = Table(
     Column("idempotency_key", Text),
     Column("idempotency_digest", Text),
     Column("number", BigInteger, nullable=False, server_default="0"),
+    Column("samples", Integer),
     sqlite_autoincrement=True,  # of the first version; ids are given by `number.id_of` since
 )
 """One row per job. Open (queued or processing) is the same as `finished_at IS NULL`.
 
 number: grows with acceptance, and tells who is first; the id does not. 0: a process of an older
-version, still at work beside this one, accepted the job.
+version, still at work beside this one, accepted the job. samples: pictures asked for, by the same
+versions not told.
 """
 
 job_numbers = Table(
@@ -86,6 +91,7 @@ outbox = Table(
     Column("lease_until", Double),
     Column("created_at", Double, nullable=False),
     Column("finished_at", Double),
+    Column("key_id", Text),
 )
 """One row per webhook message. No foreign key: a message outlives the row of its job."""
 
@@ -98,8 +104,17 @@ api_keys = Table(
     Column("hash", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
+    Column("rules", Text),
+    Column("expires_at", Double),
+    Column("old_hash", Text),
+    Column("old_until", Double),
+    Column("webhook_secret", Text),
 )
-"""One row per API key; `hash` is the SHA-256 of the secret, which is stored nowhere."""
+"""One row per API key; `hash` is the SHA-256 of the secret, which is stored nowhere.
+
+old_hash: of the secret before the last rotation, which works until `old_until`. webhook_secret:
+as it is, for it signs; none: the settings have one for all.
+"""
 
 catalogue_entries = Table(
     "catalogue_entries",
@@ -150,6 +165,43 @@ model_turns = Table(
 )
 """One row per model: which replica may reload now."""
 
+schema_programs = Table(
+    "schema_programs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("oldest", Text, nullable=False),
+)
+"""One row: the last migration of the oldest program that works with these tables."""
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("day", Text, primary_key=True),
+    Column("model_id", Text, primary_key=True),
+    Column("succeeded", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("cancelled", BigInteger, nullable=False),
+    Column("pictures", BigInteger, nullable=False),
+    Column("row_steps", BigInteger, nullable=False),
+    Column("device_s", Double, nullable=False),
+    Column("stored_bytes", BigInteger, nullable=False),
+)
+"""What jobs cost, summed by key, day (UTC, `2026-11-29`) and model; never removed."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""One row per thing that an operator did, written in its transaction; never removed."""
+
 
 def _partial(name: str, column: Column[object], *more: Column[object], is_open: bool) -> None:
     """Index the open or the final rows only; open ones are few, whatever the table holds."""
@@ -172,4 +224,7 @@ _partial("ix_jobs_finished", jobs.c.finished_at, is_open=False)
 _partial("ix_outbox_open", outbox.c.next_at, is_open=True)
 _partial("ix_outbox_finished", outbox.c.finished_at, is_open=False)
 Index("ix_outbox_job", outbox.c.job_id)
+Index("ix_usage_day", usage.c.day)
 Index("ix_api_keys_hash", api_keys.c.hash, unique=True)
+Index("ix_api_keys_old_hash", api_keys.c.old_hash)
+Index("ix_jobs_key", jobs.c.key_id, jobs.c.created_at)

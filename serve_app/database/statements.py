@@ -23,7 +23,7 @@ __all__ = [
     "SETTLE_HELD",
 ]
 
-_INTERNAL = {"lease_owner", "lease_until", "idempotency_key", "idempotency_digest"}
+_INTERNAL = {"lease_owner", "lease_until", "idempotency_key", "idempotency_digest", "samples"}
 COLUMNS = [column for column in jobs.c if column.name not in _INTERNAL]
 OPEN = jobs.c.finished_at.is_(None)
 
@@ -70,7 +70,7 @@ _SETTLE = (
     update(jobs)
     .where(jobs.c.id == bindparam("job_id"))
     .values(finished_at=Now(), lease_owner=None, lease_until=None)
-    .returning(jobs.c.request)
+    .returning(jobs.c.request, jobs.c.model_id, jobs.c.key_id, jobs.c.state, jobs.c.finished_at)
 )
 SETTLE_HELD = _SETTLE.where(HELD)
 CANCEL = _SETTLE.where(OPEN)

@@ -26,7 +26,7 @@ from serve_app.engine.planner import Candidate, Plan, Planner, Policy
 from serve_app.engine.request import Request
 from serve_app.engine.row_cap_profiler import RowCapProfiler
 from serve_app.engine.row_cap_store import RowCapStore
-from serve_app.engine.weave import Abandoned, Weave
+from serve_app.engine.weave import Abandoned, Parked, Weave
 
 __all__ = ["Engine"]
 
@@ -68,7 +68,7 @@ class Engine:
         self._door = threading.Lock()  # no request gets in once `_close_at` is set
         self._close_at: float | None = None
         self._is_idle = False
-        self._beat = time.monotonic()
+        self._beat = self._charged_at = time.monotonic()
         self._death: BaseException | None = None
         self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
         self._thread.start()
@@ -143,6 +143,7 @@ class Engine:
             self._is_idle = True
             message = self._inbox.get()
             self._is_idle = False
+            self._charged_at = time.monotonic()
             message()
         self._beat = time.monotonic()
         while not self._inbox.empty():
@@ -195,6 +196,7 @@ class Engine:
         except Exception as exc:
             self._isolate(plan, exc)
             return
+        self._charge(batch)  # before a request is resumed to its end
         with self._stage("resume"):
             for seq, output in zip(plan.batch, outputs, strict=True):
                 self._weave.resume(seq, output)
@@ -271,6 +273,20 @@ class Engine:
         for seq in list(self._weave.parked):
             self._weave.throw(seq, Abandoned())
         self._waiting.clear()
+
+    def _charge(self, batch: list[Parked]) -> None:
+        """Share the time since the last forward among the requests of this one, by their rows.
+
+        That of the forward alone would leave out what goes with it, and on a GPU most of it: there
+        a forward returns before it is done, and whoever needs its result waits.
+        """
+        now = time.monotonic()
+        rows = sum(entry.call.rows for entry in batch)
+        for entry in batch:
+            spent = entry.request.spent
+            spent.device_s += (now - self._charged_at) * entry.call.rows / rows
+            spent.row_steps += 0 if entry.call.lane.urgent else entry.call.rows
+        self._charged_at = now
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:

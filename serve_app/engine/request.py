@@ -5,7 +5,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-__all__ = ["Progress", "Request"]
+__all__ = ["Progress", "Request", "Spent"]
 
 
 @dataclass(slots=True)
@@ -19,6 +19,17 @@ class Progress:
     def share(self) -> float:
         """Share of the steps done, 0 to 1."""
         return min(1.0, self.done / self.total) if self.total else 0.0
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a request took so far, as its share of the engine's time by its rows.
+
+    device_s: seconds. row_steps: rows of the forwards of its steps. Written on the engine thread.
+    """
+
+    device_s: float = 0.0
+    row_steps: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +50,7 @@ class Request:
     exclusive: bool = False
     measures: bool = False
     future: "Future[object]" = field(default_factory=Future)
+    spent: Spent = field(default_factory=Spent)
     seq: int = -1
 
     @property

@@ -20,6 +20,7 @@ import structlog
 
 from serve_app import errors
 from serve_app.config import JobsConfig
+from serve_app.failure import to_failure
 from serve_app.jobs.eta import EtaModel, Work, plain_work
 from serve_app.jobs.graph import Graph
 from serve_app.jobs.protocol import JobStore, Lease
@@ -31,8 +32,8 @@ __all__ = ["Add", "Driver", "WebhookBody"]
 _log = structlog.get_logger()
 _RENEWALS_PER_LEASE = 3  # two may fail before the lease is lost
 
-_BROKEN = errors.to_failure(errors.GenerationFailed())
-_CANCELLED = errors.to_failure(errors.Cancelled())
+_BROKEN = to_failure(errors.GenerationFailed())
+_CANCELLED = to_failure(errors.Cancelled())
 
 T = TypeVar("T")
 WebhookBody = Callable[[Job, JobResult | JobFailure], Coroutine[None, None, str]]
@@ -142,6 +143,8 @@ class Driver:
         with self._promise(limit):
             for job in await self._store.claim(self.owner, self._config.lease_s, limit):
                 if job.id not in self._running:  # else our own lease had run out, and now has not
+                    if job.attempts > 1:  # retried, or its driver is gone
+                        _log.warning("job_run_again", **_named(job), attempts=job.attempts)
                     self._run(job)
 
     def _num_free(self) -> int:
@@ -196,11 +199,7 @@ class Driver:
                 )
 
     async def _drive(self, job: Job) -> None:
-        structlog.contextvars.bind_contextvars(
-            call_id=job.request.call_id,
-            job_id=job.id,
-            model_id=job.request.spec.model_id,
-        )
+        structlog.contextvars.bind_contextvars(**_named(job))
         loop = asyncio.get_running_loop()
         started = loop.time()
         outcome = await self._attempt(job)
@@ -233,7 +232,7 @@ class Driver:
             return _BROKEN
         if not self._is_worth_retrying(job, error):
             _log.info("job_failed", code=error.code, reason=str(error), attempts=job.attempts)
-            return errors.to_failure(error)
+            return to_failure(error)
         delay_s = self._retry_delay_s(job, error)
         _log.warning("job_retried", code=error.code, attempts=job.attempts, delay_s=delay_s)
         give_back = partial(
@@ -288,6 +287,12 @@ def _surviving(event: str) -> Iterator[None]:
         _log.warning(event, reason=str(exc))
     except Exception:
         _log.exception(event)
+
+
+def _named(job: Job) -> dict[str, str | int]:
+    """Return what log lines about a job carry."""
+    spec = job.request.spec
+    return {"call_id": job.request.call_id, "job_id": job.id, "model_id": spec.model_id}
 
 
 def _jitter() -> float:

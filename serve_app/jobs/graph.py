@@ -55,6 +55,14 @@ class Graph(Protocol):
         """Seconds until a model is in memory, roughly; 0 for those that always are."""
         ...
 
+    async def check_safety_runs(self) -> None:
+        """Return if the safety check can answer right now.
+
+        Raises:
+            errors.SafetyCheckFailed: it has no replica that could.
+        """
+        ...
+
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
         """Per model: can it answer right now? One that would be loaded first can."""
         ...

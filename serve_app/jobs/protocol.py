@@ -12,12 +12,24 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from serve_app import errors
+from serve_app.jobs.rules import KeyRules
 from serve_app.types import Frozen, Job, JobFailure, JobRequest, JobResult
 
-__all__ = ["IDEMPOTENCY_KEY", "ApiKey", "Idempotency", "JobStore", "KeyStore", "Lease"]
+__all__ = [
+    "IDEMPOTENCY_KEY",
+    "ApiKey",
+    "AuditLog",
+    "Deed",
+    "Idempotency",
+    "JobStore",
+    "KeyStore",
+    "Lease",
+    "Usage",
+    "UsageStore",
+]
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 
@@ -56,7 +68,7 @@ class JobStore(Protocol):
         self,
         request: JobRequest,
         max_open: int,
-        max_open_per_key: int | None = None,
+        rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
         lease: Lease | None = None,
     ) -> Job:
@@ -66,7 +78,11 @@ class JobStore(Protocol):
 
         Raises:
             errors.Overloaded: `max_open` jobs are open.
-            errors.TooManyOpen: `max_open_per_key` jobs of the request's key are open.
+            errors.TooManyOpen: the request's key has as many open jobs as it may, by its own rules
+                and by `rules` where it has none. None: no rules at all.
+            errors.RateLimited: it sent as many lately.
+            errors.MonthlyLimit: its pictures of this month are used up.
+            errors.NotAllowed: it may not use the model or a feature.
             errors.InvalidRequest: the idempotency key came with another digest before.
         """
         ...
@@ -75,7 +91,7 @@ class JobStore(Protocol):
         self,
         key_id: str,
         max_open: int,
-        max_open_per_key: int | None = None,
+        rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
     ) -> Job | None:
         """Look, before any work is done, what `add` would say: a job, a refusal, or None.
@@ -168,24 +184,110 @@ class ApiKey(Frozen):
     prefix: str = Field(description="first characters of the secret, to recognise it by")
     created_at: float = Field(description="seconds since the epoch")
     revoked_at: float | None = Field(default=None, description="seconds since the epoch")
+    expires_at: float | None = Field(default=None, description="seconds since the epoch")
+    old_until: float | None = Field(
+        default=None, description="until when the secret before the last rotation works too"
+    )
+    rules: KeyRules = KeyRules()
+    signs: bool = Field(default=False, description="whether it has a webhook secret of its own")
+
+
+class Usage(Frozen):
+    """What the jobs of one key cost on one model in one day, by the database's clock in UTC."""
+
+    day: str = Field(description="such as 2026-11-29")
+    key_id: str
+    model_id: str
+    succeeded: int = Field(default=0, description="jobs")
+    failed: int = 0
+    cancelled: int = 0
+    pictures: int = Field(default=0, description="of the jobs that succeeded, as all below")
+    row_steps: int = 0
+    device_s: float = 0.0
+    stored_bytes: int = 0
+
+
+class UsageStore(Protocol):
+    """Costs of jobs, counted when they are settled; kept when their rows go."""
+
+    async def usage(self, month: str) -> list[Usage]:
+        """List what a month cost, by day, key and model; `month` is such as 2026-11."""
+        ...
+
+    async def by_model(self, month: str) -> dict[str, Usage]:
+        """Add up what each model cost in a month, by its id; `key_id` of the sums is empty."""
+        ...
+
+    async def this_month(self) -> str:
+        """Return the month that it is by the store's clock."""
+        ...
+
+
+class Deed(Frozen):
+    """What an operator did: `key.create`, `model.add`, ... to what has the id `subject`."""
+
+    at: float = Field(description="seconds since the epoch")
+    actor: str = Field(description="cli:NAME, admin:ADDRESS, key:ID or service")
+    action: str
+    subject: str
+    detail: dict[str, JsonValue] = Field(default_factory=dict, description="never a secret")
+
+
+class AuditLog(Protocol):
+    """What operators did. Stores write it; nothing changes it."""
+
+    async def deeds(self, limit: int, subject: str | None = None) -> list[Deed]:
+        """List what was done, the latest first; only to `subject` where one is named."""
+        ...
 
 
 class KeyStore(Protocol):
     """API keys. Every method raises `errors.JobStoreUnavailable` when the store does not answer."""
 
-    async def create(self, name: str) -> tuple[ApiKey, str]:
+    async def create(
+        self, name: str, rules: KeyRules | None = None, lifetime_s: float | None = None
+    ) -> tuple[ApiKey, str]:
         """Make a key; returns it with its secret, which cannot be had again.
+
+        lifetime_s: seconds until it expires; None: never.
 
         Raises `errors.InvalidRequest` when the name is no storable text.
         """
         ...
 
     async def verify(self, secret: str) -> str | None:
-        """Return the id of the key with this secret; None if there is none or it is revoked."""
+        """Return the id of the key with this secret; None: none, or it is revoked or expired."""
         ...
 
     async def list_keys(self) -> list[ApiKey]:
         """List all keys, also revoked ones, oldest first."""
+        ...
+
+    async def find(self, key_id: str) -> ApiKey | None:
+        """Return what is known of a key."""
+        ...
+
+    async def change(
+        self, key_id: str, rules: KeyRules, lifetime_s: float | None = None
+    ) -> ApiKey | None:
+        """Change the rules of a key, and its end, so many seconds from now on; None: there is none.
+
+        lifetime_s: None leaves its end as it is; infinite: it does not expire any more.
+        """
+        ...
+
+    async def rotate(self, key_id: str, overlap_s: float) -> str | None:
+        """Draw a new secret for a key, and return it; None when there is none, or it is revoked.
+
+        The secret before works for `overlap_s` seconds more, one that was before it no longer.
+        """
+        ...
+
+    async def sign_with(self, key_id: str, secret: str | None) -> bool:
+        """Sign the webhooks of a key with a secret of its own; None: with those of the settings.
+
+        False when there is no such key, or it is revoked.
+        """
         ...
 
     async def revoke(self, key_id: str) -> bool:

@@ -1,16 +1,18 @@
 """`Catalogue`: the model entries of a configuration and what requests may add to them, by id."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
 import structlog
-import yaml
 from pydantic import ValidationError
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig, PoolConfig
+from serve_app.config.file import read_yaml
 from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry, anchored, read_entry
+from serve_app.models.problem import problems
 from serve_app.models.weights.told import with_told
 from serve_app.types import Kind
 
@@ -139,10 +141,14 @@ class Catalogue:
 
 def _read(file: Path, root_dir: Path) -> Entry:
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = read_yaml(file)
+    except (OSError, ValueError) as exc:
+        raise CatalogueError(str(exc)) from exc
+    try:
         entry = read_entry(values)
-    except (yaml.YAMLError, ValidationError) as exc:
-        raise CatalogueError(f"{file.name}: {exc}") from exc
+    except ValidationError as exc:
+        found = "; ".join(chain.from_iterable(problems(exc, values).values()))
+        raise CatalogueError(f"{file.name}: {found}") from exc
     return anchored(entry, root_dir)
 
 

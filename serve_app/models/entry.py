@@ -19,6 +19,7 @@ from serve_app.config.serving import DeploymentOptions
 from serve_app.types import ControlType, Kind
 
 __all__ = [
+    "FIELDS",
     "AddOn",
     "AddOnType",
     "Enhancement",
@@ -319,6 +320,9 @@ class AddOn(_Files):
 
 
 Entry = ModelEntry | AddOn
+_SECTIONS = (ModelEntry, AddOn, HubSource, ModelDefaults, Enhancement, DeploymentOptions)
+FIELDS = frozenset(name for section in _SECTIONS for name in section.model_fields)
+"""Every name that may stand in the file of an entry, at any depth."""
 E = TypeVar("E", bound=_Files)
 
 

@@ -1,45 +1,15 @@
-"""What is wrong with an entry, field by field, worded for its author.
-
-pydantic's own texts name classes and types of ours that nobody outside has heard of.
-"""
+"""What is wrong with an entry, field by field, worded for its author."""
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from serve_app import errors
+from serve_app.config.wording import sentence, suggestion
+from serve_app.models.entry import FIELDS
 
 __all__ = ["problems"]
 
 _MAX_PROBLEMS = 20  # a body can have a hundred thousand
-
-_SENTENCES = {
-    "missing": "is missing",
-    "extra_forbidden": "is not a field of this kind of entry",
-    "string_type": "must be a text",
-    "string_too_long": "may not be longer than {max_length} characters",
-    "string_pattern_mismatch": "must match {pattern}",
-    "literal_error": "must be {expected}",
-    "enum": "must be {expected}",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "greater_than": "must be greater than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than": "must be less than {lt}",
-    "less_than_equal": "must be at most {le}",
-    "multiple_of": "must be a multiple of {multiple_of}",
-    "too_short": "must have at least {min_length}",
-    "too_long": "may have at most {max_length}",
-    "tuple_type": "must be a list",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "value_error": "{error}",
-}
 
 
 def problems(error: ValidationError, values: object) -> dict[str, list[str]]:
@@ -50,8 +20,9 @@ def problems(error: ValidationError, values: object) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for detail in error.errors(include_url=False, include_input=False)[:_MAX_PROBLEMS]:
         field = _field(detail, values)
-        sentence = _SENTENCES.get(detail["type"], "is not valid")
-        text = f"{field}: {sentence.format(**detail.get('ctx', {}))}"
+        text = f"{field}: {sentence(detail)}"
+        if detail["type"] == "extra_forbidden":
+            text += suggestion(field.rpartition(".")[2], FIELDS)
         if text not in found.setdefault(field, []):
             found[field].append(text)
     return found

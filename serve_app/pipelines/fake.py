@@ -19,7 +19,7 @@ from serve_app.pipelines.compose import (
     paste,
 )
 from serve_app.pipelines.specs import check_kind, ran_effects, ran_size, sample_specs, sized
-from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
+from serve_app.types import Cost, GenerationSpec, Kind, Picture, Pictures, PreparedImages
 
 __all__ = ["FakePainter"]
 
@@ -79,6 +79,7 @@ class FakePainter:
             nsfw=(False,) * len(pictures),
             generation_time_s=time.monotonic() - began,
             ran=ran_size(asked, spec) | ran_effects(spec, self._native_px),
+            cost=Cost(row_steps=spec.steps * spec.samples, device_s=spec.steps * self._step_s),
         )
 
     def prefetch(self, spec: GenerationSpec) -> None:

@@ -56,7 +56,7 @@ from serve_app.pipelines.specs import (
 )
 from serve_app.pipelines.text.rewrite import rewriter_of
 from serve_app.pipelines.work import Painting, Sample
-from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
+from serve_app.types import Cost, GenerationSpec, Kind, Picture, Pictures, PreparedImages
 
 __all__ = ["WeavePainter"]
 
@@ -124,6 +124,7 @@ class WeavePainter:
             nsfw=(False,) * len(pictures),
             generation_time_s=time.monotonic() - began,
             ran=_resolved(asked, spec) | _ran(spec, paintings[0], canvas, self._checkpoint),
+            cost=_cost(requests),
         )
 
     def prefetch(self, spec: GenerationSpec) -> None:
@@ -352,6 +353,13 @@ def _control(added: _Added, images: PreparedImages | None) -> Control | None:
 
 def _encode_enlarged(pixels: Pixels, factor: int) -> Picture:
     return encode(enlarge(pixels, factor))
+
+
+def _cost(requests: Sequence[Request]) -> Cost:
+    return Cost(
+        row_steps=sum(request.spent.row_steps for request in requests),
+        device_s=sum(request.spent.device_s for request in requests),
+    )
 
 
 def _progress(request: Request) -> Progress:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 
 from serve_app import errors
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, LimitsConfig
 from serve_app.config.http import AuthMode
 from serve_app.jobs.driver import Driver
 from serve_app.jobs.protocol import Idempotency, JobStore
 from serve_app.jobs.rate import RateLimiter
+from serve_app.jobs.rules import KeyRules
 from serve_app.service.gate import Gate
 from serve_app.types import Job, JobRequest
 
@@ -18,7 +19,7 @@ __all__ = ["Admission"]
 
 
 class Admission:
-    """One per ingress; the store has the last word."""
+    """One per ingress; the store has the last word, so that bounds hold over all of them."""
 
     def __init__(self, jobs: JobStore, driver: Driver, config: AppConfig) -> None:
         self._jobs = jobs
@@ -26,7 +27,7 @@ class Admission:
         self._ttl_s = config.jobs.idempotency_ttl_s
         self._max_open = config.jobs.max_open
         self._tells_keys_apart = config.auth.mode is AuthMode.KEYS
-        self._max_open_per_key = config.limits.max_open_per_key if self._tells_keys_apart else None
+        self._rules = default_rules(config.limits) if self._tells_keys_apart else None
         self._rate = RateLimiter(config.limits.requests_per_minute)
         self._gate = Gate(jobs, config.jobs.max_open)
 
@@ -44,13 +45,14 @@ class Admission:
         Raises:
             errors.Overloaded: too many jobs are open.
             errors.RateLimited: this key sends too much, or has too many open jobs.
+            errors.MonthlyLimit: its pictures of this month are used up.
             errors.InvalidRequest: the idempotency key came with another request before.
         """
         repeated: Job | None = None
         if idempotency is not None or self._tells_keys_apart:
             with self._estimating():
                 repeated = await self._jobs.admit(
-                    key_id, self._max_open, self._max_open_per_key, self._timed(idempotency)
+                    key_id, self._max_open, self._rules, self._timed(idempotency)
                 )
         if repeated is None:
             await self._gate.check()
@@ -58,12 +60,16 @@ class Admission:
         return repeated
 
     async def accept(self, request: JobRequest, idempotency: Idempotency | None) -> Job:
-        """Store a job and drive it; raises like `admit`."""
+        """Store a job and drive it; raises like `admit`, and where the key may not use something.
+
+        Raises:
+            errors.NotAllowed: it may not use the model or a feature.
+        """
         add = partial(
             self._jobs.add,
             request,
             self._max_open,
-            self._max_open_per_key,
+            self._rules,
             self._timed(idempotency),
         )
         with self._estimating():
@@ -96,3 +102,10 @@ class Admission:
 
     def _timed(self, idempotency: Idempotency | None) -> Idempotency | None:
         return idempotency and dataclasses.replace(idempotency, ttl_s=self._ttl_s)
+
+
+def default_rules(limits: LimitsConfig) -> KeyRules:
+    """Return what holds for keys that have no bounds of their own."""
+    return KeyRules(
+        max_open=limits.max_open_per_key, requests_per_minute=limits.requests_per_minute or None
+    )

@@ -17,10 +17,13 @@ from serve_app.jobs.protocol import Idempotency, JobStore, KeyStore
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.reload import Reloads, ReloadState
 from serve_app.service.admission import Admission
+from serve_app.service.dependencies import Dependencies
+from serve_app.service.recent import Recent
 from serve_app.service.uploads import Uploads
 from serve_app.storage import names
 from serve_app.storage.link import FileLinks
 from serve_app.storage.protocol import ObjectStore
+from serve_app.telemetry.actor import acting_as
 from serve_app.types import ControlType, ImageSource, Job, JobRequest, JobState, OutputPlan
 from serve_app.webhooks.protocol import DeliveryState, Outbox
 from serve_app.webhooks.receivers import Receivers
@@ -69,6 +72,8 @@ class GenerationService:
         self._admission = Admission(stores.jobs, driver, config)
         self._uploads = Uploads(stores.files, graph, config.images)
         self._receivers = Receivers(config.webhooks)
+        self._dependencies = Dependencies(stores.jobs, stores.files, graph)
+        self._recent = Recent()
 
     @property
     def catalogue(self) -> Catalogue:
@@ -134,7 +139,7 @@ class GenerationService:
         """
         accepting = self._background.start(self._admission.accept(request, idempotency))
         try:
-            return await asyncio.shield(accepting)
+            return self._recent.see(await asyncio.shield(accepting))
         except asyncio.CancelledError:
             if request.webhook is None:  # the client left, and nobody will tell it the job's id
                 self._background.start(self._withdraw(accepting))
@@ -155,10 +160,18 @@ class GenerationService:
     async def fetch(self, job_id: int, key_id: str) -> Job:
         """Show a job to its owner, with live progress.
 
+        While the database does not answer, a job is as it was last seen here: it goes on.
+
         Raises:
             errors.JobNotFound: no such job, or another key's.
         """
-        job = await self._owned(job_id, key_id)
+        try:
+            job = await self._owned(job_id, key_id)
+        except errors.JobStoreUnavailable:
+            known = self._recent.job(job_id)
+            if known is None or known.request.key_id != key_id:
+                raise
+            job = known
         if job.state is not JobState.PROCESSING:
             return job
         live = await self._graph.progress(job.request.spec.model_id)
@@ -217,7 +230,8 @@ class GenerationService:
             errors.RateLimited: this key sends too much, or the model was reloaded just now.
         """
         await self._admission.count(key_id)
-        return await self._reloads.request_limited(model_id)
+        with acting_as(f"key:{key_id}"):
+            return await self._reloads.request_limited(model_id)
 
     async def load(self) -> Load:
         """Return how much work is open."""
@@ -231,7 +245,8 @@ class GenerationService:
         """
         spec, num_ahead = job.request.spec, 0
         if job.state is JobState.QUEUED:
-            num_ahead = max(0, sum((await self._jobs.count_open()).values()) - 1)
+            with contextlib.suppress(errors.JobStoreUnavailable):  # then without the queue
+                num_ahead = max(0, sum((await self._jobs.count_open()).values()) - 1)
         load_s = 0.0 if job.progress else await self._graph.load_s(spec.model_id)
         return load_s + self._driver.eta.estimate_s(spec, num_ahead, job.progress)
 
@@ -243,9 +258,24 @@ class GenerationService:
         """
         if self._config.auth.mode is AuthMode.OPEN:
             return OPEN_KEY_ID
-        key_id = await self._keys.verify(key) if key else None
+        key_id = await self._verify(key) if key else None
         if key_id is None:
             raise errors.InvalidKey()
+        return key_id
+
+    async def _verify(self, key: str) -> str | None:
+        """Look a key up; while the database does not answer, as it was found lately.
+
+        No work is accepted meanwhile, for that is written there too.
+        """
+        try:
+            key_id = await self._keys.verify(key)
+        except errors.JobStoreUnavailable:
+            if (key_id := self._recent.key_id(key)) is None:
+                raise
+            return key_id
+        if key_id is not None:
+            self._recent.see_key(key, key_id)
         return key_id
 
     async def readiness(self) -> Readiness:
@@ -260,7 +290,8 @@ class GenerationService:
             for entry in self.catalogue
             if entry.id in self._view.fixed or entry.placement == "pool"
         ]
-        return Readiness(all(models.get(model_id) for model_id in needed), models)
+        parts = await self._dependencies.look()
+        return Readiness(all(models.get(model_id) for model_id in needed), models, parts)
 
     async def read_file(self, key: str) -> StoredFile | None:
         """Read a result file for `/files/`; None when there is none, or it is no result."""
@@ -288,13 +319,15 @@ class GenerationService:
             return ""
         if not job.state.is_final:
             return DeliveryState.PENDING
-        return await self._outbox.state_of(job.id) or ""
+        with contextlib.suppress(errors.JobStoreUnavailable):
+            return await self._outbox.state_of(job.id) or ""
+        return ""
 
     async def _get(self, job_id: int) -> Job:
         job = await self._jobs.get(job_id)
         if job is None:
             raise errors.JobNotFound(job_id)
-        return job
+        return self._recent.see(job)
 
     async def _wait(self, job_id: int, deadline: float) -> Job:
         clock = asyncio.get_running_loop().time

@@ -32,8 +32,10 @@ class Uploader:
         assert len(plan.keys) == len(pictures.pictures), "one key per picture"
         try:
             async with asyncio.TaskGroup() as group:
-                for key, picture in zip(plan.keys, pictures.pictures, strict=True):
+                storing = [
                     group.create_task(self._store_one(key, picture, as_base64=plan.base64))
+                    for key, picture in zip(plan.keys, pictures.pictures, strict=True)
+                ]
                 for key, picture in zip(plan.hint_keys, hints, strict=True):
                     group.create_task(self._store_one(key, picture, as_base64=False))
         except ExceptionGroup as failures:  # callers match on the class of one error
@@ -44,9 +46,13 @@ class Uploader:
             generation_time_s=pictures.generation_time_s,
             load_s=pictures.load_s,
             ran=pictures.ran,
+            cost=pictures.cost.model_copy(
+                update={"stored_bytes": sum(task.result() for task in storing)}
+            ),
         )
 
-    async def _store_one(self, key: str, picture: Picture, *, as_base64: bool) -> None:
+    async def _store_one(self, key: str, picture: Picture, *, as_base64: bool) -> int:
+        """Write a picture, and return its size in the store."""
         if as_base64:
             data, media_type = base64.b64encode(picture.data), "text/plain"
         else:
@@ -57,7 +63,7 @@ class Uploader:
             try:
                 await self._files.put(key, data, media_type)
                 if await self._files.get(key) == data:
-                    return
+                    return len(data)
                 raise errors.StorageUnavailable("a file just written reads differently")
             except errors.StorageUnavailable:
                 if asyncio.get_running_loop().time() + delay_s > deadline:

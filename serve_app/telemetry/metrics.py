@@ -10,14 +10,17 @@ from enum import StrEnum
 __all__ = [
     "ENGINE",
     "JOBS",
+    "PARTS",
     "PICTURES",
     "POOL",
     "RELOAD",
     "RELOAD_FAILURES",
+    "USAGE",
     "WEBHOOKS",
     "Kind",
     "Metric",
     "OpenJobs",
+    "PartStates",
     "markdown",
 ]
 
@@ -202,6 +205,71 @@ class OpenJobs:
     oldest_s: float
 
 
+PARTS = (
+    Metric(
+        "dreamserve_dependency_up",
+        Kind.GAUGE,
+        "whether a part answers that every call needs: database, storage, safety; 1: it does",
+        ("part",),
+        "up",
+    ),
+    Metric(
+        "dreamserve_model_ready",
+        Kind.GAUGE,
+        "whether a model that has replicas of its own can answer; 1: it can",
+        _ENGINE_LABELS,
+        "ready",
+    ),
+)
+
+USAGE = (
+    Metric(
+        "dreamserve_usage_succeeded_total",
+        Kind.COUNTER,
+        "jobs that succeeded, of all drivers",
+        _ENGINE_LABELS,
+    ),
+    Metric("dreamserve_usage_failed_total", Kind.COUNTER, "jobs that failed", _ENGINE_LABELS),
+    Metric(
+        "dreamserve_usage_cancelled_total", Kind.COUNTER, "jobs that were cancelled", _ENGINE_LABELS
+    ),
+    Metric(
+        "dreamserve_usage_pictures_total",
+        Kind.COUNTER,
+        "pictures of jobs that succeeded",
+        _ENGINE_LABELS,
+    ),
+    Metric(
+        "dreamserve_usage_row_steps_total",
+        Kind.COUNTER,
+        "rows of the forwards of their steps",
+        _ENGINE_LABELS,
+    ),
+    Metric(
+        "dreamserve_usage_device_seconds_total",
+        Kind.COUNTER,
+        "their share of the time that engines were at work",
+        _ENGINE_LABELS,
+        "device_s",
+    ),
+    Metric(
+        "dreamserve_usage_stored_bytes_total",
+        Kind.COUNTER,
+        "bytes of their results",
+        _ENGINE_LABELS,
+        "stored_bytes",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PartStates:
+    """What `PARTS` is read from: 1 for what answers; parts by name, models by id."""
+
+    up: dict[str, int]
+    ready: dict[str, int]
+
+
 _HEAD = """# Metrics
 
 Exported by Ray on each node (`ray start --metrics-export-port`), beside Ray Serve's own. Written by
@@ -217,6 +285,6 @@ def markdown() -> str:
     rows = [
         f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or 'none'} "
         f"| {metric.meaning} |"
-        for metric in (*ENGINE, *RELOAD, *POOL, *HOST, *PICTURES, *JOBS, *WEBHOOKS)
+        for metric in (*ENGINE, *RELOAD, *POOL, *HOST, *PICTURES, *JOBS, *PARTS, *USAGE, *WEBHOOKS)
     ]
     return _HEAD + "\n".join(rows) + "\n"

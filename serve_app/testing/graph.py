@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 
+from serve_app import errors
 from serve_app.types import ImageSource, Job, JobResult, OutputPlan
 
 __all__ = ["FakeGraph"]
@@ -66,6 +67,11 @@ class FakeGraph:
     async def load_s(self, model_id: str) -> float:  # noqa: ARG002  # one model only
         """Return `load_left_s`."""
         return self.load_left_s
+
+    async def check_safety_runs(self) -> None:
+        """Raise where `away` names the check."""
+        if "safety" in self.away:
+            raise errors.SafetyCheckFailed()
 
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
         """All but those that are `away`."""

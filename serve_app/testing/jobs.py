@@ -16,7 +16,9 @@ from serve_app.database import codec
 from serve_app.database.outbox import new_message_id
 from serve_app.jobs.number import FIRST, id_of, new_key
 from serve_app.jobs.protocol import Idempotency, Lease
+from serve_app.jobs.rules import KeyRules, KeyUse
 from serve_app.testing.keys import MemoryKeyStore
+from serve_app.testing.usage import MemoryUsageStore
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
 from serve_app.webhooks.protocol import Backlog, DeliveryState, Message
 
@@ -51,10 +53,12 @@ class _Row:
 
 
 class MemoryJobStore:
-    """Implements `jobs.protocol.JobStore`; its messages are in `outbox`."""
+    """Implements `jobs.protocol.JobStore`; messages are in `outbox`, what jobs cost in `costs`."""
 
-    def __init__(self, clock: Clock = time.time) -> None:
-        self.outbox = MemoryOutbox(clock)
+    def __init__(self, clock: Clock = time.time, keys: MemoryKeyStore | None = None) -> None:
+        self._keys = keys or MemoryKeyStore(clock)
+        self.outbox = MemoryOutbox(clock, self._keys)
+        self.costs = MemoryUsageStore(clock)
         self._clock = clock
         self._rows: dict[int, _Row] = {}
         self._numbers = itertools.count(FIRST)
@@ -64,37 +68,37 @@ class MemoryJobStore:
         self,
         key_id: str,
         max_open: int,
-        max_open_per_key: int | None = None,
+        rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
+        samples: int = 1,
     ) -> Job | None:
         """Look what `add` would say; see the protocol."""
         repeated = idempotency and self._find_repeated(key_id, idempotency)
         if repeated:
             return repeated
-        is_mine = [
-            row.job.request.key_id == key_id
-            for row in self._rows.values()
-            if not row.job.state.is_final
-        ]
-        if len(is_mine) >= max_open:
+        if sum(not row.job.state.is_final for row in self._rows.values()) >= max_open:
             raise errors.Overloaded()
-        if max_open_per_key is not None and sum(is_mine) >= max_open_per_key:
-            raise errors.TooManyOpen(max_open_per_key, len(is_mine))
+        if rules is not None:
+            rules = self._keys.rules_of(key_id).over(rules)
+            rules.check_use(self._use(key_id, rules.requests_per_minute), samples)
         return None
 
     async def add(
         self,
         request: JobRequest,
         max_open: int,
-        max_open_per_key: int | None = None,
+        rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
         lease: Lease | None = None,
     ) -> Job:
         """Accept a job; see the protocol."""
         key_id = codec.check_request(request).key_id
-        repeated = await self.admit(key_id, max_open, max_open_per_key, idempotency)
+        samples = request.spec.samples
+        repeated = await self.admit(key_id, max_open, rules, idempotency, samples)
         if repeated:
             return repeated
+        if rules is not None:
+            self._keys.rules_of(key_id).check_request(request)
         job = Job(
             id=id_of(next(self._numbers), self._key, FIRST),
             state=JobState.QUEUED,
@@ -195,6 +199,16 @@ class MemoryJobStore:
     async def close(self) -> None:
         """Keep everything, so that a test can look."""
 
+    def _use(self, key_id: str, per_minute: int | None) -> KeyUse:
+        mine = [row.job for row in self._rows.values() if row.job.request.key_id == key_id]
+        still_open = [job for job in mine if not job.state.is_final]
+        ages = sorted(self._clock() - job.created_at for job in mine)
+        return KeyUse(
+            len(still_open),
+            self.costs.pictures(key_id) + sum(job.request.spec.samples for job in still_open),
+            ages[per_minute - 1] if per_minute and len(ages) >= per_minute else None,
+        )
+
     def _find_repeated(self, key_id: str, idempotency: Idempotency) -> Job | None:
         oldest = self._clock() - idempotency.ttl_s
         for row in self._rows.values():
@@ -225,9 +239,10 @@ class MemoryJobStore:
         if row is None:
             return False
         row.change(finished_at=self._clock(), **values)
+        self.costs.add(row.job)
         url = row.job.request.webhook
         if webhook_body is not None and url is not None:
-            self.outbox.insert(row.job.id, url, webhook_body)
+            self.outbox.insert(row.job.id, row.job.request.key_id, url, webhook_body)
         return True
 
 
@@ -235,6 +250,7 @@ class MemoryJobStore:
 class _Letter:
     message: Message
     lease: _Lease
+    key_id: str
     state: DeliveryState = DeliveryState.PENDING
     finished_at: float | None = None
 
@@ -242,16 +258,17 @@ class _Letter:
 class MemoryOutbox:
     """Implements `webhooks.protocol.Outbox`."""
 
-    def __init__(self, clock: Clock = time.time) -> None:
+    def __init__(self, clock: Clock = time.time, keys: MemoryKeyStore | None = None) -> None:
         self._clock = clock
+        self._keys = keys or MemoryKeyStore(clock)
         self._letters: dict[str, _Letter] = {}
 
-    def insert(self, job_id: int, url: str, body: str) -> None:
+    def insert(self, job_id: int, key_id: str, url: str, body: str) -> None:
         """Leave a message, due at once."""
         now = self._clock()
         body = codec.escape(body)
         message = Message(new_message_id(), job_id, url, body, attempts=0)
-        self._letters[message.id] = _Letter(message, _Lease(due=now))
+        self._letters[message.id] = _Letter(message, _Lease(due=now), key_id)
 
     async def claim(self, owner: str, lease_s: float, limit: int) -> list[Message]:
         """Take leases on due messages; see the protocol."""
@@ -264,7 +281,10 @@ class MemoryOutbox:
         due.sort(key=lambda letter: (letter.lease.due, letter.message.id))
         for letter in due[:limit]:
             letter.lease = _Lease(letter.lease.due, owner, now + lease_s)
-        return [letter.message for letter in due[:limit]]
+        secrets = self._keys.webhook_secrets
+        return [
+            replace(letter.message, secret=secrets.get(letter.key_id)) for letter in due[:limit]
+        ]
 
     async def reschedule(self, owner: str, message_id: str, delay_s: float) -> bool:
         """Try again later; see the protocol."""

@@ -209,7 +209,8 @@ class FakeService:
 
     async def readiness(self) -> Readiness:
         """Return `ready`; all models are needed."""
-        return Readiness(bool(self.ready) and all(self.ready.values()), self.ready)
+        parts = {"database": True, "storage": False, "safety": True}  # which decides nothing
+        return Readiness(bool(self.ready) and all(self.ready.values()), self.ready, parts)
 
     async def read_file(self, key: str) -> StoredFile | None:
         """Read from `files`."""

@@ -133,7 +133,8 @@ class Sender:
         return verdict
 
     async def _post(self, message: Message) -> Reply:
-        headers = self._signer.headers(message.id, int(self._clock()), message.body)
+        signer = self._signer if message.secret is None else Signer([message.secret])
+        headers = signer.headers(message.id, int(self._clock()), message.body)
         headers["content-type"] = "application/json"
         async with asyncio.timeout(self._limits.timeout_s):
             return await self._poster.post(message.url, message.body.encode(), headers)

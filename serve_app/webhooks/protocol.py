@@ -6,7 +6,7 @@ answer.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -30,6 +30,7 @@ class Message:
     url: str
     body: str
     attempts: int  # that have failed so far
+    secret: str | None = field(default=None, repr=False)  # of its key; None: those of the settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ _MINUTE_S, _HOUR_S = 60.0, 3600.0
 SCHEDULE_S = (
     0.0,
     5.0,
+    20.0,
+    _MINUTE_S,
     5 * _MINUTE_S,
     30 * _MINUTE_S,
     2 * _HOUR_S,
@@ -25,7 +27,11 @@ SCHEDULE_S = (
     20 * _HOUR_S,
     24 * _HOUR_S,
 )
-"""Seconds before each of the ten attempts; 75 h 35 min in all."""
+"""Seconds before each of the twelve attempts; 75 h 36 min in all.
+
+The ten of Standard Webhooks, and two more in the first minute and a half: most receivers that do
+not answer are being deployed, and would else hear of it five minutes later.
+"""
 
 _JITTER = 0.2  # share by which a delay differs, so that what failed together returns apart
 _GONE = 410

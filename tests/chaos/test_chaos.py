@@ -17,6 +17,8 @@ import pytest
 from PIL import Image
 from standardwebhooks import Webhook
 
+from serve_app.config import DatabaseConfig
+from serve_app.database.migrate import upgrade
 from serve_app.webhooks.signing import new_secret
 from tests.chaos.harm import Havoc, PostgresView, SqliteView
 from tests.fake_app import MODEL, FakeApp
@@ -189,6 +191,7 @@ def stage(request, tmp_path):
         view = SqliteView(tmp_path / "var" / "dreamserve.db", lock_s=3.0)
     else:
         url = request.getfixturevalue("postgres_url")
+        upgrade(DatabaseConfig(url=url))
         view = PostgresView(url)
     secret = new_secret()
     app = FakeApp(

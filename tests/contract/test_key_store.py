@@ -1,10 +1,12 @@
 """What holds for every `KeyStore`: in memory, on SQLite and on PostgreSQL."""
 
+import math
 import re
 
 import pytest
 
 from serve_app import errors
+from serve_app.jobs.rules import Feature, KeyRules
 
 
 async def test_create_shows_a_secret_that_verify_knows(bench):
@@ -74,3 +76,63 @@ async def test_list_shows_every_key_oldest_first_without_secrets(bench):
     assert [key.id for key in listed] == [first.id, second.id]
     assert [key.revoked_at is None for key in listed] == [True, False]
     assert secret not in repr(listed)
+
+
+async def test_key_expires(bench):
+    key, secret = await bench.keys.create("short", lifetime_s=100)
+    await bench.advance(99)
+    assert await bench.keys.verify(secret) == key.id
+    await bench.advance(2)
+    assert await bench.keys.verify(secret) is None
+    await bench.keys.change(key.id, key.rules, lifetime_s=50)
+    assert await bench.keys.verify(secret) == key.id
+    await bench.advance(60)
+    assert await bench.keys.verify(secret) is None
+    assert (await bench.keys.change(key.id, key.rules, math.inf)).expires_at is None
+    assert await bench.keys.verify(secret) == key.id
+
+
+async def test_rotated_key_has_two_secrets_for_a_while(bench):
+    key, first = await bench.keys.create("laptop")
+    second = await bench.keys.rotate(key.id, 100)
+    assert [await bench.keys.verify(secret) for secret in (first, second)] == [key.id] * 2
+    shown = await bench.keys.find(key.id)
+    assert second.startswith(shown.prefix)
+    await bench.advance(101)
+    assert [await bench.keys.verify(secret) for secret in (first, second)] == [None, key.id]
+
+
+async def test_second_rotation_ends_the_first_secret_at_once(bench):
+    key, first = await bench.keys.create("laptop")
+    second = await bench.keys.rotate(key.id, 100)
+    third = await bench.keys.rotate(key.id, 100)
+    known = [await bench.keys.verify(secret) for secret in (first, second, third)]
+    assert known == [None, key.id, key.id]
+    await bench.keys.revoke(key.id)
+    assert [await bench.keys.verify(secret) for secret in (first, second, third)] == [None] * 3
+
+
+async def test_rotation_without_overlap_ends_the_secret_at_once(bench):
+    key, first = await bench.keys.create("leaked")
+    second = await bench.keys.rotate(key.id, 0)
+    assert [await bench.keys.verify(secret) for secret in (first, second)] == [None, key.id]
+
+
+async def test_rules_are_kept_and_changed(bench):
+    rules = KeyRules(max_open=3, models=("a", "b"), features=(Feature.INPAINT,))
+    key, _ = await bench.keys.create("bound", rules)
+    assert (await bench.keys.find(key.id)).rules == rules
+    changed = await bench.keys.change(key.id, KeyRules(monthly_pictures=0))
+    assert changed == await bench.keys.find(key.id)
+    assert changed.rules == KeyRules(monthly_pictures=0)
+    (listed,) = await bench.keys.list_keys()
+    assert listed == changed
+
+
+async def test_key_that_is_gone_is_not_changed(bench):
+    key, _ = await bench.keys.create("gone")
+    await bench.keys.revoke(key.id)
+    for key_id in (key.id, "key_unknown"):
+        assert await bench.keys.change(key_id, KeyRules()) is None
+        assert await bench.keys.rotate(key_id, 10) is None
+    assert await bench.keys.find("key_unknown") is None

@@ -147,3 +147,20 @@ async def test_reopen_after_close_keeps_messages(bench):
     await finished(bench)
     await bench.reopen()
     assert len(await bench.outbox.claim("s", 60, 5)) == 1
+
+
+async def test_message_of_a_key_comes_with_its_own_secret(bench):
+    key, _ = await bench.keys.create("shop")
+    other, _ = await bench.keys.create("other")
+    assert await bench.keys.sign_with(key.id, "whsec_own")
+    assert (await bench.keys.find(key.id)).signs
+    for key_id in (key.id, other.id, "open"):
+        job = await bench.claimed("a", key_id=key_id, webhook="http://x/")
+        await bench.jobs.cancel(job.id, key_id)
+    secrets = {one.body: one.secret for one in await bench.outbox.claim("s", 0.0, 5)}
+    assert secrets == {key.id: "whsec_own", other.id: None, "open": None}
+    assert "whsec_own" not in repr(await bench.keys.find(key.id))
+    assert await bench.keys.sign_with(key.id, None)
+    await bench.advance(1)
+    assert {one.secret for one in await bench.outbox.claim("t", 10, 5)} == {None}
+    assert not await bench.keys.sign_with("key_nothing", "whsec_own")

@@ -242,3 +242,20 @@ async def test_close_fails_jobs_at_work_and_health(make_painter: Callable[[], Pa
     with pytest.raises(RuntimeError):
         painter.check_health()
     painter.close()
+
+
+async def test_costs_of_jobs_add_up_to_what_was_run(painter: Painter) -> None:
+    """Of jobs that share forwards too: rows exactly, and the time that the engine was at work."""
+    before = painter.snapshot()
+    text = spec(kind=Kind.TEXT2IMG, steps=3)
+    jobs = [text, text.model_copy(update={"samples": 2, "seed": 9})]
+    made = await asyncio.gather(
+        *(painter.paint(number, job, None) for number, job in enumerate(jobs))
+    )
+    after = painter.snapshot()
+    costs = [pictures.cost for pictures in made]
+    assert sum(cost.row_steps for cost in costs) == after.rows - before.rows
+    assert costs[1].row_steps == 2 * costs[0].row_steps > 0
+    worked_s = sum(after.stage_s.values()) - sum(before.stage_s.values())
+    assert sum(cost.device_s for cost in costs) == pytest.approx(worked_s, rel=0.5)
+    assert [cost.stored_bytes for cost in costs] == [0, 0]

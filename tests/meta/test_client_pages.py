@@ -29,6 +29,7 @@ from serve_app.api.requests import (
 from serve_app.api.routes import file
 from serve_app.config import AppConfig, StorageConfig
 from serve_app.config.storage import S3Config
+from serve_app.failure import to_failure
 from serve_app.net import judge
 from serve_app.service import uploads
 from serve_app.storage.link import FileLinks
@@ -201,7 +202,7 @@ async def test_keys_of_webhooks_are_those_of_the_page():
     job = Job(id=5, state=JobState.PROCESSING, request=job_request(), created_at=0)
     writer = WebhookWriter(FileLinks(MemoryStore(), StorageConfig()).make)
     done = JobResult(keys=("generations/a.png",), nsfw=(False,), generation_time_s=1.5)
-    failed = errors.to_failure(errors.Cancelled())
+    failed = to_failure(errors.Cancelled())
     rows = [row for row in table_rows("webhooks.md") if len(row) == 3 and "`" in row[0]]
     for outcome, word in ((done, "`success`"), (failed, "`failed`")):
         told = {row[0].strip("`") for row in rows if row[1] in ("every message", word)}

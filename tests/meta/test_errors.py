@@ -6,6 +6,7 @@ import pickle
 import pytest
 
 from serve_app import errors
+from serve_app.failure import to_failure
 
 CLASSES = [
     value
@@ -16,6 +17,7 @@ ARGUMENTS = {
     errors.InvalidRequest: ("prompt", "too long"),
     errors.InvalidImage: ("init_image", "unreadable"),
     errors.AddOnMisfit: ("lora_model", "The LoRA ink does not fit this model"),
+    errors.NotAllowed: ("not for you",),
     errors.NotServed: ("not here",),
     errors.TooManyOpen: (3, 20, 4.5),
     errors.WeightsRefused: ("sd15", "no such file"),
@@ -47,13 +49,13 @@ def test_codes_are_unique():
 
 
 def test_failure_of_an_unknown_error_says_nothing_about_it():
-    failure = errors.to_failure(ValueError("/secret/path sk_live_1"))
+    failure = to_failure(ValueError("/secret/path sk_live_1"))
     assert failure.message == "Failed, Try Again"
     assert "secret" not in failure.model_dump_json()
 
 
 def test_failure_of_an_image_error_names_the_field():
-    failure = errors.to_failure(errors.InvalidImage("mask_image", "no picture"))
+    failure = to_failure(errors.InvalidImage("mask_image", "no picture"))
     assert failure.fields == {"mask_image": ["no picture"]}
 
 

@@ -52,5 +52,7 @@ def test_operator_with_the_token_sees_the_cluster(app):
 
 def test_nobody_joins_with_another_token(app):
     done = top(app, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="f" * 64)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert MODEL not in done.stdout
+    assert "lets us in" in done.stderr
+    assert "Traceback" not in done.stderr

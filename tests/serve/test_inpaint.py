@@ -224,3 +224,4 @@ async def test_health_answers(http):
     ready = await http.get("/health/ready")
     assert ready.status_code == 200
     assert set(ready.json()["models"]) == {*MODELS, *TAIL}
+    assert ready.json()["parts"] == {"database": True, "storage": True, "safety": True}

@@ -18,6 +18,7 @@ from serve_app.api.replies.bodies import (
 )
 from serve_app.api.replies.meta import linked_meta
 from serve_app.config import HttpConfig
+from serve_app.failure import to_failure
 from serve_app.types import Api, Job, JobFailure, JobState
 
 __all__ = ["TOO_LATE", "cancelled", "failure_of", "fetched", "generated"]
@@ -99,7 +100,7 @@ def cancelled(job: Job, http: HttpConfig, api: Api) -> Response:
 
 def failure_of(job: Job) -> JobFailure:
     """Return why a job ended without a result."""
-    return job.failure or errors.to_failure(
+    return job.failure or to_failure(
         errors.Cancelled() if job.state is JobState.CANCELLED else errors.GenerationFailed()
     )
 

@@ -16,6 +16,7 @@ from starlette.types import Scope
 from serve_app import errors
 from serve_app.api.replies.bodies import ErrorReply, FailedReply, ReloadReply, Reply
 from serve_app.config import HttpConfig
+from serve_app.failure import to_failure
 from serve_app.types import Api, JobFailure
 
 __all__ = [
@@ -91,7 +92,7 @@ def status_of(code: str, api: Api | None, http: HttpConfig) -> int:
 def respond(error: errors.DreamserveError, api: Api | None, http: HttpConfig) -> Response:
     """Answer a call with an error."""
     retry_s = _retry_after_s(error)
-    reply = _reply(errors.to_failure(error), api, retry_s, _tips(error, retry_s))
+    reply = _reply(to_failure(error), api, retry_s, _tips(error, retry_s))
     status = status_of(error.code, api, http)
     headers = {}
     if retry_s is not None and status != 200:

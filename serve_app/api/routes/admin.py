@@ -18,13 +18,24 @@ from serve_app import errors
 from serve_app.api.requests import body
 from serve_app.api.requests.body import Fields
 from serve_app.config import HttpConfig
+from serve_app.jobs.protocol import AuditLog, KeyStore, UsageStore
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models.entry import AddOn, Entry, read_entry
 from serve_app.models.problem import problems
 from serve_app.models.registry import Registry
 from serve_app.models.reload import Reloads, ReloadState, read_revision
+from serve_app.telemetry.actor import set_actor
 
-__all__ = ["Admin", "router"]
+__all__ = ["Accounts", "Admin", "router"]
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Who may call, what it cost, and who changed what."""
+
+    keys: KeyStore
+    usage: UsageStore
+    audit: AuditLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,7 @@ class Admin:
     reloads: Reloads
     key: SecretStr
     failures: RateLimiter
+    accounts: Accounts
 
     async def check(self, request: Request) -> None:
         """Check the admin key, in the same time whatever was sent.
@@ -51,6 +63,7 @@ class Admin:
         if not hmac.compare_digest(sent, wanted) or scheme.lower() != "bearer":
             await self.failures.count(address)
             raise errors.InvalidKey("admin")
+        set_actor(f"admin:{address}")
 
 
 def router(admin: Admin, http: HttpConfig) -> APIRouter:

@@ -24,7 +24,8 @@ def router(service: Service) -> APIRouter:
     async def ready() -> Response:
         found = await service.readiness()
         status = "ready" if found.is_ready else "not_ready"
-        return _json({"status": status, "models": found.models}, 200 if found.is_ready else 503)
+        told: dict[str, object] = {"status": status, "models": found.models, "parts": found.parts}
+        return _json(told, 200 if found.is_ready else 503)
 
     return routes
 

@@ -2,13 +2,14 @@
 
 import json
 import re
+import time
 
 import httpx2
 import pytest
 from pydantic import SecretStr
 
 from serve_app.api import create_api
-from serve_app.api.routes.admin import Admin
+from serve_app.api.routes.admin import Accounts, Admin
 from serve_app.api.routes.overview import Watch
 from serve_app.config import CatalogueConfig, HttpConfig, JobsConfig, ReloadConfig
 from serve_app.jobs.rate import RateLimiter
@@ -16,9 +17,12 @@ from serve_app.models import Catalogue, ModelEntry
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
 from serve_app.models.registry import Registry, judge_files
 from serve_app.models.reload import Reloads
+from serve_app.testing.audit import MemoryAuditLog
 from serve_app.testing.graph import FakeGraph
+from serve_app.testing.keys import MemoryKeyStore
 from serve_app.testing.models import MemoryModelStore
 from serve_app.testing.service import FakeService
+from serve_app.testing.usage import MemoryUsageStore
 from serve_app.types import Job, JobFailure, JobState, Kind
 from tests import community_files
 from tests.builders import job_request, spec
@@ -69,7 +73,8 @@ async def last_failed(limit):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     parts = Parts(tmp_path_factory.mktemp("admin"))
-    admin = Admin(parts.registry, parts.reloads, SecretStr(KEY), parts.failures)
+    accounts = Accounts(MemoryKeyStore(), MemoryUsageStore(time.time), MemoryAuditLog())
+    admin = Admin(parts.registry, parts.reloads, SecretStr(KEY), parts.failures, accounts)
     watch = Watch(list, last_failed)
     return parts, create_api(
         FakeService([HOT]), HttpConfig(), JobsConfig(), operator=admin, watch=watch
@@ -118,6 +123,14 @@ async def test_entry_is_added_listed_and_removed(http, store):
         ("DELETE", "/admin/models/tail"),
         ("GET", "/admin/models/hot/replicas"),
         ("POST", "/admin/models/hot/reload"),
+        ("GET", "/admin/keys"),
+        ("POST", "/admin/keys"),
+        ("GET", "/admin/keys/x"),
+        ("PATCH", "/admin/keys/x"),
+        ("POST", "/admin/keys/x/rotate"),
+        ("DELETE", "/admin/keys/x"),
+        ("GET", "/admin/usage"),
+        ("GET", "/admin/audit"),
     ],
 )
 async def test_nobody_else_gets_in(http, store, method, path, header):

@@ -4,6 +4,7 @@ import pytest
 
 from serve_app import errors
 from serve_app.config import HttpConfig, JobsConfig
+from serve_app.failure import to_failure
 from serve_app.types import JobFailure, JobResult, JobState
 
 INPAINT = "/api/v4/dreambooth/inpaint"
@@ -261,7 +262,7 @@ async def test_running_fetch_gives_a_list_when_so_configured(make_api, text_body
 
 async def test_failed_job_is_the_documented_reply_to_a_fetch(api, text_body, load_golden):
     first = await processing(api, text_body)
-    api.service.outcome = errors.to_failure(errors.GenerationFailed())
+    api.service.outcome = to_failure(errors.GenerationFailed())
     api.service.settle(first["id"])
     reply = await api.reply(FETCH, {"request_id": first["id"]})
     assert_holds(reply, load_golden("fetch_failed"))
@@ -269,7 +270,7 @@ async def test_failed_job_is_the_documented_reply_to_a_fetch(api, text_body, loa
 
 
 async def test_failed_job_is_the_documented_reply_to_its_own_call(api, text_body, load_golden):
-    api.service.outcome = errors.to_failure(errors.GenerationFailed())
+    api.service.outcome = to_failure(errors.GenerationFailed())
     assert_holds(await api.reply(TEXT2IMG, text_body), load_golden("fetch_failed"))
 
 

@@ -30,7 +30,8 @@ async def test_ready_needs_every_model(api, models, status, word):
     api.service.ready = models
     answer = await api.http.get("/health/ready")
     assert answer.status_code == status
-    assert answer.json() == {"status": word, "models": models}
+    parts = {"database": True, "storage": False, "safety": True}
+    assert answer.json() == {"status": word, "models": models, "parts": parts}
 
 
 @pytest.mark.parametrize("media_type", ["image/png", "text/plain"])

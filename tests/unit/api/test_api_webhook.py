@@ -7,6 +7,7 @@ import pytest
 from serve_app import errors
 from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.config import StorageConfig
+from serve_app.failure import to_failure
 from serve_app.storage.link import FileLinks
 from serve_app.testing.storage import MemoryStore
 from serve_app.types import GenerationSpec, Job, JobRequest, JobResult, JobState, Kind, OutputPlan
@@ -51,13 +52,13 @@ async def test_body_of_a_success_is_the_documented_one(track_id):
 
 
 async def test_body_of_a_failure_is_the_documented_one():
-    body = await write(job("t"), errors.to_failure(errors.GenerationFailed("oom")))
+    body = await write(job("t"), to_failure(errors.GenerationFailed("oom")))
     assert (body["status"], body["id"], body["track_id"]) == ("failed", 5, "t")
     assert (body["message"], body["output"]) == ("Failed, Try Again", [])
 
 
 async def test_body_of_a_cancelled_job_is_a_failure_with_its_reason():
-    body = await write(job("t"), errors.to_failure(errors.Cancelled()))
+    body = await write(job("t"), to_failure(errors.Cancelled()))
     assert (body["status"], body["reason"], body["output"]) == ("failed", "cancelled", [])
     assert body["message"] == "The request was cancelled."
 

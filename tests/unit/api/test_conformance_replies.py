@@ -10,6 +10,7 @@ import pytest
 from serve_app import errors
 from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.config import HttpConfig, JobsConfig, StorageConfig
+from serve_app.failure import to_failure
 from serve_app.storage.link import FileLinks
 from serve_app.testing.storage import MemoryStore
 from serve_app.types import Job, JobResult, JobState
@@ -137,7 +138,7 @@ async def _running(api):
 
 
 async def _failed(api):
-    api.service.outcome = errors.to_failure(errors.GenerationFailed("oom"))
+    api.service.outcome = to_failure(errors.GenerationFailed("oom"))
     await api.reply(V4, ASKED)
     job_id = next(iter(api.service.jobs))
     return {"status": "failed", "id": "", "message": "Failed, Try Again", "output": ""}, job_id
@@ -197,7 +198,7 @@ async def _bad_key(api):
 
 
 async def _job_failed(api):
-    api.service.outcome = errors.to_failure(errors.GenerationFailed("oom"))
+    api.service.outcome = to_failure(errors.GenerationFailed("oom"))
     return await _answer(api)
 
 
@@ -292,7 +293,7 @@ async def webhook(outcome, track_id="order-7"):
 
 DONE = JobResult(keys=("generations/a.png",), nsfw=(False,), generation_time_s=1.5)
 FLAGGED = DONE.model_copy(update={"nsfw": (False, True), "keys": ("temp/a.png", "temp/b.png")})
-BROKEN = errors.to_failure(errors.GenerationFailed("oom"))
+BROKEN = to_failure(errors.GenerationFailed("oom"))
 FILES = f"{job_request().base_url}/files"
 _SENT = {"id": 5, "track_id": "order-7"}
 WEBHOOK = {

@@ -12,7 +12,10 @@ from serve_app.cli import serving, token
 @pytest.fixture
 def config(tmp_path):
     file = tmp_path / "serve.yaml"
-    args = {"root_dir": str(tmp_path)}
+    args = {"root_dir": str(tmp_path), "engine": {"painter": "fake"}}
+    (tmp_path / "configs" / "models").mkdir(parents=True)
+    model = "id: tiny\nsource: nowhere\nkinds: [text2img]\n"
+    (tmp_path / "configs" / "models" / "tiny.yaml").write_text(model)
     file.write_text(yaml.safe_dump({"applications": [{"name": "dreamserve", "args": args}]}))
     return file
 

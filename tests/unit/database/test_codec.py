@@ -7,7 +7,7 @@ import pytest
 from serve_app import errors
 from serve_app.database import codec
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
-from serve_app.types import JobRequest
+from serve_app.types import GenerationSpec, JobRequest, JobResult, OutputPlan
 from tests.builders import job_request, spec
 
 
@@ -60,3 +60,57 @@ def test_check_text_names_the_field(text):
         codec.check_text("model_id", text)
     assert caught.value.field == "model_id"
     assert text not in caught.value.public_message
+
+
+def test_request_that_asks_for_nothing_new_has_nothing_that_another_version_does_not_know():
+    """Written are the fields without defaults, and those that differ."""
+    stored = json.loads(codec.dump(job_request(spec=spec(upscale=2))))
+    assert stored.keys() == {"spec", "output", "key_id", "base_url"}
+    needed = {name for name, field in GenerationSpec.model_fields.items() if field.is_required()}
+    assert stored["spec"].keys() == needed | {"upscale"}
+
+
+def test_defaults_of_stored_requests_stay_as_they_are():
+    """A row that leaves them out was written by any version, and means what it meant then."""
+    defaults = {
+        GenerationSpec: {
+            "negative_prompt": "",
+            "samples": 1,
+            "guidance_scale": 7.5,
+            "strength": 1.0,
+            "use_karras_sigmas": False,
+            "algorithm_type": None,
+            "clip_skip": 1,
+            "tomesd": False,
+            "loras": (),
+            "vae": None,
+            "embeddings": (),
+            "ip_adapter": None,
+            "controlnets": (),
+            "guess_mode": False,
+            "control_start": 0.0,
+            "control_end": 1.0,
+            "foreign": "",
+            "expand": False,
+            "upscale": 1,
+            "highres_fix": False,
+            "self_attention": False,
+            "panorama": False,
+            "exclusive": False,
+            "full_frame": False,
+            "fit": None,
+        },
+        OutputPlan: {"base64": False, "temp": False},
+        JobRequest: {"safety": None, "api": "v4", "call_id": "", "webhook": None, "track_id": None},
+    }
+    for kind, known in defaults.items():
+        assert {name: kind.model_fields[name].default for name in known} == known
+
+
+def test_what_a_later_version_adds_to_a_result_is_passed_over_and_to_a_request_is_not():
+    result = JobResult(keys=("a",), nsfw=(False,), generation_time_s=1)
+    later = json.loads(codec.dump(result)) | {"next": 1, "cost": {"row_steps": 5, "joules": 7}}
+    assert codec.load(JobResult, json.dumps(later)).cost.row_steps == 5
+    asked = json.loads(codec.dump(job_request())) | {"next": 1}
+    with pytest.raises(ValueError):
+        codec.load(JobRequest, json.dumps(asked))

@@ -108,13 +108,6 @@ def test_upgrade_by_three_processes_at_once_succeeds(url):
     assert ends == [("", 0)] * 3
 
 
-def test_upgrade_of_a_database_of_a_newer_version_is_refused(url, engine):
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(errors.JobStoreUnavailable, match="does not fit"):
-        upgrade(DatabaseConfig(url=url))
-
-
 def test_upgrade_that_breaks_leaves_nothing(tmp_path):
     path = tmp_path / "jobs.db"
     with sqlite3.connect(path) as connection:

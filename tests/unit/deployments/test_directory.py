@@ -112,6 +112,13 @@ async def test_model_of_a_file_stays_in_its_application(controller):
     assert models.find("filed") is FILED
 
 
+async def test_models_of_their_own_are_those_here_and_in_applications(controller):
+    controller.say("model-late", ApplicationStatus.RUNNING, Generator_late=1)
+    known = directory(POOL)
+    await known.look()
+    assert sorted(known.model_ids()) == ["filed", "late"]
+
+
 async def test_readiness_is_that_of_who_paints(controller):
     controller.say("model-hot", RUNNING, Generator_hot=1)
     controller.say("model-new", DEPLOYING, Generator_new=0)

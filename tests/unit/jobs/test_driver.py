@@ -5,6 +5,7 @@ import contextlib
 from functools import partial
 
 import pytest
+import structlog
 
 from serve_app import errors
 from serve_app.config import JobsConfig
@@ -260,3 +261,16 @@ async def test_driver_stopping_a_job_before_its_first_step_frees_the_place():
         async with asyncio.timeout(5):
             while (await store.get(second.id)).state is not JobState.PROCESSING:
                 await asyncio.sleep(0.01)
+
+
+async def test_job_that_is_run_again_leaves_a_line_with_its_id():
+    """After a retry, and after its driver died: the lease has run out."""
+    store = MemoryJobStore()
+    job = await store.add(job_request(), 10)
+    await store.claim("dead", 0.0, 5)
+    with structlog.testing.capture_logs() as lines:
+        async with driving(FakeGraph(), store), asyncio.timeout(10):
+            while not (await store.get(job.id)).state.is_final:
+                await asyncio.sleep(0.01)
+    (line,) = [line for line in lines if line["event"] == "job_run_again"]
+    assert (line["job_id"], line["model_id"], line["attempts"]) == (job.id, "tiny", 2)

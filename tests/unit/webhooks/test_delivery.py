@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import pytest
 from standardwebhooks import Webhook
@@ -70,20 +71,20 @@ async def test_message_is_posted_signed_and_settled(bench):
 
 async def test_message_to_a_receiver_down_for_three_days_arrives(bench):
     job, poster = await finished(bench), FakePoster()
-    down = [Reply(500), Unreachable("no"), TooSlow(15.0), Reply(302), Reply(404)] * 2
-    poster.answers[HOOK] = down[:9]
+    down = [Reply(500), Unreachable("no"), TooSlow(15.0), Reply(302), Reply(404)] * 3
+    poster.answers[HOOK] = down[: len(SCHEDULE_S) - 1]
     for delay_s in SCHEDULE_S:
         if delay_s:
             await bench.advance(delay_s - 1)
             assert await sender(bench, poster).deliver_due() == 0
             await bench.advance(2)
         assert await sender(bench, poster).deliver_due() == 1
-    assert len(poster.sent) == 10
+    assert len(poster.sent) == len(SCHEDULE_S)
     assert len({sent.headers["webhook-id"] for sent in poster.sent}) == 1
     assert await bench.outbox.state_of(job.id) is DeliveryState.DELIVERED
 
 
-async def test_message_is_given_up_after_ten_attempts(bench):
+async def test_message_is_given_up_after_the_last_attempt(bench):
     job, poster = await finished(bench), FakePoster()
     poster.answers[HOOK] = [Reply(500)] * 20
     for delay_s in SCHEDULE_S:
@@ -91,7 +92,7 @@ async def test_message_is_given_up_after_ten_attempts(bench):
         await sender(bench, poster).deliver_due()
     await bench.advance(10**6)
     assert await sender(bench, poster).deliver_due() == 0
-    assert len(poster.sent) == 10
+    assert len(poster.sent) == len(SCHEDULE_S)
     assert await bench.outbox.state_of(job.id) is DeliveryState.FAILED
 
 
@@ -206,3 +207,16 @@ async def test_signature_verifies_at_the_receiver(bench):
     await Sender(bench.outbox, poster, Signer([SECRET])).deliver_due()
     (sent,) = poster.sent
     assert Webhook(SECRET).verify(sent.content, sent.headers)["track_id"] == "é"
+
+
+async def test_message_with_a_secret_of_its_own_is_signed_with_that_alone(bench):
+    key, _ = await bench.keys.create("shop")
+    own, poster = new_secret(), FakePoster()
+    await bench.keys.sign_with(key.id, own)
+    job = await bench.claimed("a", key_id=key.id, webhook=HOOK)
+    await bench.jobs.cancel(job.id, "{}")
+    await sender(bench, poster).deliver_due()
+    (sent,) = poster.sent
+    moment = datetime.fromtimestamp(int(sent.headers["webhook-timestamp"]), tz=UTC)
+    signature = Webhook(own).sign(sent.headers["webhook-id"], moment, sent.content.decode())
+    assert sent.headers["webhook-signature"] == signature

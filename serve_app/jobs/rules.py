@@ -1,0 +1,120 @@
+"""`KeyRules`: what one API key may ask for, and the words of a refusal. Pure: stores count."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field
+
+from serve_app import errors
+from serve_app.types import Frozen, GenerationSpec, JobRequest
+
+__all__ = ["Feature", "KeyRules", "KeyUse"]
+
+_WINDOW_S = 60.0
+
+
+class Feature(StrEnum):
+    """Something that a request may ask for and a key may not."""
+
+    TEXT2IMG = "text2img"
+    IMG2IMG = "img2img"
+    INPAINT = "inpaint"
+    CONTROLNET = "controlnet"
+    LORA = "lora"
+    EMBEDDING = "embedding"
+    VAE = "vae"
+    IP_ADAPTER = "ip_adapter"
+    UPSCALE = "upscale"
+    HIGHRES_FIX = "highres_fix"
+    PANORAMA = "panorama"
+    WEBHOOK = "webhook"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """What a key has asked for so far, over all processes.
+
+    num_open: jobs queued or processing. pictures: of this month, those of open jobs too.
+    age_s: seconds since the job was accepted that fills the rate; None: there is none.
+    """
+
+    num_open: int = 0
+    pictures: int = 0
+    age_s: float | None = None
+
+
+class KeyRules(Frozen):
+    """Bounds of one key; none: as the settings say, or no bound where they say nothing."""
+
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="generation calls accepted within 60 seconds"
+    )
+    max_open: int | None = Field(
+        default=None, ge=0, description="jobs queued or processing at a time"
+    )
+    monthly_pictures: int | None = Field(
+        default=None,
+        ge=0,
+        description="pictures per month, in UTC; what is not made is not counted",
+    )
+    models: tuple[str, ...] | None = Field(
+        default=None, max_length=1000, description="ids of the models it may ask for"
+    )
+    features: tuple[Feature, ...] | None = Field(
+        default=None, description="what its requests may use"
+    )
+
+    def over(self, defaults: "KeyRules") -> Self:
+        """Fill in what these leave open."""
+        return self.model_copy(
+            update={
+                name: value
+                for name, value in defaults
+                if getattr(self, name) is None and value is not None
+            }
+        )
+
+    def check_use(self, use: KeyUse, samples: int) -> None:
+        """Refuse what is too much.
+
+        Raises:
+            errors.TooManyOpen: as many jobs are open as may be.
+            errors.RateLimited: too many jobs within a minute.
+            errors.MonthlyLimit: the pictures of this month are used up.
+        """
+        if self.max_open is not None and use.num_open >= self.max_open:
+            raise errors.TooManyOpen(self.max_open, use.num_open)
+        if use.age_s is not None and use.age_s < _WINDOW_S:
+            raise errors.RateLimited(_WINDOW_S - use.age_s)
+        if self.monthly_pictures is not None and use.pictures + samples > self.monthly_pictures:
+            raise errors.MonthlyLimit()
+
+    def check_request(self, request: JobRequest) -> None:
+        """Refuse what this key may not use.
+
+        Raises:
+            errors.NotAllowed: it names what that is.
+        """
+        spec = request.spec
+        if self.models is not None and spec.model_id not in self.models:
+            raise errors.NotAllowed(f"This API key may not use the model {spec.model_id}.")
+        if self.features is None:
+            return
+        asked = _features(spec) | ({Feature.WEBHOOK} if request.webhook else set())
+        if forbidden := sorted(asked - set(self.features)):
+            raise errors.NotAllowed(f"This API key may not use {', '.join(forbidden)}.")
+
+
+def _features(spec: GenerationSpec) -> set[Feature]:
+    is_used = {
+        Feature.CONTROLNET: bool(spec.controlnets),
+        Feature.LORA: bool(spec.loras),
+        Feature.EMBEDDING: bool(spec.embeddings),
+        Feature.VAE: spec.vae is not None,
+        Feature.IP_ADAPTER: spec.ip_adapter is not None,
+        Feature.UPSCALE: spec.upscale > 1,
+        Feature.HIGHRES_FIX: spec.highres_fix,
+        Feature.PANORAMA: spec.panorama,
+    }
+    return {Feature(spec.kind.value)} | {feature for feature, used in is_used.items() if used}
