@@ -5,33 +5,22 @@ What goes wrong leaves this module as one of our errors (see `deployments.stage`
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from deployments.directory import Directory
 from deployments.replicas import ask_all
 from deployments.stage import last_of
+from deployments.stages import Stages
 from serve_app import errors
 from serve_app.pipelines.specs import named_add_ons
 from serve_app.telemetry import logging
-from serve_app.types import ImageSource, Job, JobResult, OutputPlan, Size
+from serve_app.types import ImageSource, Job, JobResult, OutputPlan, Sight, Size
 
-__all__ = ["GraphClient", "Stages"]
+__all__ = ["GraphClient"]
 
 # What a picture is brought to before its check, which looks at 224 x 224.
 _CHECKED = Size(height=512, width=512)
-
-
-@dataclass(frozen=True)
-class Stages:
-    """The deployments that a driver needs; bound into ingress and janitor as one argument."""
-
-    preprocess: DeploymentHandle
-    generators: Mapping[str, DeploymentHandle]  # by model id
-    pool: DeploymentHandle | None  # for all other models
-    safety: DeploymentHandle
-    upload: DeploymentHandle
 
 
 class GraphClient:
@@ -99,6 +88,10 @@ class GraphClient:
     async def progress(self, model_id: str) -> dict[int, float]:
         """Ask every replica of the model; those that do not answer in time are left out."""
         return dict(ChainMap(*await ask_all(self.models.find(model_id), dict, "progress")))
+
+    async def look(self, model_id: str, watched: Mapping[int, int | None]) -> dict[int, Sight]:
+        """Ask every replica of the model, as in `progress`."""
+        return dict(ChainMap(*await ask_all(self.models.find(model_id), dict, "look", watched)))
 
     async def load_s(self, model_id: str) -> float:
         """Ask every replica of the Pool; the one that would be first counts."""

@@ -10,7 +10,8 @@ from ray.serve.handle import DeploymentHandle
 from starlette.types import ASGIApp
 
 from deployments.background import Rounds
-from deployments.clients import GraphClient, Stages
+from deployments.clients import GraphClient
+from deployments.stages import Stages
 from serve_app.api import create_api
 from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.api.routes.admin import Admin
@@ -65,8 +66,9 @@ class Ingress:
         self._reloads = Reloads(self._models, graph.notify_replicas, config.reload)
         self._catalogue = catalogue
         refresh_s = config.catalogue.refresh_s
-        self._rounds = Rounds(view.run(refresh_s), graph.models.run(refresh_s))
         self._service = GenerationService(stores, view, self._driver, graph, self._reloads, config)
+        audience = self._service.audience
+        self._rounds = Rounds(view.run(refresh_s), graph.models.run(refresh_s), audience.run())
         gc.freeze()  # else the garbage of a call can have all modules walked through: 0.1 s
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -77,7 +79,7 @@ class Ingress:
         registry = Registry(self._catalogue, self._models, has_pool=has_pool, judge=judge)
         failures = RateLimiter(config.auth.admin_failures_per_minute)
         operator = None if key is None else Admin(registry, self._reloads, key, failures)
-        return create_api(self._service, config.http, config.jobs, operator)
+        return create_api(self._service, config.http, config.jobs, config.events, operator)
 
     async def check_health(self) -> None:
         """Raise when a part that runs beside the calls has ended; Serve replaces the replica."""

@@ -3,8 +3,9 @@
 import contextlib
 
 from deployments.background import Rounds
-from deployments.clients import GraphClient, Stages
+from deployments.clients import GraphClient
 from deployments.metrics import Instruments
+from deployments.stages import Stages
 from serve_app import errors
 from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.config import AppConfig

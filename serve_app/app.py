@@ -3,7 +3,6 @@
 from ray.serve import Application
 
 from deployments.add_on_router import add_on_router
-from deployments.clients import Stages
 from deployments.generator import Generator
 from deployments.ingress import Ingress
 from deployments.janitor import Janitor
@@ -12,6 +11,7 @@ from deployments.pool import Pool
 from deployments.preprocess import Preprocess
 from deployments.router import router_config
 from deployments.safety import Safety
+from deployments.stages import Stages
 from deployments.upload import Upload
 from serve_app.config import AppConfig
 from serve_app.models import Catalogue, ModelEntry

@@ -30,6 +30,7 @@ __all__ = [
     "Pictures",
     "PreparedImages",
     "SafetyAction",
+    "Sight",
     "Size",
 ]
 
@@ -334,3 +335,18 @@ class Pictures:
     generation_time_s: float
     ran: dict[str, JsonValue]
     load_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Generator -> ingress: how far a job at work is, for those who watch it.
+
+    step: denoising steps done, of `steps`; 0 of 0 before the first. preview: JPEG of what is
+    painted so far; empty: none that is newer than the one that the caller has. preview_step: when
+    it was made; -1: there is none yet.
+    """
+
+    step: int
+    steps: int
+    preview: bytes = b""
+    preview_step: int = -1

@@ -7,15 +7,19 @@ from serve_app import __version__
 from serve_app.api.middleware import middleware
 from serve_app.api.protocol import Service
 from serve_app.api.replies import wire
-from serve_app.api.routes import admin, file, generation, health, helper, job, model, reload
+from serve_app.api.routes import admin, event, file, generation, health, helper, job, model, reload
 from serve_app.api.routes.admin import Admin
-from serve_app.config import HttpConfig, JobsConfig
+from serve_app.config import EventsConfig, HttpConfig, JobsConfig
 
 __all__ = ["create_api"]
 
 
 def create_api(
-    service: Service, http: HttpConfig, jobs: JobsConfig, operator: Admin | None = None
+    service: Service,
+    http: HttpConfig,
+    jobs: JobsConfig,
+    events: EventsConfig | None = None,
+    operator: Admin | None = None,
 ) -> FastAPI:
     """Build the whole HTTP side; the schema of every call is at `/docs`.
 
@@ -33,6 +37,7 @@ def create_api(
     for routes in (
         generation.router(service, http, jobs),
         job.router(service, http),
+        event.router(service, http, events or EventsConfig()),
         model.router(service, http),
         reload.router(service, http),
         helper.router(service, http),

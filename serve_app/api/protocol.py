@@ -1,9 +1,11 @@
 """`Service`: the use cases that the HTTP API needs. Implemented by `serve_app.service`."""
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
 from serve_app.images.source import InputPicture
+from serve_app.jobs.moment import Mark, Moment
 from serve_app.jobs.protocol import Idempotency
 from serve_app.models import Catalogue
 from serve_app.models.reload import ReloadState
@@ -144,6 +146,33 @@ class Service(Protocol):
 
     async def eta_s(self, job: Job) -> float:
         """Seconds until the job is done."""
+        ...
+
+    async def queue_place(self, job: Job) -> int:
+        """Place of a job among those of its model that wait, from 1 on; 0: it does not wait."""
+        ...
+
+    def follow(
+        self, job: Job, mark: Mark, *, has_previews: bool
+    ) -> AsyncGenerator[Moment | None, None]:
+        """Yield what is new of a job until it has ended; None: nothing was for long.
+
+        Raises:
+            errors.Overloaded: there are too many streams.
+            errors.RateLimited: the key has too many.
+        """
+        ...
+
+    async def issue_token(self, job_id: int, key_id: str) -> str:
+        """Make a token that opens the stream of a job for `events.token_ttl_s`."""
+        ...
+
+    async def read_token(self, job_id: int, token: str) -> str:
+        """Return the id of the key that a token is for; raises `errors.InvalidKey`."""
+        ...
+
+    async def is_live(self, key_id: str) -> bool:
+        """Whether a key that was accepted may still be used."""
         ...
 
     async def readiness(self) -> Readiness:

@@ -15,6 +15,7 @@ from serve_app.config.components import (
     SafetyConfig,
     StorageConfig,
 )
+from serve_app.config.events import EventsConfig
 from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.images import ImagesConfig
 from serve_app.config.pool import PoolConfig
@@ -29,6 +30,7 @@ __all__ = [
     "DatabaseConfig",
     "DeploymentOptions",
     "EngineConfig",
+    "EventsConfig",
     "HttpConfig",
     "ImagesConfig",
     "JobsConfig",

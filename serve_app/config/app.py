@@ -17,6 +17,7 @@ from serve_app.config.components import (
     SafetyConfig,
     StorageConfig,
 )
+from serve_app.config.events import EventsConfig
 from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.images import ImagesConfig
 from serve_app.config.pool import PoolConfig
@@ -55,6 +56,7 @@ class AppConfig(BaseSettings):
     database: DatabaseConfig = DatabaseConfig()
     jobs: JobsConfig = JobsConfig()
     limits: LimitsConfig = LimitsConfig()
+    events: EventsConfig = EventsConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
     logging: LoggingConfig = LoggingConfig()
     serving: ServingConfig = ServingConfig()

@@ -143,6 +143,14 @@ class JobStore(Protocol):
         """Open (queued or processing) jobs per model id."""
         ...
 
+    async def waiting(self, model_id: str) -> list[int]:
+        """Open jobs of a model of which no step is known to be done, in the order they came."""
+        ...
+
+    async def secret(self, purpose: str) -> bytes:
+        """Derive 32 secret bytes, the same for all processes on this store, for one purpose."""
+        ...
+
     async def oldest_open_s(self) -> float:
         """Seconds since the oldest open job was accepted; 0 when none is open."""
         ...
@@ -182,6 +190,10 @@ class KeyStore(Protocol):
 
     async def list_keys(self) -> list[ApiKey]:
         """List all keys, also revoked ones, oldest first."""
+        ...
+
+    async def is_live(self, key_id: str) -> bool:
+        """Whether there is a key of this id that is not revoked."""
         ...
 
     async def revoke(self, key_id: str) -> bool:

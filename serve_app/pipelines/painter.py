@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar, TypeVarTuple
@@ -54,7 +54,7 @@ from serve_app.pipelines.specs import (
 )
 from serve_app.pipelines.text.rewrite import rewriter_of
 from serve_app.pipelines.work import Painting, Sample
-from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
+from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages, Sight
 
 __all__ = ["WeavePainter"]
 
@@ -139,6 +139,12 @@ class WeavePainter:
         return {
             job_id: sum(sample.share for sample in samples) / len(samples)
             for job_id, samples in self._progress.items()
+        }
+
+    def look(self, watched: Mapping[int, int | None]) -> dict[int, Sight]:
+        """How far watched jobs are; see the protocol."""
+        return {
+            job_id: _sight(self._progress[job_id]) for job_id in watched if job_id in self._progress
         }
 
     def weight_bytes(self) -> int:
@@ -339,6 +345,12 @@ def _control(added: _Added, images: PreparedImages | None) -> Control | None:
 def _progress(request: Request) -> Progress:
     assert isinstance(request.body, Sample), "painters submit samples"
     return request.body.progress
+
+
+def _sight(samples: Sequence[Progress]) -> Sight:
+    """Take the mean of all samples, which are mostly at the same step."""
+    done = sum(sample.done for sample in samples) // len(samples)
+    return Sight(done, max(sample.total for sample in samples))
 
 
 def _ran(

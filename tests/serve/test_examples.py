@@ -1,4 +1,4 @@
-"""Every block of `docs/examples.md`, executed as a reader would, against a real service."""
+"""Every block of the pages with examples, executed as a reader would, against a real service."""
 
 import json
 import os
@@ -13,8 +13,15 @@ from PIL import Image
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+PAGES = {
+    name: re.findall(
+        r"^```(\w+)\n(.*?)^```",
+        (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    for name in ("examples", "events")
+}
+BLOCKS = [(name, *block) for name, blocks in PAGES.items() for block in blocks]
 MODEL = json.loads((ROOT / "examples" / "inpaint" / "request.json").read_text())["model_id"]
 COMMANDS = {
     "sh": ["bash", "-euo", "pipefail", "example.sh"],
@@ -23,13 +30,16 @@ COMMANDS = {
 }
 
 
-def test_page_has_examples_in_every_language():
-    assert {language for language, _ in BLOCKS} == set(COMMANDS)
-    assert all(MODEL in text or "model_list" in text for _, text in BLOCKS)
+@pytest.mark.parametrize("blocks", PAGES.values(), ids=PAGES)
+def test_page_has_examples_in_every_language(blocks):
+    assert {language for language, _ in blocks} == set(COMMANDS)
+    assert all(MODEL in text or "model_list" in text for _, text in blocks)
 
 
 @pytest.mark.parametrize(
-    ("language", "text"), BLOCKS, ids=[f"{i}-{block[0]}" for i, block in enumerate(BLOCKS)]
+    ("language", "text"),
+    [block[1:] for block in BLOCKS],
+    ids=[f"{i}-{name}-{language}" for i, (name, language, _) in enumerate(BLOCKS)],
 )
 def test_example_does_what_the_page_says(service, tmp_path, language, text):
     if shutil.which(COMMANDS[language][0]) is None:

@@ -24,6 +24,7 @@ __all__ = [
     "RunningReply",
     "SchedulersReply",
     "SuccessReply",
+    "TokenReply",
     "UrlReply",
 ]
 
@@ -67,6 +68,9 @@ class ProcessingReply(Reply):
     nsfw_content_detected: bool = False
     meta: dict[str, JsonValue]
     progress: float = Field(description="share of denoising steps done, 0 to 1")
+    queue_place: int = Field(
+        description="place among the jobs of its model that wait, 1 is next; 0: it does not wait"
+    )
     future_links: list[str] = Field(description="links that will work once the job is done")
 
 
@@ -91,6 +95,9 @@ class RunningReply(Reply):
     tip: str = "Fetch the result again after eta seconds."
     eta: int = Field(description="seconds until it is worth to fetch, estimated")
     progress: float = Field(description="share of denoising steps done, 0 to 1")
+    queue_place: int = Field(
+        description="place among the jobs of its model that wait, 1 is next; 0: it does not wait"
+    )
 
 
 class FailedReply(Reply):
@@ -154,6 +161,14 @@ class CheckReply(BaseModel):
 
     images: str = Field(description="the link that was sent; empty for inline data")
     has_nsfw_concept: list[bool]
+
+
+class TokenReply(Reply):
+    """What opens the stream of a job where no header can be sent."""
+
+    status: Literal["success"] = "success"
+    token: str = Field(description="for the query of the stream's address")
+    expires_s: int = Field(description="seconds in which it does")
 
 
 class ReplicaRow(BaseModel):
