@@ -27,6 +27,7 @@ __all__ = [
     "LoraUse",
     "OutputPlan",
     "Picture",
+    "PictureFormat",
     "Pictures",
     "PreparedImages",
     "SafetyAction",
@@ -72,6 +73,7 @@ class Api(StrEnum):
     V5 = "v5"
     V6 = "v6"
     V7 = "v7"
+    OPENAI = "openai"  # /v1/images
 
 
 class SafetyAction(StrEnum):
@@ -223,6 +225,18 @@ class ImageSource(Frozen):
     field: str = Field(description="request field, named in errors: init_image, ...")
     url: str | None = None
     stored_key: str | None = None
+    is_alpha_mask: bool = Field(
+        default=False,
+        description="a mask as OpenAI's: transparent is repainted, and its size is the picture's",
+    )
+
+
+class PictureFormat(StrEnum):
+    """How result files are encoded."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
 
 
 class OutputPlan(Frozen):
@@ -231,6 +245,8 @@ class OutputPlan(Frozen):
     keys: tuple[str, ...] = Field(description="object-store keys, one per sample")
     base64: bool = Field(default=False, description="also the form: text file instead of PNG")
     temp: bool = Field(default=False, description="links end after `storage.temp_ttl_s`")
+    format: PictureFormat = PictureFormat.PNG
+    quality: int = Field(default=100, ge=0, le=100, description="of JPEG and WebP")
 
 
 class JobRequest(Frozen):
@@ -301,7 +317,7 @@ class Job(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One encoded picture. `data` is a PNG (inputs are normalised to PNG by Preprocess)."""
+    """One encoded picture. `data` is a PNG until Upload brings results to the asked format."""
 
     data: bytes
     height: int

@@ -7,7 +7,19 @@ from serve_app import __version__
 from serve_app.api.middleware import middleware
 from serve_app.api.protocol import Service
 from serve_app.api.replies import wire
-from serve_app.api.routes import admin, event, file, generation, health, helper, job, model, reload
+from serve_app.api.routes import (
+    admin,
+    documentation,
+    event,
+    file,
+    generation,
+    health,
+    helper,
+    job,
+    model,
+    openai,
+    reload,
+)
 from serve_app.api.routes.admin import Admin
 from serve_app.config import EventsConfig, HttpConfig, JobsConfig
 
@@ -29,20 +41,24 @@ def create_api(
         title="dreamserve",
         version=__version__,
         description="Self-hosted Community Models API V4: text2img, img2img, inpaint, fetch.",
+        docs_url=None,  # `documentation` serves the page, with its assets
         redoc_url=None,
         redirect_slashes=False,
         middleware=middleware(http),
         exception_handlers={HTTPException: wire.on_http_exception},
     )
+    events = events or EventsConfig()
     for routes in (
         generation.router(service, http, jobs),
         job.router(service, http),
-        event.router(service, http, events or EventsConfig()),
+        event.router(service, http, events),
         model.router(service, http),
         reload.router(service, http),
         helper.router(service, http),
+        openai.router(service, http, events),
         health.router(service),
         file.router(service),
+        documentation.router(app.title),
     ):
         app.include_router(routes)
     if operator is not None:

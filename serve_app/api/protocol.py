@@ -9,7 +9,7 @@ from serve_app.jobs.moment import Mark, Moment
 from serve_app.jobs.protocol import Idempotency
 from serve_app.models import Catalogue
 from serve_app.models.reload import ReloadState
-from serve_app.types import ImageSource, Job, JobRequest, OutputPlan
+from serve_app.types import ImageSource, Job, JobRequest, OutputPlan, PictureFormat
 
 __all__ = ["Load", "Readiness", "Service", "StoredFile"]
 
@@ -49,6 +49,11 @@ class Service(Protocol):
     @property
     def can_translate(self) -> bool:
         """Whether prompts of other languages can be translated."""
+        ...
+
+    @property
+    def has_checker(self) -> bool:
+        """Whether the safety checker can be asked for."""
         ...
 
     async def catalogue_knowing(self, *ids: str) -> Catalogue:
@@ -183,7 +188,14 @@ class Service(Protocol):
         """Read a result file; None when there is none, or the key is no result's."""
         ...
 
-    def reserve_output(self, samples: int, base64: bool, temp: bool) -> OutputPlan:
+    def reserve_output(
+        self,
+        samples: int,
+        base64: bool,
+        temp: bool,
+        form: PictureFormat = PictureFormat.PNG,
+        quality: int = 100,
+    ) -> OutputPlan:
         """Fix the names of the results before there are any."""
         ...
 

@@ -4,12 +4,13 @@ PNG files here are ours, so reading them needs none of the care of `decode`. Eve
 """
 
 import io
+from dataclasses import replace
 
 from PIL import Image
 
-from serve_app.types import Picture
+from serve_app.types import Picture, PictureFormat
 
-__all__ = ["encode", "encode_jpeg", "to_image"]
+__all__ = ["converted", "encode", "encode_jpeg", "to_image"]
 
 # Less than half the time of Pillow's default of 6 for a tenth more bytes (1024 x 1024: 0.09 s).
 _COMPRESS_LEVEL = 1
@@ -26,6 +27,15 @@ def encode(image: Image.Image) -> Picture:
     buffer = io.BytesIO()
     plain.save(buffer, "PNG", compress_level=_COMPRESS_LEVEL)
     return Picture(data=buffer.getvalue(), height=image.height, width=image.width)
+
+
+def converted(picture: Picture, form: PictureFormat, quality: int) -> Picture:
+    """Encode one of our own pictures in another format. quality: of JPEG and WebP, 0 to 100."""
+    if form is PictureFormat.PNG:
+        return picture
+    buffer = io.BytesIO()
+    to_image(picture).save(buffer, form.value, quality=max(1, quality))  # 0 is Pillow's default
+    return replace(picture, data=buffer.getvalue())
 
 
 def encode_jpeg(image: Image.Image) -> bytes:

@@ -28,7 +28,7 @@ from serve_app.service.uploads import Uploads
 from serve_app.storage import names
 from serve_app.storage.link import FileLinks
 from serve_app.storage.protocol import ObjectStore
-from serve_app.types import ImageSource, Job, JobRequest, JobState, OutputPlan
+from serve_app.types import ImageSource, Job, JobRequest, JobState, OutputPlan, PictureFormat
 from serve_app.webhooks.protocol import DeliveryState, Outbox
 from serve_app.webhooks.receivers import Receivers
 
@@ -92,6 +92,11 @@ class GenerationService:
     def can_translate(self) -> bool:
         """Whether prompts of other languages can be translated."""
         return self._config.engine.translator is not None
+
+    @property
+    def has_checker(self) -> bool:
+        """Whether the safety checker can be asked for."""
+        return self._config.safety.checkpoint is not None
 
     async def catalogue_knowing(self, *ids: str) -> Catalogue:
         """The served models, looked at anew if one of these ids is not among them."""
@@ -315,10 +320,17 @@ class GenerationService:
         data = await self._files.get(key)
         return None if data is None else StoredFile(data=data, media_type=names.media_type(key))
 
-    def reserve_output(self, samples: int, base64: bool, temp: bool) -> OutputPlan:
+    def reserve_output(
+        self,
+        samples: int,
+        base64: bool,
+        temp: bool,
+        form: PictureFormat = PictureFormat.PNG,
+        quality: int = 100,
+    ) -> OutputPlan:
         """Fix the names of the results before there are any: these are the `future_links`."""
-        keys = names.reserve(samples, base64=base64, temp=temp)
-        return OutputPlan(keys=keys, base64=base64, temp=temp)
+        keys = names.reserve(samples, base64=base64, temp=temp, form=form)
+        return OutputPlan(keys=keys, base64=base64, temp=temp, format=form, quality=quality)
 
     async def output_url(self, key: str, base_url: str) -> str:
         """Public link of a result file, as its store makes it.

@@ -22,6 +22,7 @@ from serve_app.types import (
     JobResult,
     JobState,
     OutputPlan,
+    PictureFormat,
 )
 
 __all__ = ["FakeService"]
@@ -52,6 +53,7 @@ class FakeService:
         self.refusal: Exception | None = None
         self.never_answers = False
         self.can_translate = False
+        self.has_checker = False
         self.held = asyncio.Event()  # set once somebody waits for a job
         self.ready = {entry.id: True for entry in self.catalogue}
         self.files: dict[str, StoredFile] = {}
@@ -253,12 +255,19 @@ class FakeService:
         """Read from `files`."""
         return self.files.get(key)
 
-    def reserve_output(self, samples: int, base64: bool, temp: bool) -> OutputPlan:
+    def reserve_output(
+        self,
+        samples: int,
+        base64: bool,
+        temp: bool,
+        form: PictureFormat = PictureFormat.PNG,
+        quality: int = 100,
+    ) -> OutputPlan:
         """Use the names of the documented reply."""
-        ending = "base64" if base64 else "png"
+        ending = "base64" if base64 else form.value
         folder = "temp" if temp else "generations"
         keys = tuple(f"{folder}/{_PREFIX}-{index}.{ending}" for index in range(samples))
-        return OutputPlan(keys=keys, base64=base64, temp=temp)
+        return OutputPlan(keys=keys, base64=base64, temp=temp, format=form, quality=quality)
 
     async def output_url(self, key: str, base_url: str) -> str:
         """Point to this server."""

@@ -19,7 +19,7 @@ PAGES = {
         (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"),
         re.MULTILINE | re.DOTALL,
     )
-    for name in ("examples", "events")
+    for name in ("examples", "events", "openai")
 }
 BLOCKS = [(name, *block) for name, blocks in PAGES.items() for block in blocks]
 MODEL = json.loads((ROOT / "examples" / "inpaint" / "request.json").read_text())["model_id"]

@@ -26,6 +26,7 @@ from serve_app.api.replies.bodies import (
     TokenReply,
     UrlReply,
 )
+from serve_app.api.replies.openai import ImagesReply
 from serve_app.api.requests.schemas import WireModel
 from serve_app.types import Api, Kind
 
@@ -137,6 +138,13 @@ EXAMPLES: dict[str, Schema] = {
     "base64_crop": {"key": "", "image": _PNG, "crop": "true"},
     "base64_to_url": {"key": "", "base64_string": _PNG},
     "events_token": {"key": ""},
+    "/v1/images/generations": {
+        "model": "your_model_id",
+        "prompt": "a cat sitting on a bench",
+        "size": "512x512",
+        "steps": 30,
+    },
+    "/v1/images/edits": {"model": "your_model_id", "prompt": "a cat", "image": _INIT_IMAGE},
     "nsfw_image_check": {"key": "", "init_image": _INIT_IMAGE, "threshold": 0.5},
 }
 SUMMARIES: dict[str, str] = {
@@ -156,6 +164,8 @@ SUMMARIES: dict[str, str] = {
     "base64_to_url": "Link to an inline picture",
     "events": "Events of a job while it runs, as a stream (an extension of the hosted API)",
     "events_token": "A token that opens the stream of a job (an extension of the hosted API)",
+    "/v1/images/generations": "Create image",
+    "/v1/images/edits": "Create image edit",
     "nsfw_image_check": "Whether the safety checker flags a picture",
 }
 IDEMPOTENCY: Schema = {
@@ -229,6 +239,8 @@ CALL_RESPONSES: dict[str, Responses] = {
     "base64_crop": _responses(CropReply, ErrorReply),
     "base64_to_url": _responses(UrlReply, ErrorReply),
     "nsfw_image_check": _responses(CheckReply, ErrorReply),
+    "/v1/images/generations": _responses(ImagesReply),
+    "/v1/images/edits": _responses(ImagesReply),
     "events_token": _responses(TokenReply, FailedReply, ErrorReply),
     "events": {
         200: {
