@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from deployments.background import Rounds
 from deployments.clients import GraphClient
+from deployments.metrics import Instruments
 from deployments.stages import Stages
 from serve_app.api import create_api
 from serve_app.api.replies.webhook import WebhookWriter
@@ -30,7 +31,7 @@ from serve_app.pipelines.cost import denoiser_work
 from serve_app.service.generation import GenerationService, Stores
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks
-from serve_app.telemetry import logging
+from serve_app.telemetry import logging, metrics
 from serve_app.types import GenerationSpec
 
 __all__ = ["Ingress"]
@@ -68,6 +69,7 @@ class Ingress:
         refresh_s = config.catalogue.refresh_s
         self._service = GenerationService(stores, view, self._driver, graph, self._reloads, config)
         audience = self._service.audience
+        self._instruments = Instruments(metrics.STREAMS)
         self._rounds = Rounds(view.run(refresh_s), graph.models.run(refresh_s), audience.run())
         gc.freeze()  # else the garbage of a call can have all modules walked through: 0.1 s
 
@@ -85,6 +87,7 @@ class Ingress:
         """Raise when a part that runs beside the calls has ended; Serve replaces the replica."""
         self._driver.check_health()
         self._rounds.check_health()
+        self._instruments.report(self._service.audience, {})
 
     async def __del__(self) -> None:
         await self._rounds.close()

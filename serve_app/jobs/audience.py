@@ -67,6 +67,12 @@ class Audience:
         self._watched: dict[int, _Watched] = {}
         self._taken: Counter[str] = Counter()  # seats by key
         self._is_wanted = asyncio.Event()
+        self.refused = 0  # streams, since the start
+
+    @property
+    def num_streams(self) -> int:
+        """Streams that are open."""
+        return self._taken.total()
 
     @contextlib.contextmanager
     def seat(self, job: Job, *, has_previews: bool) -> Iterator[Seat]:
@@ -77,10 +83,7 @@ class Audience:
             errors.RateLimited: all places of the job's key are.
         """
         key_id = job.request.key_id
-        if self._taken.total() >= self._config.max_streams:
-            raise errors.Overloaded(_FULL_S)
-        if self._tells_keys_apart and self._taken[key_id] >= self._config.max_streams_per_key:
-            raise errors.RateLimited(_FULL_S)
+        self._check_room(key_id)
         watched = self._watched.setdefault(job.id, _Watched(job))
         seat = Seat(watched, has_previews)
         watched.seats.add(seat)
@@ -94,6 +97,13 @@ class Audience:
             watched.seats.discard(seat)
             if not watched.seats:
                 del self._watched[job.id]
+
+    def _check_room(self, key_id: str) -> None:
+        is_full = self.num_streams >= self._config.max_streams
+        of_key, most = self._taken[key_id], self._config.max_streams_per_key
+        if is_full or (self._tells_keys_apart and of_key >= most):
+            self.refused += 1
+            raise errors.Overloaded(_FULL_S) if is_full else errors.RateLimited(_FULL_S)
 
     async def run(self) -> None:
         """Look until cancelled; sleep while nobody watches."""

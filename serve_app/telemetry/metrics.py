@@ -14,6 +14,7 @@ __all__ = [
     "POOL",
     "RELOAD",
     "RELOAD_FAILURES",
+    "STREAMS",
     "WEBHOOKS",
     "Kind",
     "Metric",
@@ -177,6 +178,22 @@ JOBS = (
     ),
 )
 
+STREAMS = (
+    Metric(
+        "dreamserve_event_streams",
+        Kind.GAUGE,
+        "streams of events that are open at an ingress replica",
+        (),
+        "num_streams",
+    ),
+    Metric(
+        "dreamserve_event_refused_total",
+        Kind.COUNTER,
+        "streams refused because there were too many, of all or of one key",
+        (),
+    ),
+)
+
 WEBHOOKS = (
     Metric(
         "dreamserve_webhooks_pending",
@@ -217,6 +234,6 @@ def markdown() -> str:
     rows = [
         f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or 'none'} "
         f"| {metric.meaning} |"
-        for metric in (*ENGINE, *RELOAD, *POOL, *HOST, *PICTURES, *JOBS, *WEBHOOKS)
+        for metric in (*ENGINE, *RELOAD, *POOL, *HOST, *PICTURES, *JOBS, *STREAMS, *WEBHOOKS)
     ]
     return _HEAD + "\n".join(rows) + "\n"

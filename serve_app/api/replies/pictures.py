@@ -60,15 +60,17 @@ async def completed(
     job: Job, asked: ImagesBody, key: str, service: Service
 ) -> dict[str, JsonValue]:
     """Describe one picture for the last event of a stream."""
-    return _shown(asked, await _base64(key, service), _size(job), job.request.output.format) | {
-        "usage": _USAGE
-    }
+    text = await _base64(key, service)
+    shown = _shown(asked, text, _size(job), job.request.output.format)
+    shown["usage"] = _USAGE
+    return shown
 
 
 def partial(job: Job, asked: ImagesBody, image: bytes, index: int) -> dict[str, JsonValue]:
     """Describe a preview; it is a JPEG, whatever was asked for."""
-    text = base64.b64encode(image).decode()
-    return _shown(asked, text, _size(job), "jpeg") | {"partial_image_index": index}
+    shown = _shown(asked, base64.b64encode(image).decode(), _size(job), "jpeg")
+    shown["partial_image_index"] = index
+    return shown
 
 
 def _shown(asked: ImagesBody, text: str, size: str, form: str) -> dict[str, JsonValue]:

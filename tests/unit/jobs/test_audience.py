@@ -111,6 +111,7 @@ async def test_places_are_bounded_and_free_again_when_a_stream_ends():
             bench.audience.seat(c, has_previews=False).__enter__()
     with bench.audience.seat(c, has_previews=False):
         assert dict(bench.audience._taken) == {"key_c": 1}
+        assert (bench.audience.num_streams, bench.audience.refused) == (1, 2)
 
 
 async def test_open_service_has_no_share_per_key():
