@@ -36,6 +36,12 @@ class EventsConfig(Section):
         gt=0,
         description="seconds that a client may leave what was sent unread until it is dropped",
     )
+    max_stream_bytes: int = Field(
+        default=4 * 1024**2,
+        ge=1024,
+        description="bytes of one stream, after which it ends and its client comes back: Serve's "
+        "proxy takes all that it is handed, whether the client reads or not",
+    )
     max_stream_s: Seconds = Field(
         default=3600.0, gt=0, description="seconds until a stream ends and its client comes back"
     )

@@ -75,7 +75,8 @@ def router(service: Service, http: HttpConfig, events: EventsConfig) -> APIRoute
         async def is_live() -> bool:
             return await service.is_live(key_id)
 
-        return EventStream(_pieces(first, moments, write, is_live), events.send_timeout_s)
+        pieces = _pieces(first, moments, write, is_live, events.max_stream_bytes)
+        return EventStream(pieces, events.send_timeout_s)
 
     routes = APIRouter(tags=["V4 jobs"])
     routes.add_api_route(
@@ -105,14 +106,17 @@ async def _pieces(
     moments: AsyncGenerator[Moment | None, None],
     write: Callable[[Moment], Awaitable[bytes]],
     is_live: Callable[[], Awaitable[bool]],
+    max_bytes: int,
 ) -> AsyncGenerator[bytes, None]:
     """Write all moments; what goes wrong ends the stream, and the client comes back to hear it."""
     yield _RETRY
-    moment = first
+    moment, left = first, max_bytes
     async with contextlib.aclosing(moments):
         with contextlib.suppress(StopAsyncIteration, errors.DreamserveError):
-            while moment is not None or await is_live():
-                yield HEARTBEAT if moment is None else await write(moment)
+            while left > 0 and (moment is not None or await is_live()):
+                piece = HEARTBEAT if moment is None else await write(moment)
+                left -= len(piece)
+                yield piece
                 moment = await anext(moments)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from serve_app import errors
 from serve_app.api.replies.stream import EventStream
+from serve_app.config import EventsConfig
 from serve_app.jobs.moment import Mark, PreviewMoment, QueuedMoment, StartedMoment, StepMoment
 from serve_app.types import JobFailure
 
@@ -134,6 +135,18 @@ async def test_stream_beyond_the_limit_is_refused_in_the_shape_of_the_api(api, s
     service.refusal = errors.Overloaded(10)
     reply = (await api.http.get(f"{PATH}/{job_id}")).json()
     assert (reply["status"], reply["reason"], reply["retry_after"]) == ("error", "overloaded", 10)
+
+
+async def test_stream_ends_after_so_many_bytes_and_the_next_one_goes_on(service, make_api):
+    api = make_api(events=EventsConfig(max_stream_bytes=4096))
+    body = {"model_id": "your_model_id", "prompt": "a", "instant_response": "yes"}
+    job_id = (await api.reply("/api/v4/dreambooth", body))["id"]
+    image = bytes(2000)
+    service.moments = [PreviewMoment(Mark(1, 0, n, n + 1), image, n, 9) for n in range(1, 9)]
+    told = read((await api.http.get(f"{PATH}/{job_id}")).text)
+    assert [name for _, name, _ in told] == ["preview"] * 2
+    await api.http.get(f"{PATH}/{job_id}", headers={"last-event-id": told[-1][0]})
+    assert service.follows[-1] == Mark(1, 0, 2, 3)
 
 
 class Client:
