@@ -78,6 +78,8 @@ class Audience:
     def seat(self, job: Job, *, has_previews: bool) -> Iterator[Seat]:
         """Watch a job for the time of the block.
 
+        Of one whose pictures are to be checked there are no previews: nothing unchecked leaves.
+
         Raises:
             errors.Overloaded: all places are taken.
             errors.RateLimited: all places of the job's key are.
@@ -85,7 +87,7 @@ class Audience:
         key_id = job.request.key_id
         self._check_room(key_id)
         watched = self._watched.setdefault(job.id, _Watched(job))
-        seat = Seat(watched, has_previews)
+        seat = Seat(watched, has_previews and job.request.safety is None)
         watched.seats.add(seat)
         self._taken[key_id] += 1
         self._is_wanted.set()

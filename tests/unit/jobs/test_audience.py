@@ -10,7 +10,7 @@ from serve_app.jobs.audience import Audience
 from serve_app.jobs.queue import Queue
 from serve_app.testing.graph import FakeGraph
 from serve_app.testing.jobs import MemoryJobStore
-from serve_app.types import Sight
+from serve_app.types import SafetyAction, Sight
 from tests.builders import job_request
 
 
@@ -122,3 +122,13 @@ async def test_open_service_has_no_share_per_key():
         bench.audience.seat(job, has_previews=False) as seat,
     ):
         assert seat.watched.job == job
+
+
+async def test_job_whose_pictures_are_checked_shows_no_preview():
+    bench = Bench()
+    request = job_request(safety=SafetyAction.BLUR)
+    job = await bench.store.add(request, max_open=9)
+    with bench.audience.seat(job, has_previews=True) as seat:
+        await bench.audience.look()
+        assert not seat.has_previews
+    assert bench.graph.looks == [{job.id: None}]
