@@ -168,6 +168,15 @@ class EngineConfig(Section):
         description="shift what was painted into a mask by how far the model's kept pixels are "
         "from the picture's beside it; an autoencoder's tint shows as a box otherwise",
     )
+    preview_every_steps: int = Field(
+        default=2,
+        ge=0,
+        description="steps between two previews of a job at least; only jobs that somebody "
+        "watches have any; 0: none has",
+    )
+    preview_px: int = Field(
+        default=256, ge=32, le=1024, description="pixels of the longer side of a preview"
+    )
     stall_timeout_s: Seconds = Field(
         default=120.0, description="seconds without a tick, with work at hand, that fail the health"
     )
