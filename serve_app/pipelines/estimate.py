@@ -66,7 +66,7 @@ class Estimate:
 
 @contextlib.contextmanager
 def seen(scheduler: SchedulerMixin, see: Callable[[Estimate], None]) -> Iterator[None]:
-    """Have each step of a request's own scheduler seen; those that refine another are left out."""
+    """Show each step of a request's own scheduler to `see`, but those that refine another."""
     step = scheduler.step
 
     @functools.wraps(step)  # pipelines look at what it takes

@@ -48,7 +48,7 @@ class Preview:
         return self.newest
 
     def see(self, step: int, estimate: Estimate, size: Size) -> None:
-        """Have a picture made of a step's estimate if somebody wants one; on the engine thread."""
+        """Begin a picture of a step's estimate if somebody wants one; on the engine thread."""
         if self._is_wanted and (self._step < 0 or step - self._step >= self.every):
             self._is_wanted, self._step = False, step
             with contextlib.suppress(RuntimeError):  # shut down

@@ -121,7 +121,7 @@ class Sample:
         return Painting(image[0], latents[0], ran_sampler(this.scheduler, self.spec))
 
     def _shown(self, this: "_Pass") -> contextlib.AbstractContextManager[None]:
-        """Have the estimate of each step seen by the preview, if there is one."""
+        """Show the estimate of each step to the preview, if there is one."""
         preview = self.preview
         if preview is None:
             return contextlib.nullcontext()

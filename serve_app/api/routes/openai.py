@@ -127,7 +127,7 @@ class _ImageCalls:
 
 
 def _with_output(request: JobRequest, asked: ImagesBody, service: Service) -> JobRequest:
-    """Have the results encoded as asked for, and the mask read as OpenAI's."""
+    """Ask for results in the wanted format, and for the mask to be read as OpenAI's."""
     temp, samples = request.output.temp, request.spec.samples
     quality = 100 if asked.output_compression is None else asked.output_compression
     output = service.reserve_output(samples, False, temp, asked.form, quality)
