@@ -4,7 +4,7 @@ What goes wrong leaves this module as one of our errors (see `deployments.stage`
 """
 
 from collections import ChainMap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
@@ -15,7 +15,7 @@ from deployments.stages import Stages
 from serve_app import errors
 from serve_app.pipelines.specs import named_add_ons
 from serve_app.telemetry import logging
-from serve_app.types import ImageSource, Job, JobResult, OutputPlan, Size
+from serve_app.types import ImageSource, Job, JobResult, OutputPlan, Sight, Size
 
 __all__ = ["GraphClient"]
 
@@ -87,6 +87,10 @@ class GraphClient:
     async def progress(self, model_id: str) -> dict[int, float]:
         """Ask every replica of the model; those that do not answer in time are left out."""
         return dict(ChainMap(*await ask_all(self.models.find(model_id), dict, "progress")))
+
+    async def look(self, model_id: str, watched: Mapping[int, int | None]) -> dict[int, Sight]:
+        """Ask every replica of the model, as in `progress`."""
+        return dict(ChainMap(*await ask_all(self.models.find(model_id), dict, "look", watched)))
 
     async def load_s(self, model_id: str) -> float:
         """Ask every replica of the Pool; the one that would be first counts."""

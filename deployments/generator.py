@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 from ray import serve
 
@@ -18,7 +19,7 @@ from serve_app.replica.resident import Resident
 from serve_app.replica.status import ReplicaStatus
 from serve_app.replica.weights import CatalogueWeights
 from serve_app.telemetry import logging, metrics
-from serve_app.types import GenerationSpec, Pictures, PreparedImages
+from serve_app.types import GenerationSpec, Pictures, PreparedImages, Sight
 
 __all__ = ["Generator"]
 
@@ -70,6 +71,10 @@ class Generator:
     async def progress(self) -> dict[int, float]:
         """Share of steps done of each job at work on this replica."""
         return self._resident.progress()
+
+    async def look(self, watched: Mapping[int, int | None]) -> dict[int, Sight]:
+        """How far those of these jobs are that are at work here; see the painter's protocol."""
+        return self._resident.look(watched)
 
     async def notify(self, _model_id: str) -> str:
         """Reconcile with what is wanted, in the background; return the id of this replica."""

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from deployments import nodes
 from deployments.background import Rounds
 from deployments.clients import GraphClient
+from deployments.metrics import Instruments
 from deployments.stages import Stages
 from serve_app.api import create_api
 from serve_app.api.replies.webhook import WebhookWriter
@@ -34,7 +35,7 @@ from serve_app.pipelines.cost import denoiser_work
 from serve_app.service.generation import GenerationService, Stores
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks
-from serve_app.telemetry import logging
+from serve_app.telemetry import logging, metrics
 from serve_app.types import GenerationSpec
 
 __all__ = ["Ingress"]
@@ -72,8 +73,10 @@ class Ingress:
         self._reloads = Reloads(self._models, graph.notify_replicas, config.reload)
         self._catalogue = catalogue
         refresh_s = config.catalogue.refresh_s
-        self._rounds = Rounds(view.run(refresh_s), graph.models.run(refresh_s))
         self._service = GenerationService(stores, view, self._driver, graph, self._reloads, config)
+        audience = self._service.audience
+        self._instruments = Instruments(metrics.STREAMS)
+        self._rounds = Rounds(view.run(refresh_s), graph.models.run(refresh_s), audience.run())
         gc.freeze()  # else the garbage of a call can have all modules walked through: 0.1 s
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -87,13 +90,14 @@ class Ingress:
         if key is not None:
             operator = Admin(registry, self._reloads, key, failures, self._accounts)
         watch = Watch(nodes.metrics_pages, self._jobs.last_failed)
-        http, jobs = config.http, config.jobs
-        return create_api(self._service, http, jobs, operator=operator, watch=watch)
+        http, jobs, events = config.http, config.jobs, config.events
+        return create_api(self._service, http, jobs, events, operator, watch)
 
     async def check_health(self) -> None:
         """Raise when a part that runs beside the calls has ended; Serve replaces the replica."""
         self._driver.check_health()
         self._rounds.check_health()
+        self._instruments.report(self._service.audience, {})
 
     async def __del__(self) -> None:
         await self._rounds.close()

@@ -2,6 +2,8 @@
 
 import dataclasses
 import time
+from collections import ChainMap
+from collections.abc import Mapping
 
 from ray import serve
 
@@ -16,7 +18,7 @@ from serve_app.pipelines.specs import named_add_ons
 from serve_app.replica.cache import ModelCache
 from serve_app.replica.pool_loader import PoolLoader
 from serve_app.telemetry import logging, metrics
-from serve_app.types import GenerationSpec, Pictures, PreparedImages
+from serve_app.types import GenerationSpec, Pictures, PreparedImages, Sight
 
 __all__ = ["Pool"]
 
@@ -67,6 +69,11 @@ class Pool:
         for resident in self._cache.items().values():
             jobs |= resident.progress()
         return jobs
+
+    async def look(self, watched: Mapping[int, int | None]) -> dict[int, Sight]:
+        """How far those of these jobs are that are at work here; see the painter's protocol."""
+        sights = [resident.look(watched) for resident in self._cache.items().values()]
+        return dict(ChainMap(*sights))
 
     async def notify(self, model_id: str) -> str | None:
         """Reconcile the weights of a model that is here; return this replica's id, else None."""

@@ -67,7 +67,10 @@ class Preprocess:
         ]
         images = PreparedImages()
         if init_file is not None:
-            work = partial(prepare, init_file, mask_file, size, self._config)
+            is_alpha_mask = mask is not None and mask.is_alpha_mask
+            work = partial(
+                prepare, init_file, mask_file, size, self._config, is_alpha_mask=is_alpha_mask
+            )
             images = await self.isolation.run(work)
         if ip_file is not None:
             picture = await self.isolation.run(partial(prepare_ip_picture, ip_file, self._config))

@@ -28,9 +28,11 @@ __all__ = [
     "LoraUse",
     "OutputPlan",
     "Picture",
+    "PictureFormat",
     "Pictures",
     "PreparedImages",
     "SafetyAction",
+    "Sight",
     "Size",
 ]
 
@@ -72,6 +74,7 @@ class Api(StrEnum):
     V5 = "v5"
     V6 = "v6"
     V7 = "v7"
+    OPENAI = "openai"  # /v1/images
 
 
 class SafetyAction(StrEnum):
@@ -244,6 +247,18 @@ class ImageSource(Frozen):
     field: str = Field(description="request field, named in errors: init_image, ...")
     url: str | None = None
     stored_key: str | None = None
+    is_alpha_mask: bool = Field(
+        default=False,
+        description="a mask as OpenAI's: transparent is repainted, and its size is the picture's",
+    )
+
+
+class PictureFormat(StrEnum):
+    """How result files are encoded."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
 
 
 class OutputPlan(Frozen):
@@ -253,6 +268,8 @@ class OutputPlan(Frozen):
     hint_keys: tuple[str, ...] = Field(default=(), description="one per hint that is drawn")
     base64: bool = Field(default=False, description="also the form: text file instead of PNG")
     temp: bool = Field(default=False, description="links end after `storage.temp_ttl_s`")
+    format: PictureFormat = PictureFormat.PNG
+    quality: int = Field(default=100, ge=0, le=100, description="of JPEG and WebP")
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -341,7 +358,7 @@ class Job(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One encoded picture. `data` is a PNG (inputs are normalised to PNG by Preprocess)."""
+    """One encoded picture. `data` is a PNG until Upload brings results to the asked format."""
 
     data: bytes
     height: int
@@ -383,3 +400,18 @@ class Pictures:
     ran: dict[str, JsonValue]
     load_s: float = 0.0
     cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Generator -> ingress: how far a job at work is, for those who watch it.
+
+    step: denoising steps done, of `steps`; 0 of 0 before the first. preview: JPEG of what is
+    painted so far; empty: none that is newer than the one that the caller has. preview_step: when
+    it was made; -1: there is none yet.
+    """
+
+    step: int
+    steps: int
+    preview: bytes = b""
+    preview_step: int = -1

@@ -34,7 +34,7 @@ __all__ = ["build_controlnet", "edges_of", "outlined"]
 
 _ROWS = 8
 _NUM_PICTURES = 1500
-_PLAN = Plan("controlnet", 2000, 1e-3, 50, ema=0.99, flat_share=0.5)
+_PLAN = Plan("controlnet", 1300, 1e-3, 50, ema=0.99, flat_share=0.5)
 _PICTURE_LAYERS = (8, 16, 32, 64, 64)  # each but the first halves the side: 16 pixels to a cell
 _NO_WORDS_SHARE = 0.1
 

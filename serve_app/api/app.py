@@ -10,19 +10,22 @@ from serve_app.api.replies import wire
 from serve_app.api.routes import (
     account,
     admin,
+    documentation,
+    event,
     file,
     generation,
     health,
     helper,
     job,
     model,
+    openai,
     overview,
     playground,
     reload,
 )
 from serve_app.api.routes.admin import Admin
 from serve_app.api.routes.overview import Watch
-from serve_app.config import HttpConfig, JobsConfig
+from serve_app.config import EventsConfig, HttpConfig, JobsConfig
 
 __all__ = ["create_api"]
 
@@ -31,6 +34,7 @@ def create_api(
     service: Service,
     http: HttpConfig,
     jobs: JobsConfig,
+    events: EventsConfig | None = None,
     operator: Admin | None = None,
     watch: Watch | None = None,
 ) -> FastAPI:
@@ -43,19 +47,24 @@ def create_api(
         title="dreamserve",
         version=__version__,
         description="Self-hosted Community Models API V4: text2img, img2img, inpaint, fetch.",
+        docs_url=None,  # `documentation` serves the page, with its assets
         redoc_url=None,
         redirect_slashes=False,
         middleware=middleware(http),
         exception_handlers={HTTPException: wire.on_http_exception},
     )
+    events = events or EventsConfig()
     for routes in (
         generation.router(service, http, jobs),
         job.router(service, http),
+        event.router(service, http, events),
         model.router(service, http),
         reload.router(service, http),
         helper.router(service, http),
+        openai.router(service, http, events),
         health.router(service),
         file.router(service),
+        documentation.router(app.title),
     ):
         app.include_router(routes)
     if operator is not None:

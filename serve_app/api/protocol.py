@@ -1,13 +1,15 @@
 """`Service`: the use cases that the HTTP API needs. Implemented by `serve_app.service`."""
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from serve_app.images.source import InputPicture
+from serve_app.jobs.moment import Mark, Moment
 from serve_app.jobs.protocol import Idempotency
 from serve_app.models import Catalogue
 from serve_app.models.reload import ReloadState
-from serve_app.types import ControlType, ImageSource, Job, JobRequest, OutputPlan
+from serve_app.types import ControlType, ImageSource, Job, JobRequest, OutputPlan, PictureFormat
 
 __all__ = ["Load", "Readiness", "Service", "StoredFile"]
 
@@ -57,6 +59,11 @@ class Service(Protocol):
     @property
     def hint_models(self) -> frozenset[ControlType]:
         """Types of hints that a model makes here."""
+        ...
+
+    @property
+    def has_checker(self) -> bool:
+        """Whether the safety checker can be asked for."""
         ...
 
     async def catalogue_knowing(self, *ids: str) -> Catalogue:
@@ -156,6 +163,33 @@ class Service(Protocol):
         """Seconds until the job is done."""
         ...
 
+    async def queue_place(self, job: Job) -> int:
+        """Place of a job among those of its model that wait, from 1 on; 0: it does not wait."""
+        ...
+
+    def follow(
+        self, job: Job, mark: Mark, *, has_previews: bool
+    ) -> AsyncGenerator[Moment | None, None]:
+        """Yield what is new of a job until it has ended; None: nothing was for long.
+
+        Raises:
+            errors.Overloaded: there are too many streams.
+            errors.RateLimited: the key has too many.
+        """
+        ...
+
+    async def issue_token(self, job_id: int, key_id: str) -> str:
+        """Make a token that opens the stream of a job for `events.token_ttl_s`."""
+        ...
+
+    async def read_token(self, job_id: int, token: str) -> str:
+        """Return the id of the key that a token is for; raises `errors.InvalidKey`."""
+        ...
+
+    async def is_live(self, key_id: str) -> bool:
+        """Whether a key that was accepted may still be used."""
+        ...
+
     async def readiness(self) -> Readiness:
         """Return which models can answer right now."""
         ...
@@ -164,7 +198,14 @@ class Service(Protocol):
         """Read a result file; None when there is none, or the key is no result's."""
         ...
 
-    def reserve_output(self, samples: int, base64: bool, temp: bool) -> OutputPlan:
+    def reserve_output(
+        self,
+        samples: int,
+        base64: bool,
+        temp: bool,
+        form: PictureFormat = PictureFormat.PNG,
+        quality: int = 100,
+    ) -> OutputPlan:
         """Fix the names of the results before there are any."""
         ...
 

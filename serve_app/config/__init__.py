@@ -14,6 +14,7 @@ from serve_app.config.components import (
     LoggingConfig,
     SafetyConfig,
 )
+from serve_app.config.events import EventsConfig
 from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.images import HintsConfig, ImagesConfig
 from serve_app.config.pool import PoolConfig
@@ -29,6 +30,7 @@ __all__ = [
     "DatabaseConfig",
     "DeploymentOptions",
     "EngineConfig",
+    "EventsConfig",
     "HintsConfig",
     "HttpConfig",
     "ImagesConfig",

@@ -16,6 +16,7 @@ from serve_app.config.components import (
     LoggingConfig,
     SafetyConfig,
 )
+from serve_app.config.events import EventsConfig
 from serve_app.config.fields import paths
 from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.images import HintsConfig, ImagesConfig
@@ -61,6 +62,7 @@ class AppConfig(BaseSettings):
     database: DatabaseConfig = DatabaseConfig()
     jobs: JobsConfig = JobsConfig()
     limits: LimitsConfig = LimitsConfig()
+    events: EventsConfig = EventsConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
     logging: LoggingConfig = LoggingConfig()
     serving: ServingConfig = ServingConfig()

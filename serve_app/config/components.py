@@ -252,6 +252,15 @@ class EngineConfig(Section):
         "kept pixels and the picture's beside it. Otherwise an autoencoder's tint shows as a "
         "box.",
     )
+    preview_every_steps: int = Field(
+        default=2,
+        ge=0,
+        description="steps between two previews of a job at least; only jobs that somebody "
+        "watches have any; 0: none has",
+    )
+    preview_px: int = Field(
+        default=256, ge=32, le=1024, description="pixels of the longer side of a preview"
+    )
     stall_timeout_s: Seconds = Field(
         default=120.0,
         description="Sets the seconds without a tick, while there is work, after which the "
@@ -284,6 +293,12 @@ class DatabaseConfig(Section):
     )
     pool_size: int = Field(
         default=8, ge=1, le=100, description="Limits the connections per process."
+    )
+    auto_upgrade: bool | None = Field(
+        default=None,
+        description="Brings the tables up to date when a service starts, which else refuses to "
+        "start on older ones; none: on SQLite, whose file belongs to the service, but not on "
+        "PostgreSQL, where `dreamserve db upgrade` does it.",
     )
 
 

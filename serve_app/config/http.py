@@ -60,6 +60,12 @@ class HttpConfig(Section):
         description="Limits the seconds that a body may take to arrive; after them the "
         "connection is closed.",
     )
+    openai_wait_s: Seconds = Field(
+        default=600.0,
+        gt=0,
+        description="seconds a call of `/v1/images` waits for its pictures; then its job is "
+        "cancelled, since OpenAI's clients do not fetch. 600 is how long they wait themselves",
+    )
     max_output_pixels: int = Field(
         default=9 * 1024**2,
         ge=4096,

@@ -16,9 +16,9 @@ from serve_app.config import DatabaseConfig
 from serve_app.database import admission, codec, statements, usage
 from serve_app.database.connection import Database, Now, uncancelled
 from serve_app.database.outbox import insert_message
-from serve_app.database.schema import jobs
+from serve_app.database.schema import job_numbers, jobs
 from serve_app.failure import to_failure
-from serve_app.jobs.number import id_of
+from serve_app.jobs.number import derived, id_of
 from serve_app.jobs.protocol import Idempotency, Lease
 from serve_app.jobs.rules import KeyRules
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
@@ -199,6 +199,18 @@ class SqlJobStore:
         )
         async with self.database.read() as connection:
             return {row.model_id: row.num_jobs for row in await connection.execute(count)}
+
+    async def waiting(self, model_id: str) -> list[int]:
+        """List jobs of a model that have not begun; see the protocol."""
+        async with self.database.read() as connection:
+            found = await connection.scalars(statements.WAITING, {"model_id": model_id})
+            return [int(job_id) for job_id in found.all()]
+
+    async def secret(self, purpose: str) -> bytes:
+        """Derive a secret from the key of the database; see the protocol."""
+        async with self.database.read() as connection:
+            key = (await connection.execute(select(job_numbers.c.key))).scalar_one()
+        return derived(key, purpose)
 
     async def oldest_open_s(self) -> float:
         """Return the age of the oldest open job; see the protocol."""

@@ -141,6 +141,12 @@ class SqlKeyStore:
             every = select(*_SHOWN).order_by(api_keys.c.created_at, api_keys.c.id)
             return [_read(row) for row in await connection.execute(every)]
 
+    async def is_live(self, key_id: str) -> bool:
+        """Look for a key that is not revoked; see the protocol."""
+        find = select(api_keys.c.id).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+        async with self._database.read() as connection:
+            return await connection.scalar(find) is not None
+
     async def revoke(self, key_id: str) -> bool:
         """End a key; see the protocol."""
         async with self._database.write() as connection:

@@ -21,6 +21,7 @@ __all__ = [
     "NEXT_NUMBER",
     "OPEN",
     "SETTLE_HELD",
+    "WAITING",
 ]
 
 _INTERNAL = {"lease_owner", "lease_until", "idempotency_key", "idempotency_digest", "samples"}
@@ -38,6 +39,11 @@ ADD = (
     .returning(jobs.c.created_at)
 )
 ADD_HELD = ADD.values(started_at=Now(), lease_until=Now() + bindparam("lease_s"))
+WAITING = (
+    select(jobs.c.id)
+    .where(OPEN, jobs.c.model_id == bindparam("model_id"), jobs.c.progress == 0.0)
+    .order_by(jobs.c.number, jobs.c.id)
+)
 GET = select(*COLUMNS).where(jobs.c.id == bindparam("job_id"))
 # Driven by this owner; a lease that ran out counts until it is taken over.
 HELD = (jobs.c.state == JobState.PROCESSING) & (jobs.c.lease_owner == bindparam("owner"))

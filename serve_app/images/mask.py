@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-__all__ = ["resized", "to_binary", "to_shades"]
+__all__ = ["alpha_to_shades", "resized", "to_binary", "to_shades"]
 
 _HALF = 128  # of 255; at and above it a pixel is repainted, and a translucent one can be seen
 _NOISE = 32  # grey levels that compression may add to black, to white and to any one colour
@@ -40,6 +40,18 @@ def to_shades(image: Image.Image) -> Image.Image:
     if has_hole and not _is_black_and_white(image, alpha):
         return ImageChops.invert(alpha)
     return ImageChops.multiply(image.convert("L"), alpha)
+
+
+def alpha_to_shades(image: Image.Image) -> Image.Image:
+    """Read a decoded mask as OpenAI's image edits do: the transparent part is 255, repaint.
+
+    One without a transparent part is read by `to_shades`: black and white.
+    """
+    if image.mode in ("LA", "RGBA"):
+        alpha = image.getchannel("A")
+        if _extremes(alpha)[0] < _HALF:
+            return ImageChops.invert(alpha)
+    return to_shades(image)
 
 
 def to_binary(shades: Image.Image) -> Image.Image:

@@ -10,7 +10,7 @@ from serve_app.images import hint, reading
 from serve_app.images.codec import encode
 from serve_app.images.decode import decode, to_rgb
 from serve_app.images.fit import fitted
-from serve_app.images.mask import resized, to_binary, to_shades
+from serve_app.images.mask import alpha_to_shades, resized, to_binary, to_shades
 from serve_app.types import ControlType, Picture, PreparedImages, Size
 
 __all__ = ["prepare", "prepare_controls", "prepare_ip_picture"]
@@ -22,7 +22,14 @@ _REDUCING_GAP = 3.0
 _MAX_ASPECT = 4
 
 
-def prepare(init: bytes, mask: bytes | None, size: Size, config: ImagesConfig) -> PreparedImages:
+def prepare(
+    init: bytes,
+    mask: bytes | None,
+    size: Size,
+    config: ImagesConfig,
+    *,
+    is_alpha_mask: bool = False,
+) -> PreparedImages:
     """Decode both files and bring them to the asked size. Blocks: run it in a thread.
 
     Both are stretched, as the hosted API does when the aspect differs, so they stay aligned.
@@ -32,20 +39,28 @@ def prepare(init: bytes, mask: bytes | None, size: Size, config: ImagesConfig) -
         mask: file of the mask; `mask.to_shades` tells which part of it is repainted.
         size: asked for, or to be found by the shape of the init picture.
         config: limits on the files.
+        is_alpha_mask: the mask is one as OpenAI's, see `ImageSource`.
 
     Raises:
-        errors.InvalidImage: a file cannot be read, is too large, or the mask repaints nothing.
+        errors.InvalidImage: a file cannot be read, is too large, or the mask repaints nothing, or
+            does not have the size that it has to.
     """
     wanted_px = size.fit.max_px if size.fit else max(size.height, size.width)
-    picture = to_rgb(decode("init_image", init, config, wanted_px))
+    picture = to_rgb(decode("init_image", init, config, None if is_alpha_mask else wanted_px))
+    true_size = picture.size
     sides = fitted(size.fit, picture.size) if size.fit else (size.width, size.height)
     picture = _stretched(picture, sides)
     if mask is None:
         return PreparedImages(init=encode(picture))
-    shades = to_shades(decode("mask_image", mask, config, wanted_px=None))
+    shape = decode("mask_image", mask, config, wanted_px=None)
+    if is_alpha_mask and shape.size != true_size:
+        message = "The mask_image must have the size of the init_image."
+        raise errors.InvalidImage("mask_image", message)
+    shades = alpha_to_shades(shape) if is_alpha_mask else to_shades(shape)
     binary = to_binary(resized(shades, sides))
     if binary.getbbox() is None:
-        message = "The mask_image repaints nothing: the part to repaint must be white."
+        part = "transparent or white" if is_alpha_mask else "white"
+        message = f"The mask_image repaints nothing: the part to repaint must be {part}."
         raise errors.InvalidImage("mask_image", message)
     return PreparedImages(init=encode(picture), mask=encode(binary))
 

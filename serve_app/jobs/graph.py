@@ -1,9 +1,9 @@
 """`Graph`: what a driver needs from the deployments. Implemented by `deployments/clients.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from serve_app.types import ImageSource, Job, JobResult, OutputPlan
+from serve_app.types import ImageSource, Job, JobResult, OutputPlan, Sight
 
 __all__ = ["Graph"]
 
@@ -23,6 +23,14 @@ class Graph(Protocol):
 
     async def progress(self, model_id: str) -> dict[int, float]:
         """Share of steps done, 0 to 1, of the jobs at work on any replica of a model."""
+        ...
+
+    async def look(self, model_id: str, watched: Mapping[int, int | None]) -> dict[int, Sight]:
+        """How far those of the watched jobs are that are at work on any replica of a model.
+
+        watched: by job id, the step of the newest preview that the caller has; -1: it has none;
+        None: it wants none. Previews are made for those only who ask.
+        """
         ...
 
     async def notify_replicas(self, model_id: str) -> frozenset[str]:

@@ -11,7 +11,7 @@ and then below 2^52: JavaScript counts up to 2^53, and helper calls draw theirs 
 import hmac
 import secrets
 
-__all__ = ["FIRST", "id_of", "new_key"]
+__all__ = ["FIRST", "derived", "id_of", "new_key"]
 
 FIRST = 1_000_000
 """Numbers begin here, or this much above the ids of an older version, which may still count on."""
@@ -23,6 +23,11 @@ _ROUNDS = 10
 def new_key() -> str:
     """Draw the key of a database, 256 bits in hex."""
     return secrets.token_hex(32)
+
+
+def derived(key: str, purpose: str) -> bytes:
+    """Derive another key, 32 bytes, from that of a database; it says nothing of ids."""
+    return hmac.digest(bytes.fromhex(key), purpose.encode(), "sha256")
 
 
 def id_of(number: int, key: str, first: int) -> int:

@@ -159,6 +159,14 @@ class JobStore(Protocol):
         """Open (queued or processing) jobs per model id."""
         ...
 
+    async def waiting(self, model_id: str) -> list[int]:
+        """Open jobs of a model of which no step is known to be done, in the order they came."""
+        ...
+
+    async def secret(self, purpose: str) -> bytes:
+        """Derive 32 secret bytes, the same for all processes on this store, for one purpose."""
+        ...
+
     async def oldest_open_s(self) -> float:
         """Seconds since the oldest open job was accepted; 0 when none is open."""
         ...
@@ -288,6 +296,10 @@ class KeyStore(Protocol):
 
         False when there is no such key, or it is revoked.
         """
+        ...
+
+    async def is_live(self, key_id: str) -> bool:
+        """Whether there is a key of this id that is not revoked."""
         ...
 
     async def revoke(self, key_id: str) -> bool:

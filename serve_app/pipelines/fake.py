@@ -3,12 +3,14 @@
 import asyncio
 import hashlib
 import time
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
 
 from serve_app import errors
 from serve_app.engine.metrics import Counters, EngineSnapshot
+from serve_app.images.codec import encode_jpeg
 from serve_app.pipelines.compose import (
     Canvas,
     encode,
@@ -19,7 +21,7 @@ from serve_app.pipelines.compose import (
     paste,
 )
 from serve_app.pipelines.specs import check_kind, ran_effects, ran_size, sample_specs, sized
-from serve_app.types import Cost, GenerationSpec, Kind, Picture, Pictures, PreparedImages
+from serve_app.types import Cost, GenerationSpec, Kind, Picture, Pictures, PreparedImages, Sight
 
 __all__ = ["FakePainter"]
 
@@ -46,7 +48,7 @@ class FakePainter:
         self._kinds = kinds
         self._mark = mark
         self._is_closed = False
-        self._progress: dict[int, float] = {}
+        self._steps: dict[int, tuple[int, int]] = {}  # done and in all, by job
         self._counters = Counters()
 
     async def paint(
@@ -64,14 +66,14 @@ class FakePainter:
                 mark += hashlib.sha256(picture.tobytes()).hexdigest()
         try:
             for step in range(spec.steps):
-                self._progress[job_id] = step / spec.steps
+                self._steps[job_id] = step, spec.steps
                 await asyncio.sleep(self._step_s)
                 self._counters.spend("forward", self._step_s)
                 self._counters.step(time.monotonic(), self._step_s, spec.samples, spec.samples)
                 if self._is_closed:
                     raise errors.ReplicaLost("the painter is closed")
         finally:
-            self._progress.pop(job_id, None)
+            self._steps.pop(job_id, None)
         pictures = tuple(_picture(one, canvas, mark) for one in sample_specs(spec))
         self._counters.succeed(time.monotonic(), len(pictures))
         return Pictures(
@@ -87,11 +89,19 @@ class FakePainter:
 
     def progress(self) -> dict[int, float]:
         """Share of the steps done by job; see the protocol."""
-        return dict(self._progress)
+        return {job_id: step / steps for job_id, (step, steps) in self._steps.items()}
+
+    def look(self, watched: Mapping[int, int | None]) -> dict[int, Sight]:
+        """How far watched jobs are, with a grey preview of each step; see the protocol."""
+        return {
+            job_id: _sight(*self._steps[job_id], newest)
+            for job_id, newest in watched.items()
+            if job_id in self._steps
+        }
 
     def snapshot(self) -> EngineSnapshot:
         """Count what was done; see the protocol."""
-        return self._counters.snapshot(time.monotonic(), 0, len(self._progress), {})
+        return self._counters.snapshot(time.monotonic(), 0, len(self._steps), {})
 
     def weight_bytes(self) -> int:
         """There are no weights; see the protocol."""
@@ -105,6 +115,13 @@ class FakePainter:
     def close(self) -> None:
         """Stop; jobs at work fail at their next step."""
         self._is_closed = True
+
+
+def _sight(step: int, steps: int, newest: int | None) -> Sight:
+    if newest is None or step <= max(0, newest):
+        return Sight(step, steps, preview_step=-1 if newest is None else newest)
+    grey = Image.new("L", (64, 64), 255 * step // steps)
+    return Sight(step, steps, encode_jpeg(grey), step)
 
 
 def _controls(

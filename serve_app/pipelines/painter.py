@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import TypeVar, TypeVarTuple
 
@@ -44,6 +44,7 @@ from serve_app.pipelines.compose import (
     paste,
 )
 from serve_app.pipelines.control import Control
+from serve_app.pipelines.previews import Preview, Previews
 from serve_app.pipelines.row_cap_key import row_cap_store
 from serve_app.pipelines.samplers.names import will_run
 from serve_app.pipelines.specs import (
@@ -56,7 +57,7 @@ from serve_app.pipelines.specs import (
 )
 from serve_app.pipelines.text.rewrite import rewriter_of
 from serve_app.pipelines.work import Painting, Sample
-from serve_app.types import Cost, GenerationSpec, Kind, Picture, Pictures, PreparedImages
+from serve_app.types import Cost, GenerationSpec, Kind, Picture, Pictures, PreparedImages, Sight
 
 __all__ = ["WeavePainter"]
 
@@ -90,7 +91,8 @@ class WeavePainter:
         # One, for the memory of one tile; nobody else waits for its seconds.
         self._upscales = ThreadPoolExecutor(max_workers=1, thread_name_prefix="upscale")
         self._num_hints = 0
-        self._progress: dict[int, list[Progress]] = {}
+        self._at_work: dict[int, list[Sample]] = {}
+        self._previews = Previews(checkpoint, config)
         try:
             self._warm_up()
         except BaseException:
@@ -109,7 +111,7 @@ class WeavePainter:
         with self._checkpoint.uses.holding(named.large):
             added = await self._add(spec, named)
             canvas, requests = await self._off_loop(self._pool, self._prepare, added, images)
-            self._progress[job_id] = [_progress(request) for request in requests]
+            self._at_work[job_id] = [_sample(request) for request in requests]
             stop = Event()
             try:
                 paintings = await self._run(requests)
@@ -118,7 +120,7 @@ class WeavePainter:
                 )
             finally:
                 stop.set()
-                self._progress.pop(job_id, None)
+                self._at_work.pop(job_id, None)
         return Pictures(
             pictures=tuple(pictures),
             nsfw=(False,) * len(pictures),
@@ -139,8 +141,16 @@ class WeavePainter:
     def progress(self) -> dict[int, float]:
         """Share of the steps done by job; see the protocol."""
         return {
-            job_id: sum(sample.share for sample in samples) / len(samples)
-            for job_id, samples in self._progress.items()
+            job_id: sum(sample.progress.share for sample in samples) / len(samples)
+            for job_id, samples in self._at_work.items()
+        }
+
+    def look(self, watched: Mapping[int, int | None]) -> dict[int, Sight]:
+        """How far watched jobs are; see the protocol."""
+        return {
+            job_id: _sight(self._at_work[job_id], newest)
+            for job_id, newest in watched.items()
+            if job_id in self._at_work
         }
 
     def weight_bytes(self) -> int:
@@ -159,6 +169,7 @@ class WeavePainter:
         """Stop; jobs at hand get `drain_s` seconds to finish, then they fail."""
         self._engine.close(drain_s)
         self._pool.shutdown()  # short work; its threads would hold this painter a little longer
+        self._previews.close()
         for threads in (self._fetches, self._loads, self._hints, self._upscales):
             threads.shutdown(wait=False)
 
@@ -219,7 +230,10 @@ class WeavePainter:
         given = _Given(_picture_prompt(added, images), _control(added, images))
         clip_skip = min(spec.clip_skip, self._checkpoint.max_clip_skip)
         spec = spec.model_copy(update={"clip_skip": clip_skip})
-        return canvas, [self._request(added, one, canvas, given) for one in sample_specs(spec)]
+        first, *others = sample_specs(spec)
+        shown = replace(given, preview=self._previews.of(canvas))
+        requests = [self._request(added, one, canvas, given) for one in others]
+        return canvas, [self._request(added, first, canvas, shown), *requests]
 
     def _request(
         self,
@@ -242,6 +256,7 @@ class WeavePainter:
             tokens=added.tokens,
             prompt=given.prompt,
             control=given.control,
+            preview=given.preview,
         )
         # The shape of a UNet's sample says its size; packed samples of transformers do not.
         key = None if self._checkpoint.family.denoiser == "unet" else size
@@ -327,10 +342,11 @@ def _prefetch(add_ons: AddOns, checkpoint: "weakref.ref[Checkpoint]", spec: Gene
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """What all samples of a job are shown besides the canvas."""
+    """What all samples of a job are shown besides the canvas; and who is shown the first."""
 
     prompt: PicturePrompt | None = None
     control: Control | None = None
+    preview: Preview | None = None
 
 
 def _picture_prompt(added: _Added, images: PreparedImages | None) -> PicturePrompt | None:
@@ -362,9 +378,20 @@ def _cost(requests: Sequence[Request]) -> Cost:
     )
 
 
-def _progress(request: Request) -> Progress:
+def _sample(request: Request) -> Sample:
     assert isinstance(request.body, Sample), "painters submit samples"
-    return request.body.progress
+    return request.body
+
+
+def _sight(samples: Sequence[Sample], newest: int | None) -> Sight:
+    """Take the mean of all samples, which are mostly at the same step; the first one is shown."""
+    done = sum(sample.progress.done for sample in samples) // len(samples)
+    steps = max(sample.progress.total for sample in samples)
+    preview = samples[0].preview
+    if newest is None or preview is None:
+        return Sight(done, steps)
+    step, image = preview.ask()
+    return Sight(done, steps, image if step > newest else b"", step)
 
 
 def _ran(

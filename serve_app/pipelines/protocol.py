@@ -1,9 +1,10 @@
 """What the Generator deployment needs: something that paints jobs. Implemented by pipelines/."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from serve_app.engine.metrics import EngineSnapshot
-from serve_app.types import GenerationSpec, Pictures, PreparedImages
+from serve_app.types import GenerationSpec, Pictures, PreparedImages, Sight
 
 __all__ = ["Painter"]
 
@@ -34,6 +35,15 @@ class Painter(Protocol):
 
     def progress(self) -> dict[int, float]:
         """Share of denoising steps done, 0 to 1, of every job at work, by job id."""
+        ...
+
+    def look(self, watched: Mapping[int, int | None]) -> dict[int, Sight]:
+        """How far those of the watched jobs are that are at work, by job id.
+
+        watched: by job id, the step of the newest preview that the caller has, of which it gets
+        newer ones only; -1: it has none; None: it wants none. To ask has a preview made at one of
+        the next steps; without asking none are.
+        """
         ...
 
     def snapshot(self) -> EngineSnapshot:

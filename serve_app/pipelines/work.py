@@ -1,5 +1,6 @@
 """`Sample`: the body of one engine request. It makes a stock pipeline and calls it."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,9 +19,11 @@ from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas, touched_cells
 from serve_app.pipelines.control import Control, without_nothing
+from serve_app.pipelines.estimate import Estimate, seen
 from serve_app.pipelines.families import accepted
 from serve_app.pipelines.guidance import guided, rescaled
 from serve_app.pipelines.panorama import windowed
+from serve_app.pipelines.previews import Preview
 from serve_app.pipelines.proxy import Run
 from serve_app.pipelines.samplers.schedulers import ran_sampler
 from serve_app.pipelines.specs import first_size, run_strength
@@ -55,6 +58,7 @@ class Sample:
     rows.
     vae: none: the checkpoint's own. tokens: of the embeddings that the spec's texts hold.
     prompt: the picture for the variant's IP adapter. control: ControlNets and their pictures.
+    preview: shows those who watch what is painted so far.
     """
 
     checkpoint: Checkpoint
@@ -69,6 +73,7 @@ class Sample:
     tokens: tuple[str, ...] = ()
     prompt: PicturePrompt | None = None
     control: Control | None = None
+    preview: Preview | None = None
 
     def __call__(self) -> Painting:
         """Run the stock pipeline; twice for the highres fix, the second time on the first's."""
@@ -111,8 +116,20 @@ class Sample:
             return {}
 
         arguments = self._arguments(pipeline, kind, this)
-        image = pipeline(**arguments, callback_on_step_end=after_step)[0]
+        with self._shown(this):
+            image = pipeline(**arguments, callback_on_step_end=after_step)[0]
         return Painting(image[0], latents[0], ran_sampler(this.scheduler, self.spec))
+
+    def _shown(self, this: "_Pass") -> contextlib.AbstractContextManager[None]:
+        """Show the estimate of each step to the preview, if there is one."""
+        preview = self.preview
+        if preview is None:
+            return contextlib.nullcontext()
+
+        def see(estimate: Estimate) -> None:
+            preview.see(self.progress.done + 1, estimate, this.size)
+
+        return seen(this.scheduler, see)
 
     def _around(self, run: Run, kind: Kind) -> Run:
         """Add what a request asks for around each call of the denoiser."""

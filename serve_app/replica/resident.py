@@ -10,6 +10,8 @@ import dataclasses
 import random
 import time
 import traceback
+from collections import ChainMap
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -22,7 +24,7 @@ from serve_app.models.protocol import Desired, ReplicaPhase
 from serve_app.replica.slot import Served, Slot
 from serve_app.replica.status import ReplicaStatus
 from serve_app.replica.weights import Found, Held, Weights
-from serve_app.types import GenerationSpec, Pictures, PreparedImages
+from serve_app.types import GenerationSpec, Pictures, PreparedImages, Sight
 
 __all__ = ["Resident", "ResidentState"]
 
@@ -141,6 +143,11 @@ class Resident:
         for served in self._slot.held():
             merged |= served.painter.progress()
         return merged
+
+    def look(self, watched: Mapping[int, int | None]) -> dict[int, Sight]:
+        """How far watched jobs are; see the protocol."""
+        sights = [served.painter.look(watched) for served in self._slot.held()]
+        return dict(ChainMap(*sights))
 
     def snapshot(self) -> EngineSnapshot:
         """Count what all versions of the weights did; see the protocol."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import time
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,20 +13,33 @@ from serve_app.background import Background
 from serve_app.config import AppConfig
 from serve_app.config.http import AuthMode
 from serve_app.images.source import InputPicture
+from serve_app.jobs.audience import Audience
 from serve_app.jobs.driver import Driver
 from serve_app.jobs.graph import Graph
+from serve_app.jobs.moment import Mark, Moment
 from serve_app.jobs.protocol import Idempotency, JobStore, KeyStore
+from serve_app.jobs.queue import Queue
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.reload import Reloads, ReloadState
+from serve_app.service import tokens
 from serve_app.service.admission import Admission
 from serve_app.service.dependencies import Dependencies
+from serve_app.service.follower import Follower
 from serve_app.service.recent import Recent
 from serve_app.service.uploads import Uploads
 from serve_app.storage import names
 from serve_app.storage.link import FileLinks
 from serve_app.storage.protocol import ObjectStore
 from serve_app.telemetry.actor import acting_as
-from serve_app.types import ControlType, ImageSource, Job, JobRequest, JobState, OutputPlan
+from serve_app.types import (
+    ControlType,
+    ImageSource,
+    Job,
+    JobRequest,
+    JobState,
+    OutputPlan,
+    PictureFormat,
+)
 from serve_app.webhooks.protocol import DeliveryState, Outbox
 from serve_app.webhooks.receivers import Receivers
 
@@ -74,6 +89,12 @@ class GenerationService:
         self._receivers = Receivers(config.webhooks)
         self._dependencies = Dependencies(stores.jobs, stores.files, graph)
         self._recent = Recent()
+        self._queue = Queue(stores.jobs)
+        has_keys = config.auth.mode is AuthMode.KEYS
+        self.audience = Audience(graph, self._queue, config.events, tells_keys_apart=has_keys)
+        self._follower = Follower(
+            self.audience, self._queue, config.events, self._wait_for, self.eta_s
+        )
 
     @property
     def catalogue(self) -> Catalogue:
@@ -90,6 +111,11 @@ class GenerationService:
         """Types of hints that a model makes here."""
         named = {ControlType.DEPTH: self._config.hints.depth}
         return frozenset(one for one, folder in named.items() if folder is not None)
+
+    @property
+    def has_checker(self) -> bool:
+        """Whether the safety checker can be asked for."""
+        return self._config.safety.checkpoint is not None
 
     async def catalogue_knowing(self, *ids: str) -> Catalogue:
         """The served models, looked at anew if one of these ids is not among them."""
@@ -175,6 +201,7 @@ class GenerationService:
         if job.state is not JobState.PROCESSING:
             return job
         live = await self._graph.progress(job.request.spec.model_id)
+        self._queue.saw(job.request.spec.model_id, live.keys())
         return job.model_copy(update={"progress": live.get(job.id, job.progress)})
 
     async def cancel(self, job_id: int, key_id: str) -> Job:
@@ -250,6 +277,48 @@ class GenerationService:
         load_s = 0.0 if job.progress else await self._graph.load_s(spec.model_id)
         return load_s + self._driver.eta.estimate_s(spec, num_ahead, job.progress)
 
+    async def queue_place(self, job: Job) -> int:
+        """Return the place of a job among those of its model that wait; 0: it does not.
+
+        Raises:
+            errors.JobStoreUnavailable: the store does not answer.
+        """
+        return await self._queue.place(job)
+
+    def follow(
+        self, job: Job, mark: Mark, *, has_previews: bool
+    ) -> AsyncGenerator[Moment | None, None]:
+        """Yield what is new of a job until it has ended; None: nothing was for long.
+
+        Raises:
+            errors.Overloaded: there are too many streams.
+            errors.RateLimited: the key has too many.
+        """
+        return self._follower.follow(job, mark, has_previews=has_previews)
+
+    async def issue_token(self, job_id: int, key_id: str) -> str:
+        """Make a token that opens the stream of a job for `events.token_ttl_s`."""
+        ends_at = int(time.time() + self._config.events.token_ttl_s)
+        return tokens.issue(await self._jobs.secret(tokens.PURPOSE), job_id, key_id, ends_at)
+
+    async def read_token(self, job_id: int, token: str) -> str:
+        """Return the id of the key that a token is for.
+
+        Raises:
+            errors.InvalidKey: it is forged, of another job or old, or its key was revoked.
+        """
+        secret = await self._jobs.secret(tokens.PURPOSE)
+        key_id = tokens.read(secret, job_id, token, time.time())
+        if not await self.is_live(key_id):
+            raise errors.InvalidKey("the key of the token was revoked")
+        return key_id
+
+    async def is_live(self, key_id: str) -> bool:
+        """Whether a key that was accepted may still be used."""
+        if self._config.auth.mode is AuthMode.OPEN:
+            return key_id == OPEN_KEY_ID
+        return await self._keys.is_live(key_id)
+
     async def identify(self, key: str | None) -> str:
         """Return the id of the key's owner.
 
@@ -300,10 +369,17 @@ class GenerationService:
         data = await self._files.get(key)
         return None if data is None else StoredFile(data=data, media_type=names.media_type(key))
 
-    def reserve_output(self, samples: int, base64: bool, temp: bool) -> OutputPlan:
+    def reserve_output(
+        self,
+        samples: int,
+        base64: bool,
+        temp: bool,
+        form: PictureFormat = PictureFormat.PNG,
+        quality: int = 100,
+    ) -> OutputPlan:
         """Fix the names of the results before there are any: these are the `future_links`."""
-        keys = names.reserve(samples, base64=base64, temp=temp)
-        return OutputPlan(keys=keys, base64=base64, temp=temp)
+        keys = names.reserve(samples, base64=base64, temp=temp, form=form)
+        return OutputPlan(keys=keys, base64=base64, temp=temp, format=form, quality=quality)
 
     async def output_url(self, key: str, base_url: str) -> str:
         """Public link of a result file, as its store makes it.
@@ -328,6 +404,9 @@ class GenerationService:
         if job is None:
             raise errors.JobNotFound(job_id)
         return self._recent.see(job)
+
+    async def _wait_for(self, job_id: int, seconds: float) -> Job:
+        return await self._wait(job_id, asyncio.get_running_loop().time() + seconds)
 
     async def _wait(self, job_id: int, deadline: float) -> Job:
         clock = asyncio.get_running_loop().time

@@ -7,6 +7,8 @@ are reserved when a job is accepted: a second run of the job writes the same fil
 import re
 from uuid import uuid4
 
+from serve_app.types import PictureFormat
+
 __all__ = [
     "INPUTS",
     "RESULTS",
@@ -29,16 +31,27 @@ INPUTS = "inputs"
 # The first character is no dot: no hidden file, no `..`, and the store's own files stay apart.
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _KEY = re.compile(f"{_PART}/{_PART}")
-_MEDIA_TYPES = {".png": "image/png", ".base64": "text/plain"}
+_MEDIA_TYPES = {
+    ".png": "image/png",
+    ".jpeg": "image/jpeg",
+    ".webp": "image/webp",
+    ".base64": "text/plain",
+}
 
 
-def reserve(samples: int, *, base64: bool = False, temp: bool = False) -> tuple[str, ...]:
+def reserve(
+    samples: int,
+    *,
+    base64: bool = False,
+    temp: bool = False,
+    form: PictureFormat = PictureFormat.PNG,
+) -> tuple[str, ...]:
     """Draw the keys of a job's results, `{folder}/{i}-{uuid}.png` as the hosted API has them.
 
     Source: the API's `future_links`, 2023 to 2025.
     """
     folder = TEMP if temp else RESULTS
-    suffix = ".base64" if base64 else ".png"
+    suffix = ".base64" if base64 else f".{form}"
     name = uuid4()
     return tuple(f"{folder}/{index}-{name}{suffix}" for index in range(samples))
 

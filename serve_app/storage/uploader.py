@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from serve_app import errors
 from serve_app.config import StorageConfig
+from serve_app.storage import names
 from serve_app.storage.protocol import ObjectStore
 from serve_app.types import JobResult, OutputPlan, Picture, Pictures
 
@@ -56,7 +57,7 @@ class Uploader:
         if as_base64:
             data, media_type = base64.b64encode(picture.data), "text/plain"
         else:
-            data, media_type = picture.data, "image/png"
+            data, media_type = picture.data, names.media_type(key)
         deadline = asyncio.get_running_loop().time() + self._config.upload_retry_s
         delay_s = _FIRST_DELAY_S
         while True:

@@ -15,6 +15,7 @@ __all__ = [
     "POOL",
     "RELOAD",
     "RELOAD_FAILURES",
+    "STREAMS",
     "USAGE",
     "WEBHOOKS",
     "Kind",
@@ -180,6 +181,22 @@ JOBS = (
     ),
 )
 
+STREAMS = (
+    Metric(
+        "dreamserve_event_streams",
+        Kind.GAUGE,
+        "streams of events that are open at an ingress replica",
+        (),
+        "num_streams",
+    ),
+    Metric(
+        "dreamserve_event_refused_total",
+        Kind.COUNTER,
+        "streams refused because there were too many, of all or of one key",
+        (),
+    ),
+)
+
 WEBHOOKS = (
     Metric(
         "dreamserve_webhooks_pending",
@@ -285,6 +302,17 @@ def markdown() -> str:
     rows = [
         f"| `{metric.name}` | {metric.kind} | {', '.join(metric.labels) or 'none'} "
         f"| {metric.meaning} |"
-        for metric in (*ENGINE, *RELOAD, *POOL, *HOST, *PICTURES, *JOBS, *PARTS, *USAGE, *WEBHOOKS)
+        for metric in (
+            *ENGINE,
+            *RELOAD,
+            *POOL,
+            *HOST,
+            *PICTURES,
+            *JOBS,
+            *STREAMS,
+            *PARTS,
+            *USAGE,
+            *WEBHOOKS,
+        )
     ]
     return _HEAD + "\n".join(rows) + "\n"

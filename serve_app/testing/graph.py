@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from serve_app import errors
-from serve_app.types import ImageSource, Job, JobResult, OutputPlan
+from serve_app.types import ImageSource, Job, JobResult, OutputPlan, Sight
 
 __all__ = ["FakeGraph"]
 
@@ -23,6 +23,8 @@ class FakeGraph:
         self.published: list[tuple[str, bytes, OutputPlan, bool]] = []
         self.load_left_s = 0.0
         self.notified: list[str] = []
+        self.sights: dict[int, Sight] = {}
+        self.looks: list[dict[int, int | None]] = []
         self.away: set[str] = set()
 
     async def run(self, job: Job) -> JobResult:
@@ -48,6 +50,11 @@ class FakeGraph:
     async def progress(self, model_id: str) -> dict[int, float]:  # noqa: ARG002  # one model only
         """Half done, all of them."""
         return dict(self.at_work)
+
+    async def look(self, model_id: str, watched: Mapping[int, int | None]) -> dict[int, Sight]:  # noqa: ARG002  # one model only
+        """Return those of `sights` that are watched."""
+        self.looks.append(dict(watched))
+        return {job_id: sight for job_id, sight in self.sights.items() if job_id in watched}
 
     async def notify_replicas(self, model_id: str) -> frozenset[str]:
         """Remember the model."""

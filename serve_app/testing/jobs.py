@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from serve_app import errors
 from serve_app.database import codec
 from serve_app.database.outbox import new_message_id
-from serve_app.jobs.number import FIRST, id_of, new_key
+from serve_app.jobs.number import FIRST, derived, id_of, new_key
 from serve_app.jobs.protocol import Idempotency, Lease
 from serve_app.jobs.rules import KeyRules, KeyUse
 from serve_app.testing.keys import MemoryKeyStore
@@ -176,6 +176,19 @@ class MemoryJobStore:
         """Count open jobs per model; see the protocol."""
         open_jobs = [row.job for row in self._rows.values() if not row.job.state.is_final]
         return dict(Counter(job.request.spec.model_id for job in open_jobs))
+
+    async def waiting(self, model_id: str) -> list[int]:
+        """List jobs of a model that have not begun; see the protocol."""
+        open_jobs = [row.job for row in self._rows.values() if not row.job.state.is_final]
+        return [
+            job.id
+            for job in open_jobs
+            if job.request.spec.model_id == model_id and not job.progress
+        ]
+
+    async def secret(self, purpose: str) -> bytes:
+        """Derive a secret from the key of this store; see the protocol."""
+        return derived(self._key, purpose)
 
     async def oldest_open_s(self) -> float:
         """Return the age of the oldest open job; see the protocol."""

@@ -94,6 +94,10 @@ class MemoryKeyStore:
         """List all keys; see the protocol."""
         return list(self._keys.values())
 
+    async def is_live(self, key_id: str) -> bool:
+        """Look for a key that is not revoked; see the protocol."""
+        return any(key.id == key_id and key.revoked_at is None for key in self._by_hash.values())
+
     async def revoke(self, key_id: str) -> bool:
         """End a key; see the protocol."""
         return self._change(key_id, {"revoked_at": self._clock()}) is not None

@@ -1,13 +1,15 @@
 """`FakeService`: the use cases without jobs, graph or files, for tests of the wire."""
 
 import asyncio
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import AsyncGenerator, Iterable
 
 from serve_app import errors
 from serve_app.api.protocol import Load, Readiness, StoredFile
 from serve_app.config import ImagesConfig
 from serve_app.images import source
 from serve_app.images.source import InputPicture
+from serve_app.jobs.moment import EndMoment, Mark, Moment
 from serve_app.jobs.protocol import Idempotency
 from serve_app.models import AddOn, Catalogue, ModelEntry
 from serve_app.models.protocol import Desired, ReplicaPhase, ReplicaReport
@@ -21,6 +23,7 @@ from serve_app.types import (
     JobResult,
     JobState,
     OutputPlan,
+    PictureFormat,
 )
 
 __all__ = ["FakeService"]
@@ -53,6 +56,7 @@ class FakeService:
         self.can_translate = False
         self.delivery = "pending"  # of every webhook
         self.hint_models: frozenset[ControlType] = frozenset()
+        self.has_checker = False
         self.held = asyncio.Event()  # set once somebody waits for a job
         self.ready = {entry.id: True for entry in self.catalogue}
         self.files: dict[str, StoredFile] = {}
@@ -62,6 +66,8 @@ class FakeService:
         self.published: list[tuple[str, InputPicture, bool]] = []
         self.deleted: list[int] = []
         self.flags = False
+        self.moments: list[Moment | None] = []
+        self.follows: list[Mark] = []
         self.closed_webhooks: set[str] = set()
         self.reloads: list[str] = []
         self.reloaded: tuple[ReplicaPhase, dict[str, ReplicaPhase]] = (ReplicaPhase.READY, {})
@@ -207,6 +213,43 @@ class FakeService:
         """Return a constant."""
         return 12.3 * (1 - job.progress)
 
+    async def queue_place(self, job: Job) -> int:
+        """Count the open jobs before it, until it has begun."""
+        ahead = [other for other in self.jobs.values() if other.id < job.id]
+        waits = not (job.state.is_final or job.progress)
+        return waits * (1 + sum(not other.state.is_final for other in ahead))
+
+    async def follow(
+        self,
+        job: Job,
+        mark: Mark,
+        *,
+        has_previews: bool,  # noqa: ARG002  # `moments` are as they are
+    ) -> AsyncGenerator[Moment | None, None]:
+        """Yield `moments`, then settle the job as `wait` does."""
+        self.follows.append(mark)
+        if self.refusal is not None:
+            raise self.refusal
+        for moment in self.moments:
+            yield moment
+        ended = self.settle(job.id)
+        if ended.state.is_final:
+            yield EndMoment(dataclasses.replace(mark, has_ended=True), ended)
+
+    async def issue_token(self, job_id: int, key_id: str) -> str:
+        """Make a token that anybody could make."""
+        return f"{job_id}-{key_id}"
+
+    async def read_token(self, job_id: int, token: str) -> str:
+        """Read a token of this job."""
+        if not token.startswith(f"{job_id}-"):
+            raise errors.InvalidKey("no token")
+        return token.removeprefix(f"{job_id}-")
+
+    async def is_live(self, key_id: str) -> bool:
+        """Whether `keys` still has the owner."""
+        return self.keys is None or key_id in self.keys.values()
+
     async def readiness(self) -> Readiness:
         """Return `ready`; all models are needed."""
         parts = {"database": True, "storage": False, "safety": True}  # which decides nothing
@@ -216,12 +259,19 @@ class FakeService:
         """Read from `files`."""
         return self.files.get(key)
 
-    def reserve_output(self, samples: int, base64: bool, temp: bool) -> OutputPlan:
+    def reserve_output(
+        self,
+        samples: int,
+        base64: bool,
+        temp: bool,
+        form: PictureFormat = PictureFormat.PNG,
+        quality: int = 100,
+    ) -> OutputPlan:
         """Use the names of the documented reply."""
-        ending = "base64" if base64 else "png"
+        ending = "base64" if base64 else form.value
         folder = "temp" if temp else "generations"
         keys = tuple(f"{folder}/{_PREFIX}-{index}.{ending}" for index in range(samples))
-        return OutputPlan(keys=keys, base64=base64, temp=temp)
+        return OutputPlan(keys=keys, base64=base64, temp=temp, format=form, quality=quality)
 
     async def output_url(self, key: str, base_url: str) -> str:
         """Point to this server."""

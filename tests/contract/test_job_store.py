@@ -257,3 +257,23 @@ async def test_release_of_jobs_not_held_leaves_them(bench):
     await bench.jobs.release("a", [other.id, final.id, 999_999])
     assert (await bench.jobs.get(other.id)).state is JobState.PROCESSING
     assert (await bench.jobs.get(final.id)).state is JobState.SUCCESS
+
+
+async def test_waiting_are_open_jobs_of_the_model_without_a_step_in_their_order(bench):
+    first, begun, third = [await bench.claimed("a") for _ in range(3)]
+    other = await bench.job(spec=spec(model_id="other"))
+    queued, settled = await bench.job(), await bench.claimed("b")
+    await bench.jobs.renew("a", 10, {begun.id: 0.25})
+    await bench.jobs.succeed("b", settled.id, RESULT)
+    assert await bench.jobs.waiting("tiny") == [first.id, third.id, queued.id]
+    assert await bench.jobs.waiting("other") == [other.id]
+    assert await bench.jobs.waiting("none") == []
+
+
+async def test_secret_is_one_for_each_purpose_and_stays(bench):
+    a, b = await bench.jobs.secret("a"), await bench.jobs.secret("b")
+    await bench.job()
+    await bench.reopen()
+    assert (await bench.jobs.secret("a"), await bench.jobs.secret("b")) == (a, b)
+    assert len(a) == len(b) == 32
+    assert a != b

@@ -66,6 +66,14 @@ async def test_revoke_ends_the_key_and_no_other(bench):
     assert not await bench.keys.revoke("key_unknown")
 
 
+async def test_key_lives_until_it_is_revoked(bench):
+    key, _ = await bench.keys.create("one")
+    assert await bench.keys.is_live(key.id)
+    await bench.keys.revoke(key.id)
+    assert not await bench.keys.is_live(key.id)
+    assert not await bench.keys.is_live("key_unknown")
+
+
 async def test_list_shows_every_key_oldest_first_without_secrets(bench):
     first, secret = await bench.keys.create("one")
     await bench.advance(10)

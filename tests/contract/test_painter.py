@@ -23,7 +23,7 @@ from serve_app.replica.weights import CatalogueWeights
 from serve_app.testing.checkpoints import write_random_inpaint
 from serve_app.testing.models import MemoryModelStore
 from serve_app.testing.painter import load_painter
-from serve_app.types import Fit, GenerationSpec, Kind, Pictures, PreparedImages
+from serve_app.types import Fit, GenerationSpec, Kind, Pictures, PreparedImages, Sight
 
 SIZE = 64
 BOX = (slice(16, 40), slice(8, 48))  # rows and columns that the mask repaints
@@ -212,6 +212,36 @@ async def test_progress_grows_and_ends_with_the_job(painter: Painter) -> None:
     assert seen == sorted(seen)
     assert 0 < seen[-1] <= 1
     assert painter.progress() == {}
+
+
+async def test_look_shows_the_steps_of_watched_jobs_and_newer_previews_only(
+    painter: Painter,
+) -> None:
+    assert painter.look({8: -1}) == {}
+    task = asyncio.create_task(painter.paint(8, spec(steps=100), images()))
+    sights: list[Sight] = []
+    while not task.done():
+        assert painter.look({7: -1}) == {}
+        newest = max((sight.preview_step for sight in sights), default=-1)
+        sights += painter.look({8: newest}).values()
+        await asyncio.sleep(0.001)
+    assert [sight.step for sight in sights] == sorted(sight.step for sight in sights)
+    assert 0 < sights[-1].step <= sights[-1].steps <= 100
+    shown = [sight for sight in sights if sight.preview]
+    steps = [sight.preview_step for sight in shown]
+    assert steps == sorted(set(steps)), "each is told once"
+    assert steps, "somebody watched"
+    for sight in shown:
+        with Image.open(io.BytesIO(sight.preview), formats=("JPEG",)) as picture:
+            assert max(picture.size) <= 256
+    assert painter.look({8: -1}) == {}
+
+
+async def test_look_without_previews_shows_none(painter: Painter) -> None:
+    task = asyncio.create_task(painter.paint(9, spec(steps=20), images()))
+    while not task.done():
+        assert all(not sight.preview for sight in painter.look({9: None}).values())
+        await asyncio.sleep(0.001)
 
 
 async def at_work(painter: Painter, job_id: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 
 import httpx2
 import psutil
@@ -57,6 +58,19 @@ async def test_haproxy_hands_errors_through_as_they_are(http):
     assert (answer.status_code, answer.json()["message"]) == (200, "Model id not found")
     large = await http.post(INPAINT, content=b"x" * (33 * 1024**2))
     assert large.json()["status"] == "error"
+
+
+async def test_haproxy_hands_events_on_as_they_come(http):
+    asked = {"model_id": MODEL, "prompt": "a", "num_inference_steps": 20, "safety_checker": "no"}
+    path = "/api/v4/dreambooth"
+    job = (await http.post(path, json=asked | {"instant_response": "yes"})).json()
+    told, begun = {}, time.monotonic()
+    async with http.stream("GET", f"{path}/events/{job['id']}") as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("event: "):
+                told.setdefault(line.removeprefix("event: "), time.monotonic() - begun)
+    assert told.keys() >= {"started", "progress", "preview", "done"}
+    assert told["done"] - told["started"] > 1  # of the 4 s that it takes
 
 
 def states(app) -> list[str]:

@@ -13,8 +13,15 @@ from PIL import Image
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parents[2]
-PAGES = [(ROOT / "docs" / name).read_text("utf-8") for name in ("examples.md", "polling.md")]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", "\n".join(PAGES), re.MULTILINE | re.DOTALL)
+PAGES = {
+    name: re.findall(
+        r"^```(\w+)\n(.*?)^```",
+        (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    for name in ("examples", "polling", "events", "openai")
+}
+BLOCKS = [(name, *block) for name, blocks in PAGES.items() for block in blocks]
 MODEL = json.loads((ROOT / "examples" / "inpaint" / "request.json").read_text())["model_id"]
 COMMANDS = {
     "sh": ["bash", "-euo", "pipefail", "example.sh"],
@@ -23,13 +30,16 @@ COMMANDS = {
 }
 
 
-def test_pages_have_examples_in_every_language():
-    assert {language for language, _ in BLOCKS} == set(COMMANDS)
-    assert all(MODEL in text or "model_list" in text for _, text in BLOCKS)
+@pytest.mark.parametrize("blocks", PAGES.values(), ids=PAGES)
+def test_page_has_examples_in_every_language(blocks):
+    assert {language for language, _ in blocks} == set(COMMANDS)
+    assert all(MODEL in text or "model_list" in text for _, text in blocks)
 
 
 @pytest.mark.parametrize(
-    ("language", "text"), BLOCKS, ids=[f"{i}-{block[0]}" for i, block in enumerate(BLOCKS)]
+    ("language", "text"),
+    [block[1:] for block in BLOCKS],
+    ids=[f"{i}-{name}-{language}" for i, (name, language, _) in enumerate(BLOCKS)],
 )
 def test_example_does_what_the_page_says(service, tmp_path, language, text):
     if shutil.which(COMMANDS[language][0]) is None:

@@ -24,6 +24,7 @@ __all__ = [
     "RunningReply",
     "SchedulersReply",
     "SuccessReply",
+    "TokenReply",
     "UrlReply",
 ]
 
@@ -67,6 +68,9 @@ class ProcessingReply(Reply):
     nsfw_content_detected: bool = False
     meta: dict[str, JsonValue]
     progress: float = Field(description="share of denoising steps done, 0 to 1")
+    queue_place: int = Field(
+        description="place among the jobs of its model that wait, 1 is next; 0: it does not wait"
+    )
     future_links: list[str] = Field(description="links that will work once the job is done")
 
 
@@ -91,6 +95,9 @@ class RunningReply(Reply):
     tip: str = "Fetch the result again after eta seconds."
     eta: int = Field(description="seconds until it is worth to fetch, estimated")
     progress: float = Field(description="share of denoising steps done, 0 to 1")
+    queue_place: int = Field(
+        description="place among the jobs of its model that wait, 1 is next; 0: it does not wait"
+    )
 
 
 class FailedReply(Reply):
@@ -156,6 +163,14 @@ class CheckReply(BaseModel):
     has_nsfw_concept: list[bool]
 
 
+class TokenReply(Reply):
+    """What opens the stream of a job where no header can be sent."""
+
+    status: Literal["success"] = "success"
+    token: str = Field(description="for the query of the stream's address")
+    expires_s: int = Field(description="seconds in which it does")
+
+
 class ReplicaRow(BaseModel):
     """How one replica of a model stands."""
 
@@ -189,16 +204,18 @@ class ModelRow(BaseModel):
     description: str
     screenshots: str
     model_category: str = Field(description="stable_diffusion, ..., lora, vae, controlnet, ...")
-    kinds: list[str] = Field([], description="calls that a model answers; an extension")
-    native_size_px: int | None = Field(None, description="of a model; an extension")
+    kinds: list[str] = Field(default=[], description="calls that a model answers; an extension")
+    native_size_px: int | None = Field(default=None, description="of a model; an extension")
     defaults: dict[str, JsonValue] | None = Field(
-        None, description="what requests to a model get that leave a field out; an extension"
+        default=None,
+        description="what requests to a model get that leave a field out; an extension",
     )
     models: list[str] | None = Field(
-        None, description="models that an add-on fits, empty: all; an extension"
+        default=None, description="models that an add-on fits, empty: all; an extension"
     )
     control: list[str] = Field(
-        [], description="what a ControlNet wants to see, by which it may be named; an extension"
+        default=[],
+        description="what a ControlNet wants to see, by which it may be named; an extension",
     )
 
 

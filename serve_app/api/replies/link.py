@@ -19,6 +19,7 @@ _FETCH_PATHS = {
     Api.V5: "/api/v3/fetch/",
     Api.V6: "/api/v6/images/fetch/",
     Api.V7: "/api/v7/images/fetch/",
+    Api.OPENAI: "/api/v6/images/fetch/",
 }
 
 

@@ -23,13 +23,16 @@ from serve_app.api.replies.bodies import (
     RunningReply,
     SchedulersReply,
     SuccessReply,
+    TokenReply,
     UrlReply,
 )
+from serve_app.api.replies.openai import ImagesReply
 from serve_app.api.requests.schemas import WireModel
 from serve_app.types import Api, Kind
 
 __all__ = [
     "CALL_RESPONSES",
+    "EVENTS",
     "EXAMPLES",
     "IDEMPOTENCY",
     "PATH_ID",
@@ -112,6 +115,13 @@ _PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAK0lEQVR42u3MMREAAAgEoNf+nTWEmwcB"
     "qMlNRyAQCAQCgUAgEAgEAsHzYAFQLQF/OJ8+2wAAAABJRU5ErkJggg=="
 )
+
+
+def _parameter(name: str, place: str, description: str) -> Schema:
+    schema: Schema = {"type": "string"}
+    return {"name": name, "in": place, "schema": schema, "description": description}
+
+
 EXAMPLES: dict[str, Schema] = {
     Kind.TEXT2IMG: _TEXT2IMG,
     Kind.IMG2IMG: _IMG2IMG,
@@ -127,6 +137,14 @@ EXAMPLES: dict[str, Schema] = {
     "system_load": {"key": ""},
     "base64_crop": {"key": "", "image": _PNG, "crop": "true"},
     "base64_to_url": {"key": "", "base64_string": _PNG},
+    "events_token": {"key": ""},
+    "/v1/images/generations": {
+        "model": "your_model_id",
+        "prompt": "a cat sitting on a bench",
+        "size": "512x512",
+        "steps": 30,
+    },
+    "/v1/images/edits": {"model": "your_model_id", "prompt": "a cat", "image": _INIT_IMAGE},
     "nsfw_image_check": {"key": "", "init_image": _INIT_IMAGE, "threshold": 0.5},
 }
 SUMMARIES: dict[str, str] = {
@@ -144,6 +162,10 @@ SUMMARIES: dict[str, str] = {
     "system_load": "How much is to do",
     "base64_crop": "Link to an inline picture, or to the square in its middle",
     "base64_to_url": "Link to an inline picture",
+    "events": "Events of a job while it runs, as a stream (an extension of the hosted API)",
+    "events_token": "A token that opens the stream of a job (an extension of the hosted API)",
+    "/v1/images/generations": "Create image",
+    "/v1/images/edits": "Create image edit",
     "nsfw_image_check": "Whether the safety checker flags a picture",
 }
 IDEMPOTENCY: Schema = {
@@ -157,15 +179,20 @@ IDEMPOTENCY: Schema = {
         }
     ]
 }
-PATH_ID: Schema = {
+_ID: Schema = {
+    "name": "request_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "integer"},
+    "description": "The id of the first reply.",
+}
+PATH_ID: Schema = {"parameters": [_ID]}
+EVENTS: Schema = {
     "parameters": [
-        {
-            "name": "request_id",
-            "in": "path",
-            "required": True,
-            "schema": {"type": "integer"},
-            "description": "The id of the first reply.",
-        }
+        _ID,
+        _parameter("token", "query", "In place of the key, for clients that send no headers."),
+        _parameter("previews", "query", "no: without pictures."),
+        _parameter("Last-Event-ID", "header", "The id of the last event that was read."),
     ]
 }
 
@@ -212,4 +239,14 @@ CALL_RESPONSES: dict[str, Responses] = {
     "base64_crop": _responses(CropReply, ErrorReply),
     "base64_to_url": _responses(UrlReply, ErrorReply),
     "nsfw_image_check": _responses(CheckReply, ErrorReply),
+    "/v1/images/generations": _responses(ImagesReply),
+    "/v1/images/edits": _responses(ImagesReply),
+    "events_token": _responses(TokenReply, FailedReply, ErrorReply),
+    "events": {
+        200: {
+            "description": "queued, started, progress, preview, done, failed",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        204: {"description": "The client has heard the end of the job."},
+    },
 }

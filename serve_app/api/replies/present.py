@@ -13,6 +13,7 @@ from serve_app.api.replies.bodies import (
     FailedReply,
     FetchedReply,
     ProcessingReply,
+    Reply,
     RunningReply,
     SuccessReply,
 )
@@ -21,7 +22,15 @@ from serve_app.config import HttpConfig
 from serve_app.failure import to_failure
 from serve_app.types import Api, Job, JobFailure, JobState
 
-__all__ = ["TOO_LATE", "cancelled", "failure_of", "fetched", "generated"]
+__all__ = [
+    "TOO_LATE",
+    "cancelled",
+    "eta_s",
+    "failure_of",
+    "fetched",
+    "fetched_reply",
+    "generated",
+]
 
 TOO_LATE = "The request is already finished."
 _FETCH_TIP = "Fetch the result with a POST to fetch_result after eta seconds."
@@ -41,13 +50,14 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
         return wire.response(
             ProcessingReply(
                 tip=f"{_FETCH_TIP} {tip}".rstrip(),
-                eta=await _eta_s(job, service, http),
+                eta=eta_s(await service.eta_s(job), http),
                 fetch_result=link.fetch_result(job),
                 webhook_status=await service.webhook_status(job),
                 id=job.id,
                 output="" if request.spec.controlnets else [],  # as documented of each
                 meta=shown,
                 progress=round(job.progress, 4),
+                queue_place=await service.queue_place(job),
                 future_links=links,
             )
         )
@@ -68,25 +78,27 @@ async def generated(job: Job, service: Service, http: HttpConfig) -> Response:
 
 async def fetched(job: Job, service: Service, http: HttpConfig, base_url: str) -> Response:
     """Answer a fetch; HTTP 200 in every state, since the fetch itself went well."""
+    return wire.response(await fetched_reply(job, service, http, base_url))
+
+
+async def fetched_reply(job: Job, service: Service, http: HttpConfig, base_url: str) -> Reply:
+    """Show a job in any state."""
     if job.state in (JobState.FAILED, JobState.CANCELLED):
-        return wire.response(_failed(failure_of(job)))
+        return _failed(failure_of(job))
     if job.result is None:
-        return wire.response(
-            RunningReply(
-                output=[] if http.running_fetch_output == "list" else "",
-                eta=await _eta_s(job, service, http),
-                progress=round(job.progress, 4),
-            )
+        return RunningReply(
+            output=[] if http.running_fetch_output == "list" else "",
+            eta=eta_s(await service.eta_s(job), http),
+            progress=round(job.progress, 4),
+            queue_place=await service.queue_place(job),
         )
     links = await _links(job, base_url, service)
-    return wire.response(
-        FetchedReply(
-            id=job.id,
-            output=links,
-            proxy_links=links,
-            nsfw_content_detected=any(job.result.nsfw),
-            webhook_status=await service.webhook_status(job),
-        )
+    return FetchedReply(
+        id=job.id,
+        output=links,
+        proxy_links=links,
+        nsfw_content_detected=any(job.result.nsfw),
+        webhook_status=await service.webhook_status(job),
     )
 
 
@@ -117,6 +129,6 @@ async def _links(job: Job, base_url: str, service: Service) -> list[str]:
     return [await service.output_url(key, base_url) for key in job.request.output.keys]
 
 
-async def _eta_s(job: Job, service: Service, http: HttpConfig) -> int:
+def eta_s(seconds: float, http: HttpConfig) -> int:
     """Whole seconds until the next fetch: some clients insist on an integer, none on a fraction."""
-    return min(http.max_eta_s, max(1, math.ceil(await service.eta_s(job))))
+    return min(http.max_eta_s, max(1, math.ceil(seconds)))

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from serve_app import errors
+from serve_app.api.replies import openai
 from serve_app.api.replies.bodies import ErrorReply, FailedReply, ReloadReply, Reply
 from serve_app.config import HttpConfig
 from serve_app.failure import to_failure
@@ -33,6 +34,7 @@ __all__ = [
 
 _LEGACY = (Api.V3, Api.V4, Api.V5)
 _PATH = re.compile(r"/api/(v\d)(?:/|$)")
+_OPENAI_PATH = re.compile(r"/v1(?:/|$)")
 _FAMILIES = {api.value: api for api in Api} | {"v1": Api.V4}  # of the same era
 
 _KEY_TIP = (
@@ -64,7 +66,10 @@ _STATUS = {
 
 def family(scope: Scope) -> Api | None:
     """Return the family that a call's path belongs to; None outside the API."""
-    match = _PATH.match(scope["path"].removeprefix(scope.get("root_path", "")))
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    if _OPENAI_PATH.match(path):
+        return Api.OPENAI
+    match = _PATH.match(path)
     if match is None:
         return None
     return _FAMILIES.get(match.group(1))
@@ -85,25 +90,32 @@ def find(error: BaseException) -> errors.DreamserveError | None:
 
 def status_of(code: str, api: Api | None, http: HttpConfig) -> int:
     """HTTP status of an error code on a family of paths."""
-    is_real = http.real_codes_v3_v4 if api in _LEGACY else http.real_codes_v6_v7 or api is None
+    is_real = http.real_codes_v3_v4 if api in _LEGACY else http.real_codes_v6_v7
+    is_real = is_real or api in (None, Api.OPENAI)
     return _STATUS.get(code, 500) if is_real else 200
 
 
 def respond(error: errors.DreamserveError, api: Api | None, http: HttpConfig) -> Response:
     """Answer a call with an error."""
     retry_s = _retry_after_s(error)
-    reply = _reply(to_failure(error), api, retry_s, _tips(error, retry_s))
     status = status_of(error.code, api, http)
     headers = {}
     if retry_s is not None and status != 200:
         headers["Retry-After"] = str(retry_s)
+    failure = to_failure(error)
+    if api is Api.OPENAI:
+        return openai.refusal(failure, status, headers)
+    reply = _reply(failure, api, retry_s, _tips(error, retry_s))
     return response(reply, status, headers)
 
 
-async def on_http_exception(_request: Request, error: Exception) -> Response:
+async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer an unknown path or a wrong method, with its real code on every family."""
     assert isinstance(error, HTTPException), "registered for this class only"
     text = ROUTING_TEXTS.get(error.status_code, "Invalid API Request")
+    if family(request.scope) is Api.OPENAI:
+        failure = JobFailure(code="no_such_call", message=text)
+        return openai.refusal(failure, error.status_code, dict(error.headers or {}))
     reply = ErrorReply(message=text, messege=text, reason="no_such_call")
     return response(reply, error.status_code, dict(error.headers or {}))
 

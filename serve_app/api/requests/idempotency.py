@@ -6,20 +6,32 @@ files) differs from repeat to repeat.
 Source: draft-ietf-httpapi-idempotency-key-header-07, sections 2.2 and 2.6.
 """
 
+import asyncio
 import hashlib
 import json
 import re
 from collections.abc import Mapping
 
 from pydantic import JsonValue
+from starlette.requests import Request
 
 from serve_app import errors
+from serve_app.api.requests.body import Fields, digested
 from serve_app.jobs.protocol import IDEMPOTENCY_KEY, Idempotency
 
-__all__ = ["read"]
+__all__ = ["of_call", "read"]
 
 _GOOD = re.compile(r"[\x21-\x7e]{1,255}")
 _NOT_ASKED = frozenset({"key"})  # the secret; whose call it is, is known from it by now
+
+
+async def of_call(request: Request, fields: Fields) -> Idempotency | None:
+    """Read the header of a call, beside the event loop if there is one; raises as `read`."""
+    given, path = request.headers.get(IDEMPOTENCY_KEY), request.scope["path"]
+    if given is None:
+        return None
+    # In a thread: the digest of all that the call asks for takes its time.
+    return await asyncio.to_thread(lambda: read(given, path, digested(fields)))
 
 
 def read(header: str | None, path: str, fields: Mapping[str, JsonValue]) -> Idempotency | None:

@@ -34,10 +34,12 @@ __all__ = [
     "GenerationBody",
     "Id",
     "Image",
+    "Integer",
     "KeyBody",
     "Number",
     "ReloadBody",
     "WireModel",
+    "between",
     "field_message",
     "parse",
 ]
@@ -79,7 +81,9 @@ def _union(*types: str) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"type": name} for name in (*types, "null")]})
 
 
-def _between(low: float, high: float) -> AfterValidator:
+def between(low: float, high: float) -> AfterValidator:
+    """Make the check of a number's range; both ends are in it."""
+
     def check(value: float | None) -> float | None:
         if value is not None and not low <= value <= high:
             raise coerce.problem(f"must be between {low:g} and {high:g}")
@@ -164,7 +168,7 @@ class GenerationBody(WireModel):
     )
     height: Integer = Field(None, description="Pixels; as width.")
     aspect_ratio: Id = Field(None, description="Not served: ask for width and height.")
-    samples: Annotated[Integer, _between(1, 4)] = Field(None, description="Images, 1 to 4.")
+    samples: Annotated[Integer, between(1, 4)] = Field(None, description="Images, 1 to 4.")
     num_inference_steps: Integer = Field(None, description="Denoising steps; kept in 1 to 50.")
     steps: Integer = Field(None, description="As num_inference_steps; the name on inpaint.")
     safety_checker: Flag = Field(True, description="yes: replace images found not safe for work.")
@@ -175,8 +179,8 @@ class GenerationBody(WireModel):
     ] = Field(SafetyAction.TEXT, description="What replaces such an image.")
     enhance_prompt: Flag = Field(True, description="yes: append the model's style words.")
     enhance_style: Id = Field(None, description="Style of the enhancement.")
-    guidance_scale: Annotated[Number, _between(1, 20)] = Field(None, description="1 to 20.")
-    strength: Annotated[Number, _between(0, 1)] = Field(
+    guidance_scale: Annotated[Number, between(1, 20)] = Field(None, description="1 to 20.")
+    strength: Annotated[Number, between(0, 1)] = Field(
         None, description="0 to 1; 1 destroys the init image fully."
     )
     scheduler: Annotated[
@@ -208,7 +212,7 @@ class GenerationBody(WireModel):
         int, BeforeValidator(coerce.to_upscale), _union("string", "integer", "boolean")
     ] = Field(1, description="no, yes (2), 1, 2 or 3.")
     highres_fix: Flag = Field(False, description="yes: paint small first, then refine.")
-    clip_skip: Annotated[Integer, _between(1, 8)] = Field(
+    clip_skip: Annotated[Integer, between(1, 8)] = Field(
         None,
         validation_alias=AliasChoices("clip_skip", "clipskip"),
         description="1 to 8; 1 takes the last layer of the text encoder.",
@@ -222,7 +226,7 @@ class GenerationBody(WireModel):
         Field(None, description="Given back to the webhook.")
     )
     ip_adapter_id: Id = Field(None, description="IP adapter of the catalogue.")
-    ip_adapter_scale: Annotated[Number, _between(0, 1)] = Field(
+    ip_adapter_scale: Annotated[Number, between(0, 1)] = Field(
         None, description="How strongly its picture acts, 0 to 1; 0.6 when absent."
     )
     ip_adapter_image: Image = Field(None, description="Picture that it shows the model; needed.")
@@ -265,10 +269,10 @@ class ControlNetBody(GenerationBody):
         AfterValidator(_check_scales),
         _union("number", "string"),
     ] = Field((), description="How strongly each acts, 0 to 5, comma separated; one is for all.")
-    control_guidance_start: Annotated[Number, _between(0, 1)] = Field(
+    control_guidance_start: Annotated[Number, between(0, 1)] = Field(
         None, description="Share of the steps before they act. An extension."
     )
-    control_guidance_end: Annotated[Number, _between(0, 1)] = Field(
+    control_guidance_end: Annotated[Number, between(0, 1)] = Field(
         None, description="Share of the steps until which they act. An extension."
     )
     embeddings_model: Names = Field(

@@ -7,7 +7,7 @@ from serve_app.api.protocol import Service
 
 __all__ = ["router"]
 
-_MEDIA_TYPES = ("image/png", "text/plain")
+_MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp", "text/plain")
 _HEADERS = {
     # Names are never reused; `temp` files go after a day, so caches must not outlive that by much.
     "Cache-Control": "public, max-age=3600, immutable",

@@ -1,6 +1,5 @@
 """Text to image, image to image, inpainting and ControlNets, on the paths of every family."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter
@@ -14,7 +13,7 @@ from serve_app.api.requests.build import build
 from serve_app.api.requests.call import Call, base_url, read_call
 from serve_app.api.requests.schemas import ControlNetBody, GenerationBody, parse
 from serve_app.config import HttpConfig, JobsConfig
-from serve_app.jobs.protocol import IDEMPOTENCY_KEY, Idempotency
+from serve_app.jobs.protocol import IDEMPOTENCY_KEY
 from serve_app.types import Api, Job, Kind
 
 __all__ = ["router"]
@@ -51,7 +50,7 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
             await service.check_room()
         fields, key_id = await read_call(request, service, http)
         asked, kind = _parse(fields, kind)
-        repeat = await _read_repeat(request, fields)
+        repeat = await idempotency.of_call(request, fields)
         job = await service.admit(key_id, repeat)
         if job is None:
             call = Call(api, key_id, base_url(request, http), request.state.call_id)
@@ -94,11 +93,3 @@ def _parse(fields: body.Fields, kind: Kind | None) -> tuple[GenerationBody, Kind
         return parse(GenerationBody, fields), kind
     asked = parse(ControlNetBody, fields)
     return asked, control.kind_of(asked)
-
-
-async def _read_repeat(request: Request, fields: body.Fields) -> Idempotency | None:
-    given, path = request.headers.get(IDEMPOTENCY_KEY), request.scope["path"]
-    if given is None:
-        return None
-    # In a thread: the digest of all that the call asks for takes its time.
-    return await asyncio.to_thread(lambda: idempotency.read(given, path, body.digested(fields)))

@@ -116,10 +116,10 @@ def service(shared):
 async def make_api(service, shared):
     made = []
 
-    def make(http=None, jobs=None):
+    def make(http=None, jobs=None, events=None):
         app = shared[1]
-        if http or jobs:
-            app = create_api(service, http or HttpConfig(), jobs or JobsConfig())
+        if http or jobs or events:
+            app = create_api(service, http or HttpConfig(), jobs or JobsConfig(), events)
         made.append(Api(service, app))
         return made[-1]
 

@@ -171,7 +171,8 @@ async def test_processing_tells_where_and_when_to_look(api, text_body):
     reply = await processing(api, text_body)
     assert list(reply) == [
         "status", "tip", "eta", "messege", "message", "webhook_status", "fetch_result", "id",
-        "output", "proxy_links", "nsfw_content_detected", "meta", "progress", "future_links",
+        "output", "proxy_links", "nsfw_content_detected", "meta", "progress", "queue_place",
+        "future_links",
     ]  # fmt: skip
     assert reply["status"] == "processing"
     assert reply["fetch_result"] == f"http://testserver/api/v3/dreambooth/fetch/{reply['id']}"

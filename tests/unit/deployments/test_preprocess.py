@@ -118,3 +118,11 @@ async def test_bad_control_picture_is_named_by_its_field(prepare, sources):
     failure = await prepare(SIZE, None, None, None, sources["ip_adapter_image"], (None,))
     assert isinstance(failure, StageFailure)
     assert failure.error.field == "ip_adapter_image"
+
+
+async def test_mask_of_openais_call_is_read_as_one(prepare, sources):
+    init, mask, _ = sources.values()
+    small = await prepare(SIZE, init, mask.model_copy(update={"is_alpha_mask": True}))
+    assert to_image(small.mask).getextrema() == (255, 255)  # of the same size, and white
+    other = await prepare(SIZE, mask, mask.model_copy(update={"is_alpha_mask": False}))
+    assert other.mask is not None

@@ -192,3 +192,47 @@ def square():
     picture = Image.new("RGB", (60, 60))
     picture.paste((255, 0, 0), (20, 20, 40, 40))
     return picture
+
+
+def openai_mask(mode: str, keep: object, hole: object, sides: tuple[int, int] = (96, 64)) -> bytes:
+    """Hole in the left half."""
+    image = Image.new(mode, sides, keep)
+    image.paste(hole, (0, 0, sides[0] // 2, sides[1]))
+    return file(image)
+
+
+@pytest.mark.parametrize(
+    ("mode", "keep", "hole"),
+    [
+        pytest.param("RGBA", (0, 0, 0, 255), (0, 0, 0, 0), id="black, erased"),
+        pytest.param("RGBA", (255, 255, 255, 255), (0, 0, 0, 0), id="white, erased to black"),
+        pytest.param("RGBA", (255, 255, 255, 255), (255, 255, 255, 0), id="white, erased"),
+        pytest.param("RGBA", (9, 99, 40, 255), (9, 99, 40, 0), id="coloured, erased"),
+        pytest.param("LA", (255, 255), (0, 0), id="grey with alpha"),
+        pytest.param("RGB", (0, 0, 0), (255, 255, 255), id="black and white"),
+        pytest.param("L", 0, 255, id="grey"),
+    ],
+)
+def test_mask_of_openais_call_repaints_what_is_transparent_or_else_white(mode, keep, hole):
+    mask = openai_mask(mode, keep, hole)
+    images = prepare(photo(), mask, size(64, 96), CONFIG, is_alpha_mask=True)
+    found = np.asarray(to_image(images.mask)) == 255
+    assert found[:, :48].all()
+    assert not found[:, 48:].any()
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_mask_of_openais_call_must_have_the_size_of_the_picture(form):
+    init = file(Image.effect_noise((960, 640), 60).convert("RGB"), form)  # a draft would be smaller
+    good, bad = (openai_mask("L", 0, 255, sides) for sides in ((960, 640), (960, 648)))
+    assert prepare(init, good, size(64, 96), CONFIG, is_alpha_mask=True).mask.width == 96
+    with pytest.raises(errors.InvalidImage, match="size of the init_image") as caught:
+        prepare(init, bad, size(64, 96), CONFIG, is_alpha_mask=True)
+    assert caught.value.field == "mask_image"
+    assert prepare(init, bad, size(64, 96), CONFIG).mask.width == 96
+
+
+def test_mask_of_openais_call_that_repaints_nothing_is_refused():
+    mask = file(Image.new("RGBA", (96, 64), "black"))
+    with pytest.raises(errors.InvalidImage, match="must be transparent or white"):
+        prepare(photo(), mask, size(64, 96), CONFIG, is_alpha_mask=True)

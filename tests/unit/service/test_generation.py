@@ -22,9 +22,13 @@ from tests.builders import job_request, webhook_body
 
 
 class Bench:
-    def __init__(self, graph=None, models=(), **settings):
+    def __init__(self, graph=None, models=(), events=None, **settings):
         self.config = AppConfig.model_validate(
-            {"auth": {"mode": "keys"}, "jobs": {"poll_s": 0.05, **settings}}
+            {
+                "auth": {"mode": "keys"},
+                "jobs": {"poll_s": 0.05, **settings},
+                "events": events or {},
+            }
         )
         self.graph = graph or FakeGraph()
         self.jobs, self.files = MemoryJobStore(), MemoryStore()

@@ -1,0 +1,57 @@
+"""Places in the queue."""
+
+from serve_app.jobs.queue import Queue
+from serve_app.testing.jobs import MemoryJobStore
+from tests.builders import job_request
+
+
+class Store(MemoryJobStore):
+    looks = 0
+
+    async def waiting(self, model_id):
+        self.looks += 1
+        return await super().waiting(model_id)
+
+
+async def add(store, count, **changes):
+    return [await store.add(job_request(**changes), max_open=99) for _ in range(count)]
+
+
+async def test_places_count_the_jobs_of_the_model_that_came_before_and_wait():
+    store = Store()
+    queue, jobs = Queue(store), await add(store, 4)
+    assert [await queue.place(job) for job in jobs] == [1, 2, 3, 4]
+    assert store.looks == 1
+    queue.saw(jobs[0].request.spec.model_id, {jobs[0].id, jobs[2].id})
+    jobs = await store.claim("a", 60, 9)  # now others hold them all, and the first one paints
+    assert [await queue.place(job) for job in jobs] == [0, 1, 0, 2]
+
+
+async def test_job_that_ended_or_whose_steps_the_store_knows_does_not_wait():
+    store = Store()
+    queue, (first, second) = Queue(store), await add(store, 2)
+    await store.claim("a", 60, 9)
+    await store.renew("a", 60, {first.id: 0.5})
+    assert await queue.place(await store.get(first.id)) == 0
+    assert await queue.place(second) == 1
+    await store.cancel(second.id)
+    assert await queue.place(await store.get(second.id)) == 0
+    assert await queue.place(first) == 0  # as it was read long ago
+
+
+async def test_job_whose_run_was_lost_waits_again():
+    store = Store()
+    queue, (first,) = Queue(store), await add(store, 1)
+    (held,) = await store.claim("a", 60, 1)
+    queue.saw(held.request.spec.model_id, {first.id})
+    assert await queue.place(held) == 0
+    await store.release("a", [first.id])
+    assert await queue.place(await store.get(first.id)) == 1
+
+
+async def test_new_job_is_looked_for_at_once():
+    store = Store()
+    queue, jobs = Queue(store), await add(store, 1)
+    assert await queue.place(jobs[0]) == 1
+    jobs += await add(store, 1)
+    assert await queue.place(jobs[1]) == 2
