@@ -13,6 +13,7 @@ __all__ = [
     "Api",
     "ControlNetUse",
     "ControlType",
+    "Fill",
     "Fit",
     "Frozen",
     "GenerationSpec",
@@ -25,6 +26,9 @@ __all__ = [
     "JobState",
     "Kind",
     "LoraUse",
+    "MaskMode",
+    "Masking",
+    "Outpaint",
     "OutputPlan",
     "Picture",
     "Pictures",
@@ -80,6 +84,57 @@ class SafetyAction(StrEnum):
     TEXT = "sensitive_content_text"
     PIXELATE = "pixelate"
     BLACK = "black"
+
+
+class MaskMode(StrEnum):
+    """What greys of a mask mean."""
+
+    HARD = "hard"  # nothing: split at half
+    SOFT = "soft"  # how much a place is to change
+    AUTO = "auto"  # as soft where they are areas, as hard where edges or compression made them
+
+
+class Fill(StrEnum):
+    """What stands where a picture is to be repainted, before the first step."""
+
+    ORIGINAL = "original"  # what is there
+    NOISE = "noise"  # the colours around it, in no order
+    BLUR = "blur"  # the colours around it, spread inward
+    TELEA = "telea"  # OpenCV's two: lines and shades carried on inward
+    NS = "ns"
+
+
+class Outpaint(Frozen):
+    """How a picture grows, in one of two ways; sides are rounded up to multiples.
+
+    By pixels on each side; `width` and `height` are then what the picture is stretched to first.
+    Or, with an `anchor`, to a canvas of these, which a larger picture is shrunk to fit into.
+    """
+
+    left: int = Field(default=0, ge=0, description="pixels")
+    top: int = Field(default=0, ge=0)
+    right: int = Field(default=0, ge=0)
+    bottom: int = Field(default=0, ge=0)
+    anchor: tuple[float, float] | None = Field(
+        default=None, description="shares of the new room that lie on the left and above"
+    )
+    width: int | None = Field(default=None, description="none: the picture's own")
+    height: int | None = None
+    overlap_px: int = Field(ge=0, description="of the old picture that blends into the new part")
+    multiple_px: int = Field(ge=8, multiple_of=8, description="sides are multiples of it")
+    max_side_px: int = Field(ge=8, description="greatest side of the result")
+    max_area_px: int = Field(ge=1, description="most pixels of the result")
+
+
+class Masking(Frozen):
+    """How a client's mask is read, and what is made of it; pixels of the picture to paint."""
+
+    mode: MaskMode = MaskMode.AUTO
+    invert: bool = Field(default=False, description="black is repainted")
+    expand_px: int = Field(default=0, description="grow what is repainted; below 0: shrink it")
+    blur_px: int | None = Field(
+        default=None, ge=0, description="fade in over so much inside the edge; none: the seam's"
+    )
 
 
 class LoraUse(Frozen):
@@ -158,11 +213,16 @@ class Fit(Frozen):
 
 
 class Size(Frozen):
-    """Size of a job's pictures; with `fit` only what to expect until the init picture was read."""
+    """What the pictures of a job are brought to: their size, and how a mask is read.
+
+    With `fit` or `outpaint` the size is only what to expect until the init picture was read.
+    """
 
     height: int = Field(ge=8, multiple_of=8, description="pixels")
     width: int = Field(ge=8, multiple_of=8, description="pixels")
     fit: Fit | None = Field(default=None, description="the init picture decides a side or both")
+    outpaint: Outpaint | None = Field(default=None, description="the init picture grows")
+    masking: Masking = Masking()
 
 
 class GenerationSpec(Size):
@@ -204,6 +264,9 @@ class GenerationSpec(Size):
     panorama: bool = Field(default=False, description="paint through windows of the native size")
     exclusive: bool = Field(default=False, description="share no denoiser forward")
     full_frame: bool = Field(default=False, description="inpaint on the frame, never on a crop")
+    fill: Fill = Field(default=Fill.ORIGINAL, description="what the repainted part begins with")
+    padding_px: int | None = Field(default=None, ge=0, description="context around the mask")
+    only_masked: bool = Field(default=False, description="enlarge the crop to the native size")
 
     @property
     def acting_controlnets(self) -> tuple[ControlNetUse, ...]:
@@ -311,9 +374,10 @@ class Picture:
 class PreparedImages:
     """Preprocess -> Generator; init and mask are of the asked size, or the one that fits them.
 
-    init: RGB; none: there are only pictures for an IP adapter or for ControlNets. mask: 8-bit grey
-    with only 0 (keep) and 255 (repaint). ip_adapter: RGB, of any size. controls: RGB, of the size
-    of init, one per ControlNet; none: it is made of init and mask where the job is painted.
+    init: RGB; none: there are only pictures for an IP adapter or for ControlNets. mask: 8-bit grey,
+    0 = keep, 255 = repaint; shades between, only in soft masks: how much. ip_adapter: RGB, of any
+    size. controls: RGB, of the size of init, one per ControlNet; none: it is made of init and mask
+    where the job is painted.
     """
 
     init: Picture | None = None

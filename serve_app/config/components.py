@@ -157,6 +157,18 @@ class EngineConfig(Section):
     crop_padding_px: int = Field(
         default=32, ge=0, description="pixels of context kept around the mask when only a crop runs"
     )
+    max_zoom: float = Field(
+        default=8.0,
+        ge=1,
+        le=32,
+        description="factor by which `only_masked` may enlarge what is around a small mask",
+    )
+    outpaint_window: float = Field(
+        default=1.5,
+        ge=1,
+        description="native sizes that a side of what is painted in one piece may have when a "
+        "picture grows; more is painted window by window",
+    )
     seam_px: int = Field(
         default=4,
         ge=0,

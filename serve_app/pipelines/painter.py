@@ -15,7 +15,6 @@ from typing import TypeVar, TypeVarTuple
 
 import numpy as np
 import torch
-from pydantic import JsonValue
 
 from serve_app import errors
 from serve_app.config import EngineConfig
@@ -33,6 +32,7 @@ from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import (
     Canvas,
+    Framing,
     Pixels,
     encode,
     enlarge,
@@ -40,19 +40,19 @@ from serve_app.pipelines.compose import (
     open_controls,
     open_ip_picture,
     paste,
+    seam_px,
 )
 from serve_app.pipelines.control import Control
+from serve_app.pipelines.ran import ran
 from serve_app.pipelines.row_cap_key import row_cap_store
-from serve_app.pipelines.samplers.names import will_run
 from serve_app.pipelines.specs import (
     check_kind,
     named_add_ons,
-    ran_effects,
-    ran_size,
     sample_specs,
     sized,
 )
 from serve_app.pipelines.text.rewrite import rewriter_of
+from serve_app.pipelines.windows import advanced, first_window, windows_after
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind, Picture, Pictures, PreparedImages
 
@@ -89,6 +89,12 @@ class WeavePainter:
         self._hints = ThreadPoolExecutor(max_workers=2, thread_name_prefix="prefetch")
         self._num_hints = 0
         self._progress: dict[int, list[Progress]] = {}
+        self._framing = Framing(
+            entry.native_size_px,
+            config.crop_padding_px,
+            checkpoint.multiple_px,
+            config.max_zoom,
+        )
         try:
             self._warm_up()
         except BaseException:
@@ -106,23 +112,19 @@ class WeavePainter:
         spec = with_triggers(spec, named.triggers)
         with self._checkpoint.uses.holding(named.large):
             added = await self._add(spec, named)
-            canvas, requests = await self._off_loop(self._pool, self._prepare, added, images)
-            self._progress[job_id] = [_progress(request) for request in requests]
+            canvas, given = await self._off_loop(self._pool, self._open, added, images)
             try:
-                paintings = await self._run(requests)
-                pictures = await asyncio.gather(
-                    *(
-                        self._off_loop(self._pool, self._finish, painting, canvas, spec)
-                        for painting in paintings
-                    )
-                )
+                paintings, frames = await self._paint(job_id, added, canvas, given)
             finally:
                 self._progress.pop(job_id, None)
+            pictures = await asyncio.gather(
+                *(self._off_loop(self._pool, _encode, frame, spec) for frame in frames)
+            )
         return Pictures(
             pictures=tuple(pictures),
             nsfw=(False,) * len(pictures),
             generation_time_s=time.monotonic() - began,
-            ran=_resolved(asked, spec) | _ran(spec, paintings[0], canvas, self._checkpoint),
+            ran=ran(asked, spec, paintings[0], canvas, self._checkpoint),
         )
 
     def prefetch(self, spec: GenerationSpec) -> None:
@@ -206,18 +208,64 @@ class WeavePainter:
             return _add(self._checkpoint, spec, named)
         return await self._off_loop(self._loads, _add, self._checkpoint, spec, named)
 
-    def _prepare(
+    def _open(
         self, added: "_Added", images: PreparedImages | None
-    ) -> tuple[Canvas | None, list[Request]]:
-        """Decode the pictures and make a request per sample."""
-        spec, native_px = added.spec, self._entry.native_size_px
-        canvas = open_canvas(spec, images, native_px, self._config.crop_padding_px)
+    ) -> tuple[Canvas | None, "_Given"]:
+        """Decode the pictures of a job."""
+        spec = added.spec
         if spec.panorama and self._checkpoint.family.denoiser != "unet":
             raise errors.InvalidRequest("panorama", "The model cannot paint through windows")
-        given = _Given(_picture_prompt(added, images), _control(added, images))
-        clip_skip = min(spec.clip_skip, self._checkpoint.max_clip_skip)
-        spec = spec.model_copy(update={"clip_skip": clip_skip})
-        return canvas, [self._request(added, one, canvas, given) for one in sample_specs(spec)]
+        canvas = open_canvas(spec, images, self._framing)
+        if canvas is not None:
+            canvas = first_window(canvas, spec, self._framing, self._config.outpaint_window)
+        return canvas, _Given(_picture_prompt(added, images), _control(added, images))
+
+    async def _paint(
+        self, job_id: int, added: "_Added", canvas: Canvas | None, given: "_Given"
+    ) -> tuple[list[Painting], list[Pixels]]:
+        """Paint all samples side by side, window by window where a picture grows far."""
+        clip_skip = min(added.spec.clip_skip, self._checkpoint.max_clip_skip)
+        specs = sample_specs(added.spec.model_copy(update={"clip_skip": clip_skip}))
+        canvases, framing = [canvas] * len(specs), self._framing
+        done: list[Progress] = []
+        while True:
+            requests = await self._off_loop(
+                self._pool, self._requests, added, specs, canvases, given
+            )
+            to_come = [Progress() for one in canvases for _ in range(windows_after(one, framing))]
+            at_work = [_progress(request) for request in requests]
+            self._progress[job_id] = [*done, *at_work, *to_come]
+            paintings = await self._run(requests)
+            frames = await asyncio.gather(
+                *(
+                    self._off_loop(self._pool, self._finish, *pair, added.spec)
+                    for pair in zip(paintings, canvases, strict=True)
+                )
+            )
+            following = [
+                following
+                for pair in zip(canvases, frames, strict=True)
+                if (following := await self._off_loop(self._pool, self._next, *pair, added.spec))
+            ]
+            if not following:
+                return paintings, frames
+            canvases, done = [*following], [*done, *at_work]
+
+    def _next(self, canvas: Canvas | None, frame: Pixels, spec: GenerationSpec) -> Canvas | None:
+        return None if canvas is None else advanced(canvas, frame, spec, self._framing)
+
+    def _requests(
+        self,
+        added: "_Added",
+        specs: Sequence[GenerationSpec],
+        canvases: Sequence[Canvas | None],
+        given: "_Given",
+    ) -> list[Request]:
+        """Make a request per sample; noise that fills a mask is of the sample's own seed."""
+        return [
+            self._request(added, spec, canvas and canvas.with_fill(spec.fill, spec.seed), given)
+            for spec, canvas in zip(specs, canvases, strict=True)
+        ]
 
     def _request(
         self,
@@ -261,14 +309,14 @@ class WeavePainter:
                 future.cancel()
         return [result for result in results if isinstance(result, Painting)]
 
-    def _finish(self, painting: Painting, canvas: Canvas | None, spec: GenerationSpec) -> Picture:
-        """Check, copy from the device, paste, enlarge, encode."""
+    def _finish(self, painting: Painting, canvas: Canvas | None, spec: GenerationSpec) -> Pixels:
+        """Check, copy from the device, paste."""
         if not painting.is_finite():
             raise errors.NonFiniteLatents()
         image = painting.image.permute(1, 2, 0).float().cpu().numpy()
         pixels: Pixels = (image * 255).round().astype(np.uint8)
-        seam_px, match_tone = self._config.seam_px, self._config.match_tone
-        return encode(enlarge(paste(pixels, canvas, seam_px, match_tone=match_tone), spec.upscale))
+        fade_px = seam_px(spec.masking, self._config.seam_px)
+        return paste(pixels, canvas, fade_px, match_tone=self._config.match_tone)
 
     async def _off_loop(
         self, threads: ThreadPoolExecutor, work: Callable[[*Ts], R], *args: *Ts
@@ -310,6 +358,10 @@ def _prefetch(add_ons: AddOns, checkpoint: "weakref.ref[Checkpoint]", spec: Gene
                 _add(loaded, spec, named)
 
 
+def _encode(frame: Pixels, spec: GenerationSpec) -> Picture:
+    return encode(enlarge(frame, spec.upscale))
+
+
 @dataclass(frozen=True, slots=True)
 class _Given:
     """What all samples of a job are shown besides the canvas."""
@@ -339,27 +391,3 @@ def _control(added: _Added, images: PreparedImages | None) -> Control | None:
 def _progress(request: Request) -> Progress:
     assert isinstance(request.body, Sample), "painters submit samples"
     return request.body.progress
-
-
-def _ran(
-    spec: GenerationSpec, painting: Painting, canvas: Canvas | None, checkpoint: Checkpoint
-) -> dict[str, JsonValue]:
-    """Return where what ran differs from what was asked."""
-    ran: dict[str, JsonValue] = {}
-    told = will_run(spec) | {"scheduler": spec.scheduler}
-    ran |= {key: value for key, value in painting.sampler.items() if value != told[key]}
-    if spec.clip_skip > checkpoint.max_clip_skip:
-        ran["clip_skip"] = checkpoint.max_clip_skip
-    if spec.tomesd and not checkpoint.variants.can_merge:
-        ran["tomesd"] = "no"
-    if spec.negative_prompt and not checkpoint.family.has_negative(spec.guidance_scale):
-        ran["negative_prompt"] = ""
-    if canvas is not None and canvas.size != (spec.height, spec.width):
-        ran["crop"] = list(canvas.box)
-    return ran | ran_effects(spec, checkpoint.native_px, checkpoint.multiple_px)
-
-
-def _resolved(asked: GenerationSpec, spec: GenerationSpec) -> dict[str, JsonValue]:
-    """Return what became of the prompt and of a size that was left open."""
-    rewritten: dict[str, JsonValue] = {} if spec.prompt == asked.prompt else {"prompt": spec.prompt}
-    return rewritten | ran_size(asked, spec)

@@ -41,6 +41,7 @@ ONLY_IN = {
     "starlette": {"serve_app.api", "deployments"},
     "torch": {"serve_app.engine", "serve_app.pipelines", "serve_app.safety", "serve_app.replica"},
     "diffusers": {"serve_app.pipelines", "serve_app.safety"},
+    "cv2": {"serve_app.pipelines"},
     "transformers": {"serve_app.pipelines", "serve_app.safety"},
     "sqlalchemy": {"serve_app.database"},
     "alembic": {"serve_app.database"},

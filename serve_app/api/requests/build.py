@@ -9,7 +9,18 @@ from pydantic import JsonValue
 from serve_app import errors
 from serve_app.api.protocol import Service
 from serve_app.api.replies.link import shown
-from serve_app.api.requests import addon, control, enhance, size, steps, style, syntax, unserved
+from serve_app.api.requests import (
+    addon,
+    control,
+    enhance,
+    masks,
+    outpaint,
+    size,
+    steps,
+    style,
+    syntax,
+    unserved,
+)
 from serve_app.api.requests.call import Call
 from serve_app.api.requests.schemas import GenerationBody, field_message
 from serve_app.config import HttpConfig
@@ -43,6 +54,8 @@ async def build(
         | steps.problems(body, kind, entry)
         | size.problems(body, call.api, entry, http)
         | unserved.reasons(body, kind, entry, can_translate=service.can_translate)
+        | masks.problems(body, http)
+        | outpaint.problems(body, kind, http)
         | addon.problems(body, said, entry, catalogue)
         | control.problems(body, kind, entry, catalogue)
         | style.problems(body, entry, style.table(http.styles))
@@ -52,8 +65,8 @@ async def build(
     if body.webhook is not None:
         await service.check_webhook(body.webhook)
     spec = _spec(body, said, kind, entry, http)
-    if controls := control.fields(body, entry, catalogue):
-        spec = spec.model_copy(update=controls)
+    others = outpaint.fields(body, entry, http) | control.fields(body, entry, catalogue)
+    spec = spec.model_copy(update=others)
     pictures = _pictures(body, kind) | control.pictures(body, kind)
     pictures |= {"ip_adapter_image": body.ip_adapter_image}
     given = {field: picture for field, picture in pictures.items() if picture}
@@ -93,6 +106,8 @@ def _pictures(body: GenerationBody, kind: Kind) -> dict[str, InputPicture | None
 
 def _missing(body: GenerationBody, kind: Kind, api: Api) -> dict[str, list[str]]:
     needed: dict[str, InputPicture | None] = {"prompt": body.prompt, **_pictures(body, kind)}
+    if outpaint.has_outpaint(body):
+        needed.pop("mask_image", None)  # what is added is painted
     if control.has_control(body):
         return {}  # which pictures are needed `control` says; nets guess what no prompt tells
     if api in (Api.V6, Api.V7) and kind is not Kind.TEXT2IMG:
@@ -140,6 +155,9 @@ def _spec(
         panorama=body.panorama,
         exclusive=body.exclusive,
         full_frame=body.full_frame,
+        masking=masks.masking(body),
+        padding_px=body.padding,
+        only_masked=body.only_masked,
         fit=size.fit(body, kind, entry, http),
     )
 
