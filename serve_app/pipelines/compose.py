@@ -140,7 +140,7 @@ def _framed(whole: Canvas, spec: GenerationSpec, framing: Framing) -> Canvas:
 
 
 def _faded(mask: Image.Image, masking: Masking) -> Image.Image:
-    """Have the shades fade in behind the edge; a hard mask fades only when it is pasted."""
+    """Weaken the shades behind the edge; a hard mask fades in only when it is pasted."""
     if not masking.blur_px or masking.mode is MaskMode.HARD:
         return mask
     weight = edge_weight(all_touched(mask), masking.blur_px)

@@ -1,6 +1,5 @@
 """`Sample`: the body of one engine request. It makes a stock pipeline and calls it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -203,11 +202,11 @@ class Sample:
 
 
 def _second(spec: GenerationSpec, strength: float) -> GenerationSpec:
-    """Paint over with this share of the steps; of few steps, with one of a longer schedule.
+    """Paint over with this share of the steps, in a schedule of at least two.
 
-    The one step of a schedule of one would begin with noise alone and lose the first pass.
+    The one step of a schedule of one begins with noise alone and would lose the first pass.
     """
-    steps = max(spec.steps, math.ceil(1 / strength))
+    steps = max(spec.steps, 2)
     return spec.model_copy(update={"kind": Kind.IMG2IMG, "strength": strength, "steps": steps})
 
 
