@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from benchmarks.sheet import Cell, save
 from serve_app.config import EngineConfig, ImagesConfig
 from serve_app.images.prepare import prepare
 from serve_app.models import ModelEntry
@@ -26,12 +27,10 @@ from training.domain import COLOURS
 from training.scene import Item, Scene, draw
 
 Pixels = NDArray[np.uint8]
-Cell = tuple[Image.Image, str]
 
 SIDE_PX = 256
 MODELS = ("demo", "demo-inpaint")
 STRENGTHS = (0.5, 0.7, 0.9)
-_GAP_PX, _LABEL_PX = 6, 18
 _CIRCLE = Item("circle", "red", 0.5, 0.5, 0.22)
 _BESIDE = (Item("square", "yellow", 0.17, 0.17, 0.12), Item("diamond", "white", 0.82, 0.84, 0.12))
 
@@ -185,27 +184,6 @@ async def near_sheet(painters: Mapping[str, Painter]) -> list[Cell]:
             (made,) = await paint(painter, init, mask, [spec])
             cells.append((made.crop(part), "only masked" if is_near else "as part"))
     return cells
-
-
-def save(file: Path, cells: Sequence[Cell], columns: int, height_px: int = 192) -> None:
-    """Write pictures of one height, with a line of text under each, in reading order."""
-    small = [
-        (image.resize((round(image.width * height_px / image.height), height_px)), label)
-        for image, label in cells
-    ]
-    rows = [small[start : start + columns] for start in range(0, len(small), columns)]
-    width = max(sum(image.width + _GAP_PX for image, _ in row) for row in rows)
-    step = height_px + _LABEL_PX + _GAP_PX
-    sheet = Image.new("RGB", (width, step * len(rows)), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for number, row in enumerate(rows):
-        left = 0
-        for image, label in row:
-            sheet.paste(image, (left, number * step))
-            pen.text((left + 1, number * step + height_px + 2), label, "black", font)
-            left += image.width + _GAP_PX
-    file.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(file, optimize=True)
 
 
 async def run(painters: Mapping[str, Painter], rounds: int, folder: Path) -> None:
