@@ -136,4 +136,4 @@ async def test_picture_that_would_grow_too_large_is_refused_by_a_worker(prepare,
     failure = await prepare(_growing(right=4000), sources["init_image"], None)
     assert isinstance(failure, StageFailure)
     assert failure.error.field == "outpaint"
-    assert "4064 x 40 pixels" in str(failure.error.message)
+    assert "4064 x 40 pixels" in str(failure.error)
