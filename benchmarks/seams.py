@@ -168,6 +168,7 @@ JOINS: Mapping[str, Join] = {
     ),
     "match_tone, seam of 12": lambda case: paste(case.painted, case.canvas(), 12, match_tone=True),
     "Poisson (scipy)": poisson,
+    "Poisson, seam": lambda case: paste(poisson(case), case.canvas(), 4),
     "seamlessClone (OpenCV)": seamless_clone,
 }
 
