@@ -10,7 +10,7 @@ from serve_app.images import hint, reading
 from serve_app.images.codec import encode
 from serve_app.images.decode import decode, to_rgb
 from serve_app.images.fit import fitted
-from serve_app.images.mask import finished
+from serve_app.images.mask import finished, to_binary
 from serve_app.images.outpaint import grow, prepared_size
 from serve_app.types import ControlType, Masking, MaskMode, Picture, PreparedImages, Size
 
@@ -46,6 +46,8 @@ def prepare(init: bytes, mask: bytes | None, size: Size, config: ImagesConfig) -
         if made.getbbox() is None:
             raise _nothing(masking)
     if size.outpaint is not None:
+        # What is beside the new part is painted as whole as that, window by window.
+        made = None if made is None else to_binary(made)
         is_hard = masking.mode is MaskMode.HARD
         picture, made = grow(picture, made, size.outpaint, is_hard=is_hard)
     return PreparedImages(init=encode(picture), mask=None if made is None else encode(made))

@@ -123,7 +123,9 @@ def open_canvas(
         return Canvas(init, None, frame)
     if images.mask is None:
         raise errors.InvalidRequest("mask_image", "The mask_image field is required.")
-    mask = _faded(_decode(images.mask, spec, "mask_image").convert("L"), spec.masking)
+    mask = _decode(images.mask, spec, "mask_image").convert("L")
+    if spec.outpaint is None:  # what is new begins whole, and its overlap fades
+        mask = _faded(mask, spec.masking)
     return _framed(Canvas(init, mask, frame), spec, framing)
 
 

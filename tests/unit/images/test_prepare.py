@@ -385,6 +385,8 @@ def test_outpaint_takes_a_mask_too():
     _, mask = grown(photo(96, 64), file(dot), left=32)
     assert (mask[30:40, 72:82] == 255).all()
     assert (mask[45:, 45:] == 0).all()
+    _, mask = grown(photo(96, 64), file(dot.point([0, *[200] * 255])), left=32, mode="soft")
+    assert (mask[30:40, 72:82] == 255).all(), "split at half, as windows paint what is white"
 
 
 @pytest.mark.parametrize(

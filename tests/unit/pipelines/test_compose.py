@@ -213,6 +213,14 @@ def test_mask_blur_fades_inward_only(
     assert (np.diff(row) > 0).sum() == (13 if is_soft else 1)
 
 
+def test_mask_blur_leaves_what_a_picture_grows_by_whole() -> None:
+    plan = {"overlap_px": 4, "multiple_px": 8, "max_side_px": 512, "max_area_px": 512**2}
+    asked = spec(masking={"blur_px": 60}, outpaint=plan | {"right": 64})
+    canvas = open_canvas(asked, inputs((124, 0, 192, 128)), Framing(64, 8))
+    assert canvas is not None
+    assert (np.asarray(canvas.mask)[:, 124:] == 255).all()
+
+
 def test_only_masked_enlarges_what_is_around_a_small_mask() -> None:
     asked = spec(only_masked=True, padding_px=8)
     canvas = open_canvas(asked, inputs((100, 50, 120, 62)), Framing(128, 32))
