@@ -164,7 +164,7 @@ class EngineConfig(Section):
         description="factor by which `only_masked` may enlarge what is around a small mask",
     )
     outpaint_window: float = Field(
-        default=1.5,
+        default=2.0,
         ge=1,
         description="native sizes that a side of what is painted in one piece may have when a "
         "picture grows; more is painted window by window",
