@@ -31,7 +31,9 @@ from tests.engine.test_families import make_xl
 
 SIDE = 96
 NATIVE = 64
-CONFIG = EngineConfig(device="cpu", measure_rows=False, max_rows=8, crop_padding_px=8, outpaint_window=1.5)
+CONFIG = EngineConfig(
+    device="cpu", measure_rows=False, max_rows=8, crop_padding_px=8, outpaint_window=1.5
+)
 RANDOM = np.random.default_rng(5)
 INIT = Image.fromarray(RANDOM.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
 
