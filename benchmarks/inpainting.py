@@ -101,12 +101,14 @@ async def measure_fills(painters: Mapping[str, Painter], rounds: int) -> None:
                     spec_of(model_id, strength=strength, fill=fill, seed=seed)
                     for seed in range(rounds)
                 ]
-                left, shown = [], []
+                left: list[float] = []
+                shown: list[float] = []
                 for made in await paint(painter, init, mask, specs):
                     values = np.asarray(made, np.float32)
-                    left.append(((values - empty)[inside] * old).sum() / (old * old).sum())
+                    rest = (values - empty)[inside]
+                    left.append(float((rest * old).sum() / (old * old).sum()))
                     green = np.abs(values - np.array(COLOURS["green"])).max(axis=2) < 40
-                    shown.append(green[inside].mean())
+                    shown.append(float(green[inside].mean()))
                 print(
                     f"| {model_id} | {strength} | {fill.value} | {np.mean(left):.2f} | "
                     f"{np.mean(shown):.2f} |",
@@ -116,7 +118,8 @@ async def measure_fills(painters: Mapping[str, Painter], rounds: int) -> None:
 
 async def soft_sheet(painters: Mapping[str, Painter]) -> list[Cell]:
     """One picture and prompt, by masks that fade over more and more."""
-    init, cells = picture(_CIRCLE, *_BESIDE), []
+    init = picture(_CIRCLE, *_BESIDE)
+    cells: list[Cell] = []
     prompt = "a big yellow circle on a green background"
     masks = {"hard": disc(80, 0), "fades over 40": disc(70, 40), "fades over 90": disc(40, 90)}
     masks["grey, 40 %"] = Image.new("L", (SIDE_PX, SIDE_PX), 102)
@@ -130,7 +133,8 @@ async def soft_sheet(painters: Mapping[str, Painter]) -> list[Cell]:
 
 async def fill_sheet(painters: Mapping[str, Painter]) -> list[Cell]:
     """What each fill leaves of a red circle at strength 0.7."""
-    init, cells = picture(_CIRCLE, *_BESIDE), []
+    init = picture(_CIRCLE, *_BESIDE)
+    cells: list[Cell] = []
     for model_id, painter in painters.items():
         cells.append((init, model_id))
         specs = [spec_of(model_id, strength=0.7, fill=fill) for fill in Fill]

@@ -126,7 +126,9 @@ def poisson(case: Case) -> Pixels:
     number = np.full(case.white.shape, -1)
     places = np.argwhere(case.white)
     number[case.white] = np.arange(len(places))
-    rows, columns, values = [], [], []
+    rows: list[int] = []
+    columns: list[int] = []
+    values: list[float] = []
     painted, kept = case.painted.astype(np.float64), case.init.astype(np.float64)
     wanted = np.zeros((len(places), 3))
     for y, x in ((0, 1), (1, 0), (0, -1), (-1, 0)):
@@ -156,7 +158,8 @@ def seamless_clone(case: Case) -> Pixels:
 
 def _box(white: Bools) -> tuple[int, int, int, int]:
     rows, columns = np.flatnonzero(white.any(1)), np.flatnonzero(white.any(0))
-    return rows[0], columns[0], rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    top, left, bottom, right = (int(one) for one in (rows[0], columns[0], rows[-1], columns[-1]))
+    return top, left, bottom - top + 1, right - left + 1
 
 
 JOINS: Mapping[str, Join] = {
@@ -176,7 +179,8 @@ JOINS: Mapping[str, Join] = {
 def judge(case: Case, made: Pixels) -> tuple[float, float, float, float, float]:
     """Return the figures of a joint, in the order of the module's docstring."""
     values, ideal = made.astype(np.float64), case.ideal.astype(np.float64)
-    across, inside = [], []
+    across: list[NDArray[np.float64]] = []
+    inside: list[NDArray[np.float64]] = []
     for axis in (0, 1):
         steps = np.abs(np.diff(values, axis=axis)).mean(2)
         sides = np.diff(case.white.astype(np.int8), axis=axis) != 0
