@@ -256,31 +256,6 @@ def test_first_pass_of_another_shape_is_what_the_stock_pipeline_paints(
     assert worst(images[0], expected) <= 2e-3
 
 
-def test_highres_fix_of_one_step_keeps_the_picture_of_the_first_pass(
-    folder: Callable[[str], Path], load: Callable[..., Checkpoint], make_spec: MakeSpec
-) -> None:
-    """The second pass is one of two steps: that of one begins with noise alone."""
-    spec = make_spec(height=128, width=128, steps=1, highres_fix=True)
-    (image,), _ = weave(load("attention"), [spec])
-    small = stock(diffusers.StableDiffusionPipeline, folder("attention"), spec, height=64, width=64)
-    large = torch.nn.functional.interpolate(small[None], (128, 128), mode="bicubic", antialias=True)
-    refined = diffusers.StableDiffusionImg2ImgPipeline.from_pretrained(
-        folder("attention"), safety_checker=None
-    )
-    refined.scheduler = diffusers.DDIMScheduler.from_config(refined.scheduler.config)
-    refined.set_progress_bar_config(disable=True)
-    expected = refined(
-        prompt=spec.prompt,
-        image=large.clamp(0, 1),
-        strength=0.5,
-        num_inference_steps=2,
-        guidance_scale=spec.guidance_scale,
-        generator=torch.Generator().manual_seed(spec.seed),
-        output_type="pt",
-    ).images[0]
-    assert worst(image, expected) <= 2e-3
-
-
 async def test_highres_fix_tells_both_passes_and_its_progress_grows(
     painter: WeavePainter, make_spec: MakeSpec
 ) -> None:
@@ -309,6 +284,22 @@ async def test_highres_fix_makes_the_second_scheduler_for_the_second_pass(
         (Kind.TEXT2IMG, 1.0),
         (Kind.IMG2IMG, config.highres_strength),
     ]
+
+
+async def test_second_pass_of_one_step_is_of_a_longer_schedule(
+    painter: WeavePainter, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only step of a schedule begins with noise alone: nothing of the first pass is left."""
+    asked: list[GenerationSpec] = []
+    schedulers = painter._checkpoint.schedulers
+    make = schedulers.make
+    monkeypatch.setattr(schedulers, "make", lambda spec: asked.append(spec) or make(spec))
+    result = await painter.paint(
+        1, make_spec(height=128, width=128, highres_fix=True, steps=1), None
+    )
+    assert [(one.kind, one.steps) for one in asked] == [(Kind.TEXT2IMG, 1), (Kind.IMG2IMG, 2)]
+    assert asked[1].strength * asked[1].steps < 2
+    assert result.ran["first_pass"] == [64, 64]
 
 
 @pytest.mark.parametrize("effect", ["highres_fix", "panorama"])
