@@ -245,8 +245,9 @@ def to_room(value: JsonValue) -> tuple[int, int, int, int]:
         if not set(value) <= set(names):
             raise problem("must be pixels for left, top, right and bottom")
         value = [value.get(name, 0) for name in names]
-    parts = value[:1000].split(",") if isinstance(value, str) else value
-    parts = parts if isinstance(parts, list) else [parts]
+    if isinstance(value, str):
+        value = [*value[:1000].split(",")]
+    parts = value if isinstance(value, list) else [value]
     sides = [0 if is_absent(part) else to_int(part) for part in parts]
     sides = sides * 4 if len(sides) == 1 else sides
     if len(sides) != 4:
