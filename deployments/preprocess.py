@@ -76,6 +76,8 @@ class Preprocess:
             picture = await self.isolation.run(partial(prepare_ip_picture, ip_file, self._config))
             images = replace(images, ip_adapter=picture)
         shown, file = (init, init_file) if control_file is None else (control, control_file)
+        if control is None and size.outpaint is not None and images.init is not None:
+            file = images.init.data  # the larger picture
         if hints and shown is not None and file is not None:
             size = (
                 size

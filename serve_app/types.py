@@ -1,19 +1,32 @@
 """The frozen values that cross processes: what a job asks for and what the graph hands on.
 
 Nothing here holds a tensor, a PIL image or a handle, so every value pickles and most serialise to
-JSON. Everybody imports this module; it imports nothing of ours.
+JSON. Everybody imports this module; of ours it imports the parts of a spec only.
 """
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AliasChoices, Field, JsonValue
+
+from serve_app.spec_parts import (
+    ControlNetUse,
+    ControlType,
+    Fill,
+    Frozen,
+    IpAdapterUse,
+    LoraUse,
+    Masking,
+    MaskMode,
+    Outpaint,
+)
 
 __all__ = [
     "Api",
     "ControlNetUse",
     "ControlType",
     "Cost",
+    "Fill",
     "Fit",
     "Frozen",
     "GenerationSpec",
@@ -26,6 +39,9 @@ __all__ = [
     "JobState",
     "Kind",
     "LoraUse",
+    "MaskMode",
+    "Masking",
+    "Outpaint",
     "OutputPlan",
     "Picture",
     "PictureFormat",
@@ -35,12 +51,6 @@ __all__ = [
     "Sight",
     "Size",
 ]
-
-
-class Frozen(BaseModel):
-    """Base of the JSON-serialisable values: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Kind(StrEnum):
@@ -86,83 +96,6 @@ class SafetyAction(StrEnum):
     BLACK = "black"
 
 
-class LoraUse(Frozen):
-    """One LoRA of the catalogue and how strongly it acts."""
-
-    id: str
-    strength: float
-
-
-class IpAdapterUse(Frozen):
-    """One IP adapter of the catalogue and how strongly its picture acts."""
-
-    id: str
-    scale: float
-
-
-class ControlType(StrEnum):
-    """What a ControlNet wants to see (API pages "ControlNet", 2023 to 2026)."""
-
-    AESTHETIC = "aesthetic-controlnet"
-    CANNY = "canny"
-    DEPTH = "depth"
-    HED = "hed"
-    MLSD = "mlsd"
-    NORMAL = "normal"
-    OPENPOSE = "openpose"
-    SCRIBBLE = "scribble"
-    SEGMENTATION = "segmentation"
-    INPAINT = "inpaint"
-    SOFTEDGE = "softedge"
-    LINEART = "lineart"
-    SHUFFLE = "shuffle"
-    TILE = "tile"
-    FACE_DETECTOR = "face_detector"
-    QRCODE = "qrcode"
-    BLUR = "blur"
-    POSE = "pose"
-    GRAY = "gray"
-    LOW_QUALITY = "low_quality"
-
-    @property
-    def can_be_made(self) -> bool:
-        """Whether its control picture can be made of any picture, without a model of its own."""
-        return self in _MADE_HERE
-
-    @property
-    def is_of_a_model(self) -> bool:
-        """Whether its control picture can be made by a model that the operator names."""
-        return self in _BY_MODEL
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether its control picture is another one than the picture it is made of."""
-        return self in _DRAWN or self in _BY_MODEL
-
-
-_BY_MODEL = (ControlType.DEPTH,)
-_DRAWN = (
-    *(ControlType.CANNY, ControlType.SCRIBBLE, ControlType.BLUR, ControlType.GRAY),
-    ControlType.SHUFFLE,
-)
-_MADE_HERE = (
-    *_DRAWN,
-    *(ControlType.TILE, ControlType.LOW_QUALITY, ControlType.QRCODE, ControlType.INPAINT),
-)
-
-
-class ControlNetUse(Frozen):
-    """One ControlNet of the catalogue, how strongly it acts, and what it is shown.
-
-    hint: made of the control picture before; none: the picture as it is; `inpaint`: the init
-    picture with what is to be repainted marked.
-    """
-
-    id: str
-    scale: float
-    hint: ControlType | None = None
-
-
 class Fit(Frozen):
     """How an init picture decides the sides that were not asked for: by its shape."""
 
@@ -176,11 +109,16 @@ class Fit(Frozen):
 
 
 class Size(Frozen):
-    """Size of a job's pictures; with `fit` only what to expect until the init picture was read."""
+    """What the pictures of a job are brought to: their size, and how a mask is read.
+
+    With `fit` or `outpaint` the size is only what to expect until the init picture was read.
+    """
 
     height: int = Field(ge=8, multiple_of=8, description="pixels")
     width: int = Field(ge=8, multiple_of=8, description="pixels")
     fit: Fit | None = Field(default=None, description="the init picture decides a side or both")
+    outpaint: Outpaint | None = Field(default=None, description="the init picture grows")
+    masking: Masking = Masking()
 
 
 class GenerationSpec(Size):
@@ -223,6 +161,9 @@ class GenerationSpec(Size):
     panorama: bool = Field(default=False, description="paint through windows of the native size")
     exclusive: bool = Field(default=False, description="share no denoiser forward")
     full_frame: bool = Field(default=False, description="inpaint on the frame, never on a crop")
+    fill: Fill = Field(default=Fill.ORIGINAL, description="what the repainted part begins with")
+    padding_px: int | None = Field(default=None, ge=0, description="context around the mask")
+    only_masked: bool = Field(default=False, description="enlarge the crop to the native size")
 
     @property
     def acting_controlnets(self) -> tuple[ControlNetUse, ...]:
@@ -369,9 +310,10 @@ class Picture:
 class PreparedImages:
     """Preprocess -> Generator; init and mask are of the asked size, or the one that fits them.
 
-    init: RGB; none: there are only pictures for an IP adapter or for ControlNets. mask: 8-bit grey
-    with only 0 (keep) and 255 (repaint). ip_adapter: RGB, of any size. controls: RGB, of the size
-    of init, one per ControlNet; none: it is made of init and mask where the job is painted.
+    init: RGB; none: there are only pictures for an IP adapter or for ControlNets. mask: 8-bit grey,
+    0 = keep, 255 = repaint; shades between, only in soft masks: how much. ip_adapter: RGB, of any
+    size. controls: RGB, of the size of init, one per ControlNet; none: it is made of init and mask
+    where the job is painted.
     """
 
     init: Picture | None = None

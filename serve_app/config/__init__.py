@@ -7,13 +7,13 @@ the `args` of the Serve config file, the defaults here, which are the safe value
 from serve_app.config.app import AppConfig
 from serve_app.config.catalogue import CatalogueConfig
 from serve_app.config.components import (
-    DatabaseConfig,
     EngineConfig,
     JobsConfig,
     LimitsConfig,
     LoggingConfig,
     SafetyConfig,
 )
+from serve_app.config.database import DatabaseConfig
 from serve_app.config.events import EventsConfig
 from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.images import HintsConfig, ImagesConfig

@@ -9,13 +9,13 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from serve_app.config.catalogue import CatalogueConfig
 from serve_app.config.components import (
-    DatabaseConfig,
     EngineConfig,
     JobsConfig,
     LimitsConfig,
     LoggingConfig,
     SafetyConfig,
 )
+from serve_app.config.database import DatabaseConfig
 from serve_app.config.events import EventsConfig
 from serve_app.config.fields import paths
 from serve_app.config.http import AuthConfig, HttpConfig

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
-    "DatabaseConfig",
     "EngineConfig",
     "JobsConfig",
     "LimitsConfig",
@@ -239,6 +238,18 @@ class EngineConfig(Section):
         description="Sets the pixels of context around the mask that are kept when only a crop "
         "is painted.",
     )
+    max_zoom: float = Field(
+        default=8.0,
+        ge=1,
+        le=32,
+        description="factor by which `only_masked` may enlarge what is around a small mask",
+    )
+    outpaint_window: float = Field(
+        default=2.0,
+        ge=1,
+        description="native sizes that a side of what is painted in one piece may have when a "
+        "picture grows; more is painted window by window",
+    )
     seam_px: int = Field(
         default=4,
         ge=0,
@@ -277,29 +288,6 @@ class SafetyConfig(Section):
         "for the check fails the job, since nothing unchecked may leave.",
     )
     device: str = Field(default="cpu", description="Chooses the device: auto, cpu, cuda or cuda:N.")
-
-
-class DatabaseConfig(Section):
-    """The job database, SQLite on one machine or PostgreSQL on a cluster."""
-
-    url: SecretStr | None = Field(
-        default=None,
-        description="Sets sqlite:///PATH or postgresql://...; none: SQLite under `data_dir`.",
-    )
-    busy_timeout_s: Seconds = Field(
-        default=15.0,
-        description="Limits the seconds to wait for SQLite's write lock or for a pooled "
-        "connection.",
-    )
-    pool_size: int = Field(
-        default=8, ge=1, le=100, description="Limits the connections per process."
-    )
-    auto_upgrade: bool | None = Field(
-        default=None,
-        description="Brings the tables up to date when a service starts, which else refuses to "
-        "start on older ones; none: on SQLite, whose file belongs to the service, but not on "
-        "PostgreSQL, where `dreamserve db upgrade` does it.",
-    )
 
 
 class JobsConfig(Section):

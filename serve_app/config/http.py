@@ -85,6 +85,29 @@ class HttpConfig(Section):
         description="Limits the width of a panorama, in pixels; other pictures are at most 1024 "
         "wide.",
     )
+    max_mask_expand_px: int = Field(
+        default=256, ge=0, le=1024, description="pixels that `mask_expand` may grow or shrink by"
+    )
+    max_mask_blur_px: int = Field(
+        default=64, ge=0, le=240, description="pixels that `mask_blur` may fade in over"
+    )
+    max_padding_px: int = Field(
+        default=512, ge=0, le=2048, description="pixels that `padding` may keep around a mask"
+    )
+    max_outpaint_side_px: int = Field(
+        default=2048,
+        ge=64,
+        le=8192,
+        description="pixels of a side that a picture may grow to, and by",
+    )
+    max_outpaint_overlap_px: int = Field(
+        default=128, ge=0, le=1024, description="pixels that `overlap_width` may have"
+    )
+    outpaint_model: str | None = Field(
+        default=None,
+        description="model of the outpaint call, whose clients may name none; none: the first of "
+        "the catalogue that inpaints",
+    )
     max_eta_s: int = Field(
         default=5,
         ge=1,

@@ -3,7 +3,7 @@
 Masks come in two conventions. In this API and on most servers white is repainted and black kept.
 In OpenAI's image edits the transparent part is repainted, and the rest is often the picture
 itself. `to_shades` tells which one a picture follows; `to_binary` is the one place where shades
-become yes or no.
+become yes or no. Where they mean how much, `to_soft` cleans them.
 """
 
 from functools import reduce
@@ -11,14 +11,47 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
+from scipy import ndimage
 
-__all__ = ["alpha_to_shades", "resized", "to_binary", "to_shades"]
+from serve_app.types import Masking, MaskMode
+
+__all__ = [
+    "alpha_to_shades",
+    "finished",
+    "grown",
+    "has_greys",
+    "resized",
+    "to_binary",
+    "to_shades",
+    "to_soft",
+]
 
 _HALF = 128  # of 255; at and above it a pixel is repainted, and a translucent one can be seen
 _NOISE = 32  # grey levels that compression may add to black, to white and to any one colour
 # Of the pixels seen in a black and white mask; edges are grey, and some noise is tinted.
 _MAX_GREY, _MAX_TINTED = 0.1, 0.01
 _BAND_PX = 256
+# Areas of grey are meant if they are so wide: antialiasing takes 1 to 3 pixels, a block of JPEG 8,
+# and masks that were drawn at a quarter of the size and enlarged have edges of 8.
+_AREA_PX = 13
+_MIN_SOFT = 0.02  # of what is not black: less is a flaw of an edge, not a soft mask
+# Shades that compression leaves of black and white; a schedule of 16 steps runs nothing for them.
+_FAINT = 16
+
+
+def finished(mask: Image.Image, sides: tuple[int, int], masking: Masking) -> Image.Image:
+    """Make of a decoded mask what is painted by, mode L, with greys only where they count.
+
+    sides: width and height of the picture to paint, which `expand_px` counts in.
+    """
+    shades = to_shades(mask)
+    if masking.invert:
+        shades = ImageChops.invert(shades)
+    if _is_soft(mask, shades, sides, masking.mode):
+        made = to_soft(shades, sides)
+    else:
+        made = to_binary(resized(shades, sides))
+    return grown(made, masking.expand_px)
 
 
 def to_shades(image: Image.Image) -> Image.Image:
@@ -33,9 +66,7 @@ def to_shades(image: Image.Image) -> Image.Image:
     """
     if image.mode not in ("LA", "RGBA"):
         return image.convert("L")
-    alpha = image.getchannel("A")
-    most = max(1, _extremes(alpha)[1])
-    alpha = alpha.point([min(255, round(level * 255 / most)) for level in range(256)])
+    alpha = _full(image.getchannel("A"))
     has_hole = _extremes(alpha)[0] < _HALF
     if has_hole and not _is_black_and_white(image, alpha):
         return ImageChops.invert(alpha)
@@ -57,6 +88,46 @@ def alpha_to_shades(image: Image.Image) -> Image.Image:
 def to_binary(shades: Image.Image) -> Image.Image:
     """Split shades at half: 255 where a pixel is repainted, 0 where it is kept."""
     return shades.point([0] * _HALF + [255] * (256 - _HALF))
+
+
+def to_soft(shades: Image.Image, sides: tuple[int, int]) -> Image.Image:
+    """Bring shades to a size smoothly; nearly black becomes black, nearly white white.
+
+    What is black at its own size stays so, whatever lies beside it.
+    """
+    nearest = np.asarray(resized(shades, sides))
+    values = nearest
+    if sides[0] > shades.width or sides[1] > shades.height:
+        values = np.asarray(shades.resize(sides, Image.Resampling.BILINEAR))
+    values = np.where(values >= 256 - _FAINT, np.uint8(255), values)
+    return Image.fromarray(np.where(np.minimum(values, nearest) < _FAINT, np.uint8(0), values))
+
+
+def has_greys(shades: Image.Image) -> bool:
+    """Return whether greys are meant: areas of them, not edges or traces of compression.
+
+    Grey is what is neither nearly black nor nearly white. Areas are what squares of `_AREA_PX` fit
+    into (an opening), and have to be `_MIN_SOFT` of all that is not nearly black.
+    """
+    values = np.asarray(shades)
+    is_grey = (values > _NOISE) & (values < 255 - _NOISE)
+    if not is_grey.any():
+        return False
+    inner = ndimage.minimum_filter(is_grey.view(np.uint8), _AREA_PX, mode="nearest")
+    areas = ndimage.maximum_filter(inner, _AREA_PX, mode="nearest")
+    return bool(areas.sum() >= _MIN_SOFT * np.count_nonzero(values > _NOISE) and areas.any())
+
+
+def grown(mask: Image.Image, expand_px: int) -> Image.Image:
+    """Grow what is repainted by so many pixels, diagonally too, or shrink it below 0.
+
+    The edge of the frame is none of the mask: what touches it shrinks on its other sides only.
+    """
+    if expand_px == 0:
+        return mask
+    extreme = ndimage.maximum_filter if expand_px > 0 else ndimage.minimum_filter
+    values = extreme(np.asarray(mask), 2 * abs(expand_px) + 1, mode="nearest")
+    return Image.fromarray(values)
 
 
 def resized(shades: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -83,6 +154,39 @@ def _lightest(values: NDArray[np.uint8], length: int, axis: int) -> NDArray[np.u
     return found
 
 
+def _is_soft(
+    mask: Image.Image, shades: Image.Image, sides: tuple[int, int], mode: MaskMode
+) -> bool:
+    """Judge at the mask's own size, or at that of the picture where it is smaller."""
+    if mode is not MaskMode.AUTO:
+        return mode is MaskMode.SOFT
+    smaller = (min(shades.width, sides[0]), min(shades.height, sides[1]))
+    return not _is_coloured(mask) and has_greys(resized(shades, smaller))
+
+
+def _is_coloured(image: Image.Image) -> bool:
+    """Return whether shades come from colours, which no soft mask has: it is a picture.
+
+    A documented body names one picture as init and as mask; what is light in it is repainted.
+    """
+    if image.mode not in ("RGB", "RGBA"):
+        return False
+    if image.mode == "RGBA":
+        alpha = _full(image.getchannel("A"))
+        if _extremes(alpha)[0] < _HALF and not _is_black_and_white(image, alpha):
+            return False  # its alpha is the mask
+    else:
+        alpha = Image.new("L", image.size, 255)
+    seen, _, _, tinted = _counts(image.convert("RGBA"), alpha)
+    return bool(tinted > _MAX_TINTED * seen)
+
+
+def _full(alpha: Image.Image) -> Image.Image:
+    """Measure alpha by its greatest value."""
+    most = max(1, _extremes(alpha)[1])
+    return alpha.point([min(255, round(level * 255 / most)) for level in range(256)])
+
+
 def _is_black_and_white(image: Image.Image, alpha: Image.Image) -> bool:
     """Return whether what can be seen of a picture is a mask of white parts.
 
@@ -92,13 +196,18 @@ def _is_black_and_white(image: Image.Image, alpha: Image.Image) -> bool:
     ranges = [_extremes(colour) for colour in image.split()[:-1]]
     if all(most - least <= _NOISE for least, most in ranges):
         return False
+    seen, white, black, tinted = _counts(image, alpha)
+    is_grey = seen - white - black > _MAX_GREY * seen
+    return bool(white > 0 and not is_grey and tinted <= _MAX_TINTED * seen)
+
+
+def _counts(image: Image.Image, alpha: Image.Image) -> NDArray[np.int64]:
+    """Count as `_tones` does, by bands, which take less memory."""
     counts = np.zeros(4, np.int64)
     for top in range(0, image.height, _BAND_PX):
         band = (0, top, image.width, min(top + _BAND_PX, image.height))
         counts += _tones(image.crop(band), to_binary(alpha.crop(band)))
-    seen, white, black, tinted = counts
-    is_grey = seen - white - black > _MAX_GREY * seen
-    return bool(white > 0 and not is_grey and tinted <= _MAX_TINTED * seen)
+    return counts
 
 
 def _extremes(band: Image.Image) -> tuple[int, int]:

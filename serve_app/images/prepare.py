@@ -10,8 +10,9 @@ from serve_app.images import hint, reading
 from serve_app.images.codec import encode
 from serve_app.images.decode import decode, to_rgb
 from serve_app.images.fit import fitted
-from serve_app.images.mask import alpha_to_shades, resized, to_binary, to_shades
-from serve_app.types import ControlType, Picture, PreparedImages, Size
+from serve_app.images.mask import alpha_to_shades, finished, to_binary
+from serve_app.images.outpaint import grow, prepared_size
+from serve_app.types import ControlType, Masking, MaskMode, Picture, PreparedImages, Size
 
 __all__ = ["prepare", "prepare_controls", "prepare_ip_picture"]
 
@@ -37,7 +38,7 @@ def prepare(
     Args:
         init: file of the init picture.
         mask: file of the mask; `mask.to_shades` tells which part of it is repainted.
-        size: asked for, or to be found by the shape of the init picture.
+        size: asked for, or to be found by the shape of the init picture; how the mask is read.
         config: limits on the files.
         is_alpha_mask: the mask is one as OpenAI's, see `ImageSource`.
 
@@ -45,24 +46,57 @@ def prepare(
         errors.InvalidImage: a file cannot be read, is too large, or the mask repaints nothing, or
             does not have the size that it has to.
     """
-    wanted_px = size.fit.max_px if size.fit else max(size.height, size.width)
-    picture = to_rgb(decode("init_image", init, config, None if is_alpha_mask else wanted_px))
+    wanted_px = None if is_alpha_mask else _wanted_px(size)
+    picture = to_rgb(decode("init_image", init, config, wanted_px))
     true_size = picture.size
-    sides = fitted(size.fit, picture.size) if size.fit else (size.width, size.height)
-    picture = _stretched(picture, sides)
-    if mask is None:
-        return PreparedImages(init=encode(picture))
-    shape = decode("mask_image", mask, config, wanted_px=None)
-    if is_alpha_mask and shape.size != true_size:
+    picture = _stretched(picture, _sides(size, picture.size))
+    masking, made = size.masking, None
+    if mask is not None:
+        shades = decode("mask_image", mask, config, wanted_px=None)
+        if is_alpha_mask:
+            shades = _alpha_shades(shades, true_size)
+        made = finished(shades, picture.size, masking)
+        if made.getbbox() is None:
+            raise _nothing(masking, is_alpha_mask=is_alpha_mask)
+    if size.outpaint is not None:
+        # What is beside the new part is painted as whole as that, window by window.
+        made = None if made is None else to_binary(made)
+        is_hard = masking.mode is MaskMode.HARD
+        picture, made = grow(picture, made, size.outpaint, is_hard=is_hard)
+    return PreparedImages(init=encode(picture), mask=None if made is None else encode(made))
+
+
+def _alpha_shades(mask: Image.Image, picture: tuple[int, int]) -> Image.Image:
+    """Read a mask of OpenAI's calls, which has the size of the picture."""
+    if mask.size != picture:
         message = "The mask_image must have the size of the init_image."
         raise errors.InvalidImage("mask_image", message)
-    shades = alpha_to_shades(shape) if is_alpha_mask else to_shades(shape)
-    binary = to_binary(resized(shades, sides))
-    if binary.getbbox() is None:
+    return to_binary(alpha_to_shades(mask))
+
+
+def _sides(size: Size, picture: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height that an init picture is brought to."""
+    if size.outpaint is not None:
+        return prepared_size(size.outpaint, picture)
+    return fitted(size.fit, picture) if size.fit else (size.width, size.height)
+
+
+def _wanted_px(size: Size) -> int | None:
+    """Return the longest side that anything of the picture is needed at; None: its own."""
+    if size.outpaint is not None:
+        return None
+    return size.fit.max_px if size.fit else max(size.height, size.width)
+
+
+def _nothing(masking: Masking, *, is_alpha_mask: bool) -> errors.InvalidImage:
+    if masking.expand_px < 0:
+        message = "mask_expand leaves nothing of the mask_image to repaint."
+    elif masking.invert:
+        message = "The mask_image repaints nothing: with invert_mask that part must be black."
+    else:
         part = "transparent or white" if is_alpha_mask else "white"
         message = f"The mask_image repaints nothing: the part to repaint must be {part}."
-        raise errors.InvalidImage("mask_image", message)
-    return PreparedImages(init=encode(picture), mask=encode(binary))
+    return errors.InvalidImage("mask_image", message)
 
 
 def prepare_ip_picture(data: bytes, config: ImagesConfig) -> Picture:

@@ -13,6 +13,7 @@ from serve_app.engine.metrics import Counters, EngineSnapshot
 from serve_app.images.codec import encode_jpeg
 from serve_app.pipelines.compose import (
     Canvas,
+    Framing,
     encode,
     enlarge,
     open_canvas,
@@ -58,7 +59,7 @@ class FakePainter:
         began = time.monotonic()
         check_kind(spec, self._kinds)
         asked, spec = spec, sized(spec, images)
-        canvas = open_canvas(spec, images, self._native_px, padding_px=32)
+        canvas = open_canvas(spec, images, Framing(self._native_px, padding_px=32))
         shown = (open_ip_picture(spec, images), *_controls(spec, images))
         mark = self._mark
         for picture in shown:
@@ -138,5 +139,5 @@ def _picture(spec: GenerationSpec, canvas: Canvas | None, mark: str) -> Picture:
     height, width = canvas.size if canvas else (spec.height, spec.width)
     colour = random.integers(0, 224, 3)
     noise = random.integers(0, 32, (height, width, 3))
-    pixels = paste((colour + noise).astype(np.uint8), canvas, seam_px=0)
+    pixels = paste((colour + noise).astype(np.uint8), canvas, fade_px=0)
     return encode(enlarge(pixels, spec.upscale))

@@ -10,52 +10,45 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from threading import Event
 from typing import TypeVar, TypeVarTuple
 
 import numpy as np
 import torch
-from pydantic import JsonValue
 
 from serve_app import errors
 from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.metrics import EngineSnapshot
-from serve_app.engine.request import Progress, Request
+from serve_app.engine.request import Progress, Request, Spent
 from serve_app.models import ModelEntry
-from serve_app.pipelines.addons.controlnets import ControlNet
-from serve_app.pipelines.addons.ip_adapters import PicturePrompt
+from serve_app.pipelines import job_parts
 from serve_app.pipelines.addons.lookup import AddOns, NamedAddOns
-from serve_app.pipelines.addons.lora_set import LoraSet
 from serve_app.pipelines.addons.triggers import with_triggers
-from serve_app.pipelines.addons.upscalers import Upscaler
-from serve_app.pipelines.addons.vaes import Vae
-from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import (
     Canvas,
+    Framing,
     Pixels,
     encode,
     enlarge,
     open_canvas,
-    open_controls,
-    open_ip_picture,
     paste,
+    seam_px,
 )
-from serve_app.pipelines.control import Control
+from serve_app.pipelines.job_parts import JobAddOns, JobPictures
 from serve_app.pipelines.previews import Preview, Previews
+from serve_app.pipelines.ran import ran
 from serve_app.pipelines.row_cap_key import row_cap_store
-from serve_app.pipelines.samplers.names import will_run
 from serve_app.pipelines.specs import (
     check_kind,
     named_add_ons,
-    ran_effects,
-    ran_size,
     sample_specs,
     sized,
 )
 from serve_app.pipelines.text.rewrite import rewriter_of
+from serve_app.pipelines.windows import advanced, first_window, windows_after
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import Cost, GenerationSpec, Kind, Picture, Pictures, PreparedImages, Sight
 
@@ -91,8 +84,14 @@ class WeavePainter:
         # One, for the memory of one tile; nobody else waits for its seconds.
         self._upscales = ThreadPoolExecutor(max_workers=1, thread_name_prefix="upscale")
         self._num_hints = 0
-        self._at_work: dict[int, list[Sample]] = {}
+        self._at_work: dict[int, _Work] = {}
         self._previews = Previews(checkpoint, config)
+        self._framing = Framing(
+            entry.native_size_px,
+            config.crop_padding_px,
+            checkpoint.multiple_px,
+            config.max_zoom,
+        )
         try:
             self._warm_up()
         except BaseException:
@@ -110,13 +109,13 @@ class WeavePainter:
         spec = with_triggers(spec, named.triggers)
         with self._checkpoint.uses.holding(named.large):
             added = await self._add(spec, named)
-            canvas, requests = await self._off_loop(self._pool, self._prepare, added, images)
-            self._at_work[job_id] = [_sample(request) for request in requests]
-            stop = Event()
+            canvas, given = await self._off_loop(self._pool, self._open, added, images)
+            stop, work = Event(), _Work()
+            self._at_work[job_id] = work
             try:
-                paintings = await self._run(requests)
+                paintings, frames = await self._paint(work, added, canvas, given)
                 pictures = await asyncio.gather(
-                    *(self._finish(painting, canvas, added, stop) for painting in paintings)
+                    *(self._encoded(frame, added, stop) for frame in frames)
                 )
             finally:
                 stop.set()
@@ -125,8 +124,8 @@ class WeavePainter:
             pictures=tuple(pictures),
             nsfw=(False,) * len(pictures),
             generation_time_s=time.monotonic() - began,
-            ran=_resolved(asked, spec) | _ran(spec, paintings[0], canvas, self._checkpoint),
-            cost=_cost(requests),
+            ran=ran(asked, spec, paintings[0], canvas, self._checkpoint),
+            cost=work.cost(),
         )
 
     def prefetch(self, spec: GenerationSpec) -> None:
@@ -134,21 +133,18 @@ class WeavePainter:
         if self._num_hints < self._config.max_prefetches:
             with contextlib.suppress(RuntimeError):  # shut down
                 checkpoint = weakref.ref(self._checkpoint)
-                future = self._hints.submit(_prefetch, self._add_ons, checkpoint, spec)
+                future = self._hints.submit(job_parts.prefetch, self._add_ons, checkpoint, spec)
                 self._num_hints += 1
                 future.add_done_callback(self._forget_hint)
 
     def progress(self) -> dict[int, float]:
         """Share of the steps done by job; see the protocol."""
-        return {
-            job_id: sum(sample.progress.share for sample in samples) / len(samples)
-            for job_id, samples in self._at_work.items()
-        }
+        return {job_id: work.share for job_id, work in self._at_work.items() if work.progress}
 
     def look(self, watched: Mapping[int, int | None]) -> dict[int, Sight]:
         """How far watched jobs are; see the protocol."""
         return {
-            job_id: _sight(self._at_work[job_id], newest)
+            job_id: self._at_work[job_id].sight(newest)
             for job_id, newest in watched.items()
             if job_id in self._at_work
         }
@@ -190,8 +186,8 @@ class WeavePainter:
                 scheduler="DDIMScheduler",
                 seed=0,
             )
-            chosen = _add(self._checkpoint, spec, NamedAddOns())
-            request = self._request(chosen, spec, None, _Given())
+            chosen = job_parts.load(self._checkpoint, spec, NamedAddOns())
+            request = self._request(chosen, spec, None, JobPictures())
             request.measures = True
             painting = self._engine.submit(request).result()
             assert isinstance(painting, Painting), "samples give paintings"
@@ -213,34 +209,87 @@ class WeavePainter:
             return await self._off_loop(self._fetches, self._add_ons.of, spec)
         return NamedAddOns()
 
-    async def _add(self, spec: GenerationSpec, named: NamedAddOns) -> "_Added":
+    async def _add(self, spec: GenerationSpec, named: NamedAddOns) -> JobAddOns:
         """Load what a request names, unless it is loaded."""
         if named == NamedAddOns():
-            return _add(self._checkpoint, spec, named)
-        return await self._off_loop(self._loads, _add, self._checkpoint, spec, named)
+            return job_parts.load(self._checkpoint, spec, named)
+        return await self._off_loop(self._loads, job_parts.load, self._checkpoint, spec, named)
 
-    def _prepare(
-        self, added: "_Added", images: PreparedImages | None
-    ) -> tuple[Canvas | None, list[Request]]:
-        """Decode the pictures and make a request per sample."""
-        spec, native_px = added.spec, self._entry.native_size_px
-        canvas = open_canvas(spec, images, native_px, self._config.crop_padding_px)
+    def _open(
+        self, added: JobAddOns, images: PreparedImages | None
+    ) -> tuple[Canvas | None, JobPictures]:
+        """Decode the pictures of a job."""
+        spec = added.spec
         if spec.panorama and self._checkpoint.family.denoiser != "unet":
             raise errors.InvalidRequest("panorama", "The model cannot paint through windows")
-        given = _Given(_picture_prompt(added, images), _control(added, images))
-        clip_skip = min(spec.clip_skip, self._checkpoint.max_clip_skip)
-        spec = spec.model_copy(update={"clip_skip": clip_skip})
-        first, *others = sample_specs(spec)
-        shown = replace(given, preview=self._previews.of(canvas))
-        requests = [self._request(added, one, canvas, given) for one in others]
-        return canvas, [self._request(added, first, canvas, shown), *requests]
+        canvas = open_canvas(spec, images, self._framing)
+        if canvas is not None:
+            canvas = first_window(canvas, spec, self._framing, self._config.outpaint_window)
+        return canvas, job_parts.open_pictures(added, images)
+
+    async def _paint(
+        self, work: "_Work", added: JobAddOns, canvas: Canvas | None, given: JobPictures
+    ) -> tuple[list[Painting], list[Pixels]]:
+        """Paint all samples side by side, window by window where a picture grows far."""
+        clip_skip = min(added.spec.clip_skip, self._checkpoint.max_clip_skip)
+        specs = sample_specs(added.spec.model_copy(update={"clip_skip": clip_skip}))
+        canvases, framing = [canvas] * len(specs), self._framing
+        done: list[Progress] = []
+        while True:
+            work.preview = self._previews.of(canvases[0])
+            requests = await self._off_loop(
+                self._pool, self._requests, work, added, specs, canvases, given
+            )
+            to_come = [Progress() for one in canvases for _ in range(windows_after(one, framing))]
+            at_work = [_progress(request) for request in requests]
+            work.progress = [*done, *at_work, *to_come]
+            work.spent += [request.spent for request in requests]
+            paintings = await self._run(requests)
+            frames = await asyncio.gather(
+                *(
+                    self._off_loop(self._pool, self._finish, *pair, added.spec)
+                    for pair in zip(paintings, canvases, strict=True)
+                )
+            )
+            following = [
+                following
+                for pair in zip(canvases, frames, strict=True)
+                if (following := await self._off_loop(self._pool, self._next, *pair, added.spec))
+            ]
+            if not following:
+                return paintings, frames
+            canvases, done = [*following], [*done, *at_work]
+
+    def _next(self, canvas: Canvas | None, frame: Pixels, spec: GenerationSpec) -> Canvas | None:
+        return None if canvas is None else advanced(canvas, frame, spec, self._framing)
+
+    def _requests(
+        self,
+        work: "_Work",
+        added: JobAddOns,
+        specs: Sequence[GenerationSpec],
+        canvases: Sequence[Canvas | None],
+        given: JobPictures,
+    ) -> list[Request]:
+        """Make a request per sample; noise that fills a mask is of the sample's own seed."""
+        return [
+            self._request(
+                added,
+                spec,
+                canvas and canvas.with_fill(spec.fill, spec.seed),
+                given,
+                None if number else work.preview,
+            )
+            for number, (spec, canvas) in enumerate(zip(specs, canvases, strict=True))
+        ]
 
     def _request(
         self,
-        added: "_Added",
+        added: JobAddOns,
         spec: GenerationSpec,
         canvas: Canvas | None,
-        given: "_Given",
+        given: JobPictures,
+        preview: Preview | None = None,
     ) -> Request:
         size = canvas.size if canvas else (spec.height, spec.width)
         body = Sample(
@@ -256,7 +305,7 @@ class WeavePainter:
             tokens=added.tokens,
             prompt=given.prompt,
             control=given.control,
-            preview=given.preview,
+            preview=preview,
         )
         # The shape of a UNet's sample says its size; packed samples of transformers do not.
         key = None if self._checkpoint.family.denoiser == "unet" else size
@@ -278,25 +327,22 @@ class WeavePainter:
                 future.cancel()
         return [result for result in results if isinstance(result, Painting)]
 
-    async def _finish(
-        self, painting: Painting, canvas: Canvas | None, added: "_Added", stop: Event
-    ) -> Picture:
-        """Make the picture of a sample, and enlarge it."""
+    async def _encoded(self, frame: Pixels, added: JobAddOns, stop: Event) -> Picture:
+        """Enlarge the picture of a sample, and make its file."""
         factor, upscaler = added.spec.upscale, added.upscaler
-        pixels = await self._off_loop(self._pool, self._pixels, painting, canvas)
         if upscaler is None:
-            return await self._off_loop(self._pool, _encode_enlarged, pixels, factor)
-        larger = await self._off_loop(self._upscales, upscaler.enlarge, pixels, factor, stop)
+            return await self._off_loop(self._pool, _encode_enlarged, frame, factor)
+        larger = await self._off_loop(self._upscales, upscaler.enlarge, frame, factor, stop)
         return await self._off_loop(self._pool, encode, larger)
 
-    def _pixels(self, painting: Painting, canvas: Canvas | None) -> Pixels:
+    def _finish(self, painting: Painting, canvas: Canvas | None, spec: GenerationSpec) -> Pixels:
         """Check, copy from the device, paste."""
         if not painting.is_finite():
             raise errors.NonFiniteLatents()
         image = painting.image.permute(1, 2, 0).float().cpu().numpy()
         pixels: Pixels = (image * 255).round().astype(np.uint8)
-        seam_px, match_tone = self._config.seam_px, self._config.match_tone
-        return paste(pixels, canvas, seam_px, match_tone=match_tone)
+        fade_px = seam_px(spec.masking, self._config.seam_px)
+        return paste(pixels, canvas, fade_px, match_tone=self._config.match_tone)
 
     async def _off_loop(
         self, threads: ThreadPoolExecutor, work: Callable[[*Ts], R], *args: *Ts
@@ -308,111 +354,42 @@ class WeavePainter:
         return await asyncio.wrap_future(future)
 
 
-@dataclass(frozen=True, slots=True)
-class _Added:
-    """What a job adds to the checkpoint, and its spec with the embeddings' tokens in its texts."""
-
-    spec: GenerationSpec
-    tokens: tuple[str, ...]
-    variant: Variant
-    loras: LoraSet
-    vae: Vae
-    nets: tuple[ControlNet, ...] = ()
-    upscaler: Upscaler | None = None
-
-
-def _add(checkpoint: Checkpoint, spec: GenerationSpec, named: NamedAddOns) -> _Added:
-    spec, tokens = checkpoint.embeddings.apply(spec, named.embeddings)
-    variant = checkpoint.variants.of(spec, named)
-    loras = checkpoint.loras.choose(spec.loras, named.loras)
-    nets = checkpoint.controlnets.get(named.controlnets)
-    vae, upscaler = checkpoint.vaes.get(named.vae), checkpoint.upscalers.get(named.upscaler)
-    return _Added(spec, tokens, variant, loras, vae, nets, upscaler)
-
-
-def _prefetch(add_ons: AddOns, checkpoint: "weakref.ref[Checkpoint]", spec: GenerationSpec) -> None:
-    """Fetch and load; weights that are replaced meanwhile are not kept in memory for it."""
-    with contextlib.suppress(errors.DreamserveError):
-        named = add_ons.of(spec)
-        loaded = checkpoint()
-        if loaded is not None:
-            with loaded.uses.holding(named.large):
-                _add(loaded, spec, named)
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """What all samples of a job are shown besides the canvas; and who is shown the first."""
-
-    prompt: PicturePrompt | None = None
-    control: Control | None = None
-    preview: Preview | None = None
-
-
-def _picture_prompt(added: _Added, images: PreparedImages | None) -> PicturePrompt | None:
-    """Encode the picture for the job's IP adapter: once for all samples, off the engine thread."""
-    adapter, use = added.variant.ip_adapter, added.spec.ip_adapter
-    picture = open_ip_picture(added.spec, images)
-    if adapter is None or use is None or picture is None:
-        return None
-    return adapter.prompt(picture, use.scale)
-
-
-def _control(added: _Added, images: PreparedImages | None) -> Control | None:
-    if not added.nets:
-        return None
-    if added.spec.panorama:
-        text = "panorama and ControlNets cannot be combined"
-        raise errors.InvalidRequest("panorama", text)
-    return Control.of(added.spec, added.nets, open_controls(added.spec, images))
-
-
 def _encode_enlarged(pixels: Pixels, factor: int) -> Picture:
     return encode(enlarge(pixels, factor))
 
 
-def _cost(requests: Sequence[Request]) -> Cost:
-    return Cost(
-        row_steps=sum(request.spent.row_steps for request in requests),
-        device_s=sum(request.spent.device_s for request in requests),
-    )
-
-
-def _sample(request: Request) -> Sample:
+def _progress(request: Request) -> Progress:
     assert isinstance(request.body, Sample), "painters submit samples"
-    return request.body
+    return request.body.progress
 
 
-def _sight(samples: Sequence[Sample], newest: int | None) -> Sight:
-    """Take the mean of all samples, which are mostly at the same step; the first one is shown."""
-    done = sum(sample.progress.done for sample in samples) // len(samples)
-    steps = max(sample.progress.total for sample in samples)
-    preview = samples[0].preview
-    if newest is None or preview is None:
-        return Sight(done, steps)
-    step, image = preview.ask()
-    return Sight(done, steps, image if step > newest else b"", step)
+@dataclass(slots=True)
+class _Work:
+    """A job at work. progress: of its samples, windows that are done or to come too."""
 
+    progress: list[Progress] = field(default_factory=list)
+    preview: Preview | None = None
+    spent: list[Spent] = field(default_factory=list)
 
-def _ran(
-    spec: GenerationSpec, painting: Painting, canvas: Canvas | None, checkpoint: Checkpoint
-) -> dict[str, JsonValue]:
-    """Return where what ran differs from what was asked."""
-    ran: dict[str, JsonValue] = {}
-    told = will_run(spec) | {"scheduler": spec.scheduler}
-    ran |= {key: value for key, value in painting.sampler.items() if value != told[key]}
-    if spec.clip_skip > checkpoint.max_clip_skip:
-        ran["clip_skip"] = checkpoint.max_clip_skip
-    if spec.tomesd and not checkpoint.variants.can_merge:
-        ran["tomesd"] = "no"
-    if spec.negative_prompt and not checkpoint.family.has_negative(spec.guidance_scale):
-        ran["negative_prompt"] = ""
-    if canvas is not None and canvas.size != (spec.height, spec.width):
-        ran["crop"] = list(canvas.box)
-    return ran | ran_effects(spec, checkpoint.native_px, checkpoint.multiple_px)
+    @property
+    def share(self) -> float:
+        """Share of the steps that are done."""
+        return sum(one.share for one in self.progress) / max(1, len(self.progress))
 
+    def sight(self, newest: int | None) -> Sight:
+        """Say how far it is, as the mean of all samples; the first one is shown."""
+        if not self.progress:
+            return Sight(0, 0)
+        done = sum(one.done for one in self.progress) // len(self.progress)
+        steps = max(one.total for one in self.progress)
+        if newest is None or self.preview is None:
+            return Sight(done, steps)
+        step, image = self.preview.ask()
+        return Sight(done, steps, image if step > newest else b"", step)
 
-def _resolved(asked: GenerationSpec, spec: GenerationSpec) -> dict[str, JsonValue]:
-    """Return what became of the prompt and of a size that was left open."""
-    rewritten: dict[str, JsonValue] = {} if spec.prompt == asked.prompt else {"prompt": spec.prompt}
-    return rewritten | ran_size(asked, spec)
+    def cost(self) -> Cost:
+        """Sum up what it cost so far."""
+        return Cost(
+            row_steps=sum(one.row_steps for one in self.spent),
+            device_s=sum(one.device_s for one in self.spent),
+        )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["edge_weight", "tone_offset"]
+__all__ = ["Bytes", "Floats", "edge_weight", "spread", "tone_offset"]
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -75,14 +75,21 @@ def _spread(values: Bytes, extreme: np.ufunc) -> Bytes:
 def tone_offset(before: Floats, result: Floats, mask: Image.Image) -> Floats:
     """Estimate what the result lacks to have the picture's tone, (H, W, 3), in grey levels.
 
-    Differences of the kept pixels, averaged by cell, are spread into the mask from coarse to fine
-    (pull-push, Gortler et al. 1996, "The Lumigraph", section 3.4.2). Zero where nothing is kept.
+    Differences of the kept pixels are spread into the mask. Zero where nothing is kept.
     """
     apart = before - result
-    kept = (np.asarray(mask) == 0) & (np.abs(apart).max(2) < _TRUSTED_LEVELS)
+    return spread(apart, (np.asarray(mask) == 0) & (np.abs(apart).max(2) < _TRUSTED_LEVELS))
+
+
+def spread(values: Floats, kept: NDArray[np.bool_]) -> Floats:
+    """Spread the kept values, (H, W, 3), into what is not kept; zero where nothing is kept.
+
+    They are averaged by cell and spread from coarse to fine (pull-push, Gortler et al. 1996, "The
+    Lumigraph", section 3.4.2).
+    """
     share = _reduced(kept.astype(np.float32), _CELL_PX)
     channels = []
-    for channel in np.moveaxis(np.where(kept[..., None], apart, np.float32(0)), 2, 0):
+    for channel in np.moveaxis(np.where(kept[..., None], values, np.float32(0)), 2, 0):
         mean = _ratio(_reduced(channel, _CELL_PX), share)
         channels.append(_resized(_filled(mean, share), kept.shape))
     return np.stack(channels, axis=2)

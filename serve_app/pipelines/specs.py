@@ -43,10 +43,10 @@ def named_add_ons(spec: GenerationSpec) -> tuple[str, ...]:
 
 
 def sized(spec: GenerationSpec, images: PreparedImages | None) -> GenerationSpec:
-    """Take the size from the init or control picture where the spec leaves it to it."""
+    """Take the size from the init or control picture where the spec leaves it to them."""
     pictures = () if images is None else (images.init, *images.controls)
     picture = next((one for one in pictures if one is not None), None)
-    if spec.fit is None or picture is None:
+    if (spec.fit is None and spec.outpaint is None) or picture is None:
         return spec
     size = {"height": picture.height, "width": picture.width, "fit": None}
     return spec.model_copy(update=size)
@@ -115,7 +115,8 @@ def window_starts(length: int, window: int, overlap: float) -> list[int]:
 
 def ran_size(asked: GenerationSpec, spec: GenerationSpec) -> dict[str, JsonValue]:
     """Return which size ran where it was left to the init picture."""
-    return {} if asked.fit is None else {"W": spec.width, "H": spec.height}
+    is_open = asked.fit is not None or asked.outpaint is not None
+    return {"W": spec.width, "H": spec.height} if is_open else {}
 
 
 def ran_effects(spec: GenerationSpec, native_px: int, multiple_px: int = 8) -> dict[str, JsonValue]:

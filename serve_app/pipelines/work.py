@@ -17,7 +17,7 @@ from serve_app.pipelines.addons.loras import with_loras
 from serve_app.pipelines.addons.vaes import Vae
 from serve_app.pipelines.addons.variants import Variant
 from serve_app.pipelines.checkpoint import Checkpoint
-from serve_app.pipelines.compose import Canvas, touched_cells
+from serve_app.pipelines.compose import Canvas, all_touched, touched_cells
 from serve_app.pipelines.control import Control, without_nothing
 from serve_app.pipelines.estimate import Estimate, seen
 from serve_app.pipelines.families import accepted
@@ -26,6 +26,7 @@ from serve_app.pipelines.panorama import windowed
 from serve_app.pipelines.previews import Preview
 from serve_app.pipelines.proxy import Run
 from serve_app.pipelines.samplers.schedulers import ran_sampler
+from serve_app.pipelines.soft_mask import SoftMask
 from serve_app.pipelines.specs import first_size, run_strength
 from serve_app.pipelines.text.encoding import TextState, remember_encoding, text_arguments
 from serve_app.types import GenerationSpec, Kind
@@ -82,16 +83,16 @@ class Sample:
         small = first_size(self.spec, checkpoint.native_px, checkpoint.multiple_px)
         if small is None:
             strength = run_strength(self.spec)
-            return self._run(_Pass(self.spec.kind, self.size, self.scheduler, strength))
-        first = self._run(_Pass(Kind.TEXT2IMG, small, self.scheduler, 1.0, of=2))
-        wanted = self.spec.model_copy(
-            update={"kind": Kind.IMG2IMG, "strength": checkpoint.config.highres_strength}
-        )
+            only = _Pass(self.spec.kind, self.size, self.scheduler, self.spec.steps, strength)
+            return self._run(only)
+        first = self._run(_Pass(Kind.TEXT2IMG, small, self.scheduler, self.spec.steps, 1.0, of=2))
+        wanted = _second(self.spec, checkpoint.config.highres_strength)
         return self._run(
             _Pass(
                 Kind.IMG2IMG,
                 self.size,
                 checkpoint.schedulers.make(wanted),
+                wanted.steps,
                 run_strength(wanted),
                 start=_enlarge(first.image, self.size),
                 number=1,
@@ -106,6 +107,7 @@ class Sample:
             kind, this.scheduler, self.vae, lambda run: self._around(run, kind), controlnet
         )
         latents: list[torch.Tensor] = []
+        soft = self._soft_mask(pipeline, this)
 
         def after_step(
             running: DiffusionPipeline, step: int, _timestep: object, state: dict[str, torch.Tensor]
@@ -113,7 +115,10 @@ class Sample:
             self.progress.total = this.of * running.num_timesteps
             self.progress.done = this.number * running.num_timesteps + step + 1
             latents[:] = [state["latents"]]
-            return {}
+            if soft is None:
+                return {}
+            latents[:] = [soft.after(running, step, latents[0])]
+            return {"latents": latents[0]}
 
         arguments = self._arguments(pipeline, kind, this)
         with self._shown(this):
@@ -165,7 +170,7 @@ class Sample:
             **self._text(pipeline),
             "height": height,
             "width": width,
-            "num_inference_steps": spec.steps,
+            "num_inference_steps": this.steps,
             "guidance_scale": spec.guidance_scale,
             "guidance_rescale": self.checkpoint.guidance_rescale,
             "generator": torch.Generator().manual_seed(spec.seed),  # CPU: equal on every device
@@ -200,11 +205,27 @@ class Sample:
             return this.start, white
         if self.canvas is None:
             return Image.new("RGB", (width, height), (128, 128, 128)), white
-        init = self.canvas.init.crop(self.canvas.box)
-        if self.canvas.mask is None:
-            return init, white
-        mask = self.canvas.mask.crop(self.canvas.box)
-        return init, touched_cells(mask, int(self.checkpoint.base.vae_scale_factor))
+        shades = self.canvas.shades()
+        mask = white if shades is None else all_touched(self._cells(shades))
+        return self.canvas.seen(), mask
+
+    def _cells(self, shades: Image.Image) -> Image.Image:
+        return touched_cells(shades, int(self.checkpoint.base.vae_scale_factor))
+
+    def _soft_mask(self, pipeline: DiffusionPipeline, this: "_Pass") -> SoftMask | None:
+        shades = None if self.canvas is None or this.start is not None else self.canvas.shades()
+        if shades is None or not any(shades.histogram()[1:255]):
+            return None
+        return SoftMask(pipeline, self._cells(shades))
+
+
+def _second(spec: GenerationSpec, strength: float) -> GenerationSpec:
+    """Paint over with this share of the steps, in a schedule of at least two.
+
+    The one step of a schedule of one begins with noise alone and would lose the first pass.
+    """
+    steps = max(spec.steps, 2)
+    return spec.model_copy(update={"kind": Kind.IMG2IMG, "strength": strength, "steps": steps})
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +239,7 @@ class _Pass:
     kind: Kind
     size: tuple[int, int]
     scheduler: SchedulerMixin
+    steps: int
     strength: float
     start: torch.Tensor | None = None
     number: int = 0

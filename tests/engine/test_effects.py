@@ -286,6 +286,22 @@ async def test_highres_fix_makes_the_second_scheduler_for_the_second_pass(
     ]
 
 
+async def test_second_pass_of_one_step_is_of_a_longer_schedule(
+    painter: WeavePainter, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only step of a schedule begins with noise alone: nothing of the first pass is left."""
+    asked: list[GenerationSpec] = []
+    schedulers = painter._checkpoint.schedulers
+    make = schedulers.make
+    monkeypatch.setattr(schedulers, "make", lambda spec: asked.append(spec) or make(spec))
+    result = await painter.paint(
+        1, make_spec(height=128, width=128, highres_fix=True, steps=1), None
+    )
+    assert [(one.kind, one.steps) for one in asked] == [(Kind.TEXT2IMG, 1), (Kind.IMG2IMG, 2)]
+    assert asked[1].strength * asked[1].steps < 2
+    assert result.ran["first_pass"] == [64, 64]
+
+
 @pytest.mark.parametrize("effect", ["highres_fix", "panorama"])
 async def test_effect_on_a_picture_of_the_native_size_says_that_it_did_nothing(
     painter: WeavePainter, make_spec: MakeSpec, effect: str

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LAYERS = {
     "serve_app": 0,
+    "serve_app.spec_parts": 1,
     "serve_app.types": 1,
     "serve_app.errors": 1,
     "serve_app.config": 1,
@@ -42,6 +43,7 @@ ONLY_IN = {
     "starlette": {"serve_app.api", "deployments"},
     "torch": {"serve_app.engine", "serve_app.pipelines", "serve_app.safety", "serve_app.replica"},
     "diffusers": {"serve_app.pipelines", "serve_app.safety"},
+    "cv2": {"serve_app.pipelines"},
     "transformers": {"serve_app.pipelines", "serve_app.safety"},
     "sqlalchemy": {"serve_app.database"},
     "alembic": {"serve_app.database"},

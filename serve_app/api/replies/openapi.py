@@ -109,6 +109,22 @@ _CONTROLNET: Schema = _TEXT2IMG | {
     "mask_image": None,
     "controlnet_conditioning_scale": 0.7,
 }
+_OUTPAINT: Schema = {
+    "key": "",
+    "seed": 12345,
+    "width": 512,
+    "height": 512,
+    "prompt": "a cat house in a green garden, cartoonish",
+    "image": _INIT_IMAGE,
+    "negative_prompt": "dull background, text, low quality",
+    "overlap_width": 32,
+    "num_inference_steps": 15,
+    "guidance_scale": 8.0,
+    "temp": True,
+    "base64": False,
+    "webhook": None,
+    "track_id": None,
+}
 # A white picture of 64 x 64 pixels.
 _PNG = (
     "data:image/png;base64,"
@@ -127,6 +143,7 @@ EXAMPLES: dict[str, Schema] = {
     Kind.IMG2IMG: _IMG2IMG,
     Kind.INPAINT: _INPAINT,
     "controlnet": _CONTROLNET,
+    "outpaint": _OUTPAINT,
     "fetch": {"key": "", "request_id": "13446970"},
     "cancel": {"key": "", "request_id": "13446970"},
     "model_list": {"key": ""},
@@ -152,6 +169,7 @@ SUMMARIES: dict[str, str] = {
     Kind.IMG2IMG: "Image to image",
     Kind.INPAINT: "Repaint the white part of a mask",
     "controlnet": "Any of these, steered by ControlNets",
+    "outpaint": "Grow a picture to a larger canvas",
     "fetch": "Result of a job",
     "cancel": "Cancel a job (an extension of the hosted API)",
     "model_list": "Served models",

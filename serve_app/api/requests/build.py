@@ -13,6 +13,8 @@ from serve_app.api.requests import (
     addon,
     control,
     enhance,
+    masks,
+    outpaint,
     size,
     steps,
     style,
@@ -53,6 +55,8 @@ async def build(
         | steps.problems(body, kind, entry)
         | size.problems(body, call.api, entry, http)
         | unserved.reasons(body, kind, entry, can_translate=service.can_translate)
+        | masks.problems(body, http)
+        | outpaint.problems(body, kind, http)
         | addon.problems(body, said, entry, catalogue)
         | control.problems(body, kind, entry, catalogue, service.hint_models)
         | style.problems(body, entry, style.table(http.styles))
@@ -63,8 +67,9 @@ async def build(
     if body.webhook is not None:
         await service.check_webhook(body.webhook)
     spec = _spec(body, said, kind, entry, http)
-    found: dict[str, object] = {"upscaler": upscaler.of(body, entry, catalogue, http)}
-    spec = spec.model_copy(update=found | control.fields(body, entry, catalogue))
+    others: dict[str, object] = {"upscaler": upscaler.of(body, entry, catalogue, http)}
+    others |= outpaint.fields(body, entry, http) | control.fields(body, entry, catalogue)
+    spec = spec.model_copy(update=others)
     pictures = _pictures(body, kind) | control.pictures(body, kind)
     pictures |= {"ip_adapter_image": body.ip_adapter_image}
     given = {field: picture for field, picture in pictures.items() if picture}
@@ -108,6 +113,8 @@ def _pictures(body: GenerationBody, kind: Kind) -> dict[str, InputPicture | None
 
 def _missing(body: GenerationBody, kind: Kind, api: Api) -> dict[str, list[str]]:
     needed: dict[str, InputPicture | None] = {"prompt": body.prompt, **_pictures(body, kind)}
+    if outpaint.has_outpaint(body):
+        needed.pop("mask_image", None)  # what is added is painted
     if control.has_control(body):
         return {}  # which pictures are needed `control` says; nets guess what no prompt tells
     if api in (Api.V6, Api.V7) and kind is not Kind.TEXT2IMG:
@@ -155,6 +162,9 @@ def _spec(
         panorama=body.panorama,
         exclusive=body.exclusive,
         full_frame=body.full_frame,
+        masking=masks.masking(body),
+        padding_px=body.padding,
+        only_masked=body.only_masked,
         fit=size.fit(body, kind, entry, http),
     )
 

@@ -22,6 +22,7 @@ __all__ = [
     "is_absent",
     "optional",
     "problem",
+    "to_anchor",
     "to_flag",
     "to_float",
     "to_floats",
@@ -31,7 +32,9 @@ __all__ = [
     "to_json",
     "to_names",
     "to_request_id",
+    "to_room",
     "to_seed",
+    "to_seed_unless_0",
     "to_text",
     "to_upscale",
     "to_url",
@@ -179,6 +182,11 @@ def to_seed(value: JsonValue) -> int | None:
     return None if number == -1 else number % 2**32
 
 
+def to_seed_unless_0(value: JsonValue) -> int | None:
+    """Read a seed of the call whose page says that 0 is random too."""
+    return to_seed(value) or None
+
+
 def to_flag(value: JsonValue) -> bool:
     """Read yes or no in any of the forms that clients use."""
     if isinstance(value, str | bool | int):
@@ -210,6 +218,47 @@ def to_image(value: Value) -> str | Inline:
     if not isinstance(value, str):
         raise problem("must be a URL, a base64 string or a data URI")
     return clean(value)
+
+
+def to_anchor(value: JsonValue) -> tuple[float, float]:
+    """Read where a picture lies on its canvas: shares of the room on its left and above it."""
+    words = to_id(value).lower().replace("_", "-").replace(" ", "-").split("-")
+    across = {"left": 0.0, "right": 1.0}
+    down = {"top": 0.0, "bottom": 1.0}
+    known = {*across, *down, "center", "centre", "middle"}
+    if len(words) > 2 or not known.issuperset(words):
+        raise problem("must be center, left, right, top, bottom, top-left or the like")
+    found = [[ways[word] for word in words if word in ways] for ways in (across, down)]
+    if any(len(shares) > 1 for shares in found):
+        raise problem("must be one place")
+    x, y = (shares[0] if shares else 0.5 for shares in found)
+    return x, y
+
+
+def to_room(value: JsonValue) -> tuple[int, int, int, int]:
+    """Read pixels on the left, above, on the right and below: an object, a list or comma list.
+
+    One number is for all sides; an object may leave sides out.
+    """
+    names = ("left", "top", "right", "bottom")
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = json.loads(value[:1000])
+        except ValueError:
+            raise problem("must be pixels for left, top, right and bottom") from None
+    if isinstance(value, dict):
+        if not set(value) <= set(names):
+            raise problem("must be pixels for left, top, right and bottom")
+        value = [value.get(name, 0) for name in names]
+    if isinstance(value, str):
+        value = [*value[:1000].split(",")]
+    parts = value if isinstance(value, list) else [value]
+    sides = [0 if is_absent(part) else to_int(part) for part in parts]
+    sides = sides * 4 if len(sides) == 1 else sides
+    if len(sides) != 4:
+        raise problem("must be one number or four: left, top, right, bottom")
+    left, top, right, bottom = sides
+    return left, top, right, bottom
 
 
 def to_url(value: JsonValue) -> str:

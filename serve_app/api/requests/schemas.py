@@ -23,7 +23,7 @@ from serve_app import errors
 from serve_app.api.requests import coerce
 from serve_app.api.requests.body import Fields
 from serve_app.images.inline import Inline
-from serve_app.types import ControlType, SafetyAction
+from serve_app.types import ControlType, Fill, MaskMode, SafetyAction
 
 __all__ = [
     "MAX_LORA_STRENGTH",
@@ -37,6 +37,7 @@ __all__ = [
     "Integer",
     "KeyBody",
     "Number",
+    "OutpaintBody",
     "ReloadBody",
     "WireModel",
     "between",
@@ -132,6 +133,20 @@ def _to_safety_action(value: JsonValue) -> SafetyAction:
         return SafetyAction(coerce.to_id(value).lower())
     except ValueError:
         raise coerce.problem(f"must be one of {', '.join(SafetyAction)}") from None
+
+
+def _to_mask_mode(value: JsonValue) -> MaskMode:
+    try:
+        return MaskMode(coerce.to_id(value).lower())
+    except ValueError:
+        raise coerce.problem(f"must be one of {', '.join(MaskMode)}") from None
+
+
+def _to_fill(value: JsonValue) -> Fill:
+    try:
+        return Fill(coerce.to_id(value).lower())
+    except ValueError:
+        raise coerce.problem(f"must be one of {', '.join(Fill)}") from None
 
 
 def _optional(read: Callable[[JsonValue], object]) -> BeforeValidator:
@@ -236,6 +251,73 @@ class GenerationBody(WireModel):
     )
     full_frame: Flag = Field(
         False, description="yes: inpaint on the whole picture, not on a crop. An extension."
+    )
+    mask_mode: Annotated[
+        MaskMode | None, _optional(_to_mask_mode), WithJsonSchema({"enum": [*MaskMode, None]})
+    ] = Field(None, description="What greys of the mask mean; auto when absent. An extension.")
+    invert_mask: Flag = Field(
+        False, description="yes: black is repainted, white is kept. An extension."
+    )
+    mask_expand: Integer = Field(
+        None, description="Pixels by which the mask grows, below 0 shrinks. An extension."
+    )
+    mask_blur: Integer = Field(
+        None, description="Pixels inside the mask's edge over which it fades in. An extension."
+    )
+    fill: Annotated[Fill | None, _optional(_to_fill), WithJsonSchema({"enum": [*Fill, None]})] = (
+        Field(
+            None,
+            description="What stands in the mask before the first step: original; blur where the "
+            "picture grows. An extension.",
+        )
+    )
+    padding: Integer = Field(
+        None, description="Pixels around the mask that the model sees. An extension."
+    )
+    only_masked: Flag = Field(
+        False, description="yes: enlarge a small mask's surroundings to paint them. An extension."
+    )
+    outpaint: Annotated[
+        tuple[int, int, int, int] | None,
+        _optional(coerce.to_room),
+        _union("object", "string", "integer", "array"),
+    ] = Field(
+        None,
+        description="Pixels that the picture grows by on the left, above, on the right and below. "
+        "An extension.",
+    )
+    anchor: Annotated[tuple[float, float] | None, _optional(coerce.to_anchor), _union("string")] = (
+        Field(
+            None,
+            description="Where the picture lies on a larger canvas of the width and height: "
+            "center, left, top-left, ... An extension.",
+        )
+    )
+    overlap_width: Integer = Field(
+        None, description="Pixels of the picture that blend into what it grows by."
+    )
+
+
+class OutpaintBody(GenerationBody):
+    """Outpainting: the picture on a larger canvas. Its defaults are those of the hosted call."""
+
+    init_image: Image = Field(
+        None,
+        validation_alias=AliasChoices("image", "init_image"),
+        description="Picture to grow: URL, base64 or data URI. PNG, JPEG or WebP.",
+    )
+    prompt: Text = Field("high quality", description="What the image shows.")
+    negative_prompt: Text = Field("low quality", description="What the image must not show.")
+    width: Integer = Field(1280, description="Pixels of the canvas.")
+    height: Integer = Field(720, description="Pixels of the canvas.")
+    num_inference_steps: Integer = Field(10, description="Denoising steps; kept in 1 to 50.")
+    guidance_scale: Annotated[Number, between(1, 20)] = Field(8.0, description="1 to 20.")
+    seed: Annotated[int | None, _optional(coerce.to_seed_unless_0), _union("integer", "string")] = (
+        Field(None, description="Null, 0 or -1: drawn at random; taken modulo 2^32.")
+    )
+    temp: Flag = Field(True, description="yes: links end after 24 hours.")
+    anchor: Annotated[tuple[float, float] | None, _optional(coerce.to_anchor), _union("string")] = (
+        Field((0.5, 0.5), description="Where the picture lies on the canvas; center when absent.")
     )
 
 

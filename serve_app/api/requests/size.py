@@ -5,6 +5,7 @@ text to image; with an init picture `fit` says how the picture will decide it.
 """
 
 from serve_app.api.requests.control import has_control
+from serve_app.api.requests.outpaint import has_outpaint
 from serve_app.api.requests.schemas import GenerationBody, field_message
 from serve_app.config import HttpConfig
 from serve_app.models import ModelEntry
@@ -23,7 +24,8 @@ def problems(
 ) -> dict[str, list[str]]:
     """Return what is wrong with the requested sizes; empty if nothing is."""
     find = _strict_problem if api in (Api.V6, Api.V7) else _lenient_problem
-    asked = {"width": (body.width, _max_width(body, http)), "height": (body.height, _MAX_PX)}
+    max_height = http.max_outpaint_side_px if has_outpaint(body) else _MAX_PX
+    asked = {"width": (body.width, _max_width(body, http)), "height": (body.height, max_height)}
     found = {
         name: find(value, max_px, entry.size_multiple_px)
         for name, (value, max_px) in asked.items()
@@ -67,6 +69,8 @@ def _capped(wanted: int, max_px: int, entry: ModelEntry) -> int:
 
 
 def _max_width(body: GenerationBody, http: HttpConfig) -> int:
+    if has_outpaint(body):
+        return http.max_outpaint_side_px
     return http.max_panorama_width_px if body.panorama else _MAX_PX
 
 

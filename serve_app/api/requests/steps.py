@@ -6,6 +6,7 @@ would be left: a schedule of one step paints over the whole of any init picture.
 
 import math
 
+from serve_app.api.requests.outpaint import has_outpaint
 from serve_app.api.requests.schemas import GenerationBody, field_message
 from serve_app.models import ModelEntry
 from serve_app.types import Kind
@@ -27,7 +28,8 @@ def _wanted(body: GenerationBody, kind: Kind, entry: ModelEntry) -> tuple[int, f
     """Return steps and strength as they were before the model's own limit."""
     _, asked = _asked(body, kind)
     steps = entry.defaults.steps if asked is None else asked
-    strength = entry.defaults.strength if body.strength is None else body.strength
+    default = 1.0 if has_outpaint(body) else entry.defaults.strength  # nothing is there to keep
+    strength = default if body.strength is None else body.strength
     return (
         min(max(steps, _MIN_STEPS), _MAX_STEPS),
         1.0 if kind is Kind.TEXT2IMG else strength,

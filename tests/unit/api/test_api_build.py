@@ -49,6 +49,11 @@ async def test_documented_inpaint_request_becomes_the_documented_job(api, inpain
         "exclusive": False,
         "full_frame": False,
         "fit": None,
+        "outpaint": None,
+        "masking": {"mode": "auto", "invert": False, "expand_px": 0, "blur_px": None},
+        "fill": "original",
+        "padding_px": None,
+        "only_masked": False,
     }
     assert request.init_image.url == inpaint_body["init_image"]
     assert request.mask_image.url == inpaint_body["mask_image"]

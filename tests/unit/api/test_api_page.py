@@ -17,6 +17,7 @@ from serve_app.models.protocol import ReplicaPhase, ReplicaReport
 from tests.unit.api import test_conformance_controlnet as controls
 from tests.unit.api import test_conformance_fields as fields
 from tests.unit.api import test_conformance_replies as answers
+from tests.unit.api import test_masks as masks
 
 ROOT = Path(__file__).parents[3]
 CONFORMANCE = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
@@ -180,7 +181,7 @@ async def test_fetch_of_a_cancelled_job_is_answered_as_the_page_says(api, path, 
 TABLES = [fields.HONOURED, fields.REFUSED, fields.DEFAULTS, fields.COERCED, fields.REWRITTEN]
 TABLES += [answers.SUCCESS, answers.META, answers.PROCESSING, answers.FETCHED, answers.WEBHOOK]
 TABLES += [controls.HONOURED, controls.REFUSED, controls.DEFAULTS, controls.META]
-TABLES += [answers.OLD_ERRORS, answers.NEW_ERRORS, answers.HELPERS]
+TABLES += [answers.OLD_ERRORS, answers.NEW_ERRORS, answers.HELPERS, masks.OUTPAINT]
 
 
 @pytest.mark.parametrize("row", sorted({row for table in TABLES for row in table}))
@@ -199,6 +200,7 @@ def test_conformance_page_names_tests_that_exist():
 @pytest.mark.parametrize("field", ["key", *ControlNetBody.model_fields])
 def test_every_field_has_a_row(field):
     extensions = {"exclusive", "full_frame", "control_guidance_start", "control_guidance_end"}
+    extensions |= masks.FIELDS
     tables = (fields.HONOURED, controls.HONOURED)
     rows = {name for table in tables for row in table for name in row.split(", ")}
     assert field in rows | extensions

@@ -12,7 +12,7 @@ from serve_app import errors
 from serve_app.config import ImagesConfig, LoggingConfig, StorageConfig
 from serve_app.images.codec import to_image
 from serve_app.storage import open_store
-from serve_app.types import ControlType, ImageSource, Size
+from serve_app.types import ControlType, ImageSource, Outpaint, Size
 
 SIZE = Size(height=16, width=24)
 
@@ -126,3 +126,22 @@ async def test_mask_of_openais_call_is_read_as_one(prepare, sources):
     assert to_image(small.mask).getextrema() == (255, 255)  # of the same size, and white
     other = await prepare(SIZE, mask, mask.model_copy(update={"is_alpha_mask": False}))
     assert other.mask is not None
+
+
+def _growing(**sides):
+    bounds = {"overlap_px": 8, "multiple_px": 8, "max_side_px": 512, "max_area_px": 512**2}
+    return Size(height=40, width=64, outpaint=Outpaint(**sides, **bounds))
+
+
+async def test_controls_of_a_picture_that_grows_see_the_whole_of_it(prepare, sources):
+    init, _, _ = sources.values()
+    images = await prepare(_growing(right=36), init, None, None, None, (ControlType.GRAY, None))
+    assert to_image(images.init).size == to_image(images.mask).size == (96, 40)
+    assert {to_image(one).size for one in images.controls} == {(96, 40)}
+
+
+async def test_picture_that_would_grow_too_large_is_refused_by_a_worker(prepare, sources):
+    failure = await prepare(_growing(right=4000), sources["init_image"], None)
+    assert isinstance(failure, StageFailure)
+    assert failure.error.field == "outpaint"
+    assert "4064 x 40 pixels" in str(failure.error)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from serve_app.config import ImagesConfig
 from serve_app.images.decode import decode
-from serve_app.images.mask import resized, to_binary, to_shades
+from serve_app.images.mask import has_greys, resized, to_binary, to_shades
 
 SIDE = 64
 PART = (8, 16, 40, 48)
@@ -224,3 +224,50 @@ def test_resized_keeps_a_thin_line_in_one_piece(angle: int) -> None:
     y = np.round(255.5 - along * np.sin(np.radians(angle))).astype(int)
     near = np.max([small[y + dy, x + dx] for dy in (-1, 0, 1) for dx in (-1, 0, 1)], axis=0)
     assert (near == 255).all()
+
+
+def _strokes(width: int, side: int = 512) -> Image.Image:
+    """Draw a thick line with round ends, antialiased."""
+    points = [(80, 90), (400, 140), (150, 380), (420, 430)]
+    large = Image.new("L", (side * 4, side * 4))
+    draw = ImageDraw.Draw(large)
+    scaled = [(x * side // 128, y * side // 128) for x, y in points]
+    draw.line(scaled, 255, width * 4, joint="curve")
+    for x, y in scaled:
+        reach = width * 2
+        draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=255)
+    return large.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def _compressed(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer)
+
+
+@pytest.mark.parametrize("quality", [100, 75, 25, 5])
+@pytest.mark.parametrize("width", [3, 30, 80])
+def test_edges_and_compression_are_no_greys(width: int, quality: int) -> None:
+    assert not has_greys(_strokes(width))
+    assert not has_greys(_compressed(_strokes(width), quality))
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_edges_of_an_enlarged_mask_are_no_greys(factor: int) -> None:
+    small = _strokes(60 // factor, 512 // factor)
+    assert not has_greys(small.resize((512, 512), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("quality", [None, 75, 25])
+@pytest.mark.parametrize("blur", [8, 20, 60])
+def test_soft_brushes_have_greys(blur: int, quality: int | None) -> None:
+    soft = _strokes(80).filter(ImageFilter.GaussianBlur(blur))
+    assert has_greys(soft if quality is None else _compressed(soft, quality))
+
+
+def test_a_fleck_of_grey_in_a_large_mask_is_a_flaw() -> None:
+    mask = Image.new("L", (512, 512), 255)
+    mask.paste(128, (0, 0, 40, 40))
+    assert not has_greys(mask)
+    mask.paste(128, (0, 0, 120, 120))
+    assert has_greys(mask)

@@ -4,13 +4,13 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from serve_app import errors
 from serve_app.config import ImagesConfig
 from serve_app.images.codec import to_image
 from serve_app.images.prepare import prepare, prepare_controls, prepare_ip_picture
-from serve_app.types import ControlType, Fit, Size
+from serve_app.types import ControlType, Fit, Masking, Outpaint, Size
 
 CONFIG = ImagesConfig()
 FIT = Fit(area_px=256**2, multiple_px=8, min_px=64, max_px=1024, max_area_px=1024**2)
@@ -22,8 +22,8 @@ def file(image: Image.Image, form: str = "PNG", **options) -> bytes:
     return buffer.getvalue()
 
 
-def size(height: int, width: int, fit: Fit | None = None) -> Size:
-    return Size(height=height, width=width, fit=fit)
+def size(height: int, width: int, fit: Fit | None = None, **masking) -> Size:
+    return Size(height=height, width=width, fit=fit, masking=Masking(**masking))
 
 
 def photo(width: int = 96, height: int = 64) -> bytes:
@@ -53,7 +53,7 @@ def test_init_of_the_asked_size_is_not_touched():
 
 def test_mask_holds_only_keep_and_repaint():
     soft = Image.linear_gradient("L").resize((96, 64))
-    images = prepare(photo(), file(soft, "JPEG"), size(40, 72), CONFIG)
+    images = prepare(photo(), file(soft, "JPEG"), size(40, 72, mode="hard"), CONFIG)
     mask = np.asarray(to_image(images.mask))
     assert set(np.unique(mask)) == {0, 255}
     assert 0.45 < (mask == 255).mean() < 0.55
@@ -63,7 +63,9 @@ def test_mask_holds_only_keep_and_repaint():
 def test_mask_is_split_at_half(shade, repainted):
     image = Image.new("L", (8, 8), shade)
     image.putpixel((0, 0), 255)
-    mask = np.asarray(to_image(prepare(photo(8, 8), file(image), size(8, 8), CONFIG).mask))
+    mask = np.asarray(
+        to_image(prepare(photo(8, 8), file(image), size(8, 8, mode="hard"), CONFIG).mask)
+    )
     assert (mask[4, 4] == 255) is np.bool_(repainted)
 
 
@@ -236,3 +238,210 @@ def test_mask_of_openais_call_that_repaints_nothing_is_refused():
     mask = file(Image.new("RGBA", (96, 64), "black"))
     with pytest.raises(errors.InvalidImage, match="must be transparent or white"):
         prepare(photo(), mask, size(64, 96), CONFIG, is_alpha_mask=True)
+
+
+def mask_made(mask: Image.Image, side: int = 96, form: str = "PNG", **masking) -> np.ndarray:
+    """Prepare a mask for a square picture."""
+    data = file(mask, form, **({"quality": 75} if form == "JPEG" else {}))
+    images = prepare(photo(side, side), data, size(side, side, **masking), CONFIG)
+    return np.asarray(to_image(images.mask)).astype(int)
+
+
+def test_grey_areas_are_kept_where_nothing_is_said_and_split_where_hard_is():
+    ramp = Image.linear_gradient("L").resize((96, 96))
+    auto, soft, hard = (mask_made(ramp, mode=mode) for mode in ("auto", "soft", "hard"))
+    assert len(np.unique(auto)) > 50
+    assert (auto == soft).all()
+    assert set(np.unique(hard)) == {0, 255}
+    assert (np.abs(soft - np.asarray(ramp))[:, 40] <= 16).all()
+
+
+def test_one_grey_all_over_is_a_soft_mask():
+    assert (mask_made(Image.new("L", (96, 96), 100)) == 100).all()
+
+
+def test_the_same_coloured_picture_as_init_and_mask_is_split_at_half():
+    random = np.random.default_rng(1)
+    coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    picture = coarse.resize((96, 96), Image.Resampling.BICUBIC)
+    made = mask_made(picture)
+    assert (made == np.where(np.asarray(picture.convert("L")) >= 128, 255, 0)).all()
+    grey = mask_made(picture.convert("L").convert("RGB"))
+    assert len(np.unique(grey)) > 50, "without colours it may be a soft mask"
+
+
+def test_a_soft_brush_on_a_transparent_canvas_is_a_soft_mask():
+    alpha = (
+        Image.radial_gradient("L").resize((96, 96)).point([max(0, 255 - 2 * i) for i in range(256)])
+    )
+    canvas = Image.merge("LA", (alpha.point([0] + [255] * 255), alpha)).convert("RGBA")
+    made = mask_made(canvas)
+    assert len(np.unique(made)) > 50
+    assert made[48, 48] > 240
+    assert made[0, 0] == 0
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_invert_mask_repaints_the_black(form):
+    half = Image.new("L", (96, 96))
+    half.paste(255, (0, 0, 48, 96))
+    made = mask_made(half, form=form, invert=True)
+    assert (made[:, :44] == 0).all()
+    assert (made[:, 52:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("expand", "box"),
+    [
+        pytest.param(5, (35, 35, 65, 65), id="grown"),
+        pytest.param(-5, (45, 45, 55, 55), id="shrunk"),
+        pytest.param(1000, (0, 0, 96, 96), id="larger-than-the-picture"),
+    ],
+)
+def test_mask_expand_counts_in_pixels_of_the_picture(expand, box):
+    drawn = Image.new("L", (192, 192))
+    drawn.paste(255, (80, 80, 120, 120))
+    made = mask_made(drawn, expand_px=expand)
+    assert Image.fromarray(made.astype(np.uint8)).getbbox() == box
+
+
+def test_what_touches_the_frame_shrinks_on_its_other_sides_only():
+    drawn = Image.new("L", (96, 96))
+    drawn.paste(255, (0, 0, 40, 96))
+    made = Image.fromarray(mask_made(drawn, expand_px=-8).astype(np.uint8))
+    assert made.getbbox() == (0, 0, 32, 96)
+
+
+@pytest.mark.parametrize(
+    ("shade", "masking", "words"),
+    [
+        pytest.param(0, {}, "must be white", id="all-black"),
+        pytest.param(255, {"invert": True}, "must be black", id="all-white-inverted"),
+        pytest.param(15, {"mode": "soft"}, "must be white", id="too-dark-to-count"),
+    ],
+)
+def test_mask_of_one_shade_that_repaints_nothing_is_refused(shade, masking, words):
+    with pytest.raises(errors.InvalidImage, match=words):
+        mask_made(Image.new("L", (96, 96), shade), **masking)
+
+
+def test_shrinking_a_mask_to_nothing_is_refused_by_name():
+    dot = Image.new("L", (96, 96))
+    dot.putpixel((50, 50), 255)
+    assert mask_made(dot).sum() == 255
+    with pytest.raises(errors.InvalidImage, match="mask_expand"):
+        mask_made(dot, expand_px=-1)
+
+
+def test_fifty_layers_of_grey_stay_in_order():
+    layers = Image.fromarray(np.repeat(np.linspace(0, 255, 50).astype(np.uint8), 4)[None, :200])
+    made = mask_made(layers.resize((200, 200)), side=200)
+    assert (np.diff(made[0]) >= 0).all()
+    assert len(np.unique(made)) > 40
+
+
+def test_wide_soft_mask_is_brought_to_the_picture():
+    wide = Image.linear_gradient("L").rotate(90).resize((8192, 64))
+    made = mask_made(wide)
+    assert made[0, -1] == 0 or made[0, 0] == 0
+    assert made.max() == 255
+    assert len(np.unique(made)) > 50
+
+
+def test_compression_leaves_the_black_of_a_soft_mask_black():
+    blob = Image.new("L", (256, 256))
+    blob.paste(255, (96, 96, 160, 160))
+    soft = blob.filter(ImageFilter.GaussianBlur(12))
+    made = mask_made(soft, side=256, form="JPEG")
+    assert len(np.unique(made)) > 50
+    assert (made[:40] == 0).all()
+    assert (made[:, :40] == 0).all()
+
+
+def plan(**changes) -> Outpaint:
+    values = {"overlap_px": 8, "multiple_px": 8, "max_side_px": 2048, "max_area_px": 2048**2}
+    return Outpaint(**values | changes)
+
+
+def grown(init: bytes, mask: bytes | None = None, mode: str = "auto", **changes):
+    """Grow a picture; return it and its mask."""
+    asked = Size(height=64, width=64, outpaint=plan(**changes), masking=Masking(mode=mode))
+    images = prepare(init, mask, asked, CONFIG)
+    return (np.asarray(to_image(one)).astype(int) for one in (images.init, images.mask))
+
+
+def test_outpaint_keeps_the_picture_and_masks_what_is_new():
+    data = photo(96, 64)
+    init, mask = grown(data, right=40, top=16)
+    assert init.shape == (80, 136, 3)
+    old = np.asarray(Image.open(io.BytesIO(data)))
+    assert (init[16:, :96] == old).all()
+    assert (mask[:16] == 255).all()
+    assert (mask[:, 96:] == 255).all()
+    assert (mask[24:, :88] == 0).all(), "beyond the overlap nothing changes"
+    assert (np.diff(mask[40, 86:97]) >= 0).all()
+    assert 0 < mask[40, 89] < mask[40, 95] < 255
+
+
+def test_outpaint_of_a_hard_mask_has_no_shades():
+    _, mask = grown(photo(96, 64), mode="hard", left=32)
+    assert set(np.unique(mask)) == {0, 255}
+    assert (mask[:, :40] == 255).all()
+    assert (mask[:, 40:] == 0).all()
+
+
+def test_outpaint_rounds_sides_up_and_never_resamples():
+    data = photo(95, 61)
+    init, mask = grown(data, left=10)
+    assert init.shape == (64, 112, 3)
+    old = np.asarray(Image.open(io.BytesIO(data)))
+    assert (init[:61, 17:] == old).all(), "what is lacking is added on the side that grows"
+    assert (mask[61:] == 255).all(), "or below"
+
+
+@pytest.mark.parametrize(
+    ("anchor", "corner"),
+    [
+        pytest.param((0.5, 0.5), (16, 16), id="center"),
+        pytest.param((0.0, 1.0), (0, 32), id="bottom-left"),
+        pytest.param((1.0, 0.0), (32, 0), id="top-right"),
+    ],
+)
+def test_outpaint_places_the_picture_at_its_anchor(anchor, corner):
+    data = photo(96, 64)
+    init, _ = grown(data, anchor=anchor, width=128, height=96)
+    left, top = corner
+    old = np.asarray(Image.open(io.BytesIO(data)))
+    assert init.shape == (96, 128, 3)
+    assert (init[top : top + 64, left : left + 96] == old).all()
+
+
+def test_outpaint_shrinks_a_picture_that_does_not_fit_its_canvas():
+    init, mask = grown(photo(200, 100), anchor=(0.5, 0.5), width=128, height=128)
+    assert init.shape == (128, 128, 3)
+    assert (mask[:32] == 255).all()
+    assert (mask[48:80] == 0).all()
+
+
+def test_outpaint_takes_a_mask_too():
+    dot = Image.new("L", (96, 64))
+    dot.paste(255, (40, 30, 50, 40))
+    _, mask = grown(photo(96, 64), file(dot), left=32)
+    assert (mask[30:40, 72:82] == 255).all()
+    assert (mask[45:, 45:] == 0).all()
+    _, mask = grown(photo(96, 64), file(dot.point([0, *[200] * 255])), left=32, mode="soft")
+    assert (mask[30:40, 72:82] == 255).all(), "split at half, as windows paint what is white"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        pytest.param({"left": 2000}, "outpaint", id="too-wide"),
+        pytest.param({"left": 100, "max_area_px": 9000}, "outpaint", id="too-large"),
+        pytest.param({"anchor": (0.5, 0.5), "width": 96, "height": 64}, "width", id="nothing"),
+    ],
+)
+def test_outpaint_that_cannot_be_is_refused(changes, field):
+    with pytest.raises(errors.InvalidImage) as caught:
+        grown(photo(96, 64), **changes)
+    assert caught.value.field == field
