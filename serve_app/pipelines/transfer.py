@@ -1,8 +1,10 @@
 """`to_device`: copies from the CPU for which nobody waits."""
 
+from collections.abc import Mapping
+
 import torch
 
-__all__ = ["to_device"]
+__all__ = ["beside", "to_device"]
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -16,3 +18,11 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def beside(sample: torch.Tensor, arguments: Mapping[str, object]) -> dict[str, object]:
+    """Bring the tensors of a call to the device of its sample, such as timesteps of all rows."""
+    return {
+        name: to_device(value, sample.device) if isinstance(value, torch.Tensor) else value
+        for name, value in arguments.items()
+    }

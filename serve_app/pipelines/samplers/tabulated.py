@@ -111,6 +111,9 @@ class StepTables:
     def __init__(self) -> None:
         self._tables: LRUCache[Hashable, _Table] = LRUCache(_MAX_TABLES)
 
+    def __deepcopy__(self, _memo: object) -> "StepTables":
+        return self  # a copied scheduler has the tables of the first
+
     def get(self, key: Hashable, make: Callable[[], _Table]) -> _Table:
         """Return the table of a schedule, made the first time."""
         table = self._tables.get(key)
