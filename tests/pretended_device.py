@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,6 +63,18 @@ class Ledger:
     )
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
+    def clear(self) -> None:
+        """Count from zero."""
+        with self.lock:
+            self.operations = 0
+            self.waits.clear()
+            self.copies.clear()
+
+    def totals(self) -> tuple[int, int, int]:
+        """Count operations, copies and waits."""
+        with self.lock:
+            return self.operations, self.copies.total(), self.waits.total()
+
     def wait(self, kind: str) -> None:
         """Count a wait at the place that calls."""
         with self.lock:
@@ -79,7 +91,7 @@ class Ledger:
             self.operations += 1
 
 
-_ledger = Ledger()
+_ledgers = [Ledger()]  # the last one counts
 
 
 class Pretended(torch.Tensor):
@@ -113,13 +125,12 @@ class Pretended(torch.Tensor):
 @contextlib.contextmanager
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     """Count into a new ledger; `inference_mode` is `no_grad` until the end."""
-    global _ledger
     monkeypatch.setattr(torch, "inference_mode", torch.no_grad)
-    before, _ledger = _ledger, Ledger()
+    _ledgers.append(Ledger())
     try:
-        yield _ledger
+        yield _ledgers[-1]
     finally:
-        _ledger = before
+        _ledgers.pop()
 
 
 def _run(func, args, kwargs):
@@ -135,7 +146,7 @@ def _run(func, args, kwargs):
         raise RuntimeError(f"tensors on two devices: {func} of {ours[:2]} and CPU {shapes[:2]}")
     is_out = _counted(func, args, kwargs)
     if not func.is_view:
-        _ledger.operate()
+        _ledgers[-1].operate()
     result = func(*tree_map(_inside, args), **tree_map(_inside, kwargs))
     if is_out:
         return result
@@ -152,26 +163,26 @@ def _run(func, args, kwargs):
 def _counted(func, args, kwargs) -> bool:
     """Enter waits and copies into the ledger; whether the result is on the CPU."""
     if func in _READS:
-        _ledger.wait(f"read by {func.overloadpacket.__name__}")
+        _ledgers[-1].wait(f"read by {func.overloadpacket.__name__}")
     if func is _aten._to_copy.default:
         device = kwargs.get("device")
         is_out = device is not None and torch.device(device).type == "cpu"
         if is_out:
-            _ledger.wait("copy to the host")
+            _ledgers[-1].wait("copy to the host")
         return is_out
     if func is _aten.copy_.default:
         target, source = args[0], args[1]
         if not isinstance(target, Pretended):
-            _ledger.wait("copy to the host")
+            _ledgers[-1].wait("copy to the host")
             return True
         if not isinstance(source, Pretended):
             is_waiting = not (len(args) > 2 and args[2]) and not kwargs.get("non_blocking")
-            (_ledger.wait if is_waiting else _ledger.copy)("copy from the host")
+            (_ledgers[-1].wait if is_waiting else _ledgers[-1].copy)("copy from the host")
         return False
     if func in (_aten.index.Tensor, _aten.index_put_.default, _aten._index_put_impl_.default):
         indices = [one for one in args[1] if isinstance(one, torch.Tensor)]
         if any(not isinstance(one, Pretended) for one in indices):
-            _ledger.wait("indices from the host")
+            _ledgers[-1].wait("indices from the host")
     return False
 
 
@@ -209,7 +220,7 @@ def _made(make):
 def _copy_from(source: torch.Tensor, target: Pretended, non_blocking: bool = False) -> Pretended:
     """Copy as a constructor does, which hides its arguments from `__torch_dispatch__`."""
     if not isinstance(source, Pretended):
-        (_ledger.copy if non_blocking else _ledger.wait)("copy from the host")
+        (_ledgers[-1].copy if non_blocking else _ledgers[-1].wait)("copy from the host")
     target.inner.copy_(_inside(source))
     return target
 

@@ -15,7 +15,7 @@ from serve_app.pipelines.samplers.names import (
     sampler_for,
 )
 from serve_app.pipelines.samplers.solvers import SOLVERS, own_solver
-from serve_app.pipelines.samplers.tabulated import StepTables, Tabulated
+from serve_app.pipelines.samplers.tabulated import StepTables, TabulatedSampler
 from serve_app.pipelines.specs import run_strength
 from serve_app.types import GenerationSpec
 
@@ -100,7 +100,7 @@ class Schedulers:
         made = copy.deepcopy(prototype)
         if name == "PNDMScheduler":
             made.skipped = spec.steps - int(spec.steps * run_strength(spec))
-        if isinstance(made, Tabulated):
+        if isinstance(made, TabulatedSampler):
             made.share(self._tables, key)
         return made
 

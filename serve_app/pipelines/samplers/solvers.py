@@ -15,7 +15,7 @@ import torch
 from diffusers import SchedulerMixin
 
 from serve_app.pipelines.samplers.names import SAMPLERS
-from serve_app.pipelines.samplers.tabulated import Tabulated
+from serve_app.pipelines.samplers.tabulated import TabulatedSampler
 
 __all__ = ["SOLVERS", "own_solver"]
 
@@ -187,7 +187,7 @@ def _solver(name: str) -> type[SchedulerMixin]:
     bases: tuple[type, ...] = (_CORRECTED.get(name, stock),)
     if hasattr(stock, "set_begin_index") and name not in _CORRECTED:
         bases = (_FromFirst, stock)
-    return type(name, (Tabulated, *bases), {"__doc__": bases[0].__doc__})
+    return type(name, (TabulatedSampler, *bases), {"__doc__": bases[0].__doc__})
 
 
 def own_solver(base: SchedulerMixin) -> type[SchedulerMixin]:
@@ -198,11 +198,11 @@ def own_solver(base: SchedulerMixin) -> type[SchedulerMixin]:
         return stock
 
     @functools.wraps(stock.set_timesteps)  # pipelines look at which arguments it takes
-    def set_timesteps(self: Tabulated, *args: Any, **kwargs: Any) -> None:
-        Tabulated.set_timesteps(self, *args, **kwargs)
+    def set_timesteps(self: TabulatedSampler, *args: Any, **kwargs: Any) -> None:
+        TabulatedSampler.set_timesteps(self, *args, **kwargs)
 
     namespace = {"__doc__": stock.__doc__, "set_timesteps": set_timesteps}
-    return type(stock.__name__, (Tabulated, stock), namespace)
+    return type(stock.__name__, (TabulatedSampler, stock), namespace)
 
 
 SOLVERS: Mapping[str, type[SchedulerMixin]] = {

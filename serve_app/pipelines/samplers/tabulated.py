@@ -1,4 +1,4 @@
-"""`Tabulated`: a sampler whose steps are read off diffusers' own once, and then are one product.
+"""`TabulatedSampler`: a sampler whose steps are read off diffusers' own once, and then are one product.
 
 Whatever the method, a step is linear in what it is given: the sample, the prediction, the noise
 that it draws, and what it remembers of the steps before. Which factors it has depends on the
@@ -21,7 +21,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from serve_app.pipelines.transfer import to_device
 
-__all__ = ["StepTables", "Tabulated"]
+__all__ = ["StepTables", "TabulatedSampler"]
 
 _MAX_TABLES = 128  # of some 50 small matrices
 _MAX_REMEMBERED = 8  # tensors that a sampler keeps from one step to the next
@@ -122,7 +122,7 @@ class StepTables:
         return table
 
 
-class Tabulated:
+class TabulatedSampler:
     """Goes before a scheduler class of diffusers among the bases of a class.
 
     Timesteps stay on the CPU, where pipelines look at them.
@@ -213,7 +213,7 @@ class Tabulated:
         tables, self._tables = self._tables, None
         probe = copy.deepcopy(self)
         self._tables = tables
-        own: Any = super(Tabulated, probe)
+        own: Any = super(TabulatedSampler, probe)
         return _Table(probe, getattr(own, "scale_model_input", None), own.step)
 
     def _mix(self, method: str, timesteps: torch.Tensor) -> tuple[float, float]:

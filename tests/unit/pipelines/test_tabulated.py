@@ -1,4 +1,4 @@
-"""Tabulated samplers: what they cost, what requests share, and noise as diffusers adds it.
+"""TabulatedSampler samplers: what they cost, what requests share, and noise as diffusers adds it.
 
 That they paint what diffusers paints: `test_solvers.py` and `tests/engine/test_parity.py`.
 """
@@ -12,7 +12,7 @@ from diffusers import SchedulerMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from serve_app.pipelines.samplers.solvers import SOLVERS, own_solver
-from serve_app.pipelines.samplers.tabulated import StepTables, Tabulated
+from serve_app.pipelines.samplers.tabulated import StepTables, TabulatedSampler
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 OPTIONS = BETAS | {"skip_prk_steps": True, "clip_sample": False}
@@ -34,7 +34,7 @@ class Counted(TorchDispatchMode):
 
 def run(scheduler: SchedulerMixin, sample: torch.Tensor, begin: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(4)
-    takes = isinstance(scheduler, Tabulated) or scheduler.__class__.__name__ in NOISY
+    takes = isinstance(scheduler, TabulatedSampler) or scheduler.__class__.__name__ in NOISY
     for timestep in scheduler.timesteps[begin:]:
         seen = scheduler.scale_model_input(sample, timestep)
         output = torch.tanh(seen) + torch.cos(seen * float(timestep) / 300)
@@ -99,7 +99,7 @@ def test_tables_of_other_schedules_are_others() -> None:
         found = []
         for cls in (SOLVERS["UniPCMultistepScheduler"], diffusers.UniPCMultistepScheduler):
             own = cls.from_config(OPTIONS)
-            if isinstance(own, Tabulated):
+            if isinstance(own, TabulatedSampler):
                 own.share(tables, "unipc")
             own.set_timesteps(steps)
             own.set_begin_index(begin)
