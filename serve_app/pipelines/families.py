@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import diffusers
+import torch
 from diffusers import DiffusionPipeline
 
+from serve_app.pipelines.transfer import beside
 from serve_app.types import Kind
 
 __all__ = ["FAMILIES", "PipelineFamily", "accepted", "family_of"]
@@ -111,7 +113,9 @@ def by_name(module: Callable[..., object], sample: str) -> Callable[[dict[str, o
     """Call a module with its sample by position, where the hook of token merging looks for it."""
 
     def run(arguments: dict[str, object]) -> object:
-        rest = {name: value for name, value in arguments.items() if name != sample}
-        return module(arguments[sample], **rest)
+        rest = dict(arguments)
+        first = rest.pop(sample)
+        assert isinstance(first, torch.Tensor), "the sample is a tensor"
+        return module(first, **beside(first, rest))
 
     return run

@@ -70,8 +70,11 @@ def _sample(arguments: Mapping[str, object], names: tuple[str, ...]) -> torch.Te
 
 
 def per_row(timestep: object, sample: torch.Tensor, is_unet: bool) -> torch.Tensor:
-    """Make the timestep (B,). For UNets always float32: schedules of integers and floats meet."""
-    vector = torch.as_tensor(timestep, device=sample.device)
+    """Make the timestep (B,). For UNets always float32: schedules of integers and floats meet.
+
+    It stays where it is, on the CPU: those of all rows are brought to the device in one copy.
+    """
+    vector = torch.as_tensor(timestep)
     if is_unet or not vector.is_floating_point():
         vector = vector.to(torch.float32)
     return vector.expand(sample.shape[0])

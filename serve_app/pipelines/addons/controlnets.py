@@ -32,6 +32,7 @@ from serve_app.pipelines.addons.misfit import Unfit, judging
 from serve_app.pipelines.duplicate import duplicate
 from serve_app.pipelines.proxy import Run
 from serve_app.pipelines.soundness import check_shapes, settle
+from serve_app.pipelines.transfer import beside
 
 __all__ = ["EMBEDDING", "SCALES", "ControlNet", "ControlNets", "net_lane"]
 
@@ -222,7 +223,9 @@ def _run(module: ControlNetModel) -> Run:
     bare.__dict__["_internal_dict"] = FrozenDict(dict(module.config) | changed)
 
     def run(arguments: dict[str, object]) -> object:
-        rest = dict(arguments)
+        sample = arguments["sample"]
+        assert isinstance(sample, torch.Tensor), "the sample is a tensor"
+        rest = beside(sample, arguments)
         scales = rest.pop(SCALES)
         assert isinstance(scales, torch.Tensor), "scales are tensors"
         down, middle = bare(controlnet_cond=rest.pop(EMBEDDING), return_dict=False, **rest)

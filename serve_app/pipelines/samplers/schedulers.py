@@ -14,7 +14,8 @@ from serve_app.pipelines.samplers.names import (
     in_meta,
     sampler_for,
 )
-from serve_app.pipelines.samplers.solvers import SOLVERS
+from serve_app.pipelines.samplers.solvers import SOLVERS, own_solver
+from serve_app.pipelines.samplers.tabulated import StepTables, TabulatedSampler
 from serve_app.pipelines.specs import run_strength
 from serve_app.types import GenerationSpec
 
@@ -77,6 +78,7 @@ class Schedulers:
             or base.config.get("timestep_type") == "continuous"
         )
         self._prototypes: dict[tuple[str, str], SchedulerMixin] = {}
+        self._tables = StepTables()
 
     def make(self, spec: GenerationSpec) -> SchedulerMixin:
         """Make a scheduler; `ran_sampler` says what runs. Safe to call from any thread.
@@ -98,6 +100,8 @@ class Schedulers:
         made = copy.deepcopy(prototype)
         if name == "PNDMScheduler":
             made.skipped = spec.steps - int(spec.steps * run_strength(spec))
+        if isinstance(made, TabulatedSampler):
+            made.share(self._tables, key)
         return made
 
     def _class_for(self, sampler: Sampler) -> str:
@@ -147,7 +151,7 @@ class Schedulers:
     def _construct(self, name: str, options: dict[str, object]) -> SchedulerMixin:
         config = self._base.config
         if self._has_one:
-            return type(self._base).from_config(config)
+            return own_solver(self._base).from_config(config)
         cls = SOLVERS[name]
         takes = accepted(cls.__init__).parameters
         model = {key: config[key] for key in _OF_THE_MODEL if key in config}

@@ -5,6 +5,7 @@ wherever that one is right. What is wrong in diffusers 0.42 was found with a den
 picture (`docs/samplers.md`).
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +15,9 @@ import torch
 from diffusers import SchedulerMixin
 
 from serve_app.pipelines.samplers.names import SAMPLERS
+from serve_app.pipelines.samplers.tabulated import TabulatedSampler
 
-__all__ = ["SOLVERS"]
+__all__ = ["SOLVERS", "own_solver"]
 
 Device = str | torch.device | None
 
@@ -161,6 +163,16 @@ def _filled(values: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     return torch.where(values.isnan(), others, values)
 
 
+# Own samplers of checkpoints whose steps are linear, as those of all named samplers are.
+_LINEAR = {
+    "DPMSolverMultistepScheduler",
+    "EDMDPMSolverMultistepScheduler",
+    "EDMEulerScheduler",
+    "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "UniPCMultistepScheduler",
+}
 _CORRECTED = {
     "PNDMScheduler": _Pndm,
     "LMSDiscreteScheduler": _Lms,
@@ -175,7 +187,22 @@ def _solver(name: str) -> type[SchedulerMixin]:
     bases: tuple[type, ...] = (_CORRECTED.get(name, stock),)
     if hasattr(stock, "set_begin_index") and name not in _CORRECTED:
         bases = (_FromFirst, stock)
-    return type(name, bases, {"__doc__": bases[0].__doc__})
+    return type(name, (TabulatedSampler, *bases), {"__doc__": bases[0].__doc__})
+
+
+def own_solver(base: SchedulerMixin) -> type[SchedulerMixin]:
+    """Return the class that runs a checkpoint's own sampler, of flow matching or EDM."""
+    stock, config = type(base), base.config
+    cuts = config.get("thresholding") or config.get("clip_sample")  # by the picture: not linear
+    if cuts or config.get("stochastic_sampling") or stock.__name__ not in _LINEAR:
+        return stock
+
+    @functools.wraps(stock.set_timesteps)  # pipelines look at which arguments it takes
+    def set_timesteps(self: TabulatedSampler, *args: Any, **kwargs: Any) -> None:
+        TabulatedSampler.set_timesteps(self, *args, **kwargs)
+
+    namespace = {"__doc__": stock.__doc__, "set_timesteps": set_timesteps}
+    return type(stock.__name__, (TabulatedSampler, stock), namespace)
 
 
 SOLVERS: Mapping[str, type[SchedulerMixin]] = {
