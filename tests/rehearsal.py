@@ -121,6 +121,8 @@ class Rehearsal:
         few, many = spec, spec.model_copy(update={"steps": spec.steps + 1})
         host, device = self._sides
         self._paint(device, few, images)
+        if spec.highres_fix:  # whose second pass encodes a picture that depends on the steps
+            self._paint(device, many, images)
         found = []
         for one in (few, many):
             self._ledger.clear()
