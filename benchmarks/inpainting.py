@@ -156,9 +156,9 @@ async def outpaint_sheet(painters: Mapping[str, Painter]) -> list[Cell]:
             ("512 right", {"right": 512}, {}),
             ("128 on all sides", dict.fromkeys(("left", "top", "right", "bottom"), 128), {}),
         ):
-            plan = Outpaint(
-                **sides, overlap_px=32, multiple_px=16, max_side_px=2048, max_area_px=2048**2
-            )
+            bounds = {"overlap_px": 32, "multiple_px": 16, "max_side_px": 2048}
+            bounds |= {"max_area_px": 2048**2} | sides
+            plan = Outpaint.model_validate(bounds)
             spec = spec_of(
                 model_id, prompt=prompt, outpaint=plan, **({"fill": "blur"} | dict(changes))
             )

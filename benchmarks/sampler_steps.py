@@ -24,11 +24,11 @@ _BASE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_line
 _OFFSET = {"steps_offset": 1, "timestep_spacing": "leading", "skip_prk_steps": True}
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operations that are not mere views."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.number = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]

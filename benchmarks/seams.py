@@ -105,7 +105,8 @@ def _scene(kind: str, random: np.random.Generator, shift_px: float) -> NDArray[n
         along = (across * np.cos(angle) + down * np.sin(angle)) * _SIDE_PX + shift_px
         stripes = np.clip(np.sin(along * np.pi / width) * width / 2, -0.5, 0.5)
         picture = picture + stripes[..., None] * random.uniform(30, 70)
-    return picture
+    made: NDArray[np.float64] = picture
+    return made
 
 
 def _shapes(random: np.random.Generator, *, is_wide: bool) -> tuple[Bools, Bools]:

@@ -232,22 +232,17 @@ class NotServed(DreamserveError):
         return self.detail
 
 
-class _Later(DreamserveError):
-    """There is too much at present."""
-
-    retryable = True
-
-    def __init__(self, retry_after_s: float = 30.0) -> None:
-        super().__init__(retry_after_s)
-        self.retry_after_s = retry_after_s
-
-
-class RateLimited(_Later):
+class RateLimited(DreamserveError):
     """The key sends too much: `RateLimited(retry_after_s)`."""
 
     status = 429
     code = "rate_limited"
     message = "Rate limit exceeded"
+    retryable = True
+
+    def __init__(self, retry_after_s: float = 30.0) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
 
 
 class TooManyOpen(RateLimited):
@@ -282,13 +277,17 @@ class NotAllowed(NotServed):
     code = "not_allowed"
 
 
-class Overloaded(_Later):
+class Overloaded(DreamserveError):
     """The queues are full: `Overloaded(retry_after_s)`."""
 
     status = 503
     code = "overloaded"
     message = "Service temporarily unavailable. Please try again later."
-    is_outage = True
+    retryable = is_outage = True
+
+    def __init__(self, retry_after_s: float = 30.0) -> None:
+        super().__init__(retry_after_s)
+        self.retry_after_s = retry_after_s
 
 
 class Cancelled(DreamserveError):

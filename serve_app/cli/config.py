@@ -6,7 +6,7 @@ import typer
 import yaml
 
 from serve_app.cli.database import with_database
-from serve_app.config.file import read_file
+from serve_app.config.serve_file import read_file
 from serve_app.database.models import SqlModelStore
 from serve_app.models import Catalogue, ModelEntry
 from serve_app.models.application import with_models

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from serve_app.config import AppConfig
-from serve_app.config.file import read_file
+from serve_app.config.serve_file import read_file
 from serve_app.database.connection import Database
 from serve_app.database.jobs import SqlJobStore
 from serve_app.database.migrate import require

@@ -13,7 +13,7 @@ import typer
 
 from serve_app import __version__
 from serve_app.cli import fault, preflight
-from serve_app.config.file import ConfigFile, read_file
+from serve_app.config.serve_file import ConfigFile, read_file
 from serve_app.database import migrate
 from serve_app.database.connection import shown_url
 

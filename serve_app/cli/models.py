@@ -14,7 +14,7 @@ from rich.table import Table
 from serve_app import errors
 from serve_app.cli.database import read_config, with_database
 from serve_app.config import AppConfig
-from serve_app.config.file import read_yaml
+from serve_app.config.serve_file import read_yaml
 from serve_app.database.models import SqlModelStore
 from serve_app.models import AddOn, Catalogue, Entry
 from serve_app.models.entry import HubSource, ModelEntry, anchored, read_entry

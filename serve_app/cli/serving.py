@@ -19,7 +19,7 @@ from serve_app.cli import preflight, token
 from serve_app.cli.database import read_config
 from serve_app.config import AppConfig
 from serve_app.config.bind import check_bind
-from serve_app.config.file import read_file
+from serve_app.config.serve_file import read_file
 
 __all__ = ["exec_service", "prepare_to_join", "service"]
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from serve_app import errors
 from serve_app.config import CatalogueConfig, PoolConfig
-from serve_app.config.file import read_yaml
+from serve_app.config.serve_file import read_yaml
 from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry, anchored, read_entry
 from serve_app.models.problem import problems
 from serve_app.models.weights.told import with_told

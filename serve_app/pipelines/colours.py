@@ -67,5 +67,7 @@ def _scaled(latents: torch.Tensor, vae: AutoencoderKL) -> torch.Tensor:
     mean, deviation = config.get("latents_mean"), config.get("latents_std")
     if mean is not None and deviation is not None:
         mean, deviation = (latents.new_tensor(one).view(1, -1, 1, 1) for one in (mean, deviation))
-        return (latents - mean) * scale / deviation
-    return (latents - shift) * scale
+        scaled: torch.Tensor = (latents - mean) * scale / deviation
+        return scaled
+    shifted: torch.Tensor = (latents - shift) * scale
+    return shifted

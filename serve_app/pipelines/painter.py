@@ -377,7 +377,7 @@ class _Work:
         return sum(one.share for one in self.progress) / max(1, len(self.progress))
 
     def sight(self, newest: int | None) -> Sight:
-        """Say how far it is, as the mean of all samples; the first one is shown."""
+        """Return how far it is, as the mean of all samples; the first one is shown."""
         if not self.progress:
             return Sight(0, 0)
         done = sum(one.done for one in self.progress) // len(self.progress)

@@ -104,4 +104,5 @@ def _strip(new: NDArray[np.bool_], overlap_px: int) -> NDArray[np.uint8]:
     """Shade what lies beside what is new, (H, W), as `images.outpaint` does at first."""
     away = ndimage.distance_transform_cdt(~new, "chessboard")
     shades = 255 * (1 - np.minimum(away, overlap_px + 1) / (overlap_px + 1))
-    return np.rint(shades).astype(np.uint8)
+    made: NDArray[np.uint8] = np.rint(shades).astype(np.uint8)
+    return made

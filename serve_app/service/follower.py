@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 from serve_app import errors
 from serve_app.config import EventsConfig
@@ -80,10 +81,11 @@ class Follower:
 
     async def _silence(self, seat: Seat, end: "asyncio.Future[Job]") -> list[None]:
         """Wait for news; return what to yield if there are none."""
-        news = asyncio.ensure_future(seat.news.wait())
+        news: asyncio.Future[Any] = asyncio.ensure_future(seat.news.wait())
         try:
+            both: set[asyncio.Future[Any]] = {news, end}
             heard, _ = await asyncio.wait(
-                {news, end},
+                both,
                 timeout=self._config.heartbeat_s,
                 return_when=asyncio.FIRST_COMPLETED,
             )

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,12 +20,13 @@ from serve_app.jobs.protocol import Idempotency, JobStore, KeyStore
 from serve_app.jobs.queue import Queue
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.reload import Reloads, ReloadState
-from serve_app.service import tokens
 from serve_app.service.admission import Admission
+from serve_app.service.callers import Callers
 from serve_app.service.dependencies import Dependencies
 from serve_app.service.follower import Follower
 from serve_app.service.recent import Recent
 from serve_app.service.uploads import Uploads
+from serve_app.service.wait import JobWait
 from serve_app.storage import names
 from serve_app.storage.link import FileLinks
 from serve_app.storage.protocol import ObjectStore
@@ -43,11 +43,9 @@ from serve_app.types import (
 from serve_app.webhooks.protocol import DeliveryState, Outbox
 from serve_app.webhooks.receivers import Receivers
 
-__all__ = ["OPEN_KEY_ID", "GenerationService", "Stores"]
+__all__ = ["GenerationService", "Stores"]
 
 T = TypeVar("T")
-
-OPEN_KEY_ID = "open"  # owner of every job when nobody is asked for a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,6 @@ class GenerationService:
         self._view = view
         self._jobs = stores.jobs
         self._files = stores.files
-        self._keys = stores.keys
         self._outbox = stores.outbox
         self._links = FileLinks(stores.files, config.storage)
         self._driver = driver
@@ -89,11 +86,13 @@ class GenerationService:
         self._receivers = Receivers(config.webhooks)
         self._dependencies = Dependencies(stores.jobs, stores.files, graph)
         self._recent = Recent()
+        self._waits = JobWait(driver, self._get)
+        self._callers = Callers(stores.keys, stores.jobs, self._recent, config)
         self._queue = Queue(stores.jobs)
         has_keys = config.auth.mode is AuthMode.KEYS
         self.audience = Audience(graph, self._queue, config.events, tells_keys_apart=has_keys)
         self._follower = Follower(
-            self.audience, self._queue, config.events, self._wait_for, self.eta_s
+            self.audience, self._queue, config.events, self._waits.during, self.eta_s
         )
 
     @property
@@ -177,7 +176,7 @@ class GenerationService:
         When the caller is cancelled, because its client left, so is the job if the flag says so.
         """
         try:
-            return await self._wait(job_id, asyncio.get_running_loop().time() + hold_s)
+            return await self._waits.during(job_id, hold_s)
         except asyncio.CancelledError:
             if cancel_if_left:
                 await asyncio.shield(self._background.start(self._cancel(job_id)))
@@ -298,54 +297,19 @@ class GenerationService:
 
     async def issue_token(self, job_id: int, key_id: str) -> str:
         """Make a token that opens the stream of a job for `events.token_ttl_s`."""
-        ends_at = int(time.time() + self._config.events.token_ttl_s)
-        return tokens.issue(await self._jobs.secret(tokens.PURPOSE), job_id, key_id, ends_at)
+        return await self._callers.issue_token(job_id, key_id)
 
     async def read_token(self, job_id: int, token: str) -> str:
-        """Return the id of the key that a token is for.
-
-        Raises:
-            errors.InvalidKey: it is forged, of another job or old, or its key was revoked.
-        """
-        secret = await self._jobs.secret(tokens.PURPOSE)
-        key_id = tokens.read(secret, job_id, token, time.time())
-        if not await self.is_live(key_id):
-            raise errors.InvalidKey("the key of the token was revoked")
-        return key_id
+        """Return the id of the key that a token is for; raises `errors.InvalidKey`."""
+        return await self._callers.read_token(job_id, token)
 
     async def is_live(self, key_id: str) -> bool:
         """Whether a key that was accepted may still be used."""
-        if self._config.auth.mode is AuthMode.OPEN:
-            return key_id == OPEN_KEY_ID
-        return await self._keys.is_live(key_id)
+        return await self._callers.is_live(key_id)
 
     async def identify(self, key: str | None) -> str:
-        """Return the id of the key's owner.
-
-        Raises:
-            errors.InvalidKey: no key, an unknown or a revoked one.
-        """
-        if self._config.auth.mode is AuthMode.OPEN:
-            return OPEN_KEY_ID
-        key_id = await self._verify(key) if key else None
-        if key_id is None:
-            raise errors.InvalidKey()
-        return key_id
-
-    async def _verify(self, key: str) -> str | None:
-        """Look a key up; while the database does not answer, as it was found lately.
-
-        No work is accepted meanwhile, for that is written there too.
-        """
-        try:
-            key_id = await self._keys.verify(key)
-        except errors.JobStoreUnavailable:
-            if (key_id := self._recent.key_id(key)) is None:
-                raise
-            return key_id
-        if key_id is not None:
-            self._recent.see_key(key, key_id)
-        return key_id
+        """Return the id of the key's owner; raises `errors.InvalidKey`."""
+        return await self._callers.identify(key)
 
     async def readiness(self) -> Readiness:
         """Return which models can answer right now.
@@ -404,29 +368,6 @@ class GenerationService:
         if job is None:
             raise errors.JobNotFound(job_id)
         return self._recent.see(job)
-
-    async def _wait_for(self, job_id: int, seconds: float) -> Job:
-        return await self._wait(job_id, asyncio.get_running_loop().time() + seconds)
-
-    async def _wait(self, job_id: int, deadline: float) -> Job:
-        clock = asyncio.get_running_loop().time
-        if self._driver.drives(job_id):  # and so it has not ended: nothing to see yet
-            await self._driver.wait(job_id, deadline - clock())
-        while True:
-            left_s = deadline - clock()
-            job = await self._seen(job_id, is_last=left_s <= 0)
-            if job is not None and (job.state.is_final or left_s <= 0):
-                return job
-            await self._driver.wait(job_id, left_s)
-
-    async def _seen(self, job_id: int, *, is_last: bool) -> Job | None:
-        """Read a job that is waited for; a short outage of the store must not end the wait."""
-        try:
-            return await self._get(job_id)
-        except errors.JobStoreUnavailable:
-            if is_last:
-                raise
-            return None
 
     async def _owned(self, job_id: int, key_id: str) -> Job:
         job = await self._get(job_id)

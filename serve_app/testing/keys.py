@@ -96,7 +96,7 @@ class MemoryKeyStore:
 
     async def is_live(self, key_id: str) -> bool:
         """Look for a key that is not revoked; see the protocol."""
-        return any(key.id == key_id and key.revoked_at is None for key in self._by_hash.values())
+        return any(key.id == key_id and key.revoked_at is None for key in self._keys.values())
 
     async def revoke(self, key_id: str) -> bool:
         """End a key; see the protocol."""

@@ -34,7 +34,14 @@ ROWS_OF_ERRORS = {
     )
     if len(row) == 4 and row[0].startswith("`")
 }
-WORDED = {"not_served", "add_on_misfit", "invalid_fields", "invalid_image", "invalid_request"}
+WORDED = {
+    "not_allowed",
+    "not_served",
+    "add_on_misfit",
+    "invalid_fields",
+    "invalid_image",
+    "invalid_request",
+}
 
 
 def test_page_of_errors_lists_every_code_and_no_other():

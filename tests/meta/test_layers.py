@@ -14,6 +14,7 @@ LAYERS = {
     "serve_app.spec_parts": 1,
     "serve_app.types": 1,
     "serve_app.errors": 1,
+    "serve_app.failure": 1,
     "serve_app.config": 1,
     "serve_app.telemetry": 1,
     "serve_app.net": 1,

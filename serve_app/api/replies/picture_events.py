@@ -13,6 +13,7 @@ from serve_app.api.replies import openai, pictures, wire
 from serve_app.api.replies.stream import HEARTBEAT, event
 from serve_app.api.requests.openai import ImagesBody
 from serve_app.config import HttpConfig
+from serve_app.failure import to_failure
 from serve_app.jobs.moment import EndMoment, Moment, PreviewMoment
 from serve_app.types import Api, Job, JobFailure
 
@@ -60,7 +61,7 @@ async def pieces(
             yield piece
     except (errors.DreamserveError, StopAsyncIteration) as exc:
         error = exc if isinstance(exc, errors.DreamserveError) else errors.Overloaded()
-        yield _failed(errors.to_failure(error), call.http)
+        yield _failed(to_failure(error), call.http)
     finally:
         if ends_with_call and not job.state.is_final:
             await call.service.cancel(job.id, job.request.key_id)

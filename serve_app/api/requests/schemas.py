@@ -22,12 +22,12 @@ from pydantic import (
 from serve_app import errors
 from serve_app.api.requests import coerce
 from serve_app.api.requests.body import Fields
+from serve_app.api.requests.scheduler import SCHEDULER_BY_LOWER, SCHEDULERS
 from serve_app.images.inline import Inline
 from serve_app.types import ControlType, Fill, MaskMode, SafetyAction
 
 __all__ = [
     "MAX_LORA_STRENGTH",
-    "SCHEDULERS",
     "ControlNetBody",
     "FetchBody",
     "Flag",
@@ -45,32 +45,6 @@ __all__ = [
     "parse",
 ]
 
-# API page "Schedulers", 2023 to 2026; which of them a model can run is for the pipelines to say.
-SCHEDULERS = (
-    "DDPMScheduler",
-    "DDIMScheduler",
-    "PNDMScheduler",
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "DPMSolverSinglestepScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "UniPCMultistepScheduler",
-    "DDIMInverseScheduler",
-    "DEISMultistepScheduler",
-    "IPNDMScheduler",
-    "KarrasVeScheduler",
-    "ScoreSdeVeScheduler",
-    "LCMScheduler",
-)
-_SCHEDULER_BY_LOWER = {name.lower(): name for name in SCHEDULERS}
-_SCHEDULER_BY_LOWER |= {
-    name.removesuffix("scheduler"): v for name, v in _SCHEDULER_BY_LOWER.items()
-}
-_SCHEDULER_BY_LOWER["deis"] = "DEISMultistepScheduler"  # spelt so on the A1111 page
 MAX_LORA_STRENGTH = 10  # documented are 0.1 to 1; sliders are used with up to 10, and below 0
 _MAX_CONTROL_SCALE = 5  # documented; 0 is for sliders
 
@@ -113,7 +87,7 @@ def _to_control_types(value: JsonValue) -> tuple[ControlType, ...]:
 
 
 def _to_scheduler(value: JsonValue) -> str:
-    name = _SCHEDULER_BY_LOWER.get(coerce.to_id(value).lower())
+    name = SCHEDULER_BY_LOWER.get(coerce.to_id(value).lower())
     if name is None:
         raise coerce.problem(f"must be one of {', '.join(SCHEDULERS)}")
     return name

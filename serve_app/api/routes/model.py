@@ -15,7 +15,8 @@ from serve_app.api.replies import openapi
 from serve_app.api.replies.bodies import ModelRow, SchedulersReply
 from serve_app.api.requests.body import Fields
 from serve_app.api.requests.call import read_call
-from serve_app.api.requests.schemas import SCHEDULERS, KeyBody
+from serve_app.api.requests.scheduler import SCHEDULERS
+from serve_app.api.requests.schemas import KeyBody
 from serve_app.config import HttpConfig
 from serve_app.models import AddOn, ModelEntry
 

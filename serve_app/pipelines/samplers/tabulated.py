@@ -1,4 +1,4 @@
-"""`TabulatedSampler`: a sampler whose steps are read off diffusers' own once, and then are one product.
+"""`TabulatedSampler`: a sampler whose steps are read off diffusers' once, and then one product.
 
 Whatever the method, a step is linear in what it is given: the sample, the prediction, the noise
 that it draws, and what it remembers of the steps before. Which factors it has depends on the
@@ -13,6 +13,7 @@ import copy
 import inspect
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -240,11 +241,11 @@ def _remembered(probe: object) -> Iterator[tuple[Callable[[torch.Tensor], None],
     """List the tensors of the basis' shape that a scheduler holds, with what replaces each."""
     for name, value in vars(probe).items():
         if _is_of_basis(value):
-            yield lambda new, name=name: setattr(probe, name, new), value
+            yield partial(setattr, probe, name), value
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 if _is_of_basis(item):
-                    yield lambda new, at=index, held=value: held.__setitem__(at, new), item
+                    yield partial(value.__setitem__, index), item
 
 
 def _is_of_basis(value: object) -> bool:

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from serve_app import errors
 from serve_app.api.requests import body
+from serve_app.api.requests.scheduler import SCHEDULERS
 from serve_app.api.requests.schemas import (
-    SCHEDULERS,
     ControlNetBody,
     FetchBody,
     GenerationBody,

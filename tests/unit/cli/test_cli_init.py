@@ -12,7 +12,7 @@ from serve_app import __version__
 from serve_app.cli import bundle, doctor, init, preflight, serving
 from serve_app.cli.main import app
 from serve_app.config import AppConfig
-from serve_app.config.file import read_file
+from serve_app.config.serve_file import read_file
 
 ALL = re.compile(r"^( *)# (?!#)", flags=re.MULTILINE)
 

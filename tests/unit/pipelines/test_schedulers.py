@@ -13,7 +13,7 @@ from diffusers import (
 )
 
 from serve_app import errors
-from serve_app.api.requests.schemas import SCHEDULERS
+from serve_app.api.requests.scheduler import SCHEDULERS
 from serve_app.pipelines.samplers.names import SAMPLERS
 from serve_app.pipelines.samplers.schedulers import Schedulers, ran_sampler
 from serve_app.types import GenerationSpec, Kind
