@@ -192,3 +192,24 @@ def test_samplers_that_cut_by_the_picture_run_as_diffusers_made_them() -> None:
     assert own_solver(cuts) is diffusers.EulerDiscreteScheduler
     stochastic = diffusers.FlowMatchEulerDiscreteScheduler(stochastic_sampling=True)
     assert own_solver(stochastic) is diffusers.FlowMatchEulerDiscreteScheduler
+
+
+def test_where_the_noise_is_thousands_of_times_the_picture_less_is_rounded_than_in_stock() -> None:
+    base = diffusers.EulerDiscreteScheduler(
+        **BETAS,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )
+    found = {}
+    for cls, dtype in (
+        (SOLVERS["EulerDiscreteScheduler"], torch.float32),
+        (type(base), torch.float32),
+        (SOLVERS["EulerDiscreteScheduler"], torch.float64),
+    ):
+        scheduler = cls.from_config(base.config)
+        scheduler.set_timesteps(20)
+        sample = start(dtype) * float(scheduler.init_noise_sigma)
+        found[cls, dtype] = run(scheduler, sample).double()
+    ours, stock, exact = found.values()
+    assert float((ours - exact).abs().max()) < float((stock - exact).abs().max()) / 4
