@@ -151,7 +151,8 @@ def test_map_of_the_demo_models_vae_tells_the_colours_of_its_pictures(painter):
     cell_px = 256 // latents.shape[-1]
     cells = torch.nn.functional.avg_pool2d(decoded, cell_px)[0].permute(1, 2, 0).clamp(0, 1)
     off = (Colours(vae).of(latents[0] * vae.config.scaling_factor) - cells).abs().mean() * 255
-    assert off < 8
+    plain = (cells - cells.mean((0, 1))).abs().mean() * 255  # what one colour all over is off by
+    assert off < plain / 2
 
 
 def test_map_is_fitted_once(painter):

@@ -15,7 +15,7 @@ import torch
 from diffusers import SchedulerMixin
 
 from serve_app.pipelines.samplers.names import SAMPLERS
-from serve_app.pipelines.samplers.tabulated import TabulatedSampler
+from serve_app.pipelines.samplers.tabulated import TabulatedFlow, TabulatedSampler
 
 __all__ = ["SOLVERS", "own_solver"]
 
@@ -202,7 +202,8 @@ def own_solver(base: SchedulerMixin) -> type[SchedulerMixin]:
         TabulatedSampler.set_timesteps(self, *args, **kwargs)
 
     namespace = {"__doc__": stock.__doc__, "set_timesteps": set_timesteps}
-    return type(stock.__name__, (TabulatedSampler, stock), namespace)
+    tabulated = TabulatedFlow if hasattr(stock, "scale_noise") else TabulatedSampler
+    return type(stock.__name__, (tabulated, stock), namespace)
 
 
 SOLVERS: Mapping[str, type[SchedulerMixin]] = {

@@ -22,7 +22,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from serve_app.pipelines.transfer import to_device
 
-__all__ = ["StepTables", "TabulatedSampler"]
+__all__ = ["StepTables", "TabulatedFlow", "TabulatedSampler"]
 
 _MAX_TABLES = 128  # of some 50 small matrices
 _MAX_REMEMBERED = 8  # tensors that a sampler keeps from one step to the next
@@ -38,7 +38,7 @@ class _Step:
     scale: factor of the denoiser's input. weights: of the next sample and of what is remembered
     (rows), for the sample, the prediction, what was remembered and, if any is drawn, the noise
     (columns). noise: number type that is drawn, "model" for the prediction's; none: none is drawn.
-    before, after: the schedule's index.
+    before, after: the schedule's index. is_first: of the steps that one level of noise takes.
     """
 
     scale: float
@@ -46,6 +46,7 @@ class _Step:
     noise: torch.dtype | str | None
     before: int | None
     after: int | None
+    is_first: bool
     placed: dict[tuple[torch.device, torch.dtype], torch.Tensor] = field(default_factory=dict)
 
     def weights_on(self, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
@@ -86,6 +87,7 @@ class _Table:
         for number, (put, _) in enumerate(slots):
             put(_unit(_MEMORY + number))
         before = getattr(self._probe, "_step_index", None)
+        is_first = bool(self._probe.state_in_first_order)
         generator = torch.Generator().manual_seed(0)
         unused = generator.get_state()
         draws = {"generator": generator} if self._draws else {}
@@ -100,7 +102,7 @@ class _Table:
         else:
             rows = rows[:, :width]
         after = getattr(self._probe, "_step_index", None)
-        return _Step(scale, rows, noise, before, after)
+        return _Step(scale, rows, noise, before, after, is_first)
 
 
 class StepTables:
@@ -134,6 +136,7 @@ class TabulatedSampler:
     _options: Hashable = None
     _table: _Table | None = None
     _number = 0
+    _is_first: bool | None = None  # none: as the class itself says, which runs no tables then
     _memory: torch.Tensor | None = None  # (what is remembered, elements of the sample)
 
     def share(self, tables: StepTables, options: Hashable) -> None:
@@ -177,6 +180,13 @@ class TabulatedSampler:
         self._follow(step.after)
         return (found[0].view(sample.shape).to(model_output.dtype),)
 
+    @property
+    def state_in_first_order(self) -> bool:
+        """Whether the next step is the first, or only, one at its level of noise."""
+        if self._is_first is not None:
+            return self._is_first
+        return bool(getattr(super(), "state_in_first_order", True))
+
     def add_noise(
         self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
     ) -> torch.Tensor:
@@ -184,18 +194,12 @@ class TabulatedSampler:
         share, level = self._mix("add_noise", timesteps)
         return share * original_samples + level * noise
 
-    def scale_noise(
-        self, sample: torch.Tensor, timestep: torch.Tensor, noise: torch.Tensor
-    ) -> torch.Tensor:
-        """Return samples with the noise of a timestep of flow matching, (B, ...)."""
-        share, level = self._mix("scale_noise", timestep)
-        return share * sample + level * noise
-
     def _begun(self, timestep: torch.Tensor) -> _Step:
         if self._table is None:
             self._table = self._find(timestep)
         step = self._table.at(self._number, timestep)
         self._follow(step.before)
+        self._is_first = step.is_first
         return step
 
     def _follow(self, index: int | None) -> None:
@@ -229,6 +233,17 @@ class TabulatedSampler:
             mixed = getattr(super(), method)(one, **arguments)
             known[key] = (float(mixed[0]), float(mixed[1]))
         return known[key]
+
+
+class TabulatedFlow(TabulatedSampler):
+    """The same for classes of flow matching, which add noise by a method of their own."""
+
+    def scale_noise(
+        self, sample: torch.Tensor, timestep: torch.Tensor, noise: torch.Tensor
+    ) -> torch.Tensor:
+        """Return samples with the noise of a timestep, (B, ...)."""
+        share, level = self._mix("scale_noise", timestep)
+        return share * sample + level * noise
 
 
 def _unit(column: int) -> torch.Tensor:

@@ -40,7 +40,7 @@ class Bench:
         registry = Registry(Catalogue([]), store, has_pool=True)
         accounts = Accounts(self.keys, self.jobs.costs, self.audit)
         admin = Admin(registry, reloads, SecretStr(KEY), RateLimiter(3), accounts)
-        self.app = create_api(FakeService([]), HttpConfig(), JobsConfig(), admin)
+        self.app = create_api(FakeService([]), HttpConfig(), JobsConfig(), operator=admin)
 
 
 @pytest.fixture

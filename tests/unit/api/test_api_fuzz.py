@@ -24,6 +24,7 @@ from serve_app.api.requests.schemas import (
     FetchBody,
     GenerationBody,
     KeyBody,
+    OutpaintBody,
     ReloadBody,
 )
 from serve_app.api.routes.helper import CheckBody, CropBody, DeleteBody, UrlBody
@@ -76,6 +77,8 @@ CASES = {
     "/api/v1/enterprise/nsfw_image_check": CheckBody,
     "/api/v3/delete_image": DeleteBody,
     "/api/v3/system_load": KeyBody,
+    "/api/v6/image_editing/outpaint": OutpaintBody,
+    "/api/v4/dreambooth/events/{request_id}": FetchBody,
 }
 GOOD = {
     "model_id": "your_model_id", "prompt": "a", "init_image": "http://a.b/c",

@@ -10,7 +10,7 @@ from serve_app import errors
 from serve_app.api import create_api
 from serve_app.api.replies import bodies
 from serve_app.api.requests.schemas import ControlNetBody, FetchBody
-from serve_app.api.routes.admin import Admin
+from serve_app.api.routes.admin import Accounts, Admin
 from serve_app.api.routes.overview import Watch
 from serve_app.config import HttpConfig, JobsConfig
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
@@ -78,6 +78,7 @@ REPLY_OF = {
     "`base64_crop`": bodies.CropReply, "`base64_to_url`": bodies.UrlReply,
     "`nsfw_image_check`": bodies.CheckReply, "`system_load`": bodies.LoadReply,
     "`model_reload`": bodies.ReloadReply, "one of `replicas`": bodies.ReplicaRow,
+    "`events` (POST)": bodies.TokenReply,
     "`schedulers_list`": bodies.SchedulersReply, "one of `model_list`": bodies.ModelRow,
 }  # fmt: skip
 
@@ -128,7 +129,7 @@ def test_page_gives_every_reason_its_code():
 
 
 async def test_page_names_every_call_of_the_administration(service):
-    admin = Admin(None, None, SecretStr("x"), None)
+    admin = Admin(None, None, SecretStr("x"), None, Accounts(None, None, None))
     app = create_api(service, HttpConfig(), JobsConfig(), operator=admin, watch=Watch(list, list))
     served = app.openapi()["paths"]
     calls = {

@@ -37,7 +37,7 @@ def busy_url():
 async def test_receiver_that_asks_for_time_gets_it(busy_url):
     now = [0.0]
     outbox = MemoryOutbox(lambda: now[0])
-    outbox.insert(1, busy_url, "{}")
+    outbox.insert(1, "key_a", busy_url, "{}")
     sender = open_sender(outbox, WebhooksConfig(allowed_hosts=("localhost",)))
     assert await sender.deliver_due() == 1
     now[0] += 499
@@ -48,7 +48,7 @@ async def test_receiver_that_asks_for_time_gets_it(busy_url):
 
 async def test_schedule_of_the_settings_is_kept(busy_url):
     outbox = MemoryOutbox()
-    outbox.insert(1, busy_url, "{}")
+    outbox.insert(1, "key_a", busy_url, "{}")
     config = WebhooksConfig(allowed_hosts=("localhost",), schedule_s=(0,))
     await open_sender(outbox, config).deliver_due()
     assert await outbox.state_of(1) is DeliveryState.FAILED
@@ -69,6 +69,6 @@ async def test_schedule_of_the_settings_is_kept(busy_url):
 async def test_address_forbidden_for_good_gets_one_attempt(url, state):
     """A name that does not resolve may do so tomorrow."""
     outbox = MemoryOutbox()
-    outbox.insert(1, url, "{}")
+    outbox.insert(1, "key_a", url, "{}")
     await open_sender(outbox, WebhooksConfig()).deliver_due()
     assert await outbox.state_of(1) is state
