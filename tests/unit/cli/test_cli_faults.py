@@ -9,7 +9,7 @@ import yaml
 from ray.serve import schema
 
 from serve_app.cli import main, preflight, serving
-from serve_app.config import file as config_file
+from serve_app.config import serve_file as config_file
 from tests import community_files
 
 COMMANDS = {
