@@ -34,7 +34,7 @@ COMMANDS = {
 def test_page_has_examples_in_every_language(blocks):
     languages = {language for language, _ in blocks}
     assert languages == set(COMMANDS) or blocks == PAGES["polling"]  # one loop says it all
-    assert all(MODEL in text or "model_list" in text for _, text in blocks)
+    assert all(MODEL in text or '"demo"' in text or "model_list" in text for _, text in blocks)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,7 @@ def test_example_does_what_the_page_says(service, tmp_path, language, text):
         pytest.skip(f"{COMMANDS[language][0]} is not installed")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     text = text.replace("http://127.0.0.1:8000", service.base_url).replace(f'"{MODEL}"', '"tiny"')
+    text = text.replace('"model_id": "demo"', '"model_id": "tiny"')
     (tmp_path / COMMANDS[language][-1]).write_text(text)
     done = subprocess.run(
         COMMANDS[language],

@@ -15,7 +15,7 @@ import torch
 from diffusers import SchedulerMixin
 
 from serve_app.pipelines.samplers.names import SAMPLERS
-from serve_app.pipelines.samplers.tabulated import TabulatedFlow, TabulatedSampler
+from serve_app.pipelines.samplers.tabulated import TabulatedFlowSampler, TabulatedSampler
 
 __all__ = ["SOLVERS", "own_solver"]
 
@@ -202,7 +202,7 @@ def own_solver(base: SchedulerMixin) -> type[SchedulerMixin]:
         TabulatedSampler.set_timesteps(self, *args, **kwargs)
 
     namespace = {"__doc__": stock.__doc__, "set_timesteps": set_timesteps}
-    tabulated = TabulatedFlow if hasattr(stock, "scale_noise") else TabulatedSampler
+    tabulated = TabulatedFlowSampler if hasattr(stock, "scale_noise") else TabulatedSampler
     return type(stock.__name__, (tabulated, stock), namespace)
 
 

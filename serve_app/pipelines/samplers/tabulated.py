@@ -22,7 +22,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from serve_app.pipelines.transfer import to_device
 
-__all__ = ["StepTables", "TabulatedFlow", "TabulatedSampler"]
+__all__ = ["StepTables", "TabulatedFlowSampler", "TabulatedSampler"]
 
 _MAX_TABLES = 128  # of some 50 small matrices
 _MAX_REMEMBERED = 8  # tensors that a sampler keeps from one step to the next
@@ -235,7 +235,7 @@ class TabulatedSampler:
         return known[key]
 
 
-class TabulatedFlow(TabulatedSampler):
+class TabulatedFlowSampler(TabulatedSampler):
     """The same for classes of flow matching, which add noise by a method of their own."""
 
     def scale_noise(
