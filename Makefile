@@ -31,11 +31,11 @@ demo: $(INSTALLED)  ## start the service, send the documented inpaint request, s
 test-fast: $(INSTALLED)  ## the inner loop: unit tests that need no models and no Ray, under 90 s on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses=auto --maxprocesses=4 --dist=loadfile -m 'not slow and not long'
 
-test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes; the two halves side by side
-	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-ray test-plain NICE='nice -n 10'
+test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes
+	$(MAKE) --no-print-directory test-plain test-ray
 
 test-plain: $(INSTALLED)  ## those without a Ray cluster
-	OMP_NUM_THREADS=1 $(NICE) $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
 		--dist=loadfile --no-loadscope-reorder \
 		-m 'not ray and not chaos and not gpu and not ops and not browser and not long'
 
