@@ -44,6 +44,7 @@ class ByService(LoadScopeScheduling):
         return file if file in WITHOUT_SERVICE else "service"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Not by xdist's groups: pytest 9.2 and xdist 3.8 do not agree on them."""
     return ByService(config, log)
