@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import library
 from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
@@ -225,7 +226,7 @@ def _copy_from(source: torch.Tensor, target: Pretended, non_blocking: bool = Fal
     return target
 
 
-_library = torch.library.Library("aten", "IMPL")
+_kernels = library.Library("aten", "IMPL")
 for _name in (
     "arange",
     "arange.start",
@@ -239,5 +240,5 @@ for _name in (
 ):
     _base, _, _overload = _name.partition(".")
     _operation = getattr(getattr(_aten, _base), _overload or "default")
-    _library.impl(_name, _made(_operation), "PrivateUse1")
-_library.impl("_copy_from", _copy_from, "PrivateUse1")
+    _kernels.impl(_name, _made(_operation), "PrivateUse1")
+_kernels.impl("_copy_from", _copy_from, "PrivateUse1")

@@ -71,12 +71,19 @@ class _Table:
         self._probe, self._scale, self._step = probe, scale, step
         self._draws = "generator" in inspect.signature(step).parameters
         self._steps: list[_Step] = []
+        self._is_reading = False
         self.mixes: dict[Hashable, tuple[float, float]] = {}
 
     def at(self, number: int, timestep: torch.Tensor) -> _Step:
-        """Return a step by its number; all before it were asked for before, once at least."""
+        """Return a step by its number; all before it were asked for before, once at least.
+
+        Once a step could not be read, the probe is between two steps, and none is read any more.
+        """
         if number == len(self._steps):
+            assert not self._is_reading, "the schedule failed before"
+            self._is_reading = True
             self._steps.append(self._read(timestep))
+            self._is_reading = False
         return self._steps[number]
 
     def _read(self, timestep: torch.Tensor) -> _Step:

@@ -213,3 +213,17 @@ def test_where_the_noise_is_thousands_of_times_the_picture_less_is_rounded_than_
         found[cls, dtype] = run(scheduler, sample).double()
     ours, stock, exact = found.values()
     assert float((ours - exact).abs().max()) < float((stock - exact).abs().max()) / 4
+
+
+def test_schedule_whose_step_failed_once_is_not_read_from_where_it_stopped() -> None:
+    tables = StepTables()
+    own = SOLVERS["PNDMScheduler"].from_config(OPTIONS)
+    own.share(tables, "pndm")
+    own.set_timesteps(5)
+    own.step(start(), own.timesteps[0], start())
+    own._table._step, right = lambda *_args, **_kwargs: 1 / 0, own._table._step
+    with pytest.raises(ZeroDivisionError):
+        own.step(start(), own.timesteps[1], start())
+    own._table._step = right
+    with pytest.raises(AssertionError, match="failed before"):
+        own.step(start(), own.timesteps[1], start())
