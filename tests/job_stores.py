@@ -68,13 +68,15 @@ class SqlBench(MemoryBench):
         self.models = SqlModelStore(self.jobs.database)
 
     async def advance(self, seconds):
-        async with self.jobs.database.write() as connection:
+        def move(connection):
             for table in metadata.tables.values():
                 times = [column for column in table.c if isinstance(column.type, Double)]
                 kept = ("progress", "device_s")
                 past = {column: column - seconds for column in times if column.name not in kept}
                 if past:
-                    await connection.execute(update(table).values(past))
+                    connection.execute(update(table).values(past))
+
+        await self.jobs.database.write(move)
 
     async def reopen(self):
         await self.jobs.close()

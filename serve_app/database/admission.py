@@ -4,8 +4,7 @@ Asked twice: without a lock, so that a refusal never waits for writers, and agai
 that adds the job, where the answer holds.
 """
 
-from sqlalchemy import ColumnElement, Row, bindparam, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, func, select, update
 
 from serve_app import errors
 from serve_app.database import codec
@@ -40,8 +39,8 @@ _MY_PICTURES = select(func.sum(usage.c.pictures)).where(
 )
 
 
-async def find_repeated(
-    connection: AsyncConnection, key_id: str, idempotency: Idempotency | None
+def find_repeated(
+    connection: Connection, key_id: str, idempotency: Idempotency | None
 ) -> Row[tuple[object, ...]] | None:
     """Find the job that came first with this idempotency key, if it is not too long ago.
 
@@ -52,33 +51,33 @@ async def find_repeated(
         return None
     is_recent = jobs.c.created_at > Now() - idempotency.ttl_s
     find = select(jobs).where(_named(key_id, idempotency), is_recent)
-    row = (await connection.execute(find)).one_or_none()
+    row = connection.execute(find).one_or_none()
     if row is not None:
         idempotency.check(row.idempotency_digest)
     return row
 
 
-async def forget(connection: AsyncConnection, key_id: str, idempotency: Idempotency | None) -> None:
+def forget(connection: Connection, key_id: str, idempotency: Idempotency | None) -> None:
     """Free an idempotency key whose time is over."""
     if idempotency is None:
         return
     values = {"idempotency_key": None, "idempotency_digest": None}
-    await connection.execute(update(jobs).where(_named(key_id, idempotency)).values(values))
+    connection.execute(update(jobs).where(_named(key_id, idempotency)).values(values))
 
 
-async def check_room(connection: AsyncConnection, max_open: int) -> None:
+def check_room(connection: Connection, max_open: int) -> None:
     """Refuse what is too much for all together.
 
     Raises:
         errors.Overloaded: too many jobs are open.
     """
-    num_open = await connection.scalar(_NUM_OPEN)
+    num_open = connection.scalar(_NUM_OPEN)
     if (num_open or 0) >= max_open:
         raise errors.Overloaded()
 
 
-async def check_key(
-    connection: AsyncConnection, key_id: str, defaults: KeyRules, request: JobRequest | None
+def check_key(
+    connection: Connection, key_id: str, defaults: KeyRules, request: JobRequest | None
 ) -> None:
     """Refuse what a key may not ask for, by its own rules and these where it has none.
 
@@ -86,29 +85,29 @@ async def check_key(
 
     Raises as `KeyRules.check_use` and `KeyRules.check_request` do.
     """
-    own = await connection.scalar(_RULES, {"key_id": key_id})
+    own = connection.scalar(_RULES, {"key_id": key_id})
     rules = (KeyRules() if own is None else codec.load(KeyRules, own)).over(defaults)
     if request is not None:
         rules.check_request(request)
     samples = 1 if request is None else request.spec.samples
-    rules.check_use(await _use(connection, key_id, rules), samples)
+    rules.check_use(_use(connection, key_id, rules), samples)
 
 
-async def _use(connection: AsyncConnection, key_id: str, rules: KeyRules) -> KeyUse:
+def _use(connection: Connection, key_id: str, rules: KeyRules) -> KeyUse:
     """Count what the rules bound, and nothing else."""
     mine: dict[str, object] = {"key_id": key_id}
     num_open = samples = pictures = 0
     if rules.max_open is not None or rules.monthly_pictures is not None:
-        row = (await connection.execute(_MY_OPEN, mine)).one()
+        row = connection.execute(_MY_OPEN, mine).one()
         num_open, samples = row.num_open, row.samples
         if rules.monthly_pictures is not None:
             first, last = days_of(month_of(row.now))
             days = {"first": first, "last": last}
-            pictures = await connection.scalar(_MY_PICTURES, mine | days) or 0
+            pictures = connection.scalar(_MY_PICTURES, mine | days) or 0
     age_s: float | None = None
     if rules.requests_per_minute is not None:
         skipped = {"skipped": rules.requests_per_minute - 1}
-        age_s = await connection.scalar(_MY_NTH, mine | skipped)
+        age_s = connection.scalar(_MY_NTH, mine | skipped)
     return KeyUse(num_open, int(pictures) + samples, age_s)
 
 

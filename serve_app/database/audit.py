@@ -3,20 +3,20 @@
 import json
 from collections.abc import Mapping
 
-from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, insert, select
 
 from serve_app.database.codec import escape
-from serve_app.database.connection import Database, Now, uncancelled
+from serve_app.database.connection import Now
 from serve_app.database.schema import audit
+from serve_app.database.transaction import SqlStore, reads
 from serve_app.jobs.protocol import Deed
 from serve_app.telemetry.actor import actor
 
 __all__ = ["SqlAuditLog", "note"]
 
 
-async def note(
-    connection: AsyncConnection,
+def note(
+    connection: Connection,
     action: str,
     subject: str,
     detail: Mapping[str, object] | None = None,
@@ -29,23 +29,19 @@ async def note(
         "subject": subject,
         "detail": json.dumps(detail or {}, separators=(",", ":"), default=str),
     }
-    await connection.execute(insert(audit).values(row))
+    connection.execute(insert(audit).values(row))
 
 
-@uncancelled
-class SqlAuditLog:
+class SqlAuditLog(SqlStore):
     """Implements `jobs.protocol.AuditLog` on the connections of a job store or its own."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def deeds(self, limit: int, subject: str | None = None) -> list[Deed]:
+    @reads()
+    def deeds(self, connection: Connection, limit: int, subject: str | None = None) -> list[Deed]:
         """List what was done, the latest first; see the protocol."""
         query = select(audit).order_by(audit.c.id.desc()).limit(limit)
         if subject is not None:
             query = query.where(audit.c.subject == subject)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = connection.execute(query).all()
         return [
             Deed(
                 at=row.at,

@@ -8,15 +8,15 @@ time.
 from collections.abc import Collection, Mapping, Sequence
 
 import structlog
-from sqlalchemy import Row, Update, case, delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, Update, case, delete, func, select, update
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
 from serve_app.database import admission, codec, statements, usage
-from serve_app.database.connection import Database, Now, uncancelled
+from serve_app.database.connection import Database, Now
 from serve_app.database.outbox import insert_message
 from serve_app.database.schema import job_numbers, jobs
+from serve_app.database.transaction import SqlStore, reads, writes
 from serve_app.failure import to_failure
 from serve_app.jobs.number import derived, id_of
 from serve_app.jobs.protocol import Idempotency, Lease
@@ -33,33 +33,35 @@ _MAX_ID = 2**63 - 1  # clients send any number; drivers choke on larger ones
 _UNREADABLE = to_failure(errors.GenerationFailed())
 
 
-@uncancelled
-class SqlJobStore:
+class SqlJobStore(SqlStore):
     """Implements `jobs.protocol.JobStore`; the tables must be there (`jobs.migrate`)."""
 
     def __init__(self, config: DatabaseConfig) -> None:
-        self.database = Database(config)
+        super().__init__(Database(config))
         self._count_usage = usage.count(self.database)
 
-    async def admit(
+    @reads()
+    def admit(
         self,
+        connection: Connection,
         key_id: str,
         max_open: int,
         rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
     ) -> Job | None:
         """Look what `add` would say; see the protocol."""
-        async with self.database.read() as connection:
-            row = await admission.find_repeated(connection, key_id, idempotency)
-            if row is not None:
-                return _readable(row)
-            await admission.check_room(connection, max_open)
-            if rules is not None:
-                await admission.check_key(connection, key_id, rules, None)
+        row = admission.find_repeated(connection, key_id, idempotency)
+        if row is not None:
+            return _readable(row)
+        admission.check_room(connection, max_open)
+        if rules is not None:
+            admission.check_key(connection, key_id, rules, None)
         return None
 
-    async def add(
+    @writes()
+    def add(
         self,
+        connection: Connection,
         request: JobRequest,
         max_open: int,
         rules: KeyRules | None = None,
@@ -83,20 +85,19 @@ class SqlJobStore:
             statement = statements.ADD_HELD
             row |= {"state": JobState.PROCESSING, "attempts": 1}
             row |= {"lease_owner": lease.owner, "lease_s": lease.seconds}
-        async with self.database.write() as connection:
-            # One after the other, or two would both see the last free place.
-            await self.database.lock(connection, _ADD_LOCK)
-            repeated = await admission.find_repeated(connection, key_id, idempotency)
-            if repeated is not None:
-                return _readable(repeated)
-            await admission.check_room(connection, max_open)
-            if rules is not None:
-                await admission.check_key(connection, key_id, rules, request)
-            await admission.forget(connection, key_id, idempotency)
-            drawn = (await connection.execute(statements.NEXT_NUMBER)).one()
-            job_id = id_of(drawn.last, drawn.key, drawn.first)
-            row |= {"number": drawn.last, "id": job_id}
-            created_at = (await connection.execute(statement, row)).scalar_one()
+        # One after the other, or two would both see the last free place.
+        self.database.lock(connection, _ADD_LOCK)
+        repeated = admission.find_repeated(connection, key_id, idempotency)
+        if repeated is not None:
+            return _readable(repeated)
+        admission.check_room(connection, max_open)
+        if rules is not None:
+            admission.check_key(connection, key_id, rules, request)
+        admission.forget(connection, key_id, idempotency)
+        drawn = connection.execute(statements.NEXT_NUMBER).one()
+        job_id = id_of(drawn.last, drawn.key, drawn.first)
+        row |= {"number": drawn.last, "id": job_id}
+        created_at = connection.execute(statement, row).scalar_one()
         return Job(
             id=job_id,
             state=JobState.QUEUED if lease is None else JobState.PROCESSING,
@@ -106,33 +107,36 @@ class SqlJobStore:
             started_at=None if lease is None else created_at,
         )
 
-    async def get(self, job_id: int) -> Job | None:
+    @reads()
+    def get(self, connection: Connection, job_id: int) -> Job | None:
         """Read a job; see the protocol."""
         if not 0 < job_id <= _MAX_ID:
             return None
-        async with self.database.read() as connection:
-            row = (await connection.execute(statements.GET, {"job_id": job_id})).one_or_none()
+        row = connection.execute(statements.GET, {"job_id": job_id}).one_or_none()
         return None if row is None else _readable(row)
 
-    async def ended(self, job_ids: Collection[int]) -> set[int]:
+    @reads()
+    def ended(self, connection: Connection, job_ids: Collection[int]) -> set[int]:
         """Return which are no longer open; see the protocol."""
         still_open = select(jobs.c.id).where(statements.OPEN, jobs.c.id.in_(job_ids))
-        async with self.database.read() as connection:
-            return set(job_ids) - set((await connection.scalars(still_open)).all())
+        return set(job_ids) - set(connection.scalars(still_open).all())
 
-    async def claim(self, owner: str, lease_s: float, limit: int) -> list[Job]:
+    @writes(is_durable=False)
+    def claim(self, connection: Connection, owner: str, lease_s: float, limit: int) -> list[Job]:
         """Take leases on due jobs; see the protocol."""
         values = {"owner": owner, "lease_s": lease_s, "num_jobs": limit}
-        async with self.database.write(is_durable=False) as connection:
-            rows = (await connection.execute(statements.CLAIM, values)).all()
-            rows = sorted(rows, key=lambda row: (row.number, row.id))
-            taken = {row.id: _read(row) for row in rows}
-            lost = [job_id for job_id, job in taken.items() if job is None]
-            if lost:
-                await self._give_up(connection, lost)
+        rows = connection.execute(statements.CLAIM, values).all()
+        rows = sorted(rows, key=lambda row: (row.number, row.id))
+        taken = {row.id: _read(row) for row in rows}
+        lost = [job_id for job_id, job in taken.items() if job is None]
+        if lost:
+            self._give_up(connection, lost)
         return [job for job in taken.values() if job]
 
-    async def renew(self, owner: str, lease_s: float, progress: dict[int, float]) -> set[int]:
+    @writes(is_durable=False)
+    def renew(
+        self, connection: Connection, owner: str, lease_s: float, progress: dict[int, float]
+    ) -> set[int]:
         """Extend leases; see the protocol."""
         if not progress:
             return set()
@@ -143,11 +147,17 @@ class SqlJobStore:
             .values(lease_until=Now() + lease_s, progress=case(shares, value=jobs.c.id))
             .returning(jobs.c.id)
         )
-        async with self.database.write(is_durable=False) as connection:
-            return set((await connection.scalars(extend, {"owner": owner})).all())
+        return set(connection.scalars(extend, {"owner": owner}).all())
 
-    async def release(
-        self, owner: str, job_ids: Sequence[int], delay_s: float = 0.0, *, refund: bool = False
+    @writes(is_durable=False)
+    def release(
+        self,
+        connection: Connection,
+        owner: str,
+        job_ids: Sequence[int],
+        delay_s: float = 0.0,
+        *,
+        refund: bool = False,
     ) -> None:
         """Return jobs to the queue; see the protocol."""
         give_back = (
@@ -162,8 +172,7 @@ class SqlJobStore:
                 attempts=jobs.c.attempts - int(refund),
             )
         )
-        async with self.database.write(is_durable=False) as connection:
-            await connection.execute(give_back, {"owner": owner})
+        connection.execute(give_back, {"owner": owner})
 
     async def succeed(
         self, owner: str, job_id: int, result: JobResult, webhook_body: str | None = None
@@ -190,35 +199,36 @@ class SqlJobStore:
         values = {"state": JobState.CANCELLED}
         return await self._settle(statements.CANCEL, job_id, values, webhook_body)
 
-    async def count_open(self) -> dict[str, int]:
+    @reads()
+    def count_open(self, connection: Connection) -> dict[str, int]:
         """Count open jobs per model; see the protocol."""
         count = (
             select(jobs.c.model_id, func.count().label("num_jobs"))
             .where(statements.OPEN)
             .group_by(jobs.c.model_id)
         )
-        async with self.database.read() as connection:
-            return {row.model_id: row.num_jobs for row in await connection.execute(count)}
+        return {row.model_id: row.num_jobs for row in connection.execute(count)}
 
-    async def waiting(self, model_id: str) -> list[int]:
+    @reads()
+    def waiting(self, connection: Connection, model_id: str) -> list[int]:
         """List jobs of a model that have not begun; see the protocol."""
-        async with self.database.read() as connection:
-            found = await connection.scalars(statements.WAITING, {"model_id": model_id})
-            return [int(job_id) for job_id in found.all()]
+        found = connection.scalars(statements.WAITING, {"model_id": model_id})
+        return [int(job_id) for job_id in found.all()]
 
-    async def secret(self, purpose: str) -> bytes:
+    @reads()
+    def secret(self, connection: Connection, purpose: str) -> bytes:
         """Derive a secret from the key of the database; see the protocol."""
-        async with self.database.read() as connection:
-            key = (await connection.execute(select(job_numbers.c.key))).scalar_one()
+        key = connection.execute(select(job_numbers.c.key)).scalar_one()
         return derived(key, purpose)
 
-    async def oldest_open_s(self) -> float:
+    @reads()
+    def oldest_open_s(self, connection: Connection) -> float:
         """Return the age of the oldest open job; see the protocol."""
         age = select(Now() - func.min(jobs.c.created_at)).where(statements.OPEN)
-        async with self.database.read() as connection:
-            return float((await connection.execute(age)).scalar_one() or 0.0)
+        return float(connection.execute(age).scalar_one() or 0.0)
 
-    async def last_failed(self, limit: int) -> list[Job]:
+    @reads()
+    def last_failed(self, connection: Connection, limit: int) -> list[Job]:
         """Return jobs that failed; see the protocol."""
         latest = jobs.c.finished_at.desc()
         ended = select(jobs.c.id).where(~statements.OPEN).order_by(latest).limit(_LATEST)
@@ -228,11 +238,11 @@ class SqlJobStore:
             .order_by(latest)
             .limit(limit)
         )
-        async with self.database.read() as connection:
-            rows = (await connection.execute(failed)).all()
+        rows = connection.execute(failed).all()
         return [job for row in rows if (job := _read(row))]
 
-    async def expire(self, older_than_s: float, limit: int = 1000) -> list[Job]:
+    @writes(is_durable=False)
+    def expire(self, connection: Connection, older_than_s: float, limit: int = 1000) -> list[Job]:
         """Remove old final jobs; see the protocol."""
         old = (
             select(jobs.c.id)
@@ -241,16 +251,17 @@ class SqlJobStore:
             .limit(limit)
         )
         remove = delete(jobs).where(jobs.c.id.in_(old)).returning(*statements.COLUMNS)
-        async with self.database.write(is_durable=False) as connection:
-            rows = (await connection.execute(remove)).all()
+        rows = connection.execute(remove).all()
         return [job for row in rows if (job := _read(row))]
 
     async def close(self) -> None:
         """Release the connections, also of those who borrowed `database`."""
         await self.database.close()
 
-    async def _settle(
+    @writes()
+    def _settle(
         self,
+        connection: Connection,
         settle: Update,
         job_id: int,
         values: Mapping[str, object],
@@ -258,24 +269,23 @@ class SqlJobStore:
         result: JobResult | None = None,
     ) -> bool:
         """Make a job final, leave its webhook in the outbox and count what it cost; all or none."""
-        async with self.database.write() as connection:
-            row = (await connection.execute(settle, {"job_id": job_id, **values})).one_or_none()
-            if row is None:
-                return False
-            url = None if webhook_body is None else codec.load(JobRequest, row.request).webhook
-            if webhook_body is not None and url is not None:
-                await insert_message(connection, job_id, row.key_id, url, webhook_body)
-            # Last: others who settle for the same key wait for this row until the commit.
-            await connection.execute(self._count_usage, usage.counted(row, result))
+        row = connection.execute(settle, {"job_id": job_id, **values}).one_or_none()
+        if row is None:
+            return False
+        url = None if webhook_body is None else codec.load(JobRequest, row.request).webhook
+        if webhook_body is not None and url is not None:
+            insert_message(connection, job_id, row.key_id, url, webhook_body)
+        # Last: others who settle for the same key wait for this row until the commit.
+        connection.execute(self._count_usage, usage.counted(row, result))
         return True
 
-    async def _give_up(self, connection: AsyncConnection, job_ids: list[int]) -> None:
+    def _give_up(self, connection: Connection, job_ids: list[int]) -> None:
         """Fail jobs that nobody can read, or they would be claimed for ever."""
         _log.error("unreadable_jobs_failed", job_ids=job_ids)
         values = {"state": JobState.FAILED, "failure": codec.dump(_UNREADABLE)}
         for job_id in sorted(job_ids):
-            row = (await connection.execute(statements.CANCEL, {"job_id": job_id, **values})).one()
-            await connection.execute(self._count_usage, usage.counted(row, None))
+            row = connection.execute(statements.CANCEL, {"job_id": job_id, **values}).one()
+            connection.execute(self._count_usage, usage.counted(row, None))
 
 
 def _readable(row: Row[tuple[object, ...]]) -> Job:

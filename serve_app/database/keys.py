@@ -12,13 +12,14 @@ import re
 import secrets
 from collections.abc import Mapping
 
-from sqlalchemy import Row, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from serve_app.database.audit import note
 from serve_app.database.codec import check_text, dump, load
-from serve_app.database.connection import Database, Now, uncancelled
+from serve_app.database.connection import Now
 from serve_app.database.schema import api_keys
+from serve_app.database.transaction import SqlStore, reads, writes
 from serve_app.jobs.protocol import ApiKey
 from serve_app.jobs.rules import KeyRules
 
@@ -50,15 +51,16 @@ def digest(secret: str) -> str | None:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-@uncancelled
-class SqlKeyStore:
+class SqlKeyStore(SqlStore):
     """Implements `jobs.protocol.KeyStore` on the connections of a job store or its own."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def create(
-        self, name: str, rules: KeyRules | None = None, lifetime_s: float | None = None
+    @writes()
+    def create(
+        self,
+        connection: Connection,
+        name: str,
+        rules: KeyRules | None = None,
+        lifetime_s: float | None = None,
     ) -> tuple[ApiKey, str]:
         """Make a key; see the protocol."""
         secret = new_secret()
@@ -71,47 +73,48 @@ class SqlKeyStore:
             "rules": None if rules is None else dump(rules),
             "expires_at": None if lifetime_s is None else Now() + lifetime_s,
         }
-        async with self._database.write() as connection:
-            new = insert(api_keys).values(row).returning(*_SHOWN)
-            key = _read((await connection.execute(new)).one())
-            await note(connection, "key.create", key.id, {"name": name, **_told(key)})
-            return key, secret
+        new = insert(api_keys).values(row).returning(*_SHOWN)
+        key = _read(connection.execute(new).one())
+        note(connection, "key.create", key.id, {"name": name, **_told(key)})
+        return key, secret
 
     async def verify(self, secret: str) -> str | None:
         """Return the id of the key; see the protocol."""
         hashed = digest(secret)
-        if hashed is None:
-            return None
-        async with self._database.read() as connection:
-            row = (await connection.execute(_FIND, {"hashed": hashed})).one_or_none()
+        return None if hashed is None else await self._find(hashed)
+
+    @reads()
+    def _find(self, connection: Connection, hashed: str) -> str | None:
+        row = connection.execute(_FIND, {"hashed": hashed}).one_or_none()
         if row is None:
             return None
         known = row.hash if hmac.compare_digest(row.hash, hashed) else row.old_hash
         return str(row.id) if hmac.compare_digest(known or "", hashed) else None
 
-    async def find(self, key_id: str) -> ApiKey | None:
+    @reads()
+    def find(self, connection: Connection, key_id: str) -> ApiKey | None:
         """Return what is known of a key; see the protocol."""
         one = select(*_SHOWN).where(api_keys.c.id == check_text("id", key_id))
-        async with self._database.read() as connection:
-            row = (await connection.execute(one)).one_or_none()
+        row = connection.execute(one).one_or_none()
         return None if row is None else _read(row)
 
-    async def change(
-        self, key_id: str, rules: KeyRules, lifetime_s: float | None = None
+    @writes()
+    def change(
+        self, connection: Connection, key_id: str, rules: KeyRules, lifetime_s: float | None = None
     ) -> ApiKey | None:
         """Change the rules of a key; see the protocol."""
         values: dict[str, object] = {"rules": dump(rules)}
         if lifetime_s is not None:
             values["expires_at"] = None if math.isinf(lifetime_s) else Now() + lifetime_s
-        async with self._database.write() as connection:
-            row = (await connection.execute(_change(key_id, values))).one_or_none()
-            if row is None:
-                return None
-            key = _read(row)
-            await note(connection, "key.set", key_id, _told(key))
-            return key
+        row = connection.execute(_change(key_id, values)).one_or_none()
+        if row is None:
+            return None
+        key = _read(row)
+        note(connection, "key.set", key_id, _told(key))
+        return key
 
-    async def rotate(self, key_id: str, overlap_s: float) -> str | None:
+    @writes()
+    def rotate(self, connection: Connection, key_id: str, overlap_s: float) -> str | None:
         """Draw a new secret for a key; see the protocol."""
         secret = new_secret()
         values = {
@@ -120,41 +123,40 @@ class SqlKeyStore:
             "hash": digest(secret),
             "prefix": shown_prefix(secret),
         }
-        async with self._database.write() as connection:
-            if (await connection.execute(_change(key_id, values))).one_or_none() is None:
-                return None
-            await note(connection, "key.rotate", key_id, {"overlap_s": overlap_s})
+        if connection.execute(_change(key_id, values)).one_or_none() is None:
+            return None
+        note(connection, "key.rotate", key_id, {"overlap_s": overlap_s})
         return secret
 
-    async def sign_with(self, key_id: str, secret: str | None) -> bool:
+    @writes()
+    def sign_with(self, connection: Connection, key_id: str, secret: str | None) -> bool:
         """Sign the webhooks of a key with a secret of its own; see the protocol."""
-        async with self._database.write() as connection:
-            changed = await connection.execute(_change(key_id, {"webhook_secret": secret}))
-            is_changed = changed.one_or_none() is not None
-            if is_changed:
-                await note(connection, "key.sign", key_id, {"own_secret": secret is not None})
-            return is_changed
+        changed = connection.execute(_change(key_id, {"webhook_secret": secret}))
+        is_changed = changed.one_or_none() is not None
+        if is_changed:
+            note(connection, "key.sign", key_id, {"own_secret": secret is not None})
+        return is_changed
 
-    async def list_keys(self) -> list[ApiKey]:
+    @reads()
+    def list_keys(self, connection: Connection) -> list[ApiKey]:
         """List all keys; see the protocol."""
-        async with self._database.read() as connection:
-            every = select(*_SHOWN).order_by(api_keys.c.created_at, api_keys.c.id)
-            return [_read(row) for row in await connection.execute(every)]
+        every = select(*_SHOWN).order_by(api_keys.c.created_at, api_keys.c.id)
+        return [_read(row) for row in connection.execute(every)]
 
-    async def is_live(self, key_id: str) -> bool:
+    @reads()
+    def is_live(self, connection: Connection, key_id: str) -> bool:
         """Look for a key that is not revoked; see the protocol."""
         find = select(api_keys.c.id).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
-        async with self._database.read() as connection:
-            return await connection.scalar(find) is not None
+        return connection.scalar(find) is not None
 
-    async def revoke(self, key_id: str) -> bool:
+    @writes()
+    def revoke(self, connection: Connection, key_id: str) -> bool:
         """End a key; see the protocol."""
-        async with self._database.write() as connection:
-            ended = await connection.execute(_change(key_id, {"revoked_at": Now()}))
-            is_ended = ended.one_or_none() is not None
-            if is_ended:
-                await note(connection, "key.revoke", key_id)
-            return is_ended
+        ended = connection.execute(_change(key_id, {"revoked_at": Now()}))
+        is_ended = ended.one_or_none() is not None
+        if is_ended:
+            note(connection, "key.revoke", key_id)
+        return is_ended
 
 
 _SHOWN = [column for column in api_keys.c if column.name not in ("hash", "old_hash")]

@@ -5,16 +5,14 @@ together with a counter, whose row a transaction holds until it commits: who has
 seen every change up to it.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import delete, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, delete, or_, select
 
 from serve_app.database import codec
 from serve_app.database.audit import note
-from serve_app.database.connection import Database, Now, uncancelled
+from serve_app.database.connection import Now
 from serve_app.database.schema import (
     catalogue_entries,
     catalogue_version,
@@ -22,6 +20,7 @@ from serve_app.database.schema import (
     model_reports,
     model_turns,
 )
+from serve_app.database.transaction import SqlStore, reads, writes
 from serve_app.models.entry import Entry
 from serve_app.models.protocol import Desired, ReplicaReport
 
@@ -38,20 +37,16 @@ _WANTED = (
 _KEPT_S = 86_400.0  # replicas that said nothing for a day are gone
 
 
-@uncancelled
-class SqlModelStore:
+class SqlModelStore(SqlStore):
     """Implements `models.protocol.ModelStore` on the connections of a job store or its own."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def entries(self) -> list[Entry]:
+    @reads()
+    def entries(self, connection: Connection) -> list[Entry]:
         """List the run-time entries; see the protocol."""
         every = select(catalogue_entries.c.id, catalogue_entries.c.entry).order_by(
             catalogue_entries.c.id
         )
-        async with self._database.read() as connection:
-            rows = (await connection.execute(every)).all()
+        rows = connection.execute(every).all()
         found: list[Entry] = []
         for row in rows:
             try:
@@ -60,42 +55,49 @@ class SqlModelStore:
                 _log.exception("entry_unreadable", entry_id=row.id)
         return found
 
-    async def version(self) -> int:
+    @reads()
+    def version(self, connection: Connection) -> int:
         """Return the number of changes; see the protocol."""
-        async with self._database.read() as connection:
-            return await connection.scalar(select(catalogue_version.c.version)) or 0
+        return connection.scalar(select(catalogue_version.c.version)) or 0
 
-    async def put(self, entry: Entry) -> None:
+    @writes()
+    def put(self, connection: Connection, entry: Entry) -> None:
         """Add or replace an entry; see the protocol."""
         row = {"id": entry.id, "entry": codec.dump_entry(entry), "changed_at": Now()}
-        async with self._change() as connection:
-            await self._grow(connection)
-            await connection.execute(self._database.upsert(catalogue_entries, row))
-            await note(connection, "model.add", entry.id, {"source": str(entry.source)})
+        self._exclude_others(connection)
+        self._grow(connection)
+        connection.execute(self.database.upsert(catalogue_entries, row))
+        note(connection, "model.add", entry.id, {"source": str(entry.source)})
 
-    async def remove(self, entry_id: str) -> bool:
+    @writes()
+    def remove(self, connection: Connection, entry_id: str) -> bool:
         """Remove an entry; see the protocol."""
         gone = delete(catalogue_entries).where(
             catalogue_entries.c.id == codec.check_text("id", entry_id)
         )
-        async with self._change() as connection:
-            removed = await connection.scalar(gone.returning(catalogue_entries.c.id))
-            if removed is not None:
-                await self._grow(connection)
-                await note(connection, "model.remove", entry_id)
-            return removed is not None
+        self._exclude_others(connection)
+        removed = connection.scalar(gone.returning(catalogue_entries.c.id))
+        if removed is not None:
+            self._grow(connection)
+            note(connection, "model.remove", entry_id)
+        return removed is not None
 
-    async def desired(self, model_ids: Sequence[str]) -> dict[str, Desired]:
+    @reads()
+    def desired(self, connection: Connection, model_ids: Sequence[str]) -> dict[str, Desired]:
         """Return what models should serve; see the protocol."""
         ids = [codec.check_text("model_id", model_id) for model_id in model_ids]
         wanted = select(*_WANTED).where(model_generations.c.model_id.in_(ids))
-        async with self._database.read() as connection:
-            rows = (await connection.execute(wanted)).all()
+        rows = connection.execute(wanted).all()
         known = {row.model_id: Desired.model_validate(dict(row._mapping)) for row in rows}
         return {model_id: known.get(model_id, Desired(model_id=model_id)) for model_id in ids}
 
-    async def advance(
-        self, model_id: str, revision: str | None = None, mark: str | None = None
+    @writes()
+    def advance(
+        self,
+        connection: Connection,
+        model_id: str,
+        revision: str | None = None,
+        mark: str | None = None,
     ) -> Desired:
         """Want the next version of the weights; see the protocol."""
         row = {
@@ -111,18 +113,18 @@ class SqlModelStore:
             "mark": table.mark if mark is None else mark,
         }
         is_new = None if mark is None else table.mark.is_distinct_from(mark)
-        want = self._database.upsert(model_generations, row, change, is_new).returning(*_WANTED)
-        async with self._database.write() as connection:
-            wanted = (await connection.execute(want)).one_or_none()
-            if wanted is None:
-                here = select(*_WANTED).where(table.model_id == model_id)
-                wanted = (await connection.execute(here)).one()
-            else:
-                version = {"generation": wanted.weights_version, "revision": wanted.revision}
-                await note(connection, "model.reload", model_id, version)
+        want = self.database.upsert(model_generations, row, change, is_new).returning(*_WANTED)
+        wanted = connection.execute(want).one_or_none()
+        if wanted is None:
+            here = select(*_WANTED).where(table.model_id == model_id)
+            wanted = connection.execute(here).one()
+        else:
+            version = {"generation": wanted.weights_version, "revision": wanted.revision}
+            note(connection, "model.reload", model_id, version)
         return Desired.model_validate(dict(wanted._mapping))
 
-    async def report(self, report: ReplicaReport) -> None:
+    @writes(is_durable=False)
+    def report(self, connection: Connection, report: ReplicaReport) -> None:
         """Keep what a replica says; see the protocol."""
         row = {
             "model_id": codec.check_text("model_id", report.model_id),
@@ -131,11 +133,13 @@ class SqlModelStore:
             "reported_at": Now(),
         }
         old = delete(model_reports).where(model_reports.c.reported_at < Now() - _KEPT_S)
-        async with self._database.write(is_durable=False) as connection:
-            await connection.execute(old)
-            await connection.execute(self._database.upsert(model_reports, row))
+        connection.execute(old)
+        connection.execute(self.database.upsert(model_reports, row))
 
-    async def reports(self, model_id: str, max_age_s: float) -> list[ReplicaReport]:
+    @reads()
+    def reports(
+        self, connection: Connection, model_id: str, max_age_s: float
+    ) -> list[ReplicaReport]:
         """List what the replicas of a model said; see the protocol."""
         table = model_reports.c
         fresh = (
@@ -144,8 +148,7 @@ class SqlModelStore:
             .where(table.reported_at >= Now() - max_age_s)
             .order_by(table.replica_id)
         )
-        async with self._database.read() as connection:
-            rows = (await connection.execute(fresh)).all()
+        rows = connection.execute(fresh).all()
         return [
             codec.load(ReplicaReport, row.report).model_copy(
                 update={"reported_at": row.reported_at}
@@ -153,7 +156,8 @@ class SqlModelStore:
             for row in rows
         ]
 
-    async def take_turn(self, model_id: str, owner: str, lease_s: float) -> bool:
+    @writes(is_durable=False)
+    def take_turn(self, connection: Connection, model_id: str, owner: str, lease_s: float) -> bool:
         """Take or renew the turn; see the protocol."""
         row = {
             "model_id": codec.check_text("model_id", model_id),
@@ -161,32 +165,28 @@ class SqlModelStore:
             "lease_until": Now() + lease_s,
         }
         is_free = or_(model_turns.c.owner == owner, model_turns.c.lease_until <= Now())
-        take = self._database.upsert(model_turns, row, where=is_free)
-        async with self._database.write(is_durable=False) as connection:
-            return await connection.scalar(take.returning(model_turns.c.owner)) is not None
+        take = self.database.upsert(model_turns, row, where=is_free)
+        return connection.scalar(take.returning(model_turns.c.owner)) is not None
 
-    async def end_turn(self, model_id: str, owner: str) -> None:
+    @writes(is_durable=False)
+    def end_turn(self, connection: Connection, model_id: str, owner: str) -> None:
         """Release the turn; see the protocol."""
         end = delete(model_turns).where(
             model_turns.c.model_id == codec.check_text("model_id", model_id),
             model_turns.c.owner == codec.check_text("owner", owner),
         )
-        async with self._database.write(is_durable=False) as connection:
-            await connection.execute(end)
+        connection.execute(end)
 
-    @asynccontextmanager
-    async def _change(self) -> AsyncIterator[AsyncConnection]:
-        """Open a transaction on entries and their version, the only one at a time.
+    def _exclude_others(self, connection: Connection) -> None:
+        """Be the only one who changes entries and their version, until the transaction ends.
 
         An entry's row and the version's are locked in either order; two transactions that each
         hold one of them would wait for each other.
         """
-        async with self._database.write() as connection:
-            await self._database.lock(connection, _CHANGE_LOCK)
-            yield connection
+        self.database.lock(connection, _CHANGE_LOCK)
 
-    async def _grow(self, connection: AsyncConnection) -> None:
+    def _grow(self, connection: Connection) -> None:
         """Count a change; other changes wait for this transaction from here on."""
         row = {"id": _ONLY, "version": 1}
         change = {"version": catalogue_version.c.version + 1}
-        await connection.execute(self._database.upsert(catalogue_version, row, change))
+        connection.execute(self.database.upsert(catalogue_version, row, change))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Row, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, or_, select, update
 
 from serve_app.database import codec
 from serve_app.database.audit import note
@@ -68,8 +68,7 @@ async def list_jobs(
         .order_by(jobs.c.created_at.desc(), jobs.c.number.desc())
         .limit(limit)
     )
-    async with database.read() as connection:
-        return [_job(row) for row in await connection.execute(query)]
+    return await database.read(lambda link: [_job(row) for row in link.execute(query)])
 
 
 async def retry_job(database: Database, job_id: int) -> bool:
@@ -93,19 +92,21 @@ async def retry_job(database: Database, job_id: int) -> bool:
         )
         .returning(jobs.c.id)
     )
-    async with database.write() as connection:
-        is_done = await connection.scalar(again) is not None
+
+    def put_back(connection: Connection) -> bool:
+        is_done = connection.scalar(again) is not None
         if is_done:
-            await note(connection, "job.retry", str(job_id))
+            note(connection, "job.retry", str(job_id))
         return is_done
+
+    return await database.write(put_back)
 
 
 async def cancel_job(store: SqlJobStore, job_id: int, webhook_body: str | None) -> bool:
     """Settle an open job as cancelled, as its client could; False when it was final already."""
     is_done = await store.cancel(job_id, webhook_body)
     if is_done:
-        async with store.database.write() as connection:
-            await note(connection, "job.cancel", str(job_id))
+        await store.database.write(lambda link: note(link, "job.cancel", str(job_id)))
     return is_done
 
 
@@ -124,8 +125,7 @@ async def list_messages(
         .order_by(outbox.c.created_at.desc(), outbox.c.id)
         .limit(limit)
     )
-    async with database.read() as connection:
-        return [_message(row) for row in await connection.execute(query)]
+    return await database.read(lambda link: [_message(row) for row in link.execute(query)])
 
 
 async def retry_message(database: Database, message_id: str) -> bool:
@@ -140,11 +140,14 @@ async def retry_message(database: Database, message_id: str) -> bool:
         .values(state=DeliveryState.PENDING, attempts=0, next_at=Now(), finished_at=None)
         .returning(outbox.c.id)
     )
-    async with database.write() as connection:
-        is_done = await connection.scalar(again) is not None
+
+    def put_back(connection: Connection) -> bool:
+        is_done = connection.scalar(again) is not None
         if is_done:
-            await note(connection, "webhook.retry", message_id)
+            note(connection, "webhook.retry", message_id)
         return is_done
+
+    return await database.write(put_back)
 
 
 def _asked(

@@ -7,12 +7,12 @@
 import secrets
 from collections.abc import Mapping, Set
 
-from sqlalchemy import delete, func, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from serve_app.database import codec
-from serve_app.database.connection import Database, Now, uncancelled
+from serve_app.database.connection import Now
 from serve_app.database.schema import api_keys, outbox
+from serve_app.database.transaction import SqlStore, reads, writes
 from serve_app.webhooks.protocol import Backlog, DeliveryState, Message
 
 __all__ = ["SqlOutbox", "insert_message", "new_message_id"]
@@ -29,9 +29,7 @@ def new_message_id() -> str:
     return f"msg_{secrets.token_urlsafe(18)}"
 
 
-async def insert_message(
-    connection: AsyncConnection, job_id: int, key_id: str, url: str, body: str
-) -> None:
+def insert_message(connection: Connection, job_id: int, key_id: str, url: str, body: str) -> None:
     """Leave a message, due at once, in the transaction of the caller."""
     row = {
         "id": new_message_id(),
@@ -44,27 +42,26 @@ async def insert_message(
         "next_at": Now(),
         "created_at": Now(),
     }
-    await connection.execute(insert(outbox).values(row))
+    connection.execute(insert(outbox).values(row))
 
 
-async def _secrets(connection: AsyncConnection, key_ids: Set[str | None]) -> dict[str, str]:
+def _secrets(connection: Connection, key_ids: Set[str | None]) -> dict[str, str]:
     """Return by key what its messages are signed with, as far as keys have secrets of their own."""
     if not key_ids - {None}:
         return {}
     own = select(api_keys.c.id, api_keys.c.webhook_secret).where(
         api_keys.c.id.in_(key_ids - {None}), api_keys.c.webhook_secret.is_not(None)
     )
-    return {row.id: row.webhook_secret for row in await connection.execute(own)}
+    return {row.id: row.webhook_secret for row in connection.execute(own)}
 
 
-@uncancelled
-class SqlOutbox:
+class SqlOutbox(SqlStore):
     """Implements `webhooks.protocol.Outbox` on the connections of a job store."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def claim(self, owner: str, lease_s: float, limit: int) -> list[Message]:
+    @writes(is_durable=False)
+    def claim(
+        self, connection: Connection, owner: str, lease_s: float, limit: int
+    ) -> list[Message]:
         """Take leases on due messages; see the protocol."""
         due = (
             select(outbox.c.id)
@@ -80,9 +77,8 @@ class SqlOutbox:
             .values(lease_owner=owner, lease_until=Now() + lease_s)
             .returning(outbox)
         )
-        async with self._database.write(is_durable=False) as connection:
-            rows = (await connection.execute(take)).all()
-            secrets_of = await _secrets(connection, {row.key_id for row in rows})
+        rows = connection.execute(take).all()
+        secrets_of = _secrets(connection, {row.key_id for row in rows})
         rows = sorted(rows, key=lambda row: (row.next_at, row.id))
         return [
             Message(
@@ -107,23 +103,24 @@ class SqlOutbox:
         values = {"state": state, "attempts": outbox.c.attempts + 1, "finished_at": Now()}
         return await self._update(owner, message_id, values)
 
-    async def state_of(self, job_id: int) -> DeliveryState | None:
+    @reads()
+    def state_of(self, connection: Connection, job_id: int) -> DeliveryState | None:
         """Return the delivery state of a job's webhook; see the protocol."""
         state = select(outbox.c.state).where(outbox.c.job_id == job_id)
-        async with self._database.read() as connection:
-            found = await connection.scalar(state)
+        found = connection.scalar(state)
         return None if found is None else DeliveryState(found)
 
-    async def backlog(self) -> Backlog:
+    @reads()
+    def backlog(self, connection: Connection) -> Backlog:
         """Count messages; see the protocol."""
         waiting = outbox.c.next_at <= Now(), _FREE
         age_s = select(Now() - func.min(outbox.c.next_at)).where(_OPEN, *waiting)
-        async with self._database.read() as connection:
-            pending = await connection.scalar(select(func.count()).where(_OPEN))
-            overdue_s = await connection.scalar(age_s)
+        pending = connection.scalar(select(func.count()).where(_OPEN))
+        overdue_s = connection.scalar(age_s)
         return Backlog(pending or 0, float(overdue_s or 0.0))
 
-    async def expire(self, older_than_s: float, limit: int = 1000) -> int:
+    @writes(is_durable=False)
+    def expire(self, connection: Connection, older_than_s: float, limit: int = 1000) -> int:
         """Remove old final messages; see the protocol."""
         old = (
             select(outbox.c.id)
@@ -132,10 +129,12 @@ class SqlOutbox:
             .limit(limit)
         )
         remove = delete(outbox).where(outbox.c.id.in_(old)).returning(outbox.c.id)
-        async with self._database.write(is_durable=False) as connection:
-            return len((await connection.execute(remove)).all())
+        return len(connection.execute(remove).all())
 
-    async def _update(self, owner: str, message_id: str, values: Mapping[str, object]) -> bool:
+    @writes()
+    def _update(
+        self, connection: Connection, owner: str, message_id: str, values: Mapping[str, object]
+    ) -> bool:
         """Change a message that this sender holds and let go of it."""
         change = (
             update(outbox)
@@ -143,5 +142,4 @@ class SqlOutbox:
             .values(lease_owner=None, lease_until=None, **values)
             .returning(outbox.c.id)
         )
-        async with self._database.write() as connection:
-            return await connection.scalar(change) is not None
+        return connection.scalar(change) is not None

@@ -2,11 +2,12 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Connection, Row, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from serve_app.database.connection import Database, Now, uncancelled
+from serve_app.database.connection import Database, Now
 from serve_app.database.schema import usage
+from serve_app.database.transaction import SqlStore, reads
 from serve_app.jobs.protocol import Usage
 from serve_app.types import JobResult
 
@@ -47,30 +48,27 @@ def month_of(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m")
 
 
-@uncancelled
-class SqlUsageStore:
+class SqlUsageStore(SqlStore):
     """Implements `jobs.protocol.UsageStore` on the connections of a job store or its own."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def usage(self, month: str) -> list[Usage]:
+    @reads()
+    def usage(self, connection: Connection, month: str) -> list[Usage]:
         """List what a month cost; see the protocol."""
         rows = (
             select(usage)
             .where(usage.c.day.between(*days_of(month)))
             .order_by(usage.c.day, usage.c.key_id, usage.c.model_id)
         )
-        async with self._database.read() as connection:
-            found = await connection.execute(rows)
-            return [Usage.model_validate(dict(row._mapping)) for row in found]
+        found = connection.execute(rows)
+        return [Usage.model_validate(dict(row._mapping)) for row in found]
 
-    async def this_month(self) -> str:
+    @reads()
+    def this_month(self, connection: Connection) -> str:
         """Return the month that it is; see the protocol."""
-        async with self._database.read() as connection:
-            return month_of(float((await connection.execute(select(Now()))).scalar_one()))
+        return month_of(float(connection.execute(select(Now())).scalar_one()))
 
-    async def by_model(self, month: str) -> dict[str, Usage]:
+    @reads()
+    def by_model(self, connection: Connection, month: str) -> dict[str, Usage]:
         """Add up what each model cost in a month; see the protocol."""
         sums = [func.sum(usage.c[name]).label(name) for name in _SUMS]
         query = (
@@ -78,8 +76,7 @@ class SqlUsageStore:
             .where(usage.c.day.between(*days_of(month)))
             .group_by(usage.c.model_id)
         )
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+        rows = connection.execute(query).all()
         return {
             row.model_id: Usage.model_validate({"day": month, "key_id": "", **row._mapping})
             for row in rows

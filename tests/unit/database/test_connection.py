@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import psycopg
@@ -17,6 +18,7 @@ from serve_app.database.connection import Database, Now
 from serve_app.database.jobs import SqlJobStore
 from serve_app.database.migrate import upgrade
 from serve_app.database.schema import api_keys
+from serve_app.telemetry.actor import acting_as, actor
 from tests.builders import job_request
 
 ACCEPT_FOR_EVER = """
@@ -48,73 +50,106 @@ async def database(config):
     await database.close()
 
 
+def insert(row):
+    """The work of a transaction."""
+    return lambda connection: connection.execute(api_keys.insert().values(row))
+
+
 async def count(database):
-    async with database.read() as connection:
-        return len((await connection.execute(select(api_keys))).all())
+    return await database.read(lambda connection: len(connection.execute(select(api_keys)).all()))
 
 
 @pytest.mark.parametrize("is_durable", [True, False])
 async def test_write_commits_at_the_end(database, is_durable):
-    async with database.write(is_durable=is_durable) as connection:
-        await connection.execute(api_keys.insert().values(ROW))
-        assert await count(database) == 0
-    assert await count(database) == 1
+    loop = asyncio.get_running_loop()
+    seen = []
+
+    def work(connection):
+        insert(ROW)(connection)
+        seen.append(asyncio.run_coroutine_threadsafe(count(database), loop).result(5))
+
+    await database.write(work, is_durable=is_durable)
+    assert (seen, await count(database)) == ([0], 1)
 
 
 async def test_write_after_an_error_is_rolled_back(database):
-    async def break_off():
-        async with database.write() as connection:
-            await connection.execute(api_keys.insert().values(ROW))
-            raise errors.Overloaded()
+    def break_off(connection):
+        insert(ROW)(connection)
+        raise errors.Overloaded()
 
     with pytest.raises(errors.Overloaded):
-        await break_off()
+        await database.write(break_off)
     assert await count(database) == 0
 
 
-async def test_write_that_is_cancelled_is_rolled_back_and_blocks_nobody(database):
-    inserted = asyncio.Event()
+async def test_write_whose_caller_is_cancelled_ends_first_and_blocks_nobody(database):
+    has_begun, may_end = threading.Event(), threading.Event()
 
-    async def hang():
-        async with database.write() as connection:
-            await connection.execute(api_keys.insert().values(ROW))
-            inserted.set()
-            await asyncio.Event().wait()
+    def work(connection):
+        insert(ROW)(connection)
+        has_begun.set()
+        may_end.wait(5)
 
-    task = asyncio.create_task(hang())
-    await inserted.wait()
+    task = asyncio.create_task(database.write(work))
+    await asyncio.to_thread(has_begun.wait)
     task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with database.write() as connection:
-        await connection.execute(api_keys.insert().values({**ROW, "id": "b", "hash": "i"}))
-    assert await count(database) == 1
+    await database.write(insert({**ROW, "id": "b", "hash": "i"}))
+    assert await count(database) == 2
+
+
+async def test_work_that_finds_no_free_connection_in_time_is_never_done(empty_database_url):
+    database = Database(DatabaseConfig(url=empty_database_url, busy_timeout_s=0.3, pool_size=1))
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def hold(_connection):
+        has_begun.set()
+        may_end.wait(5)
+
+    task = asyncio.create_task(database.write(hold))
+    await asyncio.to_thread(has_begun.wait)
+    with pytest.raises(errors.JobStoreUnavailable, match="no connection was free"):
+        await database.write(insert(ROW))
+    may_end.set()
+    await task
+    assert await count(database) == 0
+    await database.close()
+
+
+async def test_work_knows_the_context_of_its_caller(database):
+    with acting_as("cli:somebody"):
+        assert await database.read(lambda _connection: actor()) == "cli:somebody"
 
 
 async def test_now_is_the_clock_of_the_machine(database):
-    async with database.read() as connection:
-        assert await connection.scalar(select(Now())) == pytest.approx(time.time(), abs=0.5)
+    now = await database.read(lambda connection: connection.scalar(select(Now())))
+    assert now == pytest.approx(time.time(), abs=0.5)
 
 
 @pytest.mark.parametrize("is_durable", [True, False])
 async def test_durability_is_what_was_asked_for(config, database, is_durable):
     setting = "synchronous" if "sqlite" in config.url.get_secret_value() else "synchronous_commit"
     query = f"PRAGMA {setting}" if setting == "synchronous" else f"SHOW {setting}"
-    async with database.write(is_durable=is_durable) as connection:
-        value = await connection.scalar(text(query))
-    assert value in ((2, "on") if is_durable else (1, "off"))
-    async with database.write() as connection:
-        assert await connection.scalar(text(query)) in (2, "on")
+
+    def ask(connection):
+        return connection.scalar(text(query))
+
+    asked_for = (2, "on") if is_durable else (1, "off")
+    assert await database.write(ask, is_durable=is_durable) in asked_for
+    assert await database.write(ask) in (2, "on")
 
 
 async def test_errors_show_no_values(database):
-    async def insert_twice():
-        async with database.write() as connection:
-            for _ in range(2):
-                await connection.execute(api_keys.insert().values({**ROW, "name": "a-secret"}))
+    def insert_twice(connection):
+        for _ in range(2):
+            insert({**ROW, "name": "a-secret"})(connection)
 
     with pytest.raises(errors.JobStoreUnavailable) as caught:
-        await insert_twice()
+        await database.write(insert_twice)
     assert "a-secret" not in str(caught.value)
 
 

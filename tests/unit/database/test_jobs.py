@@ -3,8 +3,7 @@
 import asyncio
 
 import pytest
-from sqlalchemy import insert, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, insert, update
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
@@ -26,14 +25,14 @@ async def store(tmp_path):
 async def test_claim_of_a_row_nobody_can_read_fails_that_job_only(store):
     broken = await store.add(job_request(), max_open=5)
     good = await store.add(job_request(), max_open=5)
-    async with store.database.write() as connection:
-        unreadable = {"request": '{"from": "another version"}'}
-        await connection.execute(update(jobs).where(jobs.c.id == broken.id).values(unreadable))
+    unreadable = {"request": '{"from": "another version"}'}
+    spoil = update(jobs).where(jobs.c.id == broken.id).values(unreadable)
+    await store.database.write(lambda connection: connection.execute(spoil))
     assert [job.id for job in await store.claim("a", 10, 5)] == [good.id]
     with pytest.raises(errors.JobStoreUnavailable, match="another version"):
         await store.get(broken.id)
-    async with store.database.read() as connection:
-        row = (await connection.execute(jobs.select().where(jobs.c.id == broken.id))).one()
+    find = jobs.select().where(jobs.c.id == broken.id)
+    row = await store.database.read(lambda connection: connection.execute(find).one())
     assert (row.state, row.lease_owner) == (JobState.FAILED, None)
     assert "generation_failed" in row.failure
 
@@ -42,24 +41,24 @@ async def test_entries_that_nobody_can_read_are_left_out(store):
     models = SqlModelStore(store.database)
     await models.put(AddOn(id="ink", type="lora", source="ink.safetensors"))
     rows = [{"id": text, "entry": text, "changed_at": 0} for text in ("{", '{"type": "other"}')]
-    async with store.database.write() as connection:
-        await connection.execute(insert(catalogue_entries), rows)
+    add = insert(catalogue_entries)
+    await store.database.write(lambda connection: connection.execute(add, rows))
     assert [entry.id for entry in await models.entries()] == ["ink"]
 
 
 async def test_questions_asked_each_second_use_the_indexes(store, monkeypatch):
     plans = []
-    execute = AsyncConnection.execute
+    execute = Connection.execute
 
-    async def explain(self, statement, *args):
+    def explain(self, statement, *args):
         compiled = statement.compile(dialect=self.dialect)
         values = compiled.construct_params(*args)
         in_order = tuple(values[name] for name in compiled.positiontup)
-        rows = await self.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", in_order)
+        rows = self.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", in_order)
         plans.append(" ".join(row.detail for row in rows))
-        return await execute(self, statement, *args)
+        return execute(self, statement, *args)
 
-    monkeypatch.setattr(AsyncConnection, "execute", explain)
+    monkeypatch.setattr(Connection, "execute", explain)
     await store.claim("a", 10, 5)
     await store.expire(60)
     await store.count_open()

@@ -1,0 +1,1 @@
+"""What a job costs on its way, where nothing is painted."""

@@ -1,0 +1,129 @@
+"""What a job costs on its way in and out, where nothing is painted: `python -m benchmarks.road`."""
+
+import argparse
+import itertools
+import time
+from pathlib import Path
+
+import httpx2
+
+from benchmarks.fake_service import MODEL
+from benchmarks.road import kinds
+from benchmarks.road.load import Call, send
+from benchmarks.road.service import Served, Setup, served
+
+_V4 = "/api/v4/dreambooth"
+_ASKED = {
+    "key": "",
+    "model_id": MODEL,
+    "prompt": "a lighthouse at night",
+    "num_inference_steps": "4",
+    "safety_checker": "no",
+    "instant_response": "yes",
+}
+_ACCEPT = Call(_V4, _ASKED, '"processing"')
+_LIVE = Call("/health/live", {}, "")
+_WARM_S = 4.0
+_PATIENCE_S = 120.0
+_CROWD = 10  # times as many connections
+_PROXIES = {"serve": "Serve's proxy", "haproxy": "HAProxy"}
+
+
+def main() -> None:
+    """Measure each setup and print the tables."""
+    options = _options()
+    options.log.parent.mkdir(parents=True, exist_ok=True)
+    urls = {"SQLite": None}
+    if options.postgresql:
+        urls["PostgreSQL"] = options.postgresql
+    chosen = [_PROXIES[name] for name in options.proxies.split(",")]
+    ingresses = map(int, options.ingresses.split(","))
+    for (database, url), proxy, number in itertools.product(urls.items(), chosen, ingresses):
+        setup = Setup(database, proxy, number, url)
+        with served(setup, options.log) as service:
+            _report(setup, service, options)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each phase")
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--postgresql", default="", help="URL of an empty database, as well")
+    parser.add_argument("--proxies", default="serve", help="of: serve, haproxy")
+    parser.add_argument("--ingresses", default="1", help="numbers of ingress replicas")
+    parser.add_argument("--profile", type=Path, help="folder for stacks of the ingress; slows it")
+    parser.add_argument("--log", type=Path, default=Path("out/road.log"), help="of the service")
+    return parser.parse_args()
+
+
+def _report(setup: Setup, service: Served, options: argparse.Namespace) -> None:
+    with httpx2.Client(base_url=service.base_url, timeout=60, trust_env=False) as http:
+        send(service.base_url, _ACCEPT, options.connections, _WARM_S)
+        _drain(http)
+        if options.profile:
+            _profile(setup, service, options)
+            _drain(http)
+        print(f"\n### {setup}\n")
+        _jobs(service, http, options)
+        final = http.post(_V4, json=_ASKED).json()["id"]
+        _drain(http)
+        fetch = Call(f"{_V4}/fetch", {"key": "", "request_id": final}, '"success"')
+        print("\n| call | per second | p50 ms | p99 ms | other answers |\n|---|---|---|---|---|")
+        crowd = options.connections * _CROWD
+        for name, call, connections in (
+            ("fetch of a final job", fetch, options.connections),
+            ("/health/live", _LIVE, options.connections),
+            (f"accept, {crowd} connections", _ACCEPT, crowd),
+        ):
+            got = send(service.base_url, call, connections, options.seconds)
+            print(
+                f"| {name} | {got.rate_hz:.0f} | {got.p50_s * 1e3:.0f} | {got.p99_s * 1e3:.0f} "
+                f"| {got.other + got.broken} |",
+                flush=True,
+            )
+            _drain(http)
+
+
+def _jobs(service: Served, http: httpx2.Client, options: argparse.Namespace) -> None:
+    """Send jobs, wait for the last one, print what they took."""
+    before, begun = service.cpu_s(), time.monotonic()
+    got = send(service.base_url, _ACCEPT, options.connections, options.seconds)
+    _drain(http)
+    took_s, after = time.monotonic() - begun, service.cpu_s()
+    print(
+        f"{got.expected / took_s:.1f} jobs per second; call to `processing` p50 "
+        f"{got.p50_s * 1e3:.0f} ms, p99 {got.p99_s * 1e3:.0f} ms; "
+        f"{got.other + got.broken} other answers.\n\n| process | CPU ms per job |\n|---|---|"
+    )
+    used = {part: (after[part] - before.get(part, 0.0)) / got.expected * 1e3 for part in after}
+    print(f"| all | {sum(used.values()):.1f} |")
+    for part in sorted(used, key=used.__getitem__, reverse=True)[:10]:
+        print(f"| {part} | {used[part]:.1f} |")
+
+
+def _drain(http: httpx2.Client) -> None:
+    """Wait until no job is open."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while http.post("/api/v3/system_load").json().get("queue_num", 0):
+        assert time.monotonic() < deadline, "jobs do not end"
+        time.sleep(0.1)
+
+
+def _profile(setup: Setup, service: Served, options: argparse.Namespace) -> None:
+    """Sample the parts that a job meets, in a run of its own."""
+    options.profile.mkdir(parents=True, exist_ok=True)
+    parts = ("Ingress", "proxy", "Upload", f"Generator-{MODEL}", "Janitor")
+    samplers = {
+        part: kinds.Sampler(pid, options.seconds, options.profile / f"{setup}-{part}.txt")
+        for part in parts
+        for pid in service.pids(part)[:1]
+    }
+    send(service.base_url, _ACCEPT, options.connections, options.seconds)
+    print(f"\n### {setup}: kinds of work\n")
+    for part, sampler in samplers.items():
+        found = kinds.shares(sampler.stacks())
+        print(f"{part}: " + ", ".join(f"{kind} {share:.0%}" for kind, share in found.items()))
+
+
+if __name__ == "__main__":
+    main()
