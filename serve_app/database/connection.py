@@ -171,14 +171,18 @@ class Database:
 
     async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
         """Run in a thread, with the context of the caller; not begun in time is unavailable."""
-        begun = threads.submit(contextvars.copy_context().run, work)
+        try:
+            begun = threads.submit(contextvars.copy_context().run, work)
+        except RuntimeError as exc:  # no new threads, at the end of a process
+            raise errors.JobStoreUnavailable("the connections are closed") from exc
         loop = asyncio.get_running_loop()
         giving_up = loop.call_later(self._patience_s, begun.cancel)  # no more once it runs
         ended = asyncio.wrap_future(begun)
         try:
             return await asyncio.shield(ended)
         except asyncio.CancelledError:
-            if begun.cancelled():
+            task = asyncio.current_task()
+            if begun.cancelled() and task is not None and not task.cancelling():
                 raise errors.JobStoreUnavailable("no connection was free in time") from None
             await asyncio.wait([ended])
             if not ended.cancelled():

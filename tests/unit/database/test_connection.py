@@ -120,6 +120,28 @@ async def test_work_that_finds_no_free_connection_in_time_is_never_done(empty_da
     await database.close()
 
 
+async def test_caller_that_is_cancelled_while_it_waits_for_a_connection_is_cancelled(config):
+    database = Database(config.model_copy(update={"busy_timeout_s": 0.2, "pool_size": 1}))
+    may_end = threading.Event()
+    holding = asyncio.create_task(database.write(lambda _connection: may_end.wait(5)))
+    await asyncio.sleep(0.05)
+    waiting = asyncio.create_task(database.write(insert(ROW)))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    may_end.set()
+    await holding
+    await database.close()
+
+
+async def test_database_that_was_closed_is_unavailable(config):
+    database = Database(config)
+    await database.close()
+    with pytest.raises(errors.JobStoreUnavailable, match="closed"):
+        await count(database)
+
+
 async def test_work_knows_the_context_of_its_caller(database):
     with acting_as("cli:somebody"):
         assert await database.read(lambda _connection: actor()) == "cli:somebody"
