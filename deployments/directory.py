@@ -10,12 +10,12 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
-from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeStatus
 
+from deployments import readiness
 from deployments.readiness import ModelApplication, deployments_here, handle_of, is_ready
 from serve_app import errors
 from serve_app.models.application import model_of
@@ -108,7 +108,7 @@ class Directory:
     async def look(self) -> ServeStatus:
         """Learn which applications there are."""
         async with self._looking:
-            status = await asyncio.to_thread(serve.status)
+            status = await asyncio.to_thread(readiness.ask_controller)
             seen = {model_of(name): one for name, one in status.applications.items()}
             for model_id, one in seen.items():
                 if model_id is not None:

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 from ray import serve
+from ray.serve._private.application_state import ApplicationStatusInfo, StatusOverview
+from ray.serve._private.common import DeploymentStatusInfo
 from ray.serve.schema import (
     ApplicationStatus,
     ApplicationStatusOverview,
@@ -16,6 +18,7 @@ from ray.serve.schema import (
     ServeStatus,
 )
 
+from deployments import readiness
 from deployments.directory import Directory
 from serve_app import errors
 
@@ -58,7 +61,7 @@ class Controller:
 def controller(monkeypatch):
     controller = Controller()
     controller.say("dreamserve", ApplicationStatus.RUNNING, Generator_filed=1, Pool=1)
-    monkeypatch.setattr(serve, "status", controller.status)
+    monkeypatch.setattr(readiness, "ask_controller", controller.status)
     context = SimpleNamespace(app_name="dreamserve")
     monkeypatch.setattr(serve, "get_replica_context", lambda: context)
 
@@ -157,7 +160,7 @@ async def test_old_look_does_not_end_after_a_newer_one(controller, monkeypatch):
         if models.find("hot"):
             is_seen.set()
 
-    monkeypatch.setattr(serve, "status", status)
+    monkeypatch.setattr(readiness, "ask_controller", status)
     await asyncio.gather(look(), look())
     assert models.find("hot") is not None
 
@@ -169,12 +172,12 @@ async def test_rounds_outlast_a_controller_that_is_away(controller, monkeypatch)
         looks.append(1)
         raise errors_of_ray()
 
-    monkeypatch.setattr(serve, "status", fail)
+    monkeypatch.setattr(readiness, "ask_controller", fail)
     models = directory()
     rounds = asyncio.create_task(models.run(0.001))
     while len(looks) < 2:
         await asyncio.sleep(0.001)
-    monkeypatch.setattr(serve, "status", controller.status)
+    monkeypatch.setattr(readiness, "ask_controller", controller.status)
     controller.say("model-hot", RUNNING, Generator_hot=1)
     while models.find("hot") is None:
         await asyncio.sleep(0.001)
@@ -198,3 +201,33 @@ async def test_call_that_waits_for_an_application_that_cannot_be_deployed_is_los
         await models.look()
     with pytest.raises(errors.ReplicaLost):
         await asyncio.wait_for(waiting, 1)
+
+
+@pytest.mark.parametrize("is_healthy", [True, False])
+def test_controller_describes_deployments_in_full_only_while_one_is_not_healthy(
+    monkeypatch, is_healthy
+):
+    state = DeploymentStatus.HEALTHY if is_healthy else DeploymentStatus.UPDATING
+    trigger = DeploymentStatusTrigger.CONFIG_UPDATE_COMPLETED
+    short = StatusOverview(
+        app_status=ApplicationStatusInfo(ApplicationStatus.RUNNING, "", 1.0),
+        name="dreamserve",
+        deployment_statuses=[
+            DeploymentStatusInfo("Upload", DeploymentStatus.HEALTHY, trigger),
+            DeploymentStatusInfo("Pool", state, trigger),
+        ],
+    )
+    client = SimpleNamespace(list_serve_statuses=lambda: [short])
+    monkeypatch.setattr(readiness, "_get_global_client", lambda: client)
+    full = ServeStatus()
+    monkeypatch.setattr(serve, "status", lambda: full)
+    status = readiness.ask_controller()
+    if not is_healthy:
+        assert status is full
+        return
+    here = status.applications["dreamserve"]
+    assert here.status == ApplicationStatus.RUNNING
+    assert {name: readiness.is_ready(one) for name, one in here.deployments.items()} == {
+        "Upload": True,
+        "Pool": True,
+    }
