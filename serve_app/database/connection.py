@@ -7,7 +7,7 @@ that run on both, and errors of ours.
 import asyncio
 import contextvars
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
@@ -15,17 +15,20 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Connection, Double, Engine, Table, create_engine
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
+from serve_app.database.faults import translated
+from serve_app.database.writer import Writer
 
-__all__ = ["Database", "Now", "database_url", "shown_url", "translated"]
+__all__ = ["Database", "Now", "database_url", "shown_url"]
 
 Result = TypeVar("Result")
+_TOGETHER = 64  # transactions of a commit, which hold the lock for some 0.1 s
 
 
 class Now(FunctionElement[float]):
@@ -68,24 +71,6 @@ def shown_url(config: DatabaseConfig) -> str:
     return database_url(config).render_as_string(hide_password=True)
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn what the driver raises into errors of ours."""
-    try:
-        yield
-    except (DataError, UnicodeError) as exc:
-        raise errors.InvalidRequest("request", "A text cannot be stored.") from exc
-    except (SQLAlchemyError, OSError) as exc:
-        raise errors.JobStoreUnavailable(_reason(exc)) from exc
-
-
-def _reason(exc: Exception) -> str:
-    """Word it in one line: what the driver said first; SQLAlchemy adds the statement and a link."""
-    said = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
-    first = next(iter(str(said).splitlines()), "")
-    return f"{type(exc).__name__}: {first}"
-
-
 class Database:
     """The connections of one process; safe for many tasks of one event loop.
 
@@ -103,7 +88,7 @@ class Database:
         self._readers = ThreadPoolExecutor(config.pool_size, "database")
         # SQLite lets waiting writers poll, so some starve: worst commit 7.3 s with eight of them.
         # One thread for all of them is first come, first served.
-        self._writers = ThreadPoolExecutor(1, "writer") if self._is_sqlite else self._readers
+        self._writer = Writer(self._transaction, _TOGETHER) if self._is_sqlite else None
 
     async def read(self, work: Callable[[Connection], Result]) -> Result:
         """Run `work` on a connection to read from.
@@ -111,7 +96,7 @@ class Database:
         Raises:
             errors.JobStoreUnavailable: no connection, or none was free in time.
         """
-        return await self._run(self._readers, partial(self._read, work))
+        return await self._end_of(partial(self._submit, partial(self._read, work)))
 
     async def write(
         self, work: Callable[[Connection], Result], *, is_durable: bool = True
@@ -125,7 +110,10 @@ class Database:
         Raises:
             errors.JobStoreUnavailable: as `read`.
         """
-        return await self._run(self._writers, partial(self._write, work, is_durable=is_durable))
+        if self._writer is not None:
+            return await self._end_of(partial(self._writer.submit, work, is_durable=is_durable))
+        write = partial(self._write, work, is_durable=is_durable)
+        return await self._end_of(partial(self._submit, write))
 
     def upsert(
         self,
@@ -164,15 +152,19 @@ class Database:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        for threads in (self._writers, self._readers):
-            threads.shutdown()
+        if self._writer is not None:
+            self._writer.close()
+        self._readers.shutdown()
         with translated():
             self._engine.dispose()
 
-    async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
-        """Run in a thread, with the context of the caller; not begun in time is unavailable."""
+    def _submit(self, work: Callable[[], Result]) -> "Future[Result]":
+        return self._readers.submit(contextvars.copy_context().run, work)
+
+    async def _end_of(self, submit: Callable[[], "Future[Result]"]) -> Result:
+        """Wait for work in a thread; if it has not begun in time it is taken back."""
         try:
-            begun = threads.submit(contextvars.copy_context().run, work)
+            begun = submit()
         except RuntimeError as exc:  # no new threads, at the end of a process
             raise errors.JobStoreUnavailable("the connections are closed") from exc
         loop = asyncio.get_running_loop()
@@ -196,11 +188,19 @@ class Database:
             return work(connection)
 
     def _write(self, work: Callable[[Connection], Result], *, is_durable: bool) -> Result:
+        with self._transaction(is_durable=is_durable) as connection:
+            return work(connection)
+
+    @contextmanager
+    def _transaction(self, *, is_durable: bool) -> Iterator[Connection]:
         with translated(), self._engine.connect() as connection:
             self._begin(connection, is_durable=is_durable)
-            result = work(connection)
-            connection.commit()
-            return result
+            yield connection
+            try:
+                connection.commit()
+            except BaseException:
+                connection.invalidate()  # SQLAlchemy would leave it in the pool, in the transaction
+                raise
 
     def _begin(self, connection: Connection, *, is_durable: bool) -> None:
         if self._is_sqlite:

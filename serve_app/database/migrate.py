@@ -26,7 +26,8 @@ from sqlalchemy.pool import NullPool
 
 from serve_app import errors
 from serve_app.config import DatabaseConfig
-from serve_app.database.connection import database_url, translated
+from serve_app.database.connection import database_url
+from serve_app.database.faults import translated
 from serve_app.database.schema import schema_programs
 
 __all__ = ["Fitness", "SchemaStatus", "connected", "prepare", "require", "status", "upgrade"]
