@@ -164,7 +164,7 @@ class Service(Protocol):
         ...
 
     async def queue_place(self, job: Job) -> int:
-        """Place of a job among those of its model that wait, from 1 on; 0: it does not wait."""
+        """Place of a job among those of its model that wait, from 1 on; 0: none, or unknown."""
         ...
 
     def follow(

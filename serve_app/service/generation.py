@@ -279,12 +279,10 @@ class GenerationService:
         return load_s + self._driver.eta.estimate_s(spec, num_ahead, job.progress)
 
     async def queue_place(self, job: Job) -> int:
-        """Return the place of a job among those of its model that wait; 0: it does not.
-
-        Raises:
-            errors.JobStoreUnavailable: the store does not answer.
-        """
-        return await self._queue.place(job)
+        """Return the place of a job among those of its model that wait; 0: none, or unknown."""
+        with contextlib.suppress(errors.JobStoreUnavailable):
+            return await self._queue.place(job)
+        return 0
 
     def follow(
         self, job: Job, mark: Mark, *, has_previews: bool

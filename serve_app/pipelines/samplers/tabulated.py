@@ -225,6 +225,7 @@ class TabulatedSampler:
         tables, self._tables = self._tables, None
         probe = copy.deepcopy(self)
         self._tables = tables
+        vars(probe).pop("step", None)  # a watcher's: it holds all that its request does
         own: Any = super(TabulatedSampler, probe)
         return _Table(probe, getattr(own, "scale_model_input", None), own.step)
 

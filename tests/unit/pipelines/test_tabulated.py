@@ -4,6 +4,8 @@ That they paint what diffusers paints: `test_solvers.py` and `tests/engine/test_
 """
 
 import copy
+import gc
+import weakref
 
 import diffusers
 import pytest
@@ -11,6 +13,7 @@ import torch
 from diffusers import SchedulerMixin
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from serve_app.pipelines import estimate
 from serve_app.pipelines.samplers.solvers import SOLVERS, own_solver
 from serve_app.pipelines.samplers.tabulated import StepTables, TabulatedSampler
 
@@ -227,3 +230,25 @@ def test_schedule_whose_step_failed_once_is_not_read_from_where_it_stopped() -> 
     own._table._step = right
     with pytest.raises(AssertionError, match="failed before"):
         own.step(start(), own.timesteps[1], start())
+
+
+def test_table_keeps_nothing_of_the_request_that_it_was_made_for() -> None:
+    class Watcher:
+        """Stands for what previews hold: pictures, ControlNets, LoRAs."""
+
+        def __call__(self, _estimate: object) -> None:
+            pass
+
+    tables = StepTables()
+    watcher = Watcher()
+    is_alive = weakref.ref(watcher)
+    scheduler = SOLVERS["DDIMScheduler"].from_config(OPTIONS)
+    scheduler.share(tables, "")
+    scheduler.set_timesteps(4)
+    sample = torch.randn(1, 4, 8, 8)
+    with estimate.seen(scheduler, watcher):
+        for timestep in scheduler.timesteps:
+            sample = scheduler.step(sample, timestep, sample, return_dict=False)[0]
+    del watcher, scheduler
+    gc.collect()
+    assert is_alive() is None

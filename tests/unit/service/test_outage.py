@@ -1,8 +1,12 @@
 """What clients and operators see while the database, the store or the safety check is away."""
 
+import json
+
 import pytest
 
 from serve_app import errors
+from serve_app.api.replies import present
+from serve_app.config import HttpConfig
 from serve_app.service import dependencies
 from serve_app.types import JobState
 from tests.builders import job_request
@@ -15,7 +19,7 @@ class Away:
     def __init__(self, bench, monkeypatch):
         self.is_away = False
         for store, names in (
-            (bench.jobs, ("get", "count_open", "oldest_open_s")),
+            (bench.jobs, ("get", "count_open", "oldest_open_s", "waiting")),
             (bench.keys, ("verify",)),
             (bench.jobs.outbox, ("state_of",)),
         ):
@@ -55,6 +59,20 @@ async def test_job_that_is_alive_is_processing_for_who_polls(bench, away):
     assert (seen.id, seen.state) == (job.id, JobState.PROCESSING)
     assert seen.progress == 0.5  # live: the replicas are asked
     assert await bench.service.eta_s(seen) > 0
+    assert await bench.service.queue_place(seen) == 0
+
+
+async def test_accepted_call_and_polls_are_answered_while_the_database_is_away(bench, away):
+    bench.graph.duration_s = 30
+    key, _ = await bench.keys.create("me")
+    job = await bench.service.submit(job_request(key_id=key.id))
+    http = HttpConfig()
+    away.is_away = True
+    accepted = json.loads((await present.generated(job, bench.service, http)).body)
+    assert (accepted["status"], accepted["queue_place"]) == ("processing", 0)
+    seen = await bench.service.fetch(job.id, key.id)
+    polled = json.loads((await present.fetched(seen, bench.service, http, "http://a")).body)
+    assert polled["status"] == "processing"
 
 
 async def test_job_that_was_seen_to_end_has_ended(bench, away):
