@@ -52,7 +52,7 @@ def _findings(config: Path) -> Iterator[Finding]:
         yield from (Finding(line, is_wrong=True) for line in fault.lines(exc))
         return
     yield Finding(f"{config}: every setting is known")
-    wrong = list(preflight.problems(file.settings))
+    wrong = list(preflight.problems(file.settings, migrate.examine))
     yield from (Finding(line, is_wrong=True) for line in wrong)
     if not wrong:
         version = migrate.status(file.settings.database).version

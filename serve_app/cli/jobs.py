@@ -14,11 +14,14 @@ from serve_app.config import AppConfig
 from serve_app.database.jobs import SqlJobStore
 from serve_app.database.operator import cancel_job, list_jobs, retry_job
 from serve_app.failure import to_failure
+from serve_app.jobs.number import MAX_ID
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks
 from serve_app.types import Job, JobState
 
 __all__ = ["app", "duration"]
+
+JobId = Annotated[int, typer.Argument(min=1, max=MAX_ID)]
 
 app = typer.Typer(name="jobs", no_args_is_help=True, help="Jobs of a deployment.")
 
@@ -48,7 +51,7 @@ def show_list(
 
 @app.command()
 def show(
-    job_id: int,
+    job_id: JobId,
     config: ConfigPath = DEFAULT_CONFIG,
     prompts: Annotated[
         bool, typer.Option("--prompts", help="show also what its client wrote")
@@ -64,7 +67,7 @@ def show(
 
 
 @app.command()
-def cancel(job_id: int, config: ConfigPath = DEFAULT_CONFIG) -> None:
+def cancel(job_id: JobId, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """End an open job; its webhook is told. Exit code 1 where there is none."""
     # The API takes a second to import; the other commands can do without.
     from serve_app.api.replies.webhook import WebhookWriter  # noqa: PLC0415
@@ -85,7 +88,7 @@ def cancel(job_id: int, config: ConfigPath = DEFAULT_CONFIG) -> None:
 
 
 @app.command()
-def retry(job_id: int, config: ConfigPath = DEFAULT_CONFIG) -> None:
+def retry(job_id: JobId, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Run a failed or cancelled job again, or a queued one now. Exit code 1 where there is none."""
     if not with_database(read_config(config), lambda database: retry_job(database, job_id)):
         _fail(f"no failed, cancelled or queued job has the id {job_id}")

@@ -15,7 +15,7 @@ from serve_app.cli.database import read_config, with_database
 from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
 from serve_app.database.keys import SqlKeyStore
 from serve_app.jobs.protocol import ApiKey
-from serve_app.jobs.rules import Feature, KeyRules
+from serve_app.jobs.rules import MAX_LIFETIME_S, Feature, KeyRules
 from serve_app.webhooks.signing import new_secret
 
 __all__ = ["app"]
@@ -30,7 +30,10 @@ MaxOpen = Annotated[int | None, typer.Option(min=0, help="jobs queued or process
 Pictures = Annotated[int | None, typer.Option(min=0, help="pictures per month")]
 Models = Annotated[list[str] | None, typer.Option("--model", help="it may use; repeat")]
 Features = Annotated[list[Feature] | None, typer.Option("--feature", help="it may use; repeat")]
-Days = Annotated[float | None, typer.Option(min=0, help="until it expires, from now on")]
+_MAX_DAYS = MAX_LIFETIME_S / 86_400
+Days = Annotated[
+    float | None, typer.Option(min=0, max=_MAX_DAYS, help="until it expires, from now on")
+]
 
 
 @app.command()
@@ -109,7 +112,8 @@ def rotate(
     key_id: str,
     config: ConfigPath = DEFAULT_CONFIG,
     overlap_hours: Annotated[
-        float, typer.Option(min=0, help="that the secret before still works")
+        float,
+        typer.Option(min=0, max=_MAX_DAYS * 24, help="that the secret before still works"),
     ] = 24.0,
 ) -> None:
     """Draw a new secret for a key, which is shown only now; the one before works on for a while."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from serve_app import errors
 from serve_app.cli import fault
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, DatabaseConfig
 from serve_app.database import migrate
 from serve_app.models import Catalogue
 
@@ -39,8 +39,13 @@ def check_free(host: str, port: int) -> None:
         raise ValueError(f"cannot listen on {host} port {port}: {exc.strerror}") from exc
 
 
-def problems(config: AppConfig) -> Iterator[str]:
-    """List what is wrong, each in a line that names the setting."""
+def problems(
+    config: AppConfig, database: Callable[[DatabaseConfig], object] = migrate.prepare
+) -> Iterator[str]:
+    """List what is wrong, each in a line that names the setting.
+
+    database: prepares or examines the tables; raises what is wrong with them.
+    """
     for setting, folder in _written(config).items():
         yield from _told(setting, partial(_check_writable, folder))
     for setting, path in _read(config).items():
@@ -52,7 +57,7 @@ def problems(config: AppConfig) -> Iterator[str]:
 
         yield from _told("http.styles", partial(style.table, config.http.styles))
     yield from _catalogue(config)
-    yield from _told("database", partial(migrate.prepare, config.database))
+    yield from _told("database", partial(database, config.database))
 
 
 def _told(setting: str, work: Callable[[], object]) -> Iterator[str]:

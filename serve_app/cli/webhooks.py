@@ -11,6 +11,7 @@ from serve_app.cli.database import read_config, with_database
 from serve_app.cli.jobs import duration
 from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
 from serve_app.database.operator import list_messages, retry_message
+from serve_app.jobs.number import MAX_ID
 from serve_app.webhooks.protocol import DeliveryState
 
 __all__ = ["app"]
@@ -22,7 +23,9 @@ app = typer.Typer(name="webhooks", no_args_is_help=True, help="Webhook messages 
 def show_list(
     config: ConfigPath = DEFAULT_CONFIG,
     state: Annotated[DeliveryState | None, typer.Option(help="only of this state")] = None,
-    job: Annotated[int | None, typer.Option(help="only of the job with this id")] = None,
+    job: Annotated[
+        int | None, typer.Option(min=1, max=MAX_ID, help="only of the job with this id")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="most rows")] = 50,
 ) -> None:
     """List messages, the newest first; of their URLs only the host, since paths may be secret."""

@@ -18,7 +18,7 @@ from serve_app.database.outbox import insert_message
 from serve_app.database.schema import job_numbers, jobs
 from serve_app.database.transaction import SqlStore, reads, writes
 from serve_app.failure import to_failure
-from serve_app.jobs.number import derived, id_of
+from serve_app.jobs.number import MAX_ID, derived, id_of
 from serve_app.jobs.protocol import Idempotency, Lease
 from serve_app.jobs.rules import KeyRules
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
@@ -29,7 +29,6 @@ _log = structlog.get_logger()
 
 _ADD_LOCK = 0x6472_6561_6D01  # "dream" 01; any number that only this use has
 _LATEST = 1000  # that ended, among which failed ones are looked for
-_MAX_ID = 2**63 - 1  # clients send any number; drivers choke on larger ones
 _UNREADABLE = to_failure(errors.GenerationFailed())
 
 
@@ -110,7 +109,7 @@ class SqlJobStore(SqlStore):
     @reads()
     def get(self, connection: Connection, job_id: int) -> Job | None:
         """Read a job; see the protocol."""
-        if not 0 < job_id <= _MAX_ID:
+        if not 0 < job_id <= MAX_ID:
             return None
         row = connection.execute(statements.GET, {"job_id": job_id}).one_or_none()
         return None if row is None else _readable(row)
@@ -194,7 +193,7 @@ class SqlJobStore(SqlStore):
 
     async def cancel(self, job_id: int, webhook_body: str | None = None) -> bool:
         """Settle an open job as cancelled; see the protocol."""
-        if not 0 < job_id <= _MAX_ID:
+        if not 0 < job_id <= MAX_ID:
             return False
         values = {"state": JobState.CANCELLED}
         return await self._settle(statements.CANCEL, job_id, values, webhook_body)

@@ -145,8 +145,8 @@ class SqlKeyStore(SqlStore):
 
     @reads()
     def is_live(self, connection: Connection, key_id: str) -> bool:
-        """Look for a key that is not revoked; see the protocol."""
-        find = select(api_keys.c.id).where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+        """Look for a key that may be used; see the protocol."""
+        find = select(api_keys.c.id).where(api_keys.c.id == key_id, *_MAY_BE_USED)
         return connection.scalar(find) is not None
 
     @writes()
@@ -164,11 +164,11 @@ _IS_ITS = or_(
     api_keys.c.hash == bindparam("hashed"),
     (api_keys.c.old_hash == bindparam("hashed")) & (api_keys.c.old_until > Now()),
 )
-_FIND = select(api_keys.c.id, api_keys.c.hash, api_keys.c.old_hash).where(
-    _IS_ITS,
+_MAY_BE_USED = (
     api_keys.c.revoked_at.is_(None),
     or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > Now()),
 )
+_FIND = select(api_keys.c.id, api_keys.c.hash, api_keys.c.old_hash).where(_IS_ITS, *_MAY_BE_USED)
 
 
 def _change(key_id: str, values: Mapping[str, object]) -> ReturningUpdate[tuple[object, ...]]:

@@ -85,13 +85,19 @@ def prepare(config: DatabaseConfig) -> None:
     Raises:
         errors.JobStoreUnavailable: no connection, or the tables are not those of this program.
     """
+    if examine(config):
+        upgrade(config)
+
+
+def examine(config: DatabaseConfig) -> bool:
+    """Return whether `prepare` would upgrade the tables; changes nothing. Raises as it does."""
     is_sqlite = database_url(config).drivername == "sqlite"
     upgrades = is_sqlite if config.auto_upgrade is None else config.auto_upgrade
     found = status(config)
     if upgrades and found.fitness in (Fitness.EMPTY, Fitness.OLDER):
-        upgrade(config)
-        return
+        return True
     found.check()
+    return False
 
 
 def require(config: DatabaseConfig) -> None:

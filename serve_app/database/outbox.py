@@ -106,7 +106,8 @@ class SqlOutbox(SqlStore):
     @reads()
     def state_of(self, connection: Connection, job_id: int) -> DeliveryState | None:
         """Return the delivery state of a job's webhook; see the protocol."""
-        state = select(outbox.c.state).where(outbox.c.job_id == job_id)
+        latest = outbox.c.created_at.desc()  # a job that was tried again is told of again
+        state = select(outbox.c.state).where(outbox.c.job_id == job_id).order_by(latest).limit(1)
         found = connection.scalar(state)
         return None if found is None else DeliveryState(found)
 

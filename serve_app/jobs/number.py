@@ -11,10 +11,13 @@ and then below 2^52: JavaScript counts up to 2^53, and helper calls draw theirs 
 import hmac
 import secrets
 
-__all__ = ["FIRST", "derived", "id_of", "new_key"]
+__all__ = ["FIRST", "MAX_ID", "derived", "id_of", "new_key"]
 
 FIRST = 1_000_000
 """Numbers begin here, or this much above the ids of an older version, which may still count on."""
+
+MAX_ID = 2**63 - 1
+"""What the column of an id holds; clients send any number, and drivers choke on larger ones."""
 
 _ID_BITS = (31, 52)
 _ROUNDS = 10

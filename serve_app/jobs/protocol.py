@@ -299,7 +299,7 @@ class KeyStore(Protocol):
         ...
 
     async def is_live(self, key_id: str) -> bool:
-        """Whether there is a key of this id that is not revoked."""
+        """Whether there is a key of this id, neither revoked nor expired."""
         ...
 
     async def revoke(self, key_id: str) -> bool:

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from serve_app import errors
 from serve_app.types import Frozen, GenerationSpec, JobRequest
 
-__all__ = ["Feature", "KeyRules", "KeyUse"]
+__all__ = ["MAX_LIFETIME_S", "Feature", "KeyRules", "KeyUse"]
 
 _WINDOW_S = 60.0
+MAX_LIFETIME_S = 100 * 365.25 * 86_400.0  # of a key; what is longer has no date
+_MOST = 10**9  # of whatever is counted; larger numbers fit no column and no reply
 
 
 class Feature(StrEnum):
@@ -44,21 +46,29 @@ class KeyUse:
     age_s: float | None = None
 
 
+def _text(model_id: str) -> str:
+    """Refuse what no database takes: NUL, lone surrogates."""
+    if not model_id.isprintable():
+        raise ValueError("holds characters that are no text")
+    return model_id
+
+
 class KeyRules(Frozen):
     """Bounds of one key; none: as the settings say, or no bound where they say nothing."""
 
     requests_per_minute: int | None = Field(
-        default=None, ge=1, description="generation calls accepted within 60 seconds"
+        default=None, ge=1, le=_MOST, description="generation calls accepted within 60 seconds"
     )
     max_open: int | None = Field(
-        default=None, ge=0, description="jobs queued or processing at a time"
+        default=None, ge=0, le=_MOST, description="jobs queued or processing at a time"
     )
     monthly_pictures: int | None = Field(
         default=None,
         ge=0,
+        le=_MOST,
         description="pictures per month, in UTC; what is not made is not counted",
     )
-    models: tuple[str, ...] | None = Field(
+    models: tuple[Annotated[str, AfterValidator(_text)], ...] | None = Field(
         default=None, max_length=1000, description="ids of the models it may ask for"
     )
     features: tuple[Feature, ...] | None = Field(

@@ -56,7 +56,6 @@ class Admission:
                 )
         if repeated is None:
             await self._gate.check()
-            await self.count(key_id)
         return repeated
 
     async def accept(self, request: JobRequest, idempotency: Idempotency | None) -> Job:
@@ -83,7 +82,7 @@ class Admission:
                 raise
 
     async def count(self, key_id: str) -> None:
-        """Count a call of a key.
+        """Count a call of a helper; the store counts the calls that bring jobs.
 
         Raises:
             errors.RateLimited: this key sends too much.

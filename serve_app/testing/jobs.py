@@ -317,7 +317,7 @@ class MemoryOutbox:
     async def state_of(self, job_id: int) -> DeliveryState | None:
         """Return the delivery state of a job's webhook; see the protocol."""
         states = [row.state for row in self._letters.values() if row.message.job_id == job_id]
-        return states[0] if states else None
+        return states[-1] if states else None  # a job that was tried again is told of again
 
     async def backlog(self) -> Backlog:
         """Count messages; see the protocol."""

@@ -47,8 +47,7 @@ class MemoryKeyStore:
             key = self._keys.get(self._old.get(hashed, ""))
             if key is None or (key.old_until or 0.0) <= now:
                 return None
-        is_over = key.expires_at is not None and key.expires_at <= now
-        return None if is_over or key.revoked_at is not None else key.id
+        return key.id if self._may_be_used(key) else None
 
     async def find(self, key_id: str) -> ApiKey | None:
         """Return what is known of a key; see the protocol."""
@@ -95,12 +94,17 @@ class MemoryKeyStore:
         return list(self._keys.values())
 
     async def is_live(self, key_id: str) -> bool:
-        """Look for a key that is not revoked; see the protocol."""
-        return any(key.id == key_id and key.revoked_at is None for key in self._keys.values())
+        """Look for a key that may be used; see the protocol."""
+        key = self._keys.get(key_id)
+        return key is not None and self._may_be_used(key)
 
     async def revoke(self, key_id: str) -> bool:
         """End a key; see the protocol."""
         return self._change(key_id, {"revoked_at": self._clock()}) is not None
+
+    def _may_be_used(self, key: ApiKey) -> bool:
+        is_over = key.expires_at is not None and key.expires_at <= self._clock()
+        return not is_over and key.revoked_at is None
 
     def _change(self, key_id: str, values: dict[str, object]) -> ApiKey | None:
         key = self._keys.get(key_id)

@@ -74,6 +74,13 @@ async def test_key_lives_until_it_is_revoked(bench):
     assert not await bench.keys.is_live("key_unknown")
 
 
+async def test_key_that_has_expired_lives_no_more(bench):
+    key, _ = await bench.keys.create("one", lifetime_s=60)
+    assert await bench.keys.is_live(key.id)
+    await bench.advance(61)
+    assert not await bench.keys.is_live(key.id)
+
+
 async def test_list_shows_every_key_oldest_first_without_secrets(bench):
     first, secret = await bench.keys.create("one")
     await bench.advance(10)

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import orjson
 from fastapi import APIRouter
@@ -18,15 +18,17 @@ from serve_app.api.requests.body import Fields
 from serve_app.api.routes.admin import Admin
 from serve_app.config import HttpConfig
 from serve_app.jobs.protocol import ApiKey, KeyStore, Usage
-from serve_app.jobs.rules import KeyRules
+from serve_app.jobs.rules import MAX_LIFETIME_S, KeyRules
 from serve_app.models.problem import problems
 from serve_app.types import Frozen
 from serve_app.webhooks.signing import new_secret
 
 __all__ = ["router"]
 
+_LIMIT = re.compile(r"[1-9][0-9]{0,5}")
 _MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 _MAX_DEEDS = 10_000
+_Duration = Annotated[float, Field(ge=0, le=MAX_LIFETIME_S, allow_inf_nan=False)]
 
 Asked = TypeVar("Asked", bound=Frozen)
 Found = TypeVar("Found")
@@ -37,18 +39,18 @@ class _KeyBody(Frozen):
 
     name: str = Field(min_length=1, max_length=200)
     rules: KeyRules = KeyRules()
-    lifetime_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    lifetime_s: _Duration = 0.0
 
 
 class _ChangeBody(Frozen):
     """What of a key is changed: its rules as a whole, or when it expires, or both."""
 
     rules: KeyRules | None = None
-    lifetime_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    lifetime_s: _Duration | None = None
 
 
 class _RotateBody(Frozen):
-    overlap_s: float = Field(default=86_400.0, ge=0, allow_inf_nan=False)
+    overlap_s: _Duration = 86_400.0
 
 
 def router(admin: Admin, http: HttpConfig) -> APIRouter:
@@ -72,7 +74,7 @@ def router(admin: Admin, http: HttpConfig) -> APIRouter:
     async def audit(request: Request) -> Response:
         await admin.check(request)
         limit = request.query_params.get("limit", "100")
-        if not limit.isascii() or not limit.isdigit() or not 0 < int(limit) <= _MAX_DEEDS:
+        if not _LIMIT.fullmatch(limit) or int(limit) > _MAX_DEEDS:
             raise errors.InvalidRequest("limit", f"limit must be 1 to {_MAX_DEEDS}")
         deeds = await accounts.audit.deeds(int(limit), request.query_params.get("subject"))
         return _json({"audit": [deed.model_dump() for deed in deeds]})

@@ -13,6 +13,7 @@ from serve_app.api.replies import openapi, present
 from serve_app.api.requests.call import base_url, read_call
 from serve_app.api.requests.schemas import FetchBody, field_message, parse
 from serve_app.config import HttpConfig
+from serve_app.jobs.number import MAX_ID
 from serve_app.types import Api
 
 __all__ = ["read_id", "router"]
@@ -30,7 +31,6 @@ _CANCEL_PATHS = (
     (Api.V6, "/api/v6/images/cancel"),
     (Api.V7, "/api/v7/images/cancel"),
 )
-_MAX_ID = 2**63 - 1  # what the job table holds
 _ID = re.compile(r"(\d{1,19})(?:\.0)?", re.ASCII)  # forms hold what was a float as "7.0"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -73,7 +73,7 @@ def read_id(text: str | None) -> int:
     if text is None:
         raise errors.InvalidRequest("request_id", field_message("request_id", "field is required"))
     found = _ID.fullmatch(text)
-    if found is None or int(found[1]) > _MAX_ID:
+    if found is None or int(found[1]) > MAX_ID:
         raise errors.JobNotFound("no id")
     return int(found[1])
 

@@ -1,5 +1,6 @@
 """Keys, usage and the log of deeds by HTTP, for whoever has the admin key."""
 
+import json
 import time
 
 import httpx2
@@ -145,3 +146,32 @@ async def test_log_of_deeds(http, bench):
     assert one["detail"] == {"name": "x"}
     for limit in ("0", "x", "10001", "-1", "٣"):
         assert (await http.get("/admin/audit", params={"limit": limit})).status_code == 400
+
+
+BIG = 10**40
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"rules": {"requests_per_minute": BIG}},
+        {"rules": {"max_open": BIG}},
+        {"rules": {"monthly_pictures": BIG}},
+        {"rules": {"models": ["\0"]}},
+        {"rules": {"models": ["\ud800"]}},
+        {"lifetime_s": 1e308},
+    ],
+    ids=["rate", "open", "pictures", "nul", "surrogate", "lifetime"],
+)
+async def test_what_could_not_be_shown_again_makes_no_key(http, bench, body):
+    refused = await http.post("/admin/keys", content=json.dumps({"name": "a", **body}).encode())
+    assert refused.status_code == 400, refused.text
+    key, _ = await bench.keys.create("b")
+    changed = await http.patch(f"/admin/keys/{key.id}", content=json.dumps(body).encode())
+    assert changed.status_code == 400, changed.text
+    assert [row["name"] for row in (await http.get("/admin/keys")).json()["keys"]] == ["b"]
+
+
+@pytest.mark.parametrize("limit", ["9" * 5000, "0", "-1", "10001", "1e3", "\u00b2"])
+async def test_limit_of_the_audit_log_is_a_number_within_bounds(http, limit):
+    assert (await http.get("/admin/audit", params={"limit": limit})).status_code == 400

@@ -6,13 +6,16 @@ import sys
 import pytest
 import yaml
 from pydantic import BaseModel
+from sqlalchemy import create_engine
 from typer.testing import CliRunner
 
 from serve_app import __version__
 from serve_app.cli import bundle, doctor, init, preflight, serving
 from serve_app.cli.main import app
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, DatabaseConfig
 from serve_app.config.serve_file import read_file
+from serve_app.database import migrate
+from tests.unit.database.test_migrate import downgrade
 
 ALL = re.compile(r"^( *)# (?!#)", flags=re.MULTILINE)
 
@@ -130,3 +133,17 @@ def test_doctor_asks_the_service(monkeypatch, status, is_wrong, tmp_path):
     )
     finding = doctor._service(read_file(config))
     assert (finding.is_wrong, "told" in finding.text) == (is_wrong, True)
+
+
+def test_doctor_changes_no_tables(tmp_path):
+    init.write(tmp_path)
+    config = DatabaseConfig(url=f"sqlite:///{tmp_path}/old.db")
+    migrate.upgrade(config)
+    with create_engine(f"sqlite:///{tmp_path}/old.db").begin() as connection:
+        downgrade(connection, "0005")
+    settings = read_file(tmp_path / "configs" / "dev.yaml").settings
+    settings = settings.model_copy(update={"database": config})
+    assert list(preflight.problems(settings, migrate.examine)) == []
+    assert migrate.status(config).version == "0005"
+    assert list(preflight.problems(settings)) == []
+    assert migrate.status(config).version != "0005"

@@ -9,6 +9,7 @@ from serve_app import errors
 from serve_app.config import AppConfig
 from serve_app.jobs.driver import Driver
 from serve_app.jobs.protocol import Idempotency
+from serve_app.jobs.rules import KeyRules
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.reload import Reloads
 from serve_app.service.generation import GenerationService, Stores
@@ -45,10 +46,11 @@ class Bench:
         config = AppConfig.model_validate(
             {"auth": {"mode": mode}, "jobs": {"poll_s": 0.05}, **sections}
         )
-        self.graph, self.jobs = FakeGraph(), FlakyStore()
+        self.keys = MemoryKeyStore()
+        self.graph, self.jobs = FakeGraph(), FlakyStore(keys=self.keys)
         self.driver = Driver(self.jobs, self.graph, config.jobs, webhook_body)
         self.service = GenerationService(
-            Stores(self.jobs, MemoryStore(), MemoryKeyStore(), self.jobs.outbox),
+            Stores(self.jobs, MemoryStore(), self.keys, self.jobs.outbox),
             CatalogueView(Catalogue([]), MemoryModelStore(), Path()),
             self.driver,
             self.graph,
@@ -87,13 +89,25 @@ async def test_idempotency_ends_after_the_configured_time(make):
     assert (await bench.service.submit(job_request(), REPEAT)).id != first.id
 
 
-async def test_admit_counts_calls_per_minute_and_key(make):
+async def test_admit_counts_jobs_per_minute_and_key(make):
     bench = make(limits={"requests_per_minute": 2})
     for key_id in ("key_a", "key_a", "key_b"):
         await bench.service.admit(key_id)
+        await bench.service.submit(job_request(key_id=key_id))
+    await bench.service.admit("key_b")
     with pytest.raises(errors.RateLimited) as caught:
         await bench.service.admit("key_a")
     assert 50 < caught.value.retry_after_s <= 60
+
+
+async def test_rate_of_a_key_is_its_own_also_above_that_of_the_settings(make):
+    bench = make(limits={"requests_per_minute": 1})
+    key, _ = await bench.keys.create("shop", KeyRules(requests_per_minute=3))
+    for _ in range(3):
+        await bench.service.admit(key.id)
+        await bench.service.submit(job_request(key_id=key.id))
+    with pytest.raises(errors.RateLimited):
+        await bench.service.admit(key.id)
 
 
 async def test_repeat_does_not_count_against_the_rate(make):
