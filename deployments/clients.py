@@ -59,7 +59,7 @@ class GraphClient:
                 spec, *request.pictures, spec.hints, log_context=log_context
             )
             yield images
-        pictures = generator.paint.remote(job.id, spec, images, log_context=log_context)
+        pictures = generator.paint.remote(job.id, spec, images, job.stake, log_context=log_context)
         yield pictures
         if request.safety is not None:
             pictures = self._safety.check.remote(pictures, request.safety, log_context=log_context)

@@ -19,7 +19,7 @@ from serve_app.replica.resident import Resident
 from serve_app.replica.status import ReplicaStatus
 from serve_app.replica.weights import CatalogueWeights
 from serve_app.telemetry import logging, metrics
-from serve_app.types import GenerationSpec, Pictures, PreparedImages, Sight
+from serve_app.types import PLAIN, GenerationSpec, Pictures, PreparedImages, Sight, Stake
 
 __all__ = ["Generator"]
 
@@ -55,12 +55,12 @@ class Generator:
 
     @stage
     async def paint(
-        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None, stake: Stake = PLAIN
     ) -> Pictures:
         """Paint the samples of a job; cancelling the call frees its rows within a step."""
         await self._view.knowing(*named_add_ons(spec))
         with self._workload.job(job_id, spec):
-            return await self._resident.paint(job_id, spec, images)
+            return await self._resident.paint(job_id, spec, images, stake)
 
     @stage
     async def prefetch(self, spec: GenerationSpec) -> None:

@@ -18,7 +18,7 @@ from serve_app.pipelines.specs import named_add_ons
 from serve_app.replica.cache import ModelCache
 from serve_app.replica.pool_loader import PoolLoader
 from serve_app.telemetry import logging, metrics
-from serve_app.types import GenerationSpec, Pictures, PreparedImages, Sight
+from serve_app.types import PLAIN, GenerationSpec, Pictures, PreparedImages, Sight, Stake
 
 __all__ = ["Pool"]
 
@@ -44,7 +44,7 @@ class Pool:
 
     @stage
     async def paint(
-        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None, stake: Stake = PLAIN
     ) -> Pictures:
         """Paint the samples of a job as soon as its model is in memory."""
         catalogue = await self._view.knowing(spec.model_id, *named_add_ons(spec))
@@ -52,7 +52,7 @@ class Pool:
         began = time.monotonic()
         async with self._cache.use(spec.model_id) as resident:
             load_s = time.monotonic() - began
-            pictures = await resident.paint(job_id, spec, images)
+            pictures = await resident.paint(job_id, spec, images, stake)
         return dataclasses.replace(pictures, load_s=load_s)
 
     @stage

@@ -22,6 +22,8 @@ from serve_app.spec_parts import (
 )
 
 __all__ = [
+    "MAX_PRIORITY",
+    "PLAIN",
     "Api",
     "ControlNetUse",
     "ControlType",
@@ -50,7 +52,12 @@ __all__ = [
     "SafetyAction",
     "Sight",
     "Size",
+    "Stake",
 ]
+
+
+MAX_PRIORITY = 4
+"""Steps that calls may be above the common priority, 0; as many below are for anyone."""
 
 
 class Kind(StrEnum):
@@ -231,6 +238,13 @@ class JobRequest(Frozen):
     api: Api = Api.V4
     key_id: str = Field(description="owner; never the key itself")
     base_url: str = Field(description="scheme and host that links in webhooks start with")
+    priority: int = Field(
+        default=0,
+        ge=-MAX_PRIORITY,
+        le=MAX_PRIORITY,
+        exclude=True,  # a column of its own: programs of the version before read the row
+        description="beside other jobs; each step up counts as twice the weight",
+    )
     call_id: str = Field(
         default="",
         validation_alias=AliasChoices("call_id", "request_id"),
@@ -295,6 +309,34 @@ class Job(Frozen):
     finished_at: float | None = None
     result: JobResult | None = None
     failure: JobFailure | None = None
+    weight: float = Field(default=1.0, gt=0, description="of its key when it was accepted")
+
+    @property
+    def stake(self) -> "Stake":
+        """What those need to know who share something out."""
+        return Stake(self.request.key_id, self.weight, self.request.priority)
+
+
+@dataclass(frozen=True, slots=True)
+class Stake:
+    """On whose behalf work is done, and how strongly: what fairness needs to know of a job.
+
+    owner: any name that is the same for all jobs of one API key; never the key itself. weight: of
+    the owner beside others. priority: of the job; each step up counts as twice the weight.
+    """
+
+    owner: str = ""
+    weight: float = 1.0
+    priority: int = 0
+
+    @property
+    def pull(self) -> float:
+        """The weight that the job has beside jobs of others."""
+        return self.weight * 2.0**self.priority
+
+
+PLAIN = Stake()
+"""That of work of nobody in particular, such as warming up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,8 +79,10 @@ async def check_room(connection: AsyncConnection, max_open: int) -> None:
 
 async def check_key(
     connection: AsyncConnection, key_id: str, defaults: KeyRules, request: JobRequest | None
-) -> None:
+) -> KeyRules:
     """Refuse what a key may not ask for, by its own rules and these where it has none.
+
+    Returns these rules.
 
     request: None: it is not known yet, and asks for one picture at least.
 
@@ -92,6 +94,7 @@ async def check_key(
         rules.check_request(request)
     samples = 1 if request is None else request.spec.samples
     rules.check_use(await _use(connection, key_id, rules), samples)
+    return rules
 
 
 async def _use(connection: AsyncConnection, key_id: str, rules: KeyRules) -> KeyUse:

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field
 
 from serve_app import errors
-from serve_app.types import Frozen, GenerationSpec, JobRequest
+from serve_app.types import MAX_PRIORITY, Frozen, GenerationSpec, JobRequest
 
 __all__ = ["Feature", "KeyRules", "KeyUse"]
 
@@ -64,6 +64,19 @@ class KeyRules(Frozen):
     features: tuple[Feature, ...] | None = Field(
         default=None, description="what its requests may use"
     )
+    weight: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        allow_inf_nan=False,
+        description="part of the devices that it gets beside other keys; 1 where none is said",
+    )
+    max_priority: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_PRIORITY,
+        description="highest `priority` that its calls may ask for; 0 where none is said",
+    )
 
     def over(self, defaults: "KeyRules") -> Self:
         """Fill in what these leave open."""
@@ -99,6 +112,9 @@ class KeyRules(Frozen):
         spec = request.spec
         if self.models is not None and spec.model_id not in self.models:
             raise errors.NotAllowed(f"This API key may not use the model {spec.model_id}.")
+        highest = self.max_priority or 0
+        if request.priority > highest:
+            raise errors.NotAllowed(f"This API key may not ask for a priority above {highest}.")
         if self.features is None:
             return
         asked = _features(spec) | ({Feature.WEBHOOK} if request.webhook else set())

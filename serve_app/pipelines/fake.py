@@ -22,7 +22,17 @@ from serve_app.pipelines.compose import (
     paste,
 )
 from serve_app.pipelines.specs import check_kind, ran_effects, ran_size, sample_specs, sized
-from serve_app.types import Cost, GenerationSpec, Kind, Picture, Pictures, PreparedImages, Sight
+from serve_app.types import (
+    PLAIN,
+    Cost,
+    GenerationSpec,
+    Kind,
+    Picture,
+    Pictures,
+    PreparedImages,
+    Sight,
+    Stake,
+)
 
 __all__ = ["FakePainter"]
 
@@ -53,7 +63,11 @@ class FakePainter:
         self._counters = Counters()
 
     async def paint(
-        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+        self,
+        job_id: int,
+        spec: GenerationSpec,
+        images: PreparedImages | None,
+        stake: Stake = PLAIN,  # noqa: ARG002  # nobody waits for another here
     ) -> Pictures:
         """Paint all samples of a job; see the protocol."""
         began = time.monotonic()

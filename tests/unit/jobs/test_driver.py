@@ -36,7 +36,8 @@ async def driving(graph, store=None, body=webhook_body, **settings):
 
 
 async def accept(driver, store, **changes):
-    return await driver.accept(partial(store.add, job_request(**changes), 99, None, None))
+    request = job_request(**changes)
+    return await driver.accept(partial(store.add, request, 99, None, None), request.key_id)
 
 
 async def settled(store, job_id, timeout_s=5.0):
