@@ -12,6 +12,7 @@ from deployments.stage import stage
 from serve_app.config import AppConfig
 from serve_app.database import open_job_store
 from serve_app.database.models import SqlModelStore
+from serve_app.fairness import PLAIN, Stake
 from serve_app.models import Catalogue, CatalogueView, ModelEntry
 from serve_app.models.workload import Pace, Workload
 from serve_app.pipelines.specs import named_add_ons
@@ -19,7 +20,7 @@ from serve_app.replica.resident import Resident
 from serve_app.replica.status import ReplicaStatus
 from serve_app.replica.weights import CatalogueWeights
 from serve_app.telemetry import logging, metrics
-from serve_app.types import PLAIN, GenerationSpec, Pictures, PreparedImages, Sight, Stake
+from serve_app.types import GenerationSpec, Pictures, PreparedImages, Sight
 
 __all__ = ["Generator"]
 

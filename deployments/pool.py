@@ -13,12 +13,13 @@ from deployments.stage import stage
 from serve_app.config import AppConfig
 from serve_app.database import open_job_store
 from serve_app.database.models import SqlModelStore
+from serve_app.fairness import PLAIN, Stake
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.pipelines.specs import named_add_ons
 from serve_app.replica.cache import ModelCache
 from serve_app.replica.pool_loader import PoolLoader
 from serve_app.telemetry import logging, metrics
-from serve_app.types import PLAIN, GenerationSpec, Pictures, PreparedImages, Sight, Stake
+from serve_app.types import GenerationSpec, Pictures, PreparedImages, Sight
 
 __all__ = ["Pool"]
 

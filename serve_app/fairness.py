@@ -13,12 +13,44 @@ store, which remembers nobody.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from serve_app.types import Stake
+__all__ = [
+    "MAX_PRIORITY",
+    "OVERTAKES",
+    "PLAIN",
+    "YOUNGER",
+    "Places",
+    "Stake",
+    "VirtualTime",
+    "line_place",
+    "turn",
+]
 
-__all__ = ["OVERTAKES", "YOUNGER", "Places", "VirtualTime", "line_place", "turn"]
+MAX_PRIORITY = 4  # steps above the common priority, 0; as many below are for anyone
 
 OVERTAKES = 32  # jobs that came before and that one step of priority goes ahead of
 YOUNGER = 100  # jobs that came later and count together as much as one more of the owner's own
+
+
+@dataclass(frozen=True, slots=True)
+class Stake:
+    """On whose behalf work is done, and how strongly: what fairness needs to know of a job.
+
+    owner: any name that is the same for all jobs of one API key; never the key itself. weight: of
+    the owner beside others. priority: of the job; each step up counts as twice the weight.
+    """
+
+    owner: str = ""
+    weight: float = 1.0
+    priority: int = 0
+
+    @property
+    def pull(self) -> float:
+        """The weight that the job has beside jobs of others."""
+        return self.weight * 2.0**self.priority
+
+
+PLAIN = Stake()
+"""That of work of nobody in particular, such as warming up."""
 
 
 class VirtualTime:

@@ -1,7 +1,7 @@
 """The frozen values that cross processes: what a job asks for and what the graph hands on.
 
 Nothing here holds a tensor, a PIL image or a handle, so every value pickles and most serialise to
-JSON. Everybody imports this module; of ours it imports the parts of a spec only.
+JSON. Everybody imports this module; of ours it imports what is part of them.
 """
 
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from pydantic import AliasChoices, Field, JsonValue
 
+from serve_app.fairness import MAX_PRIORITY, Stake
 from serve_app.spec_parts import (
     ControlNetUse,
     ControlType,
@@ -22,8 +23,6 @@ from serve_app.spec_parts import (
 )
 
 __all__ = [
-    "MAX_PRIORITY",
-    "PLAIN",
     "Api",
     "ControlNetUse",
     "ControlType",
@@ -52,12 +51,7 @@ __all__ = [
     "SafetyAction",
     "Sight",
     "Size",
-    "Stake",
 ]
-
-
-MAX_PRIORITY = 4
-"""Steps that calls may be above the common priority, 0; as many below are for anyone."""
 
 
 class Kind(StrEnum):
@@ -312,31 +306,9 @@ class Job(Frozen):
     weight: float = Field(default=1.0, gt=0, description="of its key when it was accepted")
 
     @property
-    def stake(self) -> "Stake":
+    def stake(self) -> Stake:
         """What those need to know who share something out."""
         return Stake(self.request.key_id, self.weight, self.request.priority)
-
-
-@dataclass(frozen=True, slots=True)
-class Stake:
-    """On whose behalf work is done, and how strongly: what fairness needs to know of a job.
-
-    owner: any name that is the same for all jobs of one API key; never the key itself. weight: of
-    the owner beside others. priority: of the job; each step up counts as twice the weight.
-    """
-
-    owner: str = ""
-    weight: float = 1.0
-    priority: int = 0
-
-    @property
-    def pull(self) -> float:
-        """The weight that the job has beside jobs of others."""
-        return self.weight * 2.0**self.priority
-
-
-PLAIN = Stake()
-"""That of work of nobody in particular, such as warming up."""
 
 
 @dataclass(frozen=True, slots=True)

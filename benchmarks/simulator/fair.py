@@ -16,7 +16,7 @@ from benchmarks.simulator.devices import FAMILIES, Device, Family, row_cap
 from benchmarks.simulator.gpu import Gpu, Work
 from benchmarks.simulator.traffic import Call
 from serve_app.config import EngineConfig
-from serve_app.types import PLAIN, Stake
+from serve_app.fairness import PLAIN, Stake
 
 __all__ = ["Callers", "Seen", "callers_table", "callers_trials"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.lora_mix import LoraMix
 from benchmarks.popularity import zipf
 from benchmarks.simulator.devices import FAMILIES, Family
-from serve_app.types import PLAIN, Stake
+from serve_app.fairness import PLAIN, Stake
 
 __all__ = ["RUNS", "Call", "Models", "Traffic"]
 

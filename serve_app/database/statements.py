@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, Subquery, bindparam, case, func, insert, o
 
 from serve_app.database.connection import Now
 from serve_app.database.schema import job_numbers, jobs
-from serve_app.fairness import OVERTAKES, YOUNGER
-from serve_app.types import MAX_PRIORITY, JobState
+from serve_app.fairness import MAX_PRIORITY, OVERTAKES, YOUNGER
+from serve_app.types import JobState
 
 __all__ = [
     "ADD",

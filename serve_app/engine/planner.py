@@ -26,8 +26,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from serve_app.fairness import Places, VirtualTime, line_place
-from serve_app.types import PLAIN, Stake
+from serve_app.fairness import PLAIN, Places, Stake, VirtualTime, line_place
 
 __all__ = ["Candidate", "Plan", "Planner", "Policy"]
 

@@ -5,7 +5,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from serve_app.types import PLAIN, Stake
+from serve_app.fairness import PLAIN, Stake
 
 __all__ = ["Progress", "Request", "Spent"]
 

@@ -7,7 +7,8 @@ from typing import Self
 from pydantic import Field
 
 from serve_app import errors
-from serve_app.types import MAX_PRIORITY, Frozen, GenerationSpec, JobRequest
+from serve_app.fairness import MAX_PRIORITY
+from serve_app.types import Frozen, GenerationSpec, JobRequest
 
 __all__ = ["Feature", "KeyRules", "KeyUse"]
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from serve_app import errors
 from serve_app.engine.metrics import Counters, EngineSnapshot
+from serve_app.fairness import PLAIN, Stake
 from serve_app.images.codec import encode_jpeg
 from serve_app.pipelines.compose import (
     Canvas,
@@ -23,7 +24,6 @@ from serve_app.pipelines.compose import (
 )
 from serve_app.pipelines.specs import check_kind, ran_effects, ran_size, sample_specs, sized
 from serve_app.types import (
-    PLAIN,
     Cost,
     GenerationSpec,
     Kind,
@@ -31,7 +31,6 @@ from serve_app.types import (
     Pictures,
     PreparedImages,
     Sight,
-    Stake,
 )
 
 __all__ = ["FakePainter"]

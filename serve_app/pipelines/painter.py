@@ -21,11 +21,11 @@ from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.metrics import EngineSnapshot
 from serve_app.engine.request import Progress, Request
+from serve_app.fairness import PLAIN, Stake
 from serve_app.models import ModelEntry
 from serve_app.pipelines import job_parts
 from serve_app.pipelines.addons.lookup import AddOns, NamedAddOns
 from serve_app.pipelines.addons.triggers import with_triggers
-from serve_app.pipelines.at_work import AtWork
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import (
     Canvas,
@@ -38,6 +38,7 @@ from serve_app.pipelines.compose import (
     seam_px,
 )
 from serve_app.pipelines.job_parts import JobAddOns, JobPictures
+from serve_app.pipelines.job_progress import JobProgress
 from serve_app.pipelines.previews import Preview, Previews
 from serve_app.pipelines.ran import ran
 from serve_app.pipelines.row_cap_key import row_cap_store
@@ -51,14 +52,12 @@ from serve_app.pipelines.text.rewrite import rewriter_of
 from serve_app.pipelines.windows import advanced, first_window, windows_after
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import (
-    PLAIN,
     GenerationSpec,
     Kind,
     Picture,
     Pictures,
     PreparedImages,
     Sight,
-    Stake,
 )
 
 __all__ = ["WeavePainter"]
@@ -93,7 +92,7 @@ class WeavePainter:
         # One, for the memory of one tile; nobody else waits for its seconds.
         self._upscales = ThreadPoolExecutor(max_workers=1, thread_name_prefix="upscale")
         self._num_hints = 0
-        self._at_work: dict[int, AtWork] = {}
+        self._at_work: dict[int, JobProgress] = {}
         self._previews = Previews(checkpoint, config)
         self._framing = Framing(
             entry.native_size_px,
@@ -119,7 +118,7 @@ class WeavePainter:
         with self._checkpoint.uses.holding(named.large):
             added = await self._add(spec, named)
             canvas, given = await self._off_loop(self._pool, self._open, added, images)
-            stop, work = Event(), AtWork(stake)
+            stop, work = Event(), JobProgress(stake)
             self._at_work[job_id] = work
             try:
                 paintings, frames = await self._paint(work, added, canvas, given)
@@ -237,7 +236,7 @@ class WeavePainter:
         return canvas, job_parts.open_pictures(added, images)
 
     async def _paint(
-        self, work: AtWork, added: JobAddOns, canvas: Canvas | None, given: JobPictures
+        self, work: JobProgress, added: JobAddOns, canvas: Canvas | None, given: JobPictures
     ) -> tuple[list[Painting], list[Pixels]]:
         """Paint all samples side by side, window by window where a picture grows far."""
         clip_skip = min(added.spec.clip_skip, self._checkpoint.max_clip_skip)
@@ -274,7 +273,7 @@ class WeavePainter:
 
     def _requests(
         self,
-        work: AtWork,
+        work: JobProgress,
         added: JobAddOns,
         specs: Sequence[GenerationSpec],
         canvases: Sequence[Canvas | None],

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from serve_app.engine.metrics import EngineSnapshot
-from serve_app.types import PLAIN, GenerationSpec, Pictures, PreparedImages, Sight, Stake
+from serve_app.fairness import PLAIN, Stake
+from serve_app.types import GenerationSpec, Pictures, PreparedImages, Sight
 
 __all__ = ["Painter"]
 

@@ -20,11 +20,12 @@ from serve_app import errors
 from serve_app.background import Background
 from serve_app.config import ReloadConfig
 from serve_app.engine.metrics import EngineSnapshot
+from serve_app.fairness import PLAIN, Stake
 from serve_app.models.protocol import Desired, ReplicaPhase
 from serve_app.replica.slot import Served, Slot
 from serve_app.replica.status import ReplicaStatus
 from serve_app.replica.weights import Found, Held, Weights
-from serve_app.types import PLAIN, GenerationSpec, Pictures, PreparedImages, Sight, Stake
+from serve_app.types import GenerationSpec, Pictures, PreparedImages, Sight
 
 __all__ = ["Resident", "ResidentState"]
 

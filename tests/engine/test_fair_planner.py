@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.engine.planner import Candidate, Plan, Planner, Policy
-from serve_app.types import Stake
+from serve_app.fairness import Stake
 from tests.engine.test_planner import Fake, Simulation
 
 ROWS = 2  # of a guided picture

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.engine.planner import Candidate, Plan, Planner, Policy
-from serve_app.types import PLAIN, Stake
+from serve_app.fairness import PLAIN, Stake
 
 LIMIT = 4
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.fairness import Places, VirtualTime, line_place, turn
-from serve_app.types import Stake
+from serve_app.fairness import Places, Stake, VirtualTime, line_place, turn
 
 OWNERS = "abc"
 

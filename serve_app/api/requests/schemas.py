@@ -23,8 +23,9 @@ from serve_app import errors
 from serve_app.api.requests import coerce
 from serve_app.api.requests.body import Fields
 from serve_app.api.requests.scheduler import SCHEDULER_BY_LOWER, SCHEDULERS
+from serve_app.fairness import MAX_PRIORITY
 from serve_app.images.inline import Inline
-from serve_app.types import MAX_PRIORITY, ControlType, Fill, MaskMode, SafetyAction
+from serve_app.types import ControlType, Fill, MaskMode, SafetyAction
 
 __all__ = [
     "MAX_LORA_STRENGTH",

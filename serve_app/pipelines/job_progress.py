@@ -1,16 +1,17 @@
-"""`AtWork`: what a painter knows of a job while it is painted."""
+"""`JobProgress`: what a painter knows of a job while it is painted."""
 
 from dataclasses import dataclass, field
 
 from serve_app.engine.request import Progress, Spent
+from serve_app.fairness import Stake
 from serve_app.pipelines.previews import Preview
-from serve_app.types import Cost, Sight, Stake
+from serve_app.types import Cost, Sight
 
-__all__ = ["AtWork"]
+__all__ = ["JobProgress"]
 
 
 @dataclass(slots=True)
-class AtWork:
+class JobProgress:
     """A job at work. progress: of its samples, windows that are done or to come too."""
 
     stake: Stake
