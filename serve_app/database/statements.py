@@ -46,7 +46,10 @@ _PULL = func.coalesce(jobs.c.weight, 1.0) * case(_PULLS, value=_PRIORITY)
 
 
 def _in_turn(waits: ColumnElement[bool], begun: ColumnElement[bool]) -> Subquery:
-    """Give the jobs that wait their turns, as `fairness.turn` does. Both conditions are of jobs."""
+    """Return the jobs that wait with their turns, which are those of `fairness.turn`.
+
+    begun: what an owner has at work; his jobs that wait come after it.
+    """
     held = (
         select(jobs.c.key_id, func.count().label("num"))
         .where(OPEN, begun)
