@@ -75,6 +75,8 @@ class Turnstile:
             owner = min(owners, key=lambda one: (self._time.tag(one), self._lines[one][0].place))
             visitor = self._lines[owner].popleft()
             self._drop_empty(owner)
+            if visitor.may_enter.cancelled():  # and its task has not heard of it yet
+                continue
             self._inside[owner] += 1
             self._time.spend(owner, 1 / visitor.stake.pull)
             visitor.may_enter.set_result(None)

@@ -93,6 +93,18 @@ async def test_visit_cancelled_when_it_was_just_let_in_gives_its_place_back():
     assert visits.inside[-1] == 2
 
 
+async def test_visit_cancelled_while_another_leaves_is_passed_over():
+    visits = Visits(Places(1))
+    for number in range(3):
+        await visits.come(number, HEAVY)
+    visits._leave[0].set()
+    visits.tasks[1].cancel()  # its task hears of it after that of the one inside
+    await asyncio.sleep(0)
+    await visits.tasks[0]
+    await asyncio.sleep(0)
+    assert visits.inside == [0, 2]
+
+
 async def test_failing_visit_gives_its_place_back():
     turnstile = Turnstile(Places(1))
     for _ in range(3):
