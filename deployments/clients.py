@@ -56,10 +56,10 @@ class GraphClient:
             if named_add_ons(spec):  # loaded meanwhile; the paint tells how it went
                 generator.prefetch.remote(spec, log_context=log_context)
             images = self._preprocess.prepare.remote(
-                spec, *request.pictures, spec.hints, log_context=log_context
+                spec, *request.pictures, spec.hints, job.stake, log_context=log_context
             )
             yield images
-        pictures = generator.paint.remote(job.id, spec, images, log_context=log_context)
+        pictures = generator.paint.remote(job.id, spec, images, job.stake, log_context=log_context)
         yield pictures
         if request.safety is not None:
             pictures = self._safety.check.remote(pictures, request.safety, log_context=log_context)

@@ -12,6 +12,7 @@ from deployments.stage import stage
 from serve_app.config import AppConfig
 from serve_app.database import open_job_store
 from serve_app.database.models import SqlModelStore
+from serve_app.fairness import PLAIN, Stake
 from serve_app.models import Catalogue, CatalogueView, ModelEntry
 from serve_app.models.workload import Pace, Workload
 from serve_app.pipelines.specs import named_add_ons
@@ -55,12 +56,12 @@ class Generator:
 
     @stage
     async def paint(
-        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None, stake: Stake = PLAIN
     ) -> Pictures:
         """Paint the samples of a job; cancelling the call frees its rows within a step."""
         await self._view.knowing(*named_add_ons(spec))
         with self._workload.job(job_id, spec):
-            return await self._resident.paint(job_id, spec, images)
+            return await self._resident.paint(job_id, spec, images, stake)
 
     @stage
     async def prefetch(self, spec: GenerationSpec) -> None:

@@ -13,6 +13,7 @@ from deployments.stage import stage
 from serve_app.config import AppConfig
 from serve_app.database import open_job_store
 from serve_app.database.models import SqlModelStore
+from serve_app.fairness import PLAIN, Stake
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.pipelines.specs import named_add_ons
 from serve_app.replica.cache import ModelCache
@@ -44,7 +45,7 @@ class Pool:
 
     @stage
     async def paint(
-        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None, stake: Stake = PLAIN
     ) -> Pictures:
         """Paint the samples of a job as soon as its model is in memory."""
         catalogue = await self._view.knowing(spec.model_id, *named_add_ons(spec))
@@ -52,7 +53,7 @@ class Pool:
         began = time.monotonic()
         async with self._cache.use(spec.model_id) as resident:
             load_s = time.monotonic() - began
-            pictures = await resident.paint(job_id, spec, images)
+            pictures = await resident.paint(job_id, spec, images, stake)
         return dataclasses.replace(pictures, load_s=load_s)
 
     @stage

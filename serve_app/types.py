@@ -1,7 +1,7 @@
 """The frozen values that cross processes: what a job asks for and what the graph hands on.
 
 Nothing here holds a tensor, a PIL image or a handle, so every value pickles and most serialise to
-JSON. Everybody imports this module; of ours it imports the parts of a spec only.
+JSON. Everybody imports this module; of ours it imports what is part of them.
 """
 
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from pydantic import AliasChoices, Field, JsonValue
 
+from serve_app.fairness import MAX_PRIORITY, Stake
 from serve_app.spec_parts import (
     ControlNetUse,
     ControlType,
@@ -231,6 +232,13 @@ class JobRequest(Frozen):
     api: Api = Api.V4
     key_id: str = Field(description="owner; never the key itself")
     base_url: str = Field(description="scheme and host that links in webhooks start with")
+    priority: int = Field(
+        default=0,
+        ge=-MAX_PRIORITY,
+        le=MAX_PRIORITY,
+        exclude=True,  # a column of its own: programs of the version before read the row
+        description="beside other jobs; each step up counts as twice the weight",
+    )
     call_id: str = Field(
         default="",
         validation_alias=AliasChoices("call_id", "request_id"),
@@ -295,6 +303,12 @@ class Job(Frozen):
     finished_at: float | None = None
     result: JobResult | None = None
     failure: JobFailure | None = None
+    weight: float = Field(default=1.0, gt=0, description="of its key when it was accepted")
+
+    @property
+    def stake(self) -> Stake:
+        """What those need to know who share something out."""
+        return Stake(self.request.key_id, self.weight, self.request.priority)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class SqlBench(MemoryBench):
         def move(connection):
             for table in metadata.tables.values():
                 times = [column for column in table.c if isinstance(column.type, Double)]
-                kept = ("progress", "device_s")
+                kept = ("progress", "device_s", "weight")
                 past = {column: column - seconds for column in times if column.name not in kept}
                 if past:
                     connection.execute(update(table).values(past))

@@ -71,7 +71,7 @@ async def _one(jobs: SqlJobStore, driver: Driver) -> dict[str, list[str]]:
     rules = default_rules(LimitsConfig())
     with _noted(found.setdefault("accept, with a key", [])):
         await jobs.admit(_REQUEST.key_id, 500, rules)
-        job = await driver.accept(partial(jobs.add, _REQUEST, 500, rules, None))
+        job = await driver.accept(partial(jobs.add, _REQUEST, 500, rules, None), _REQUEST.key_id)
     with _noted(found.setdefault("settle", [])):
         await driver.wait(job.id, 10.0)
     with _noted(found.setdefault("fetch", [])):

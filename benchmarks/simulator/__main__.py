@@ -1,9 +1,10 @@
 """Simulates a large cluster: ``python -m benchmarks.simulator``.
 
-Four questions. How do the ways to place models do on the same devices and calls? And how many
+Five questions. How do the ways to place models do on the same devices and calls? And how many
 devices does each need until 95 % of the calls begin within a goal? How do the rules that scale
 a model's own deployment do through a day? How does one do whose calls name LoRAs, by ways to paint
-and to route, by memory and by size? Tables go to the standard output, plots to a folder.
+and to route, by memory and by size? How long does a light
+caller wait beside a heavy one? Tables go to the standard output, plots to a folder.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from benchmarks.popularity import PUBLISHED_GINI
 from benchmarks.simulator.autoscale import Fleet, Rule, by_calls, by_work, fixed
 from benchmarks.simulator.cluster import Clock, Cluster, Outcome, Router
 from benchmarks.simulator.devices import Device
+from benchmarks.simulator.fair import Seen, callers_table, callers_trials
 from benchmarks.simulator.gpu import Gpu
 from benchmarks.simulator.loras import TRIALS, Deployment
 from benchmarks.simulator.report import (
@@ -134,6 +136,19 @@ def name_loras(options: argparse.Namespace) -> None:
         draw_loras(found, options.out / f"loras-{title}.png")
 
 
+def meet(_options: argparse.Namespace) -> None:
+    """Put a light caller beside one who has a hundred pictures open."""
+    found: dict[str, Seen] = {}
+    bounds_s: dict[str, float] = {}
+    alone: Seen | None = None
+    for name, callers in tqdm(list(callers_trials()), "callers"):
+        found[name] = callers.run()
+        if not callers.num_heavy or alone is None:
+            alone = found[name]
+        bounds_s[name] = callers.bound_s(alone)
+    print(callers_table(found, bounds_s))
+
+
 def main() -> None:
     """Answer the questions that are asked."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -158,6 +173,7 @@ QUESTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "sizes": size,
     "day": scale,
     "loras": name_loras,
+    "callers": meet,
 }
 
 if __name__ == "__main__":

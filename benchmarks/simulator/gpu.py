@@ -47,7 +47,10 @@ class Hosted:
     def __init__(self, family: Family, config: EngineConfig, *, takes_turns: bool = False) -> None:
         cap = row_cap(family, config.max_rows, config.row_growth)
         policy = Policy(
-            max_live=config.max_live, turn_ticks=config.turn_ticks, turn_groups=config.turn_groups
+            max_live=config.max_live,
+            max_guests=config.max_guests,
+            turn_ticks=config.turn_ticks,
+            turn_groups=config.turn_groups,
         )
         self.family = family
         self._takes_turns = takes_turns
@@ -69,19 +72,17 @@ class Hosted:
     def add(self, seq: int, work: Work) -> None:
         """Take in a call."""
         self._work[seq] = work
-        self._waiting[seq] = Candidate(seq, self._variant(work.call))
+        self._waiting[seq] = Candidate(seq, self._variant(work.call), stake=work.call.stake)
 
     def forward(self, now_s: float, quantum: int) -> tuple[float, list[Work]]:
         """Run one planned forward; returns its seconds and the calls that it finished."""
         while True:
-            plan = self._planner.next(
-                self._parked.values(), self._waiting.values(), live=len(self._parked)
-            )
+            plan = self._planner.next(self._parked.values(), self._waiting.values())
             for seq in plan.start:
                 del self._waiting[seq]
                 call = self._work[seq].call
                 self._parked[seq] = Candidate(
-                    seq, self._variant(call), group="denoiser", rows=call.rows
+                    seq, self._variant(call), group=call.size, rows=call.rows, stake=call.stake
                 )
             if plan.batch:
                 return self._run(plan.batch, now_s, quantum)

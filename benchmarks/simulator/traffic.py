@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.lora_mix import LoraMix
 from benchmarks.popularity import zipf
 from benchmarks.simulator.devices import FAMILIES, Family
+from serve_app.fairness import PLAIN, Stake
 
 __all__ = ["RUNS", "Call", "Models", "Traffic"]
 
@@ -38,13 +39,19 @@ RUNS = _runs()  # shares of the calls, by the steps that run
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One picture that somebody wants. `at_s` counts from the start of the simulation."""
+    """One picture that somebody wants. `at_s` counts from the start of the simulation.
+
+    size: calls of different ones share no forward; the times are those of the native size all the
+    same. stake: whose it is.
+    """
 
     at_s: float
     model: int
     steps: int
     rows: int = _ROWS
     loras: tuple[int, ...] = ()
+    size: int = 0
+    stake: Stake = PLAIN
 
 
 class Models:

@@ -30,6 +30,8 @@ MaxOpen = Annotated[int | None, typer.Option(min=0, help="jobs queued or process
 Pictures = Annotated[int | None, typer.Option(min=0, help="pictures per month")]
 Models = Annotated[list[str] | None, typer.Option("--model", help="it may use; repeat")]
 Features = Annotated[list[Feature] | None, typer.Option("--feature", help="it may use; repeat")]
+Weight = Annotated[float | None, typer.Option(min=0.01, max=100, help="beside other keys; 1")]
+MaxPriority = Annotated[int | None, typer.Option(min=0, max=4, help="that calls may ask for; 0")]
 _MAX_DAYS = MAX_LIFETIME_S / 86_400
 Days = Annotated[
     float | None, typer.Option(min=0, max=_MAX_DAYS, help="until it expires, from now on")
@@ -45,10 +47,21 @@ def create(  # noqa: PLR0913, PLR0917  # an option per rule
     monthly_pictures: Pictures = None,
     model: Models = None,
     feature: Features = None,
+    weight: Weight = None,
+    max_priority: MaxPriority = None,
     days: Days = None,
 ) -> None:
     """Make a key; prints its id and its secret, which is shown only now."""
-    rules = KeyRules.model_validate(_given(rate, max_open, monthly_pictures, model, feature))
+    given = _given(
+        requests_per_minute=rate,
+        max_open=max_open,
+        monthly_pictures=monthly_pictures,
+        models=model,
+        features=feature,
+        weight=weight,
+        max_priority=max_priority,
+    )
+    rules = KeyRules.model_validate(given)
     lifetime_s = None if days is None else days * _DAY_S
     key, secret = _with_keys(config, lambda keys: keys.create(name, rules, lifetime_s))
     typer.echo(f"{key.id}\n{secret}")
@@ -63,6 +76,8 @@ def change(  # noqa: PLR0913, PLR0917  # an option per rule
     monthly_pictures: Pictures = None,
     model: Models = None,
     feature: Features = None,
+    weight: Weight = None,
+    max_priority: MaxPriority = None,
     days: Days = None,
     clear: Annotated[
         list[str] | None,
@@ -77,7 +92,15 @@ def change(  # noqa: PLR0913, PLR0917  # an option per rule
     if days is not None:
         lifetime_s = days * _DAY_S
     values = dict.fromkeys(ended - {"expires_at"})
-    values |= _given(rate, max_open, monthly_pictures, model, feature)
+    values |= _given(
+        requests_per_minute=rate,
+        max_open=max_open,
+        monthly_pictures=monthly_pictures,
+        models=model,
+        features=feature,
+        weight=weight,
+        max_priority=max_priority,
+    )
 
     async def update(keys: SqlKeyStore) -> ApiKey | None:
         known = await keys.find(key_id)
@@ -142,22 +165,9 @@ def revoke(key_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
         _fail()
 
 
-def _given(
-    rate: int | None,
-    max_open: int | None,
-    monthly_pictures: int | None,
-    model: list[str] | None,
-    feature: list[Feature] | None,
-) -> dict[str, object]:
+def _given(**values: object) -> dict[str, object]:
     """Return the rules that were named."""
-    values = {
-        "requests_per_minute": rate,
-        "max_open": max_open,
-        "monthly_pictures": monthly_pictures,
-        "models": model or None,
-        "features": feature or None,
-    }
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value not in (None, [])}
 
 
 def _print(key: ApiKey) -> None:

@@ -13,7 +13,6 @@ from serve_app.config.components import (
     JobsConfig,
     LimitsConfig,
     LoggingConfig,
-    SafetyConfig,
 )
 from serve_app.config.database import DatabaseConfig
 from serve_app.config.events import EventsConfig
@@ -22,6 +21,7 @@ from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.images import HintsConfig, ImagesConfig
 from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
+from serve_app.config.safety import SafetyConfig
 from serve_app.config.serving import ServingConfig
 from serve_app.config.storage import StorageConfig
 from serve_app.config.webhook import WebhooksConfig

@@ -11,7 +11,6 @@ __all__ = [
     "LimitsConfig",
     "LoggingConfig",
     "Port",
-    "SafetyConfig",
     "Seconds",
     "Section",
 ]
@@ -48,6 +47,12 @@ class EngineConfig(Section):
         default=32,
         ge=1,
         description="Limits the requests (pictures) that are between admission and result.",
+    )
+    max_guests: int = Field(
+        default=16,
+        ge=0,
+        description="Limits the requests beside `max_live`, for API keys that have less than their "
+        "part of these.",
     )
     max_rows: int = Field(
         default=32,
@@ -279,17 +284,6 @@ class EngineConfig(Section):
     )
 
 
-class SafetyConfig(Section):
-    """The NSFW check."""
-
-    checkpoint: Path | None = Field(
-        default=None,
-        description="Names the folder with safety_checker/ and feature_extractor/; none: asking "
-        "for the check fails the job, since nothing unchecked may leave.",
-    )
-    device: str = Field(default="cpu", description="Chooses the device: auto, cpu, cuda or cuda:N.")
-
-
 class JobsConfig(Section):
     """Acceptance, hold, leases and retries."""
 
@@ -314,6 +308,12 @@ class JobsConfig(Section):
         default=64,
         ge=1,
         description="Limits the jobs that one driver process runs at the same time.",
+    )
+    max_driven_guests: int = Field(
+        default=64,
+        ge=0,
+        description="Limits the jobs beside `max_driven`, for API keys that have less than their "
+        "part of these.",
     )
     lease_s: Seconds = Field(
         default=15.0,

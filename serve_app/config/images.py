@@ -39,6 +39,12 @@ class ImagesConfig(Section):
         description="Limits the chunks or segments of one file, frames of an animation among "
         "them; each takes some microseconds to read.",
     )
+    max_prepared: int = Field(
+        default=16,
+        ge=1,
+        description="Limits the jobs whose pictures one Preprocess replica has in memory; as many "
+        "again may come from API keys that have less than their part of these.",
+    )
     decode_workers: int = Field(
         default=2,
         ge=1,

@@ -32,10 +32,11 @@ class PoolConfig(Section):
         default=1, ge=1, description="Limits the models that a replica loads at the same time."
     )
     max_calls_per_model: int = Field(
-        default=64,
+        default=128,
         ge=1,
         description="Limits the calls that run or wait for one model of a replica. Further ones "
-        "are refused and come back later, so that no model takes all places.",
+        "are refused and come back later, so that no model takes all places; more than "
+        "`limits.max_open_per_key`, so that no API key does.",
     )
     spread_calls: int = Field(
         default=16,

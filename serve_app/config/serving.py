@@ -125,8 +125,9 @@ class ServingConfig(Section):
     ingress: DeploymentOptions = DeploymentOptions(
         num_cpus=0, max_ongoing_requests=512, target_ongoing_requests=200
     )
+    # Calls wait inside, in the order of their API keys' turns, and not at the caller.
     preprocess: DeploymentOptions = DeploymentOptions(
-        max_ongoing_requests=16, target_ongoing_requests=8
+        max_ongoing_requests=256, target_ongoing_requests=8
     )
     safety: DeploymentOptions = DeploymentOptions(max_ongoing_requests=8, target_ongoing_requests=4)
     upload: DeploymentOptions = DeploymentOptions()

@@ -78,8 +78,10 @@ def check_room(connection: Connection, max_open: int) -> None:
 
 def check_key(
     connection: Connection, key_id: str, defaults: KeyRules, request: JobRequest | None
-) -> None:
+) -> KeyRules:
     """Refuse what a key may not ask for, by its own rules and these where it has none.
+
+    Returns these rules.
 
     request: None: it is not known yet, and asks for one picture at least.
 
@@ -91,6 +93,7 @@ def check_key(
         rules.check_request(request)
     samples = 1 if request is None else request.spec.samples
     rules.check_use(_use(connection, key_id, rules), samples)
+    return rules
 
 
 def _use(connection: Connection, key_id: str, rules: KeyRules) -> KeyUse:

@@ -78,7 +78,9 @@ class SqlJobStore(SqlStore):
             "samples": request.spec.samples,
             "idempotency_key": idempotency and idempotency.key,
             "idempotency_digest": idempotency and idempotency.digest,
+            "priority": request.priority or None,
         }
+        weight: float | None = None
         statement = statements.ADD
         if lease is not None:
             statement = statements.ADD_HELD
@@ -91,11 +93,11 @@ class SqlJobStore(SqlStore):
             return _readable(repeated)
         admission.check_room(connection, max_open)
         if rules is not None:
-            admission.check_key(connection, key_id, rules, request)
+            weight = admission.check_key(connection, key_id, rules, request).weight
         admission.forget(connection, key_id, idempotency)
         drawn = connection.execute(statements.NEXT_NUMBER).one()
         job_id = id_of(drawn.last, drawn.key, drawn.first)
-        row |= {"number": drawn.last, "id": job_id}
+        row |= {"number": drawn.last, "id": job_id, "weight": weight}
         created_at = connection.execute(statement, row).scalar_one()
         return Job(
             id=job_id,
@@ -104,6 +106,7 @@ class SqlJobStore(SqlStore):
             attempts=0 if lease is None else 1,
             created_at=created_at,
             started_at=None if lease is None else created_at,
+            weight=weight or 1.0,
         )
 
     @reads()
@@ -300,7 +303,9 @@ def _read(row: Row[tuple[object, ...]]) -> Job | None:
         return Job(
             id=row.id,
             state=JobState(row.state),
-            request=codec.load(JobRequest, row.request),
+            request=codec.load(JobRequest, row.request).model_copy(
+                update={"priority": row.priority or 0}
+            ),
             attempts=row.attempts,
             progress=row.progress,
             created_at=row.created_at,
@@ -308,6 +313,7 @@ def _read(row: Row[tuple[object, ...]]) -> Job | None:
             finished_at=row.finished_at,
             result=None if row.result is None else codec.load(JobResult, row.result),
             failure=None if row.failure is None else codec.load(JobFailure, row.failure),
+            weight=row.weight or 1.0,
         )
     except ValueError:
         _log.exception("unreadable_job", job_id=row.id)

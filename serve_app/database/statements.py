@@ -4,10 +4,11 @@ To build a statement anew for each job costs more than to run it: 1.7 of a claim
 Values that differ from job to job are bound by name when it is run.
 """
 
-from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Subquery, bindparam, case, func, insert, or_, select, update
 
 from serve_app.database.connection import Now
 from serve_app.database.schema import job_numbers, jobs
+from serve_app.fairness import MAX_PRIORITY, OVERTAKES, YOUNGER
 from serve_app.types import JobState
 
 __all__ = [
@@ -39,11 +40,38 @@ ADD = (
     .returning(jobs.c.created_at)
 )
 ADD_HELD = ADD.values(started_at=Now(), lease_until=Now() + bindparam("lease_s"))
-WAITING = (
-    select(jobs.c.id)
-    .where(OPEN, jobs.c.model_id == bindparam("model_id"), jobs.c.progress == 0.0)
-    .order_by(jobs.c.number, jobs.c.id)
-)
+# An expression, or SQLite would walk all jobs there are by the index of their keys.
+_OWNER = func.coalesce(jobs.c.key_id, "")
+_PRIORITY = func.coalesce(jobs.c.priority, 0)
+_PULLS = {step: 2.0**step for step in range(-MAX_PRIORITY, MAX_PRIORITY + 1)}
+_PULL = func.coalesce(jobs.c.weight, 1.0) * case(_PULLS, value=_PRIORITY)
+
+
+def _in_turn(waits: ColumnElement[bool], begun: ColumnElement[bool]) -> Subquery:
+    """Return the jobs that wait with their turns, which are those of `fairness.turn`.
+
+    begun: what an owner has at work; his jobs that wait come after it.
+    """
+    held = (
+        select(_OWNER.label("owner"), func.count().label("num"))
+        .where(OPEN, begun)
+        .group_by(_OWNER)
+        .subquery()
+    )
+    line = (jobs.c.number - OVERTAKES * _PRIORITY, jobs.c.number, jobs.c.id)
+    nth = func.row_number().over(partition_by=_OWNER, order_by=line)
+    due = (func.coalesce(held.c.num, 0) + nth) / _PULL + jobs.c.number / float(YOUNGER)
+    return (
+        select(jobs.c.id, jobs.c.number, due.label("due"))
+        .join(held, held.c.owner == _OWNER, isouter=True)
+        .where(OPEN, waits)
+        .subquery()
+    )
+
+
+_OF_MODEL = jobs.c.model_id == bindparam("model_id")
+_WAITING = _in_turn(_OF_MODEL & (jobs.c.progress == 0.0), _OF_MODEL & (jobs.c.progress > 0.0))
+WAITING = select(_WAITING.c.id).order_by(_WAITING.c.due, _WAITING.c.number, _WAITING.c.id)
 GET = select(*COLUMNS).where(jobs.c.id == bindparam("job_id"))
 # Driven by this owner; a lease that ran out counts until it is taken over.
 HELD = (jobs.c.state == JobState.PROCESSING) & (jobs.c.lease_owner == bindparam("owner"))
@@ -51,12 +79,15 @@ _IS_DUE = or_(
     (jobs.c.state == JobState.QUEUED) & (jobs.c.not_before <= Now()),
     (jobs.c.state == JobState.PROCESSING) & (jobs.c.lease_until <= Now()),
 )
+_TURNS = _in_turn(_IS_DUE, ~_IS_DUE & (jobs.c.state == JobState.PROCESSING))
+# Windows lock nothing, so whether a job is due is asked again of the row that is locked.
 _DUE = (
-    select(jobs.c.id)
+    select(jobs.c.id, _TURNS.c.due)
+    .join(_TURNS, _TURNS.c.id == jobs.c.id)
     .where(OPEN, _IS_DUE)
-    .order_by(jobs.c.number, jobs.c.id)
+    .order_by(_TURNS.c.due, _TURNS.c.number, _TURNS.c.id)
     .limit(bindparam("num_jobs"))
-    .with_for_update(skip_locked=True)
+    .with_for_update(of=jobs, skip_locked=True)
     .cte("due")
 )
 CLAIM = (

@@ -55,6 +55,7 @@ class Engine:
         self._profiler = RowCapProfiler(config.max_rows, config.row_growth, row_cap_store)
         policy = Policy(
             max_live=config.max_live,
+            max_guests=config.max_guests,
             turn_ticks=config.turn_ticks,
             turn_groups=config.turn_groups,
         )
@@ -161,8 +162,10 @@ class Engine:
         parked = self._weave.parked
         plan = self._planner.next(
             [entry.candidate for entry in parked.values()],
-            [Candidate(seq, request.variant) for seq, request in self._waiting.items()],
-            live=len(parked),
+            [
+                Candidate(seq, request.variant, stake=request.stake)
+                for seq, request in self._waiting.items()
+            ],
         )
         if not plan.urgent and not self._switch(plan):
             return

@@ -5,6 +5,8 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from serve_app.fairness import PLAIN, Stake
+
 __all__ = ["Progress", "Request", "Spent"]
 
 
@@ -40,6 +42,7 @@ class Request:
     key: what must agree for two requests to share a forward and does not show in the tensors.
     variant: state of the shared modules (IP adapter, token merging) that the body needs.
     exclusive: share no forward.
+    stake: on whose behalf it is run.
     measures: let the first denoiser call set the row cap of its size; for warming up.
     future: cancel it to cancel the request; a client may do so at any time.
     """
@@ -49,6 +52,7 @@ class Request:
     variant: Hashable = None
     exclusive: bool = False
     measures: bool = False
+    stake: Stake = PLAIN
     future: "Future[object]" = field(default_factory=Future)
     spent: Spent = field(default_factory=Spent)
     seq: int = -1

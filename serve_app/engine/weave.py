@@ -99,4 +99,5 @@ def _candidate(request: Request, call: Call) -> Candidate:
         rows=call.rows,
         urgent=call.lane.urgent,
         rank=call.lane.rank,
+        stake=request.stake,
     )

@@ -22,7 +22,9 @@ import structlog
 
 from serve_app import errors
 from serve_app.config import ImagesConfig
+from serve_app.fairness import PLAIN, Places, Stake
 from serve_app.images.frame import LENGTH, OUT_OF_MEMORY, Said, unpack
+from serve_app.turnstile import Turnstile
 from serve_app.types import Picture, PreparedImages
 
 __all__ = ["Isolation"]
@@ -62,6 +64,7 @@ class Isolation:
     def __init__(self, config: ImagesConfig) -> None:
         self.workers_lost: Counter[str] = Counter()
         self._workers = [_Worker(config, self.workers_lost) for _ in range(config.decode_workers)]
+        self._line = Turnstile(Places(config.decode_workers))
         self._free: asyncio.Queue[_Worker] = asyncio.Queue()
         for worker in self._workers:
             self._free.put_nowait(worker)
@@ -70,22 +73,24 @@ class Isolation:
         """Wait until every worker is ready; raises `errors.ReplicaLost` when one cannot start."""
         await asyncio.gather(*(worker.ready() for worker in self._workers))
 
-    async def run(self, work: Callable[[], Result]) -> Result:
+    async def run(self, work: Callable[[], Result], stake: Stake = PLAIN) -> Result:
         """Call a function in a worker; cancelling the caller ends it.
 
         Args:
             work: can be pickled, and reads files by `images.decode`.
+            stake: on whose behalf; whose owner got least so far is next.
 
         Raises:
             errors.InvalidImage: of the function; or reading a file took too much time or memory.
             errors.GenerationFailed: the function raised something else.
             errors.ReplicaLost: workers died before they read anything, or cannot start.
         """
-        worker = await self._free.get()
-        try:
-            return await worker.run(work)
-        finally:
-            self._free.put_nowait(worker)
+        async with self._line.visit(stake):
+            worker = await self._free.get()
+            try:
+                return await worker.run(work)
+            finally:
+                self._free.put_nowait(worker)
 
     async def aclose(self) -> None:
         """End the workers, and with them what they do; their callers get the errors of `run`.

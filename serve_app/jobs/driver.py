@@ -12,6 +12,7 @@ import contextvars
 import random
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from functools import partial
 from typing import TypeVar
@@ -21,6 +22,7 @@ import structlog
 from serve_app import errors
 from serve_app.config import JobsConfig
 from serve_app.failure import to_failure
+from serve_app.fairness import Places
 from serve_app.jobs.eta import EtaModel, Work, plain_work
 from serve_app.jobs.graph import Graph
 from serve_app.jobs.protocol import JobStore, Lease
@@ -42,7 +44,7 @@ Add = Callable[[Lease | None], Coroutine[None, None, Job]]
 
 
 class Driver:
-    """Drives up to `jobs.max_driven` jobs at a time on the running event loop."""
+    """Drives up to `jobs.max_driven` jobs at a time on the running event loop, and guests."""
 
     def __init__(
         self,
@@ -61,7 +63,8 @@ class Driver:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._jobs: dict[int, Job] = {}
         self._loops: list[asyncio.Task[None]] = []
-        self._promised = 0  # places of jobs that are being accepted or claimed
+        self._places = Places(config.max_driven, config.max_driven_guests)
+        self._promised = Counter[str]()  # places of jobs that are being accepted or claimed
         self._watch = Watch(store)
         self._wake = asyncio.Event()
 
@@ -70,18 +73,18 @@ class Driver:
         loops = (self._claim_for_ever(), self._renew_for_ever(), self._watch_for_ever())
         self._loops = [_detached(loop) for loop in loops]
 
-    async def accept(self, add: Add, *, is_new: bool = True) -> Job:
-        """Add a job and drive it; if all places are taken it waits in the queue.
+    async def accept(self, add: Add, owner: str, *, is_new: bool = True) -> Job:
+        """Add a job and drive it; if there is no place for its owner it waits in the queue.
 
         is_new: `add` cannot give a job that was there before, whose lease others may hold.
 
         Raises what `add` does.
         """
-        if not is_new or self._num_free() <= 0:
+        if not is_new or not self._has_room(owner):
             job = await add(None)
             self._wake.set()
             return job
-        with self._promise(1):
+        with self._promise(1, owner):
             job = await add(Lease(self.owner, self._config.lease_s))
             self._run(job)
         return job
@@ -148,16 +151,28 @@ class Driver:
                     self._run(job)
 
     def _num_free(self) -> int:
-        return self._config.max_driven - len(self._running) - self._promised
+        return self._places.limit - len(self._running) - self._promised.total()
+
+    def _has_room(self, owner: str) -> bool:
+        """Whether one more of an owner may be driven, whose weight nobody knows yet."""
+        if self._num_free() > 0:
+            return True
+        held, weights = self._promised.copy(), {owner: 1.0} | dict.fromkeys(self._promised, 1.0)
+        for job in self._jobs.values():
+            stake = job.stake
+            held[stake.owner] += 1
+            weights[stake.owner] = max(weights.get(stake.owner, 0.0), stake.pull)
+        return self._places.has_room(owner, held, weights)
 
     @contextlib.contextmanager
-    def _promise(self, places: int) -> Iterator[None]:
+    def _promise(self, places: int, owner: str = "") -> Iterator[None]:
         """Keep places for jobs that are still to come out of the store."""
-        self._promised += places
+        self._promised[owner] += places
         try:
             yield
         finally:
-            self._promised -= places
+            self._promised[owner] -= places
+            self._promised = +self._promised  # an owner without any is none
 
     def _run(self, job: Job) -> None:
         task = _detached(self._drive(job))

@@ -109,7 +109,10 @@ class JobStore(Protocol):
         ...
 
     async def claim(self, owner: str, lease_s: float, limit: int) -> list[Job]:
-        """Take a lease on up to `limit` jobs that are due, oldest first; `attempts` grows by one.
+        """Take a lease on up to `limit` jobs that are due; `attempts` grows by one.
+
+        Keys take turns by weight and by what they have at work (`fairness.turn`), and the jobs of
+        a key by age and priority. Those that were taken are returned oldest first.
 
         Due are queued jobs whose `not_before` has passed and processing jobs whose lease ran out.
         Two claims never return the same job.
@@ -160,7 +163,7 @@ class JobStore(Protocol):
         ...
 
     async def waiting(self, model_id: str) -> list[int]:
-        """Open jobs of a model of which no step is known to be done, in the order they came."""
+        """Open jobs of a model of which no step is known to be done, in the order of turns."""
         ...
 
     async def secret(self, purpose: str) -> bytes:

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field
 
 from serve_app import errors
+from serve_app.fairness import MAX_PRIORITY
 from serve_app.types import Frozen, GenerationSpec, JobRequest
 
 __all__ = ["MAX_LIFETIME_S", "Feature", "KeyRules", "KeyUse"]
@@ -74,6 +75,19 @@ class KeyRules(Frozen):
     features: tuple[Feature, ...] | None = Field(
         default=None, description="what its requests may use"
     )
+    weight: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        allow_inf_nan=False,
+        description="part of the devices that it gets beside other keys; 1 where none is said",
+    )
+    max_priority: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_PRIORITY,
+        description="highest `priority` that its calls may ask for; 0 where none is said",
+    )
 
     def over(self, defaults: "KeyRules") -> Self:
         """Fill in what these leave open."""
@@ -109,6 +123,9 @@ class KeyRules(Frozen):
         spec = request.spec
         if self.models is not None and spec.model_id not in self.models:
             raise errors.NotAllowed(f"This API key may not use the model {spec.model_id}.")
+        highest = self.max_priority or 0
+        if request.priority > highest:
+            raise errors.NotAllowed(f"This API key may not ask for a priority above {highest}.")
         if self.features is None:
             return
         asked = _features(spec) | ({Feature.WEBHOOK} if request.webhook else set())

@@ -257,8 +257,8 @@ class ModelEntry(_Files):
     instance_prompt: Text | None = Field(default=None, description="put before each prompt")
     enhancement: Enhancement = Enhancement()
     defaults: ModelDefaults = ModelDefaults()
-    # More calls than the engine has places, so that progress is told while others wait.
-    serve: DeploymentOptions = DeploymentOptions(max_ongoing_requests=72, num_cpus=0.5)
+    # All that drivers may send: Serve's own queue, at the caller, knows no owners. The engine does.
+    serve: DeploymentOptions = DeploymentOptions(max_ongoing_requests=256, num_cpus=0.5)
 
     @property
     def has_unet(self) -> bool:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from serve_app import errors
 from serve_app.engine.metrics import Counters, EngineSnapshot
+from serve_app.fairness import PLAIN, Stake
 from serve_app.images.codec import encode_jpeg
 from serve_app.pipelines.compose import (
     Canvas,
@@ -22,7 +23,15 @@ from serve_app.pipelines.compose import (
     paste,
 )
 from serve_app.pipelines.specs import check_kind, ran_effects, ran_size, sample_specs, sized
-from serve_app.types import Cost, GenerationSpec, Kind, Picture, Pictures, PreparedImages, Sight
+from serve_app.types import (
+    Cost,
+    GenerationSpec,
+    Kind,
+    Picture,
+    Pictures,
+    PreparedImages,
+    Sight,
+)
 
 __all__ = ["FakePainter"]
 
@@ -53,7 +62,11 @@ class FakePainter:
         self._counters = Counters()
 
     async def paint(
-        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+        self,
+        job_id: int,
+        spec: GenerationSpec,
+        images: PreparedImages | None,
+        stake: Stake = PLAIN,  # noqa: ARG002  # nobody waits for another here
     ) -> Pictures:
         """Paint all samples of a job; see the protocol."""
         began = time.monotonic()

@@ -10,7 +10,6 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from threading import Event
 from typing import TypeVar, TypeVarTuple
 
@@ -21,7 +20,8 @@ from serve_app import errors
 from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.metrics import EngineSnapshot
-from serve_app.engine.request import Progress, Request, Spent
+from serve_app.engine.request import Progress, Request
+from serve_app.fairness import PLAIN, Stake
 from serve_app.models import ModelEntry
 from serve_app.pipelines import job_parts
 from serve_app.pipelines.addons.lookup import AddOns, NamedAddOns
@@ -38,6 +38,7 @@ from serve_app.pipelines.compose import (
     seam_px,
 )
 from serve_app.pipelines.job_parts import JobAddOns, JobPictures
+from serve_app.pipelines.job_progress import JobProgress
 from serve_app.pipelines.previews import Preview, Previews
 from serve_app.pipelines.ran import ran
 from serve_app.pipelines.row_cap_key import row_cap_store
@@ -50,7 +51,14 @@ from serve_app.pipelines.specs import (
 from serve_app.pipelines.text.rewrite import rewriter_of
 from serve_app.pipelines.windows import advanced, first_window, windows_after
 from serve_app.pipelines.work import Painting, Sample
-from serve_app.types import Cost, GenerationSpec, Kind, Picture, Pictures, PreparedImages, Sight
+from serve_app.types import (
+    GenerationSpec,
+    Kind,
+    Picture,
+    Pictures,
+    PreparedImages,
+    Sight,
+)
 
 __all__ = ["WeavePainter"]
 
@@ -84,7 +92,7 @@ class WeavePainter:
         # One, for the memory of one tile; nobody else waits for its seconds.
         self._upscales = ThreadPoolExecutor(max_workers=1, thread_name_prefix="upscale")
         self._num_hints = 0
-        self._at_work: dict[int, _Work] = {}
+        self._at_work: dict[int, JobProgress] = {}
         self._previews = Previews(checkpoint, config)
         self._framing = Framing(
             entry.native_size_px,
@@ -99,7 +107,7 @@ class WeavePainter:
             raise
 
     async def paint(
-        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None, stake: Stake = PLAIN
     ) -> Pictures:
         """Paint all samples of a job; see the protocol."""
         began = time.monotonic()
@@ -110,7 +118,7 @@ class WeavePainter:
         with self._checkpoint.uses.holding(named.large):
             added = await self._add(spec, named)
             canvas, given = await self._off_loop(self._pool, self._open, added, images)
-            stop, work = Event(), _Work()
+            stop, work = Event(), JobProgress(stake)
             self._at_work[job_id] = work
             try:
                 paintings, frames = await self._paint(work, added, canvas, given)
@@ -228,7 +236,7 @@ class WeavePainter:
         return canvas, job_parts.open_pictures(added, images)
 
     async def _paint(
-        self, work: "_Work", added: JobAddOns, canvas: Canvas | None, given: JobPictures
+        self, work: JobProgress, added: JobAddOns, canvas: Canvas | None, given: JobPictures
     ) -> tuple[list[Painting], list[Pixels]]:
         """Paint all samples side by side, window by window where a picture grows far."""
         clip_skip = min(added.spec.clip_skip, self._checkpoint.max_clip_skip)
@@ -265,7 +273,7 @@ class WeavePainter:
 
     def _requests(
         self,
-        work: "_Work",
+        work: JobProgress,
         added: JobAddOns,
         specs: Sequence[GenerationSpec],
         canvases: Sequence[Canvas | None],
@@ -279,6 +287,7 @@ class WeavePainter:
                 canvas and canvas.with_fill(spec.fill, spec.seed),
                 given,
                 None if number else work.preview,
+                work.stake,
             )
             for number, (spec, canvas) in enumerate(zip(specs, canvases, strict=True))
         ]
@@ -290,6 +299,7 @@ class WeavePainter:
         canvas: Canvas | None,
         given: JobPictures,
         preview: Preview | None = None,
+        stake: Stake = PLAIN,
     ) -> Request:
         size = canvas.size if canvas else (spec.height, spec.width)
         body = Sample(
@@ -309,7 +319,7 @@ class WeavePainter:
         )
         # The shape of a UNet's sample says its size; packed samples of transformers do not.
         key = None if self._checkpoint.family.denoiser == "unet" else size
-        return Request(body, key=key, variant=body.variant, exclusive=spec.exclusive)
+        return Request(body, key=key, variant=body.variant, exclusive=spec.exclusive, stake=stake)
 
     async def _run(self, requests: Sequence[Request]) -> list[Painting]:
         """Wait for all samples; when one fails or the client leaves, the others are cancelled."""
@@ -361,35 +371,3 @@ def _encode_enlarged(pixels: Pixels, factor: int) -> Picture:
 def _progress(request: Request) -> Progress:
     assert isinstance(request.body, Sample), "painters submit samples"
     return request.body.progress
-
-
-@dataclass(slots=True)
-class _Work:
-    """A job at work. progress: of its samples, windows that are done or to come too."""
-
-    progress: list[Progress] = field(default_factory=list)
-    preview: Preview | None = None
-    spent: list[Spent] = field(default_factory=list)
-
-    @property
-    def share(self) -> float:
-        """Share of the steps that are done."""
-        return sum(one.share for one in self.progress) / max(1, len(self.progress))
-
-    def sight(self, newest: int | None) -> Sight:
-        """Return how far it is, as the mean of all samples; the first one is shown."""
-        if not self.progress:
-            return Sight(0, 0)
-        done = sum(one.done for one in self.progress) // len(self.progress)
-        steps = max(one.total for one in self.progress)
-        if newest is None or self.preview is None:
-            return Sight(done, steps)
-        step, image = self.preview.ask()
-        return Sight(done, steps, image if step > newest else b"", step)
-
-    def cost(self) -> Cost:
-        """Sum up what it cost so far."""
-        return Cost(
-            row_steps=sum(one.row_steps for one in self.spent),
-            device_s=sum(one.device_s for one in self.spent),
-        )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from serve_app.engine.metrics import EngineSnapshot
+from serve_app.fairness import PLAIN, Stake
 from serve_app.types import GenerationSpec, Pictures, PreparedImages, Sight
 
 __all__ = ["Painter"]
@@ -13,9 +14,9 @@ class Painter(Protocol):
     """Paints the pictures of a job; safe to call from many coroutines of one event loop."""
 
     async def paint(
-        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None, stake: Stake = PLAIN
     ) -> Pictures:
-        """Paint all samples of a job.
+        """Paint all samples of a job, which share the device with others by its stake.
 
         Cancelling the coroutine stops the work within one denoising step.
 

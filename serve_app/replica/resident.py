@@ -20,6 +20,7 @@ from serve_app import errors
 from serve_app.background import Background
 from serve_app.config import ReloadConfig
 from serve_app.engine.metrics import EngineSnapshot
+from serve_app.fairness import PLAIN, Stake
 from serve_app.models.protocol import Desired, ReplicaPhase
 from serve_app.replica.slot import Served, Slot
 from serve_app.replica.status import ReplicaStatus
@@ -121,12 +122,12 @@ class Resident:
         await asyncio.shield(self._begin())
 
     async def paint(
-        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None
+        self, job_id: int, spec: GenerationSpec, images: PreparedImages | None, stake: Stake = PLAIN
     ) -> Pictures:
         """Paint all samples of a job with the weights that serve when it begins."""
         async with self._slot.use() as served:
             weights_version = served.desired.weights_version
-            pictures = await served.painter.paint(job_id, spec, images)
+            pictures = await served.painter.paint(job_id, spec, images, stake)
         if weights_version == 0:
             return pictures
         return dataclasses.replace(pictures, ran={**pictures.ran, "generation": weights_version})

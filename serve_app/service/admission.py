@@ -73,10 +73,10 @@ class Admission:
         )
         with self._estimating():
             if idempotency is not None:  # perhaps a repeated call, which no gate may refuse
-                return await self._driver.accept(add, is_new=False)
+                return await self._driver.accept(add, request.key_id, is_new=False)
             await self._gate.enter()
             try:
-                return await self._driver.accept(add)
+                return await self._driver.accept(add, request.key_id)
             except errors.Overloaded:
                 self._gate.close()
                 raise

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from serve_app import errors
 from serve_app.database import codec
 from serve_app.database.outbox import new_message_id
+from serve_app.fairness import line_place, turn
 from serve_app.jobs.number import FIRST, derived, id_of, new_key
 from serve_app.jobs.protocol import Idempotency, Lease
 from serve_app.jobs.rules import KeyRules, KeyUse
@@ -46,6 +47,7 @@ class _Lease:
 class _Row:
     job: Job
     lease: _Lease
+    number: int
     idempotency: Idempotency | None = None
 
     def change(self, **values: object) -> None:
@@ -97,15 +99,18 @@ class MemoryJobStore:
         repeated = await self.admit(key_id, max_open, rules, idempotency, samples)
         if repeated:
             return repeated
+        own = KeyRules() if rules is None else self._keys.rules_of(key_id).over(rules)
         if rules is not None:
-            self._keys.rules_of(key_id).check_request(request)
+            own.check_request(request)
+        number, stored = next(self._numbers), codec.load(JobRequest, codec.dump(request))
         job = Job(
-            id=id_of(next(self._numbers), self._key, FIRST),
+            id=id_of(number, self._key, FIRST),
             state=JobState.QUEUED,
-            request=codec.load(JobRequest, codec.dump(request)),
+            request=stored.model_copy(update={"priority": request.priority}),
             created_at=self._clock(),
+            weight=own.weight or 1.0,
         )
-        row = self._rows[job.id] = _Row(job, _Lease(due=job.created_at), idempotency)
+        row = self._rows[job.id] = _Row(job, _Lease(due=job.created_at), number, idempotency)
         if lease is not None:
             self._take(row, lease.owner, lease.seconds)
         return row.job
@@ -123,12 +128,14 @@ class MemoryJobStore:
     async def claim(self, owner: str, lease_s: float, limit: int) -> list[Job]:
         """Take leases on due jobs; see the protocol."""
         now = self._clock()
-        candidates = (
+        still_open = [row for row in self._rows.values() if not row.job.state.is_final]
+        due = [row for row in still_open if row.lease.is_free(now)]
+        begun = [
             row
-            for row in self._rows.values()  # in the order in which they came
-            if not row.job.state.is_final and row.lease.is_free(now)
-        )
-        taken = list(itertools.islice(candidates, limit))
+            for row in still_open
+            if row.job.state is JobState.PROCESSING and not row.lease.is_free(now)
+        ]
+        taken = sorted(_in_turn(due, begun)[:limit], key=lambda row: row.number)
         for row in taken:
             self._take(row, owner, lease_s)
         return [row.job for row in taken]
@@ -179,12 +186,14 @@ class MemoryJobStore:
 
     async def waiting(self, model_id: str) -> list[int]:
         """List jobs of a model that have not begun; see the protocol."""
-        open_jobs = [row.job for row in self._rows.values() if not row.job.state.is_final]
-        return [
-            job.id
-            for job in open_jobs
-            if job.request.spec.model_id == model_id and not job.progress
+        mine = [
+            row
+            for row in self._rows.values()
+            if not row.job.state.is_final and row.job.request.spec.model_id == model_id
         ]
+        begun = [row for row in mine if row.job.progress]
+        waiting = [row for row in mine if not row.job.progress]
+        return [row.job.id for row in _in_turn(waiting, begun)]
 
     async def secret(self, purpose: str) -> bytes:
         """Derive a secret from the key of this store; see the protocol."""
@@ -257,6 +266,16 @@ class MemoryJobStore:
         if webhook_body is not None and url is not None:
             self.outbox.insert(row.job.id, row.job.request.key_id, url, webhook_body)
         return True
+
+
+def _in_turn(waiting: list[_Row], begun: list[_Row]) -> list[_Row]:
+    """Order jobs by `fairness.turn`."""
+    num_before = Counter(row.job.request.key_id for row in begun)
+    due: dict[int, float] = {}
+    for row in sorted(waiting, key=lambda row: (line_place(row.number, row.job.stake), row.number)):
+        due[row.number] = turn(row.number, row.job.stake, num_before[row.job.stake.owner])
+        num_before[row.job.stake.owner] += 1
+    return sorted(waiting, key=lambda row: (due[row.number], row.number))
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ import torch
 from serve_app.engine.engine import Engine
 from serve_app.engine.lane import Lane
 from serve_app.engine.request import Request
+from serve_app.fairness import Stake
 from tests.engine.toys import Body, Denoiser, hold
 
 
@@ -123,3 +124,21 @@ def test_snapshot_counts_what_was_done(lane: Lane, make_engine: Callable[..., En
     assert snapshot.rows_per_forward == 2
     assert snapshot.steps_per_s > 0
     assert {"start", "resume", "forward denoiser"} <= set(snapshot.stage_s)
+
+
+def test_engine_runs_the_rows_of_owners_in_turn(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine(max_rows=4, max_live=4)
+    hold(denoiser, engine, lane)
+    ended: list[str] = []
+    futures = [engine.submit(Request(Body(lane), stake=Stake("heavy"))) for _ in range(20)]
+    futures.append(engine.submit(Request(Body(lane), stake=Stake("light"))))
+    for number, future in enumerate(futures):
+        owner = "light" if number == 20 else "heavy"
+        future.add_done_callback(lambda _, owner=owner: ended.append(owner))  # type: ignore[misc]
+    denoiser.gate.set()
+    for future in futures:
+        future.result(30)
+    assert ended.index("light") <= 4
+    assert max(denoiser.rows) == 4

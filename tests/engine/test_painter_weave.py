@@ -3,6 +3,7 @@
 import asyncio
 import io
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from PIL import Image
 
 from serve_app import errors
 from serve_app.config import EngineConfig
+from serve_app.engine.engine import Engine
+from serve_app.engine.request import Request
+from serve_app.fairness import Stake
 from serve_app.models import ModelEntry
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import encode
@@ -251,3 +255,21 @@ async def test_tone_is_matched_inside_the_mask_alone(
     assert changed[8:40, 8:40].any()
     changed[8:40, 8:40] = False
     assert not changed.any()
+
+
+async def test_every_sample_is_run_on_behalf_of_the_owner_of_its_job(
+    make_painter: Callable[..., WeavePainter],
+    make_spec: Callable[..., GenerationSpec],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Stake] = []
+    submit = Engine.submit
+
+    def spy(engine: Engine, request: Request) -> "Future[object]":
+        seen.append(request.stake)
+        return submit(engine, request)
+
+    painter, stake = make_painter("plain"), Stake("somebody", 2.0, 1)
+    monkeypatch.setattr(Engine, "submit", spy)
+    await painter.paint(1, make_spec(samples=2), None, stake)
+    assert seen == [stake, stake]

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.engine.planner import Candidate, Plan, Planner, Policy
+from serve_app.fairness import PLAIN, Stake
 
 LIMIT = 4
 
@@ -23,6 +24,7 @@ class Fake:
     rows: int
     steps: int
     arrives: int
+    stake: Stake = PLAIN
 
 
 class Simulation:
@@ -49,9 +51,11 @@ class Simulation:
 
     def _tick(self) -> None:
         plan = self.planner.next(
-            [Candidate(r.seq, r.variant, r.group, r.rows) for r in self.live.values()],
-            [Candidate(r.seq, r.variant) for r in self.waiting.values()],
-            live=len(self.live),
+            [
+                Candidate(r.seq, r.variant, r.group, r.rows, stake=r.stake)
+                for r in self.live.values()
+            ],
+            [Candidate(r.seq, r.variant, stake=r.stake) for r in self.waiting.values()],
         )
         for seq in plan.start:
             self.live[seq] = self.waiting.pop(seq)
@@ -188,14 +192,14 @@ def test_planner_urgent_call_goes_first_and_keeps_the_turn() -> None:
     planner = Planner(Policy(), lambda _: LIMIT)
     old = Candidate(0, "base", "small", 2)
     decode = Candidate(1, "lora", "decoder", 1, urgent=True)
-    plan = planner.next([old, decode], [], live=2)
+    plan = planner.next([old, decode], [])
     assert plan.batch == (1,)
     assert plan.urgent
-    assert planner.next([old], [], live=1).batch == (0,)
+    assert planner.next([old], []).batch == (0,)
 
 
 def test_planner_nothing_to_do_gives_empty_plan() -> None:
-    assert Planner(Policy(), lambda _: LIMIT).next([], [], live=0) == Plan()
+    assert Planner(Policy(), lambda _: LIMIT).next([], []) == Plan()
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3])

@@ -43,7 +43,7 @@ def run(requests: list[Controlled], limit: int = LIMIT) -> list[tuple[Plan, list
     while waiting or live:
         parked = [one.candidate() for one in live.values()]
         queue = [Candidate(one.seq, one.variant) for one in waiting.values()]
-        plan = planner.next(parked, queue, live=len(live))
+        plan = planner.next(parked, queue)
         assert plan.start or plan.batch, "somebody starved"
         live |= {seq: waiting.pop(seq) for seq in plan.start}
         for seq in plan.batch:
@@ -101,4 +101,4 @@ def test_planner_nets_shared_by_several_requests_run_once_a_step() -> None:
 def test_planner_net_calls_of_two_variants_share_a_forward() -> None:
     planner = Planner(Policy(), lambda _: LIMIT)
     calls = [Controlled(seq, ("base", "lora")[seq], (1,), 1).candidate() for seq in range(2)]
-    assert planner.next(calls, [], live=2).batch == (0, 1)
+    assert planner.next(calls, []).batch == (0, 1)

@@ -89,6 +89,7 @@ async def build(
         output=output,
         api=call.api,
         key_id=call.key_id,
+        priority=body.priority or 0,
         base_url=call.base_url,
         call_id=call.call_id,
         webhook=body.webhook,

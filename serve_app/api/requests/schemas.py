@@ -23,6 +23,7 @@ from serve_app import errors
 from serve_app.api.requests import coerce
 from serve_app.api.requests.body import Fields
 from serve_app.api.requests.scheduler import SCHEDULER_BY_LOWER, SCHEDULERS
+from serve_app.fairness import MAX_PRIORITY
 from serve_app.images.inline import Inline
 from serve_app.types import ControlType, Fill, MaskMode, SafetyAction
 
@@ -220,6 +221,11 @@ class GenerationBody(WireModel):
     )
     ip_adapter_image: Image = Field(None, description="Picture that it shows the model; needed.")
     instant_response: Flag = Field(False, description="yes: answer at once, fetch later.")
+    priority: Annotated[Integer, between(-MAX_PRIORITY, MAX_PRIORITY)] = Field(
+        None,
+        description="-4 to 4: beside other jobs, each step up counts twice as much; above 0 as the "
+        "key allows. An extension.",
+    )
     exclusive: Flag = Field(
         False, description="yes: share no computation with other requests. An extension."
     )

@@ -70,6 +70,9 @@ async def test_key_is_made_changed_rotated_and_revoked(http, bench):
     shown = (await http.get(path)).json()
     assert (shown["rules"]["max_open"], shown["rules"]["features"]) == (3, ["inpaint"])
     assert shown["expires_at"] > time.time()
+    stake = {"weight": 0.5, "max_priority": 1}
+    assert (await http.patch(path, json={"rules": stake})).status_code == 200
+    assert (await bench.keys.find(key_id)).rules == KeyRules(weight=0.5, max_priority=1)
     changed = await http.patch(path, json={"rules": {"monthly_pictures": 9}})
     assert changed.json()["rules"]["max_open"] is None
     assert changed.json()["expires_at"] == shown["expires_at"]
@@ -96,10 +99,23 @@ async def test_key_is_made_changed_rotated_and_revoked(http, bench):
         ({"name": "x", "rules": {"max_open": -1}}, "rules.max_open"),
         ({"name": "x", "rules": {"max_opn": 1}}, "max_opn"),
         ({"name": "x", "rules": {"features": ["dancing"]}}, "rules.features"),
+        ({"name": "x", "rules": {"weight": 0}}, "rules.weight"),
+        ({"name": "x", "rules": {"max_priority": 5}}, "rules.max_priority"),
         ({"name": "x", "lifetime_s": -1}, "lifetime_s"),
         ({"name": "x", "id": "mine"}, "id"),
     ],
-    ids=["none", "empty", "nul", "negative", "unknown", "feature", "life", "id"],
+    ids=[
+        "none",
+        "empty",
+        "nul",
+        "negative",
+        "unknown",
+        "feature",
+        "weight",
+        "priority",
+        "life",
+        "id",
+    ],
 )
 async def test_bad_key_is_refused_by_its_field(http, bench, body, field):
     answer = await http.post("/admin/keys", json=body)

@@ -201,6 +201,7 @@ def test_conformance_page_names_tests_that_exist():
 @pytest.mark.parametrize("field", ["key", *ControlNetBody.model_fields])
 def test_every_field_has_a_row(field):
     extensions = {"exclusive", "full_frame", "control_guidance_start", "control_guidance_end"}
+    extensions |= {"priority"}
     extensions |= masks.FIELDS
     tables = (fields.HONOURED, controls.HONOURED)
     rows = {name for table in tables for row in table for name in row.split(", ")}

@@ -88,6 +88,17 @@ def test_rules_of_a_key_are_set_shown_and_cleared(run, find):
     assert isinstance(run("keys", "set", key_id, "--clear", "modls").exception, ValueError)
 
 
+def test_weight_and_priority_of_a_key(run, find):
+    made = run("keys", "create", "strong", "--weight", "2.5", "--max-priority", "3")
+    key_id = made.output.split()[0]
+    assert find(key_id).rules == KeyRules(weight=2.5, max_priority=3)
+    run("keys", "set", key_id, "--weight", "4", "--clear", "max_priority")
+    assert find(key_id).rules == KeyRules(weight=4.0)
+    assert "weight 4.0" in run("keys", "list").output
+    for bad in (("--weight", "0"), ("--max-priority", "5")):
+        assert run("keys", "set", key_id, *bad).exit_code == 2
+
+
 def test_key_is_rotated_and_all_of_it_is_in_the_log(run, find):
     key_id, first = run("keys", "create", "me").output.split()
     second = run("keys", "rotate", key_id, "--overlap-hours", "1").output.strip()

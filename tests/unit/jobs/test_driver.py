@@ -36,7 +36,8 @@ async def driving(graph, store=None, body=webhook_body, **settings):
 
 
 async def accept(driver, store, **changes):
-    return await driver.accept(partial(store.add, job_request(**changes), 99, None, None))
+    request = job_request(**changes)
+    return await driver.accept(partial(store.add, request, 99, None, None), request.key_id)
 
 
 async def settled(store, job_id, timeout_s=5.0):
@@ -274,3 +275,19 @@ async def test_job_that_is_run_again_leaves_a_line_with_its_id():
                 await asyncio.sleep(0.01)
     (line,) = [line for line in lines if line["event"] == "job_run_again"]
     assert (line["job_id"], line["model_id"], line["attempts"]) == (job.id, "tiny", 2)
+
+
+async def test_driver_takes_guests_although_one_key_holds_all_places():
+    graph = FakeGraph(duration_s=30)
+    async with driving(graph, max_driven=3, max_driven_guests=2) as (driver, store):
+        heavy = [await accept(driver, store, key_id="heavy") for _ in range(5)]
+        light = [await accept(driver, store, key_id="light") for _ in range(3)]
+        assert [driver.drives(job.id) for job in heavy] == [True, True, True, False, False]
+        # Half of three places is one and a half, so two; the third job has to wait like the others.
+        assert [driver.drives(job.id) for job in light] == [True, True, False]
+
+
+async def test_driver_takes_no_guest_where_there_is_one_key_only():
+    async with driving(FakeGraph(duration_s=30), max_driven=2) as (driver, store):
+        jobs = [await accept(driver, store) for _ in range(4)]
+        assert [driver.drives(job.id) for job in jobs] == [True, True, False, False]
