@@ -51,7 +51,7 @@ class Controller:
         self.applications[name] = ApplicationStatusOverview(status, "", 0.0, deployments)
 
     def status(self):
-        return ServeStatus(applications=self.applications)
+        return ServeStatus(applications=dict(self.applications))
 
 
 @pytest.fixture
@@ -67,6 +67,9 @@ def controller(monkeypatch):
 
     monkeypatch.setattr(serve, "get_deployment_handle", handle)
     return controller
+
+
+BUILT = ApplicationStatusOverview(ApplicationStatus.DEPLOYING, "", 0.0, {})  # of no deployments
 
 
 def directory(pool=None):
@@ -198,3 +201,21 @@ async def test_call_that_waits_for_an_application_that_cannot_be_deployed_is_los
         await models.look()
     with pytest.raises(errors.ReplicaLost):
         await asyncio.wait_for(waiting, 1)
+
+
+async def test_replicas_answer_while_their_application_is_built_anew(controller):
+    controller.say("model-hot", RUNNING, Generator_hot=1)
+    models = directory(POOL)
+    await models.look()
+    controller.applications |= {"model-hot": BUILT, "dreamserve": BUILT}
+    assert await models.readiness(["filed", "hot"]) == {"filed": True, "hot": True}
+    assert models.find("hot").deployment_name == "Generator:hot"
+
+
+async def test_pool_with_an_application_of_its_own_is_looked_for_there(controller):
+    pool = Handle(deployment_name="Pool", app_name="stage-pool")
+    models = Directory({}, pool)
+    assert await models.readiness(["tail"]) == {"tail": False}
+    controller.say("stage-pool", RUNNING, Pool=1)
+    assert await models.readiness(["tail"]) == {"tail": True}
+    assert await models.runs(pool)
