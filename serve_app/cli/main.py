@@ -161,9 +161,14 @@ def top(
 
 
 @app.command("config")
-def serve_config(config: ConfigPath = DEFAULT_CONFIG) -> None:
+def serve_config(
+    config: ConfigPath = DEFAULT_CONFIG,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="as `deploy` sends it: an application for each part")
+    ] = False,
+) -> None:
     """Print the Serve config file with an application for each model added at run time."""
-    config_command.show(config)
+    config_command.show(config, is_parted=parts)
 
 
 @app.command()
