@@ -40,7 +40,7 @@ class Dashboard:
         }
 
     def put(self, file: dict[str, JsonValue]) -> None:
-        """Have these applications and no others; Serve begins, and the call returns."""
+        """Deploy these applications and no others; Serve begins, and the call returns."""
         self._asking(lambda: self._client.deploy_applications(file))
 
     def _asking(self, question: Callable[[], T]) -> T:

@@ -46,7 +46,7 @@ class Target(Protocol):
         """Return the applications by name."""
 
     def put(self, file: ServeFile) -> None:
-        """Have the applications of the file and no others; returns before they run."""
+        """Deploy the applications of the file and no others; return before they run."""
 
 
 @dataclass(frozen=True, slots=True)
