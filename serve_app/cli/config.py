@@ -23,7 +23,14 @@ def show(config: Path, *, is_parted: bool) -> None:
     is_parted: as `dreamserve deploy` sends it.
     """
     file = parted(config) if is_parted else _whole(read_file(config))
-    typer.echo(yaml.safe_dump(file, sort_keys=False), nl=False)
+    typer.echo(yaml.dump(file, Dumper=_Plain, sort_keys=False), nl=False)
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes equal parts out, where YAML would refer to the first: people read this."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002  # the base class has it
+        return True
 
 
 def parted(config: Path) -> ServeFile:

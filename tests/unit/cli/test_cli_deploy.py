@@ -56,6 +56,7 @@ def test_parts_go_to_the_address(config, sent):
     assert (address, timeout_s) == ("http://ray:8265", 60)
     printed = CliRunner().invoke(app, ["config", "--config", str(config), "--parts"])
     assert yaml.safe_load(printed.stdout) == file
+    assert "&id" not in printed.stdout
     assert len(file["applications"]) == 5
 
 
