@@ -48,7 +48,7 @@ test-long: $(INSTALLED)  ## all of what `make test` takes in part, and a short s
 		--dist=worksteal -m 'long and not ray'
 	$(BIN)/python -m pytest tests/serve tests/chaos -p no:cacheprovider -m 'long and ray'
 
-test-ops: $(INSTALLED)  ## HAProxy, Ray's token, `serve deploy`: the service with each, on a Ray of its own
+test-ops: $(INSTALLED)  ## HAProxy, Ray's token, deploys: the service with each, on a Ray of its own
 	$(BIN)/python -m pytest tests/ops -m ops
 
 run: $(INSTALLED)  ## serve on http://HOST:PORT until Ctrl-C

@@ -109,7 +109,7 @@ class GraphClient:
 
     async def check_safety_runs(self) -> None:
         """Ask the controller."""
-        if not await self.models.runs(self._safety.deployment_name):
+        if not await self.models.runs(self._safety):
             raise errors.SafetyCheckFailed("no replica runs")
 
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:

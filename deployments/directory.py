@@ -15,10 +15,10 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ServeStatus
 
-from deployments import readiness
-from deployments.readiness import ModelApplication, deployments_here, handle_of, is_ready
+from deployments import controller
+from deployments.readiness import ModelApplication, handle_of, is_ready, remembering
 from serve_app import errors
-from serve_app.models.application import model_of
+from serve_app.models.application import application_name, deployment_name, model_of
 
 __all__ = ["Directory"]
 
@@ -39,6 +39,7 @@ class Directory:
         self._generators = generators
         self._pool = pool
         self._applications: dict[str, ModelApplication] = {}  # by model id
+        self._seen = ServeStatus()
         self._looking = asyncio.Lock()  # or an old look might end after a newer one
 
     def find(self, model_id: str) -> DeploymentHandle | None:
@@ -82,19 +83,18 @@ class Directory:
     async def readiness(self, model_ids: Sequence[str]) -> dict[str, bool]:
         """Ask the controller, not the replicas: a busy one is ready, and would answer late."""
         status = await self.look()
-        here = deployments_here(status)
         found: dict[str, bool] = {}
         for model_id in model_ids:
             handle = self.find(model_id)
             if handle is not None and model_of(handle.app_name) == model_id:
                 found[model_id] = self._applications[model_id].is_ready
             else:
-                found[model_id] = handle is not None and is_ready(here.get(handle.deployment_name))
+                found[model_id] = handle is not None and is_ready(status, handle)
         return found
 
-    async def runs(self, deployment: str) -> bool:
-        """Return whether a deployment of this application can answer."""
-        return is_ready(deployments_here(await self.look()).get(deployment))
+    async def runs(self, handle: DeploymentHandle) -> bool:
+        """Return whether a deployment can answer."""
+        return is_ready(await self.look(), handle)
 
     async def run(self, period_s: float) -> None:
         """Look until cancelled."""
@@ -108,13 +108,13 @@ class Directory:
     async def look(self) -> ServeStatus:
         """Learn which applications there are."""
         async with self._looking:
-            status = await asyncio.to_thread(readiness.ask_controller)
-            seen = {model_of(name): one for name, one in status.applications.items()}
-            for model_id, one in seen.items():
-                if model_id is not None:
-                    if model_id not in self._applications:
-                        self._applications[model_id] = ModelApplication(handle_of(model_id))
-                    self._applications[model_id].learn(one)
-            for model_id in self._applications.keys() - seen.keys():
+            self._seen = status = remembering(await asyncio.to_thread(controller.ask), self._seen)
+            there = {model_id for name in status.applications if (model_id := model_of(name))}
+            for model_id in there:
+                if model_id not in self._applications:
+                    names = deployment_name(model_id), application_name(model_id)
+                    self._applications[model_id] = ModelApplication(handle_of(*names))
+                self._applications[model_id].learn(status)
+            for model_id in self._applications.keys() - there:
                 self._applications.pop(model_id).end()
         return status

@@ -13,6 +13,7 @@ from deployments import nodes
 from deployments.background import Rounds
 from deployments.clients import GraphClient
 from deployments.metrics import Instruments
+from deployments.readiness import is_staying
 from deployments.stages import Stages
 from serve_app.api import create_api
 from serve_app.api.replies.webhook import WebhookWriter
@@ -100,6 +101,8 @@ class Ingress:
         self._instruments.report(self._service.audience, {})
 
     async def __del__(self) -> None:
+        if await is_staying():
+            await self._driver.drain(self._config.jobs.drain_s)
         await self._rounds.close()
         await self._driver.close()
         await self._jobs.close()

@@ -8,6 +8,7 @@ from ray.serve.exceptions import RayServeException
 from deployments.background import Rounds
 from deployments.clients import GraphClient
 from deployments.metrics import Instruments
+from deployments.readiness import is_staying
 from deployments.stages import Stages
 from serve_app import errors
 from serve_app.api.replies.webhook import WebhookWriter
@@ -54,6 +55,7 @@ class Janitor:
         self._open: dict[str, int] = {}
         self._ready: dict[str, int] = {}
         self._graph = graph
+        self._drain_s = config.jobs.drain_s
         looking = graph.models.run(config.catalogue.refresh_s)
         self._rounds = Rounds(sweeper.run(), sender.run(), looking)
 
@@ -83,6 +85,8 @@ class Janitor:
         self._parts_instruments.report(PartStates(up, self._ready), {})
 
     async def __del__(self) -> None:
+        if await is_staying():
+            await self._driver.drain(self._drain_s)
         await self._rounds.close()
         await self._driver.close()
         await self._jobs.close()

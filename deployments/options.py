@@ -47,6 +47,7 @@ class ServeOptions(TypedDict, total=False):
     autoscaling_config: dict[str, object]
     ray_actor_options: ActorOptions
     max_replicas_per_node: int
+    max_surge_percent: int
     max_ongoing_requests: int
     max_queued_requests: int
     graceful_shutdown_timeout_s: float
@@ -59,6 +60,7 @@ def serve_options(options: DeploymentOptions) -> ServeOptions:
     """Translate; a range of replicas turns autoscaling on."""
     result: ServeOptions = {
         "ray_actor_options": _actor_options(options),
+        "max_surge_percent": options.max_surge_percent,
         "max_ongoing_requests": options.max_ongoing_requests,
         "max_queued_requests": options.max_queued_requests,
         "graceful_shutdown_timeout_s": options.graceful_shutdown_timeout_s,

@@ -1,66 +1,56 @@
 """What the controller knows of deployments, as an answer to: can they serve right now?"""
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import dataclasses
 
 from ray import serve
-from ray.serve.context import _get_global_client  # private, as what it is asked
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import (
-    ApplicationStatus,
-    ApplicationStatusOverview,
-    DeploymentStatus,
-    DeploymentStatusOverview,
-    ReplicaState,
-    ServeStatus,
-)
+from ray.serve.schema import ApplicationStatus, DeploymentStatus, ReplicaState, ServeStatus
 
-from serve_app.models.application import application_name, deployment_name
+from deployments import controller
 
-if TYPE_CHECKING:  # the controller's own module: nothing that a replica needs
-    from ray.serve._private.application_state import StatusOverview
-
-__all__ = ["ModelApplication", "ask_controller", "deployments_here", "handle_of", "is_ready"]
+__all__ = ["ModelApplication", "handle_of", "is_ready", "is_staying", "remembering"]
 
 
-def ask_controller() -> ServeStatus:
-    """Ask for what `is_ready` needs; blocks.
-
-    For `serve.status` the controller describes every deployment in full, and this process pickles
-    the code of every router again: half the CPU of an idle janitor. While all are healthy, their
-    states alone say enough.
-    """
-    seen = _get_global_client().list_serve_statuses()
-    deployments = (one for application in seen for one in application.deployment_statuses)
-    if any(one.status != DeploymentStatus.HEALTHY for one in deployments):
-        return serve.status()
-    return ServeStatus(applications={one.name: _healthy(one) for one in seen})
-
-
-def _healthy(seen: "StatusOverview") -> ApplicationStatusOverview:
-    told, deployments = seen.app_status, seen.deployment_statuses
-    return ApplicationStatusOverview(
-        told.status,
-        told.message,
-        told.deployment_timestamp,
-        {
-            one.name: DeploymentStatusOverview(one.status, one.status_trigger, {}, one.message)
-            for one in deployments
-        },
-    )
-
-
-def is_ready(deployment: DeploymentStatusOverview | None) -> bool:
+def is_ready(status: ServeStatus, handle: DeploymentHandle) -> bool:
     """A replica runs, which means that its weights are loaded; or none should, until asked."""
-    if deployment is None:
+    application = status.applications.get(handle.app_name)
+    deployment = application and application.deployments.get(handle.deployment_name)
+    if not deployment:
         return False
     if deployment.replica_states.get(ReplicaState.RUNNING, 0) > 0:
         return True
     return deployment.status == DeploymentStatus.HEALTHY and not deployment.replica_states
 
 
-@dataclass(slots=True)
+def remembering(status: ServeStatus, before: ServeStatus) -> ServeStatus:
+    """Fill in the deployments of applications that are built anew: the controller tells of none.
+
+    Their replicas run all the while.
+    """
+    applications = dict(status.applications)
+    for name, now in status.applications.items():
+        is_built = now.status == ApplicationStatus.DEPLOYING and not now.deployments
+        if is_built and name in before.applications:
+            known = before.applications[name].deployments
+            applications[name] = dataclasses.replace(now, deployments=known)
+    return dataclasses.replace(status, applications=applications)
+
+
+async def is_staying() -> bool:
+    """Return whether the application that the caller belongs to is going to stay."""
+    name: str = serve.get_replica_context().app_name
+    try:
+        status = await asyncio.to_thread(controller.ask)
+    except (RayError, RayServeException):  # the controller is gone
+        return False
+    application = status.applications.get(name)
+    return application is not None and application.status != ApplicationStatus.DELETING
+
+
+@dataclasses.dataclass(slots=True)
 class ModelApplication:
     """One that exists.
 
@@ -71,15 +61,14 @@ class ModelApplication:
     handle: DeploymentHandle
     is_ready: bool = False
     is_expected: bool = False
-    calls: set[asyncio.Timeout] = field(default_factory=set)
+    calls: set[asyncio.Timeout] = dataclasses.field(default_factory=set)
 
-    def learn(self, seen: ApplicationStatusOverview) -> None:
+    def learn(self, status: ServeStatus) -> None:
         """Take up what the controller says."""
-        is_leaving = seen.status == ApplicationStatus.DELETING
-        self.is_ready = not is_leaving and is_ready(
-            seen.deployments.get(self.handle.deployment_name)
-        )
-        has_failed = seen.status == ApplicationStatus.DEPLOY_FAILED
+        seen = status.applications[self.handle.app_name].status
+        is_leaving = seen == ApplicationStatus.DELETING
+        self.is_ready = not is_leaving and is_ready(status, self.handle)
+        has_failed = seen == ApplicationStatus.DEPLOY_FAILED
         self.is_expected = not is_leaving and not has_failed
         if has_failed and not self.is_ready:
             self.end()
@@ -90,15 +79,7 @@ class ModelApplication:
             self.calls.pop().reschedule(asyncio.get_running_loop().time())
 
 
-def deployments_here(status: ServeStatus) -> dict[str, DeploymentStatusOverview]:
-    """Return the deployments of the application that the caller belongs to."""
-    name: str = serve.get_replica_context().app_name
-    here: dict[str, DeploymentStatusOverview] = status.applications[name].deployments
-    return here
-
-
-def handle_of(model_id: str) -> DeploymentHandle:
+def handle_of(deployment: str, application: str) -> DeploymentHandle:
     """Make a handle without asking whether the deployment is there yet: calls wait for it."""
-    name, application = deployment_name(model_id), application_name(model_id)
-    handle = serve.get_deployment_handle(name, application, _check_exists=False)
+    handle = serve.get_deployment_handle(deployment, application, _check_exists=False)
     return handle.options(_by_reference=True)

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-__all__ = ["Stages"]
+from serve_app.models.application import StageName, stage_application, stage_deployment
+
+__all__ = ["Stages", "stages_elsewhere"]
 
 
 @dataclass(frozen=True)
@@ -17,3 +20,17 @@ class Stages:
     pool: DeploymentHandle | None  # for all other models
     safety: DeploymentHandle
     upload: DeploymentHandle
+
+
+def stages_elsewhere(*, has_pool: bool) -> Stages:
+    """Return the stages that have applications of their own, whether these are there yet or not.
+
+    Models then have theirs too, which `Directory` finds.
+    """
+    pool = _handle("pool") if has_pool else None
+    return Stages(_handle("preprocess"), {}, pool, _handle("safety"), _handle("upload"))
+
+
+def _handle(stage: StageName) -> DeploymentHandle:
+    names = stage_deployment(stage), stage_application(stage)
+    return serve.get_deployment_handle(*names, _check_exists=False)

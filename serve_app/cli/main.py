@@ -26,6 +26,7 @@ from serve_app.cli import (
 )
 from serve_app.cli import config as config_command
 from serve_app.cli import demo as demo_command
+from serve_app.cli import deploy as deploy_command
 from serve_app.cli import doctor as doctor_command
 from serve_app.cli import init as init_command
 from serve_app.cli import top as top_command
@@ -160,9 +161,28 @@ def top(
 
 
 @app.command("config")
-def serve_config(config: ConfigPath = DEFAULT_CONFIG) -> None:
+def serve_config(
+    config: ConfigPath = DEFAULT_CONFIG,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="as `deploy` sends it: an application for each part")
+    ] = False,
+) -> None:
     """Print the Serve config file with an application for each model added at run time."""
-    config_command.show(config)
+    config_command.show(config, is_parted=parts)
+
+
+@app.command()
+def deploy(
+    config: Annotated[Path, typer.Argument(help="Serve config file")],
+    address: Annotated[
+        str, typer.Option(envvar="RAY_DASHBOARD_ADDRESS", help="of the Ray dashboard")
+    ] = "http://127.0.0.1:8265",
+    timeout_s: Annotated[
+        float, typer.Option(min=1, help="seconds until each step of it has to run")
+    ] = 1800.0,
+) -> None:
+    """Bring a config file to a running cluster: only what it changes restarts, without a pause."""
+    deploy_command.deploy(config, address, timeout_s)
 
 
 for group in (db.app, jobs.app, keys.app, webhooks.app):

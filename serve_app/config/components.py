@@ -352,6 +352,12 @@ class JobsConfig(Section):
         description="Limits the seconds that one attempt may take, the wait for a replica "
         "included.",
     )
+    drain_s: Seconds = Field(
+        default=30.0,
+        description="Limits the seconds that a process which is replaced still runs its jobs, "
+        "before another one begins them anew; keep it and `hold_s` together below "
+        "`graceful_shutdown_timeout_s` of the ingress.",
+    )
     poll_s: Seconds = Field(
         default=1.0, ge=0.05, description="Sets the seconds between looks for jobs that are due."
     )

@@ -48,6 +48,14 @@ class DeploymentOptions(Section):
         le=100,
         description="Limits the replicas on one node; none: as many as fit.",
     )
+    max_surge_percent: int = Field(
+        default=20,
+        ge=0,
+        le=100,
+        description="Limits the replicas that a deploy may have beyond those that should run, in "
+        "percent of these, rounded up: a new one is ready before an old one stops. It needs room "
+        "for them; 0: the old ones stop first, and a deployment of one replica pauses.",
+    )
     max_ongoing_requests: int = Field(
         default=32, ge=1, description="Limits the calls inside one replica."
     )

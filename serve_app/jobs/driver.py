@@ -120,6 +120,15 @@ class Driver:
             if task.done():
                 raise RuntimeError("a loop of the driver has ended")
 
+    async def drain(self, limit_s: float) -> None:
+        """Claim no more jobs; return when those at work have ended, or after the time."""
+        for claiming in self._loops[:1]:
+            claiming.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while self._running:
+                    await asyncio.wait(self._running.values())
+
     async def close(self) -> None:
         """Stop all work and give the jobs back, so that another driver goes on at once."""
         tasks = [*self._loops, *self._running.values()]

@@ -1,10 +1,12 @@
-"""A model that has a Serve application of its own: its name, what builds it, the file to deploy.
+"""Parts of the service that have Serve applications of their own: names, arguments, models' file.
 
-Such a model was added while the service runs. `serve deploy` compares applications one by one, so
-one that comes, changes or goes leaves the replicas of all others alone.
+Serve compares applications one by one, so one that comes, changes or goes leaves the replicas of
+all others alone. A model that was added while the service runs always has one; `serve_app.models.
+parts` gives one to every stage and model.
 """
 
 from collections.abc import Iterable
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -13,27 +15,49 @@ from serve_app.config.components import Section
 from serve_app.models.entry import ModelEntry
 
 __all__ = [
+    "MODEL_SECTIONS",
     "ModelArgs",
     "ServeFile",
+    "ServiceArgs",
+    "StageArgs",
+    "StageName",
     "application_name",
     "deployment_name",
     "model_of",
+    "stage_application",
+    "stage_deployment",
     "with_models",
 ]
 
 ServeFile = dict[str, JsonValue]  # a Serve config file as it was read
+StageName = Literal["preprocess", "safety", "upload", "pool"]
 
 _PREFIX = "model-"
 _BUILDER = "serve_app.app:build_model"
 # What a model's replicas go by. A change of anything else must not restart them.
-_SECTIONS = ("root_dir", "data_dir", "catalogue", "engine", "reload", "database", "logging")
+MODEL_SECTIONS = ("root_dir", "data_dir", "catalogue", "engine", "reload", "database", "logging")
 
 
-class ModelArgs(Section):
+class ServiceArgs(Section):
+    """What the application of the ingress is built from where the stages have theirs.
+
+    mark: of what the arguments do not say, such as files; a change of it starts new replicas.
+    """
+
+    config: AppConfig
+    mark: str = ""
+
+
+class StageArgs(ServiceArgs):
+    """What the application of one stage is built from."""
+
+    stage: StageName
+
+
+class ModelArgs(ServiceArgs):
     """What the application of one model is built from."""
 
     model: ModelEntry
-    config: AppConfig
 
 
 def application_name(model_id: str) -> str:
@@ -51,6 +75,16 @@ def deployment_name(model_id: str) -> str:
     return f"Generator:{model_id}"
 
 
+def stage_application(stage: StageName) -> str:
+    """Name a stage's own application."""
+    return f"stage-{stage}"
+
+
+def stage_deployment(stage: StageName) -> str:
+    """Name the deployment of a stage, in whatever application it is."""
+    return stage.capitalize()
+
+
 def with_models(file: ServeFile, models: Iterable[ModelEntry]) -> ServeFile:
     """Add to a Serve config file exactly one application for each of these models.
 
@@ -65,7 +99,7 @@ def with_models(file: ServeFile, models: Iterable[ModelEntry]) -> ServeFile:
     config = {
         name: value
         for name, value in (args if isinstance(args, dict) else {}).items()
-        if name in _SECTIONS
+        if name in MODEL_SECTIONS
     }
     for model in models:
         name = application_name(model.id)

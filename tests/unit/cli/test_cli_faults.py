@@ -16,6 +16,8 @@ COMMANDS = {
     "run": ["run", "--port", "1"],
     "demo": ["demo", "--out", "{folder}/out"],
     "config": ["config"],
+    "config-parts": ["config", "--parts"],
+    "deploy": ["deploy", "--address", "http://127.0.0.1:1"],
     "top": ["top", "--once"],
     "keys-list": ["keys", "list"],
     "keys-create": ["keys", "create", "me"],
@@ -61,7 +63,7 @@ def call(monkeypatch, capsys, folder):
     def call(*arguments, config=None):
         arguments = [one.format(folder=folder) for one in arguments]
         if config is not None:
-            arguments += ["--config", str(config)]
+            arguments += [str(config)] if arguments[0] == "deploy" else ["--config", str(config)]
         monkeypatch.setattr(sys, "argv", ["dreamserve", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()

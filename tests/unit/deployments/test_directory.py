@@ -6,8 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 from ray import serve
-from ray.serve._private.application_state import ApplicationStatusInfo, StatusOverview
-from ray.serve._private.common import DeploymentStatusInfo
 from ray.serve.schema import (
     ApplicationStatus,
     ApplicationStatusOverview,
@@ -18,7 +16,7 @@ from ray.serve.schema import (
     ServeStatus,
 )
 
-from deployments import readiness
+from deployments import controller as asked
 from deployments.directory import Directory
 from serve_app import errors
 
@@ -54,14 +52,14 @@ class Controller:
         self.applications[name] = ApplicationStatusOverview(status, "", 0.0, deployments)
 
     def status(self):
-        return ServeStatus(applications=self.applications)
+        return ServeStatus(applications=dict(self.applications))
 
 
 @pytest.fixture
 def controller(monkeypatch):
     controller = Controller()
     controller.say("dreamserve", ApplicationStatus.RUNNING, Generator_filed=1, Pool=1)
-    monkeypatch.setattr(readiness, "ask_controller", controller.status)
+    monkeypatch.setattr(asked, "ask", controller.status)
     context = SimpleNamespace(app_name="dreamserve")
     monkeypatch.setattr(serve, "get_replica_context", lambda: context)
 
@@ -70,6 +68,9 @@ def controller(monkeypatch):
 
     monkeypatch.setattr(serve, "get_deployment_handle", handle)
     return controller
+
+
+BUILT = ApplicationStatusOverview(ApplicationStatus.DEPLOYING, "", 0.0, {})  # of no deployments
 
 
 def directory(pool=None):
@@ -160,7 +161,7 @@ async def test_old_look_does_not_end_after_a_newer_one(controller, monkeypatch):
         if models.find("hot"):
             is_seen.set()
 
-    monkeypatch.setattr(readiness, "ask_controller", status)
+    monkeypatch.setattr(asked, "ask", status)
     await asyncio.gather(look(), look())
     assert models.find("hot") is not None
 
@@ -172,12 +173,12 @@ async def test_rounds_outlast_a_controller_that_is_away(controller, monkeypatch)
         looks.append(1)
         raise errors_of_ray()
 
-    monkeypatch.setattr(readiness, "ask_controller", fail)
+    monkeypatch.setattr(asked, "ask", fail)
     models = directory()
     rounds = asyncio.create_task(models.run(0.001))
     while len(looks) < 2:
         await asyncio.sleep(0.001)
-    monkeypatch.setattr(readiness, "ask_controller", controller.status)
+    monkeypatch.setattr(asked, "ask", controller.status)
     controller.say("model-hot", RUNNING, Generator_hot=1)
     while models.find("hot") is None:
         await asyncio.sleep(0.001)
@@ -203,31 +204,19 @@ async def test_call_that_waits_for_an_application_that_cannot_be_deployed_is_los
         await asyncio.wait_for(waiting, 1)
 
 
-@pytest.mark.parametrize("is_healthy", [True, False])
-def test_controller_describes_deployments_in_full_only_while_one_is_not_healthy(
-    monkeypatch, is_healthy
-):
-    state = DeploymentStatus.HEALTHY if is_healthy else DeploymentStatus.UPDATING
-    trigger = DeploymentStatusTrigger.CONFIG_UPDATE_COMPLETED
-    short = StatusOverview(
-        app_status=ApplicationStatusInfo(ApplicationStatus.RUNNING, "", 1.0),
-        name="dreamserve",
-        deployment_statuses=[
-            DeploymentStatusInfo("Upload", DeploymentStatus.HEALTHY, trigger),
-            DeploymentStatusInfo("Pool", state, trigger),
-        ],
-    )
-    client = SimpleNamespace(list_serve_statuses=lambda: [short])
-    monkeypatch.setattr(readiness, "_get_global_client", lambda: client)
-    full = ServeStatus()
-    monkeypatch.setattr(serve, "status", lambda: full)
-    status = readiness.ask_controller()
-    if not is_healthy:
-        assert status is full
-        return
-    here = status.applications["dreamserve"]
-    assert here.status == ApplicationStatus.RUNNING
-    assert {name: readiness.is_ready(one) for name, one in here.deployments.items()} == {
-        "Upload": True,
-        "Pool": True,
-    }
+async def test_replicas_answer_while_their_application_is_built_anew(controller):
+    controller.say("model-hot", RUNNING, Generator_hot=1)
+    models = directory(POOL)
+    await models.look()
+    controller.applications |= {"model-hot": BUILT, "dreamserve": BUILT}
+    assert await models.readiness(["filed", "hot"]) == {"filed": True, "hot": True}
+    assert models.find("hot").deployment_name == "Generator:hot"
+
+
+async def test_pool_with_an_application_of_its_own_is_looked_for_there(controller):
+    pool = Handle(deployment_name="Pool", app_name="stage-pool")
+    models = Directory({}, pool)
+    assert await models.readiness(["tail"]) == {"tail": False}
+    controller.say("stage-pool", RUNNING, Pool=1)
+    assert await models.readiness(["tail"]) == {"tail": True}
+    assert await models.runs(pool)

@@ -38,6 +38,12 @@ def test_replicas_per_node_are_bounded():
     assert bound._replica_config.max_replicas_per_node == 2
 
 
+@pytest.mark.parametrize("percent", [20, 0])
+def test_new_replicas_start_before_old_ones_stop_by_so_many(percent):
+    options = {} if percent == 20 else {"max_surge_percent": percent}
+    assert deployed(**options)._deployment_config.max_surge_percent == percent
+
+
 def test_equal_bounds_switch_autoscaling_off():
     assert deployed(min_replicas=3, max_replicas=3).num_replicas == 3
     assert "autoscaling_config" not in serve_options(DeploymentOptions())

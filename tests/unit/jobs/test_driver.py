@@ -85,6 +85,26 @@ async def test_driver_runs_no_more_than_max_driven():
     assert len(graph.runs) == 5
 
 
+async def test_driver_that_is_replaced_ends_its_jobs_and_takes_no_others():
+    graph = FakeGraph(duration_s=0.2)
+    async with driving(graph) as (driver, store):
+        job = await accept(driver, store)
+        late = await store.add(job_request(), max_open=10)
+        await driver.drain(5)
+        assert (await store.get(job.id)).state is JobState.SUCCESS
+        assert graph.runs == {job.id: 1}
+    assert (await store.get(late.id)).state is JobState.QUEUED
+
+
+async def test_driver_that_is_replaced_hands_on_what_takes_too_long():
+    graph = FakeGraph(duration_s=30)
+    async with driving(graph) as (driver, store):
+        job = await accept(driver, store)
+        await driver.drain(0.05)
+        assert driver.drives(job.id)
+    assert (await store.get(job.id)).state is JobState.QUEUED
+
+
 @pytest.mark.parametrize(
     "error", [errors.ReplicaLost(), errors.OutOfMemory()], ids=lambda e: e.code
 )
