@@ -22,6 +22,11 @@ class DatabaseConfig(Section):
     pool_size: int = Field(
         default=8, ge=1, le=100, description="Limits the connections per process."
     )
+    unreadable_s: Seconds = Field(
+        default=86_400.0,
+        description="Limits the seconds for which a job that a newer version of the service "
+        "accepted waits for a process of that version, before it fails.",
+    )
     auto_upgrade: bool | None = Field(
         default=None,
         description="Brings the tables up to date when a service starts, which else refuses to "

@@ -23,6 +23,7 @@ __all__ = [
     "escape",
     "load",
     "load_entry",
+    "load_known",
     "share",
 ]
 
@@ -51,6 +52,15 @@ def load(kind: type[T], text: str) -> T:
     """
     values = json.loads(text)
     return kind.model_validate(values, extra=None if kind is JobRequest else "ignore")
+
+
+def load_known(text: str) -> JobRequest:
+    """Read what this version knows of a request: enough to tell how it ended, never to run it.
+
+    Raises:
+        ValueError: it is not even that.
+    """
+    return JobRequest.model_validate(json.loads(text), extra="ignore")
 
 
 def dump_entry(entry: Entry) -> str:

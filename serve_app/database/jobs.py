@@ -29,6 +29,8 @@ _log = structlog.get_logger()
 
 _ADD_LOCK = 0x6472_6561_6D01  # "dream" 01; any number that only this use has
 _LATEST = 1000  # that ended, among which failed ones are looked for
+_LATER_S = 30.0  # until a job that nobody could read is looked at again
+_TOO_MANY = 2**31  # attempts: a driver gives the job up and tells its receiver
 _UNREADABLE = to_failure(errors.GenerationFailed())
 
 
@@ -38,6 +40,7 @@ class SqlJobStore(SqlStore):
     def __init__(self, config: DatabaseConfig) -> None:
         super().__init__(Database(config))
         self._count_usage = usage.count(self.database)
+        self._unreadable_s = config.unreadable_s
 
     @reads()
     def admit(
@@ -130,9 +133,9 @@ class SqlJobStore(SqlStore):
         rows = connection.execute(statements.CLAIM, values).all()
         rows = sorted(rows, key=lambda row: (row.number, row.id))
         taken = {row.id: _read(row) for row in rows}
-        lost = [job_id for job_id, job in taken.items() if job is None]
+        lost = {row.id: row for row in rows if taken[row.id] is None}
         if lost:
-            self._give_up(connection, lost)
+            taken |= self._put_back(connection, lost)
         return [job for job in taken.values() if job]
 
     @writes(is_durable=False)
@@ -274,20 +277,48 @@ class SqlJobStore(SqlStore):
         row = connection.execute(settle, {"job_id": job_id, **values}).one_or_none()
         if row is None:
             return False
-        url = None if webhook_body is None else codec.load(JobRequest, row.request).webhook
+        url = None if webhook_body is None else codec.load_known(row.request).webhook
         if webhook_body is not None and url is not None:
             insert_message(connection, job_id, row.key_id, url, webhook_body)
         # Last: others who settle for the same key wait for this row until the commit.
         connection.execute(self._count_usage, usage.counted(row, result))
         return True
 
-    def _give_up(self, connection: Connection, job_ids: list[int]) -> None:
-        """Fail jobs that nobody can read, or they would be claimed for ever."""
-        _log.error("unreadable_jobs_failed", job_ids=job_ids)
+    def _put_back(
+        self, connection: Connection, lost: dict[int, Row[tuple[object, ...]]]
+    ) -> dict[int, Job]:
+        """Leave jobs that nobody can read here to a process of the version that wrote them.
+
+        Those that none has come for are given up: returned as jobs that were run too often.
+        """
+        leave = (
+            update(jobs)
+            .where(jobs.c.id.in_(lost), jobs.c.created_at > Now() - self._unreadable_s)
+            .values(
+                state=JobState.QUEUED,
+                attempts=jobs.c.attempts - 1,
+                lease_owner=None,
+                lease_until=None,
+                not_before=Now() + _LATER_S,
+            )
+            .returning(jobs.c.id)
+        )
+        left = set(connection.scalars(leave).all())
+        _log.warning("unreadable_jobs_left", job_ids=sorted(left))
+        given_up: dict[int, Job] = {}
+        for job_id in sorted(lost.keys() - left):
+            try:
+                request = codec.load_known(lost[job_id].request)
+                given_up[job_id] = _job(lost[job_id], request, attempts=_TOO_MANY)
+            except ValueError:  # nobody could be told: its receiver is not known
+                self._fail(connection, job_id)
+        return given_up
+
+    def _fail(self, connection: Connection, job_id: int) -> None:
+        _log.error("unreadable_job_failed", job_id=job_id)
         values = {"state": JobState.FAILED, "failure": codec.dump(_UNREADABLE)}
-        for job_id in sorted(job_ids):
-            row = connection.execute(statements.CANCEL, {"job_id": job_id, **values}).one()
-            connection.execute(self._count_usage, usage.counted(row, None))
+        row = connection.execute(statements.CANCEL, {"job_id": job_id, **values}).one()
+        connection.execute(self._count_usage, usage.counted(row, None))
 
 
 def _readable(row: Row[tuple[object, ...]]) -> Job:
@@ -300,21 +331,23 @@ def _readable(row: Row[tuple[object, ...]]) -> Job:
 def _read(row: Row[tuple[object, ...]]) -> Job | None:
     """Build the job of a row; None when another version of the service wrote it."""
     try:
-        return Job(
-            id=row.id,
-            state=JobState(row.state),
-            request=codec.load(JobRequest, row.request).model_copy(
-                update={"priority": row.priority or 0}
-            ),
-            attempts=row.attempts,
-            progress=row.progress,
-            created_at=row.created_at,
-            started_at=row.started_at,
-            finished_at=row.finished_at,
-            result=None if row.result is None else codec.load(JobResult, row.result),
-            failure=None if row.failure is None else codec.load(JobFailure, row.failure),
-            weight=row.weight or 1.0,
-        )
+        return _job(row, codec.load(JobRequest, row.request), row.attempts)
     except ValueError:
         _log.exception("unreadable_job", job_id=row.id)
         return None
+
+
+def _job(row: Row[tuple[object, ...]], request: JobRequest, attempts: int) -> Job:
+    return Job(
+        id=row.id,
+        state=JobState(row.state),
+        request=request.model_copy(update={"priority": row.priority or 0}),
+        attempts=attempts,
+        progress=row.progress,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        result=None if row.result is None else codec.load(JobResult, row.result),
+        failure=None if row.failure is None else codec.load(JobFailure, row.failure),
+        weight=row.weight or 1.0,
+    )

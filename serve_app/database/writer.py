@@ -60,7 +60,7 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, "writer")
 
     def submit(self, work: Work, *, is_durable: bool) -> "Future[Any]":
-        """Have some work done in a transaction; what it raises undoes it, and only it.
+        """Queue work for a transaction; what it raises undoes it, and only it.
 
         Raises:
             RuntimeError: the writer is closed.

@@ -1,16 +1,21 @@
 """What is special about jobs in a database."""
 
 import asyncio
+import json
 
 import pytest
 from sqlalchemy import Connection, insert, update
 
 from serve_app import errors
-from serve_app.config import DatabaseConfig
+from serve_app.api.replies.webhook import WebhookWriter
+from serve_app.config import DatabaseConfig, JobsConfig
 from serve_app.database import open_job_store
 from serve_app.database.models import SqlModelStore
+from serve_app.database.outbox import SqlOutbox
 from serve_app.database.schema import catalogue_entries, jobs
+from serve_app.jobs import Driver
 from serve_app.models import AddOn
+from serve_app.testing.graph import FakeGraph
 from serve_app.types import JobState
 from tests.builders import job_request
 
@@ -22,17 +27,59 @@ async def store(tmp_path):
     await store.close()
 
 
-async def test_claim_of_a_row_nobody_can_read_fails_that_job_only(store):
+async def spoil(store, job_id, **fields):
+    """Write into a job's row what no version of ours reads."""
+    row = json.dumps(fields) if fields else '{"from": "another version"}'
+    change = update(jobs).where(jobs.c.id == job_id).values({"request": row})
+    await store.database.write(lambda connection: connection.execute(change))
+
+
+async def row_of(store, job_id):
+    find = jobs.select().where(jobs.c.id == job_id)
+    return await store.database.read(lambda connection: connection.execute(find).one())
+
+
+async def age(store, job_id, seconds):
+    times = {"created_at": jobs.c.created_at - seconds, "not_before": jobs.c.not_before - seconds}
+    change = update(jobs).where(jobs.c.id == job_id).values(times)
+    await store.database.write(lambda connection: connection.execute(change))
+
+
+async def test_row_that_another_version_wrote_waits_for_it(store):
     broken = await store.add(job_request(), max_open=5)
     good = await store.add(job_request(), max_open=5)
-    unreadable = {"request": '{"from": "another version"}'}
-    spoil = update(jobs).where(jobs.c.id == broken.id).values(unreadable)
-    await store.database.write(lambda connection: connection.execute(spoil))
+    await spoil(store, broken.id)
     assert [job.id for job in await store.claim("a", 10, 5)] == [good.id]
     with pytest.raises(errors.JobStoreUnavailable, match="another version"):
         await store.get(broken.id)
-    find = jobs.select().where(jobs.c.id == broken.id)
-    row = await store.database.read(lambda connection: connection.execute(find).one())
+    row = await row_of(store, broken.id)
+    assert (row.state, row.lease_owner, row.attempts) == (JobState.QUEUED, None, 0)
+    assert await store.claim("a", 10, 5) == []  # not at once
+
+
+async def test_request_with_more_than_this_version_knows_ends_through_its_driver(store):
+    job = await store.add(job_request(webhook="http://a/hook", track_id=7), max_open=5)
+    known = json.loads((await row_of(store, job.id)).request)
+    await spoil(store, job.id, **known, of_the_next_version=1)
+    await age(store, job.id, 100_000)
+    driver = Driver(store, FakeGraph(), JobsConfig(poll_s=0.05), WebhookWriter(str).write)
+    driver.start()
+    outbox = SqlOutbox(store.database)
+    async with asyncio.timeout(10):
+        while not (told := await outbox.claim("s", 10, 5)):
+            await asyncio.sleep(0.02)
+    await driver.close()
+    body = json.loads(told[0].body)
+    assert (body["status"], body["id"], body["track_id"]) == ("failed", job.id, 7)
+    assert (await row_of(store, job.id)).state == JobState.FAILED
+
+
+async def test_row_that_is_no_request_at_all_fails_in_the_end(store):
+    job = await store.add(job_request(), max_open=5)
+    await spoil(store, job.id)
+    await age(store, job.id, 100_000)
+    assert await store.claim("a", 10, 5) == []
+    row = await row_of(store, job.id)
     assert (row.state, row.lease_owner) == (JobState.FAILED, None)
     assert "generation_failed" in row.failure
 

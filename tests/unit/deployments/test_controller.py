@@ -41,7 +41,5 @@ def test_controller_describes_deployments_in_full_only_while_one_is_not_healthy(
         return
     here = status.applications["dreamserve"]
     assert here.status == ApplicationStatus.RUNNING
-    handles = [
-        SimpleNamespace(app_name="dreamserve", deployment_name=name) for name in here.deployments
-    ]
+    names = [{"app_name": "dreamserve", "deployment_name": one} for one in here.deployments]
     assert [is_ready(status, SimpleNamespace(**one)) for one in names] == [True, True]
