@@ -23,6 +23,7 @@ __all__ = [
     "escape",
     "load",
     "load_entry",
+    "load_request",
     "share",
 ]
 
@@ -51,6 +52,12 @@ def load(kind: type[T], text: str) -> T:
     """
     values = json.loads(text)
     return kind.model_validate(values, extra=None if kind is JobRequest else "ignore")
+
+
+def load_request(text: str, traceparent: str | None) -> JobRequest:
+    """Read back a request; raises as `load`. Its `traceparent` has a column of its own."""
+    request = load(JobRequest, text)
+    return request.model_copy(update={"traceparent": traceparent}) if traceparent else request
 
 
 def dump_entry(entry: Entry) -> str:

@@ -75,6 +75,7 @@ class SqlJobStore:
             "request": codec.dump(request),
             "attempts": 0,
             "samples": request.spec.samples,
+            "traceparent": request.traceparent or None,
             "idempotency_key": idempotency and idempotency.key,
             "idempotency_digest": idempotency and idempotency.digest,
         }
@@ -291,7 +292,7 @@ def _read(row: Row[tuple[object, ...]]) -> Job | None:
         return Job(
             id=row.id,
             state=JobState(row.state),
-            request=codec.load(JobRequest, row.request),
+            request=codec.load_request(row.request, row.traceparent),
             attempts=row.attempts,
             progress=row.progress,
             created_at=row.created_at,

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from serve_app.database import codec
 from serve_app.database.connection import Database, Now, uncancelled
-from serve_app.database.schema import api_keys, outbox
+from serve_app.database.schema import api_keys, jobs, outbox
 from serve_app.webhooks.protocol import Backlog, DeliveryState, Message
 
 __all__ = ["SqlOutbox", "insert_message", "new_message_id"]
@@ -57,6 +57,16 @@ async def _secrets(connection: AsyncConnection, key_ids: Set[str | None]) -> dic
     return {row.id: row.webhook_secret for row in await connection.execute(own)}
 
 
+async def _traces(connection: AsyncConnection, job_ids: Set[int]) -> dict[int, str]:
+    """Return by job the span that its call began, as far as there are traces."""
+    if not job_ids:
+        return {}
+    begun = select(jobs.c.id, jobs.c.traceparent).where(
+        jobs.c.id.in_(job_ids), jobs.c.traceparent.is_not(None)
+    )
+    return {row.id: row.traceparent for row in await connection.execute(begun)}
+
+
 @uncancelled
 class SqlOutbox:
     """Implements `webhooks.protocol.Outbox` on the connections of a job store."""
@@ -83,6 +93,7 @@ class SqlOutbox:
         async with self._database.write(is_durable=False) as connection:
             rows = (await connection.execute(take)).all()
             secrets_of = await _secrets(connection, {row.key_id for row in rows})
+            traces_of = await _traces(connection, {row.job_id for row in rows})
         rows = sorted(rows, key=lambda row: (row.next_at, row.id))
         return [
             Message(
@@ -92,6 +103,7 @@ class SqlOutbox:
                 body=row.body,
                 attempts=row.attempts,
                 secret=secrets_of.get(row.key_id),
+                traceparent=traces_of.get(row.job_id, ""),
             )
             for row in rows
         ]

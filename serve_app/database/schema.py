@@ -58,13 +58,14 @@ jobs = Table(
     Column("idempotency_digest", Text),
     Column("number", BigInteger, nullable=False, server_default="0"),
     Column("samples", Integer),
+    Column("traceparent", Text),
     sqlite_autoincrement=True,  # of the first version; ids are given by `number.id_of` since
 )
 """One row per job. Open (queued or processing) is the same as `finished_at IS NULL`.
 
 number: grows with acceptance, and tells who is first; the id does not. 0: a process of an older
 version, still at work beside this one, accepted the job. samples: pictures asked for, by the same
-versions not told.
+versions not told. traceparent: of the span of the call that brought the job; none: no traces.
 """
 
 job_numbers = Table(
