@@ -5,8 +5,8 @@ not unpickle would lose its fields. A `StageFailure` is an ordinary result: the 
 through untouched, and the client at the end of the chain raises what is inside. What Ray and Serve
 raise themselves becomes `errors.ReplicaLost` or `errors.Overloaded`.
 
-What the log lines of the caller carry (call, job, model) comes along as `log_context`, beside the
-arguments of a method, and is on every line of the stage.
+What the log lines of the caller carry (call, job, model, span) comes along as `log_context`, beside
+the arguments of a method, and is on every line of the stage.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentResponse
 
 from serve_app import errors
-from serve_app.telemetry import logging
+from serve_app.telemetry import logging, tracing
 
 __all__ = ["StageFailure", "last_of", "stage", "translate"]
 
@@ -69,7 +69,8 @@ def stage(
 
 async def _as_value(work: Awaitable[Result], name: str) -> Result | StageFailure:
     try:
-        return await work
+        with tracing.span(name):
+            return await work
     except errors.DreamserveError as exc:
         return StageFailure(exc)
     except Exception as exc:

@@ -245,6 +245,11 @@ class JobRequest(Frozen):
         serialization_alias="request_id",  # in rows that other versions read and wrote
         description="of the HTTP call, for log lines",
     )
+    traceparent: str = Field(
+        default="",
+        exclude=True,  # rows have a column for it, which programs of other versions pass over
+        description="of the span that took the HTTP call in; empty: there are no traces",
+    )
     webhook: str | None = None
     track_id: JsonValue = None
     echo: dict[str, JsonValue] = Field(

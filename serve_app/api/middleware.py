@@ -12,6 +12,7 @@ import re
 import time
 import traceback
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,6 +25,7 @@ from serve_app import errors
 from serve_app.api.replies import wire
 from serve_app.api.requests.arrival import Arrival
 from serve_app.config import HttpConfig
+from serve_app.telemetry import tracing
 
 __all__ = ["CALL_ID_HEADER", "middleware"]
 
@@ -68,10 +70,10 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(CALL_ID_HEADER, "")
+        headers = Headers(scope=scope)
+        given = headers.get(CALL_ID_HEADER, "")
         is_good = _GOOD_ID.fullmatch(given) is not None
         call_id = given if is_good else uuid.uuid4().hex
-        scope["state"] = {**scope.get("state", {}), "call_id": call_id}
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -83,10 +85,17 @@ class AccessLog:
             await send(message)
 
         begun = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(call_id=call_id):
+        caller = tracing.carried(headers.get("traceparent", ""))
+        with (
+            structlog.contextvars.bound_contextvars(call_id=call_id, **caller),
+            _span(scope) as marks,
+        ):
+            known = {"call_id": call_id, "traceparent": tracing.current()}
+            scope["state"] = {**scope.get("state", {}), **known}
             try:
                 await self._app(scope, receive, send_with_id)
             finally:  # also when the client left: status 0
+                marks.update(_answered(scope, status))
                 _log.info(
                     "http_request",
                     method=scope["method"],
@@ -94,6 +103,20 @@ class AccessLog:
                     status=status,
                     duration_ms=round((time.perf_counter() - begun) * 1000, 1),
                 )
+
+
+def _span(scope: Scope) -> AbstractContextManager[tracing.Marks]:
+    """Surround a call; load balancers ask every few seconds, and have no part in any trace."""
+    if scope["path"].startswith("/health/"):
+        return nullcontext({})
+    return tracing.span("call", "server")
+
+
+def _answered(scope: Scope, status: int) -> dict[str, str | int]:
+    """Name what a span says of a call, by OpenTelemetry's conventions."""
+    marks: dict[str, str | int] = {"http.request.method": scope["method"]}
+    marks |= {"http.route": _route(scope), "http.response.status_code": status}
+    return marks | ({"error.type": str(status)} if status >= 500 else {})
 
 
 def _route(scope: Scope) -> str:

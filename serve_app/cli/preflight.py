@@ -7,6 +7,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from serve_app import errors
@@ -15,7 +16,9 @@ from serve_app.config import AppConfig, DatabaseConfig
 from serve_app.database import migrate
 from serve_app.models import Catalogue
 
-__all__ = ["check", "check_free", "problems"]
+__all__ = ["check", "check_free", "missing_extras", "problems"]
+
+_EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 
 
 def check(config: AppConfig) -> None:
@@ -56,8 +59,22 @@ def problems(
         from serve_app.api.requests import style  # noqa: PLC0415
 
         yield from _told("http.styles", partial(style.table, config.http.styles))
+    yield from missing_extras(config)
     yield from _catalogue(config)
     yield from _told("database", partial(database, config.database))
+
+
+def missing_extras(config: AppConfig) -> Iterator[str]:
+    """List the settings that need packages which are not installed."""
+    if config.logging.traces_url is not None and not _is_installed(_EXPORTER):
+        yield "logging.traces_url: needs `pip install 'dreamserve[otel]'`"
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
 
 
 def _told(setting: str, work: Callable[[], object]) -> Iterator[str]:

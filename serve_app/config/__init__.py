@@ -10,12 +10,12 @@ from serve_app.config.components import (
     EngineConfig,
     JobsConfig,
     LimitsConfig,
-    LoggingConfig,
 )
 from serve_app.config.database import DatabaseConfig
 from serve_app.config.events import EventsConfig
 from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.images import HintsConfig, ImagesConfig
+from serve_app.config.logs import LoggingConfig
 from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
 from serve_app.config.safety import SafetyConfig

@@ -12,13 +12,13 @@ from serve_app.config.components import (
     EngineConfig,
     JobsConfig,
     LimitsConfig,
-    LoggingConfig,
 )
 from serve_app.config.database import DatabaseConfig
 from serve_app.config.events import EventsConfig
 from serve_app.config.fields import paths
 from serve_app.config.http import AuthConfig, HttpConfig
 from serve_app.config.images import HintsConfig, ImagesConfig
+from serve_app.config.logs import LoggingConfig
 from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
 from serve_app.config.safety import SafetyConfig
@@ -112,6 +112,9 @@ class AppConfig(BaseSettings):
         if database.url is None:
             url = SecretStr(f"sqlite:///{data_dir / 'dreamserve.db'}")
             database = database.model_copy(update={"url": url})
+        logs = self.logging
+        if logs.traces_url is None:
+            logs = logs.model_copy(update={"traces_url": _traces_url()})
         resolved = {
             "root_dir": root,
             "data_dir": data_dir,
@@ -121,6 +124,7 @@ class AppConfig(BaseSettings):
             "hints": hints,
             "safety": safety,
             "database": database,
+            "logging": logs,
         }
         for name, value in resolved.items():
             object.__setattr__(self, name, value)  # frozen: this is the end of construction
@@ -145,3 +149,12 @@ def _hub_cache() -> Path | None:
         return Path(folder).expanduser()
     home = os.environ.get("HF_HOME")
     return Path(home).expanduser() / "hub" if home else None
+
+
+def _traces_url() -> str | None:
+    """Return where OpenTelemetry's own variables send traces."""
+    if os.environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    whole = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return whole or (f"{base.rstrip('/')}/v1/traces" if base else None)

@@ -9,7 +9,6 @@ __all__ = [
     "EngineConfig",
     "JobsConfig",
     "LimitsConfig",
-    "LoggingConfig",
     "Port",
     "Seconds",
     "Section",
@@ -383,15 +382,4 @@ class LimitsConfig(Section):
         default=100,
         ge=1,
         description="Limits the jobs of one key that are queued or processing at the same time.",
-    )
-
-
-class LoggingConfig(Section):
-    """Log lines of every process of the service."""
-
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Sets the least severe level that is written."
-    )
-    format: Literal["json", "console"] = Field(
-        default="json", description="Chooses the format of log lines; json is for collectors."
     )

@@ -79,6 +79,7 @@ class SqlJobStore(SqlStore):
             "request": codec.dump(request),
             "attempts": 0,
             "samples": request.spec.samples,
+            "traceparent": request.traceparent or None,
             "idempotency_key": idempotency and idempotency.key,
             "idempotency_digest": idempotency and idempotency.digest,
             "priority": request.priority or None,
@@ -341,7 +342,9 @@ def _job(row: Row[tuple[object, ...]], request: JobRequest, attempts: int) -> Jo
     return Job(
         id=row.id,
         state=JobState(row.state),
-        request=request.model_copy(update={"priority": row.priority or 0}),
+        request=request.model_copy(
+            update={"priority": row.priority or 0, "traceparent": row.traceparent or ""}
+        ),
         attempts=attempts,
         progress=row.progress,
         created_at=row.created_at,

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from serve_app.database import codec
 from serve_app.database.connection import Now
-from serve_app.database.schema import api_keys, outbox
+from serve_app.database.schema import api_keys, jobs, outbox
 from serve_app.database.transaction import SqlStore, reads, writes
 from serve_app.webhooks.protocol import Backlog, DeliveryState, Message
 
@@ -55,6 +55,16 @@ def _secrets(connection: Connection, key_ids: Set[str | None]) -> dict[str, str]
     return {row.id: row.webhook_secret for row in connection.execute(own)}
 
 
+def _traces(connection: Connection, job_ids: Set[int]) -> dict[int, str]:
+    """Return by job the span that its call began, as far as there are traces."""
+    if not job_ids:
+        return {}
+    begun = select(jobs.c.id, jobs.c.traceparent).where(
+        jobs.c.id.in_(job_ids), jobs.c.traceparent.is_not(None)
+    )
+    return {row.id: row.traceparent for row in connection.execute(begun)}
+
+
 class SqlOutbox(SqlStore):
     """Implements `webhooks.protocol.Outbox` on the connections of a job store."""
 
@@ -79,6 +89,7 @@ class SqlOutbox(SqlStore):
         )
         rows = connection.execute(take).all()
         secrets_of = _secrets(connection, {row.key_id for row in rows})
+        traces_of = _traces(connection, {row.job_id for row in rows})
         rows = sorted(rows, key=lambda row: (row.next_at, row.id))
         return [
             Message(
@@ -88,6 +99,7 @@ class SqlOutbox(SqlStore):
                 body=row.body,
                 attempts=row.attempts,
                 secret=secrets_of.get(row.key_id),
+                traceparent=traces_of.get(row.job_id, ""),
             )
             for row in rows
         ]

@@ -60,6 +60,7 @@ jobs = Table(
     Column("samples", Integer),
     Column("weight", Double),
     Column("priority", Integer),
+    Column("traceparent", Text),
     sqlite_autoincrement=True,  # of the first version; ids are given by `number.id_of` since
 )
 """One row per job. Open (queued or processing) is the same as `finished_at IS NULL`.
@@ -67,6 +68,7 @@ jobs = Table(
 number: grows with acceptance, and tells who is first; the id does not. 0: a process of an older
 version, still at work beside this one, accepted the job. samples: pictures asked for, by the same
 versions not told. weight: of the key, priority: of the call, where they are not the common ones.
+traceparent: of the span of the call that brought the job; none: no traces.
 """
 
 job_numbers = Table(

@@ -172,7 +172,9 @@ class Engine:
         for seq in plan.start:
             self._beat = time.monotonic()
             with self._stage("start"):
-                self._weave.start(self._waiting.pop(seq))
+                request = self._waiting.pop(seq)
+                request.times.began = time.monotonic()
+                self._weave.start(request)
         if plan.batch:
             self._run(plan)
 
@@ -199,7 +201,7 @@ class Engine:
         except Exception as exc:
             self._isolate(plan, exc)
             return
-        self._charge(batch)  # before a request is resumed to its end
+        self._charge(batch, began)  # before a request is resumed to its end
         with self._stage("resume"):
             for seq, output in zip(plan.batch, outputs, strict=True):
                 self._weave.resume(seq, output)
@@ -277,7 +279,7 @@ class Engine:
             self._weave.throw(seq, Abandoned())
         self._waiting.clear()
 
-    def _charge(self, batch: list[Parked]) -> None:
+    def _charge(self, batch: list[Parked], began: float) -> None:
         """Share the time since the last forward among the requests of this one, by their rows.
 
         That of the forward alone would leave out what goes with it, and on a GPU most of it: there
@@ -288,7 +290,9 @@ class Engine:
         for entry in batch:
             spent = entry.request.spent
             spent.device_s += (now - self._charged_at) * entry.call.rows / rows
-            spent.row_steps += 0 if entry.call.lane.urgent else entry.call.rows
+            if not entry.call.lane.urgent:
+                spent.row_steps += entry.call.rows
+                entry.request.times.step(began, now)
         self._charged_at = now
 
     @contextmanager

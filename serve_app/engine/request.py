@@ -1,5 +1,6 @@
 """`Request`: one picture in the engine, from submission to its future's result."""
 
+import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field
 
 from serve_app.fairness import PLAIN, Stake
 
-__all__ = ["Progress", "Request", "Spent"]
+__all__ = ["Progress", "Request", "Spent", "Times"]
 
 
 @dataclass(slots=True)
@@ -34,6 +35,25 @@ class Spent:
     row_steps: int = 0
 
 
+@dataclass(slots=True)
+class Times:
+    """When a request came how far, by the monotonic clock; 0: it did not.
+
+    Written on the engine thread. On a GPU a forward returns before it is done: there the end of the
+    steps is when the last of them was begun.
+    """
+
+    began: float = 0.0
+    steps_began: float = 0.0
+    steps_ended: float = 0.0
+    ended: float = 0.0
+
+    def step(self, began: float, ended: float) -> None:
+        """Count a forward of a step in."""
+        self.steps_began = self.steps_began or began
+        self.steps_ended = ended
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """A body to be run on the engine thread, whose denoiser calls park.
@@ -55,6 +75,7 @@ class Request:
     stake: Stake = PLAIN
     future: "Future[object]" = field(default_factory=Future)
     spent: Spent = field(default_factory=Spent)
+    times: Times = field(default_factory=Times)
     seq: int = -1
 
     @property
@@ -64,6 +85,7 @@ class Request:
 
     def succeed(self, result: object) -> None:
         """Hand the result to the client, unless it has gone."""
+        self.times.ended = time.monotonic()
         with suppress(InvalidStateError):
             self.future.set_result(result)
 

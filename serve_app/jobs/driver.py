@@ -27,6 +27,7 @@ from serve_app.jobs.eta import EtaModel, Work, plain_work
 from serve_app.jobs.graph import Graph
 from serve_app.jobs.protocol import JobStore, Lease
 from serve_app.jobs.watch import Watch
+from serve_app.telemetry import tracing
 from serve_app.types import Job, JobFailure, JobResult
 
 __all__ = ["Add", "Driver", "WebhookBody"]
@@ -223,7 +224,8 @@ class Driver:
                 )
 
     async def _drive(self, job: Job) -> None:
-        structlog.contextvars.bind_contextvars(**_named(job))
+        caller = tracing.carried(job.request.traceparent)
+        structlog.contextvars.bind_contextvars(**_named(job), **caller)
         loop = asyncio.get_running_loop()
         started = loop.time()
         outcome = await self._attempt(job)
@@ -244,8 +246,9 @@ class Driver:
             _log.error("job_given_up", attempts=job.attempts)
             return _BROKEN
         try:
-            async with asyncio.timeout(self._config.timeout_s):
-                return await self._graph.run(job)
+            with tracing.span("job", attempt=job.attempts):
+                async with asyncio.timeout(self._config.timeout_s):
+                    return await self._graph.run(job)
         except TimeoutError:
             # The time holds the wait for a free replica too, so the job may not be to blame.
             error: errors.DreamserveError = errors.ReplicaLost("jobs.timeout_s passed")
@@ -287,7 +290,8 @@ class Driver:
             write = partial(self._store.succeed, self.owner, job.id, outcome, body)
         else:
             write = partial(self._store.fail, self.owner, job.id, outcome, body)
-        settled = await self._persist(write)
+        with tracing.span("settle"):
+            settled = await self._persist(write)
         _log.info("job_settled" if settled else "job_settled_elsewhere")
 
     async def _persist(self, write: Callable[[], Coroutine[None, None, T]]) -> T:

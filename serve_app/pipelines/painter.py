@@ -39,6 +39,7 @@ from serve_app.pipelines.compose import (
 )
 from serve_app.pipelines.job_parts import JobAddOns, JobPictures
 from serve_app.pipelines.job_progress import JobProgress
+from serve_app.pipelines.phases import record_phases
 from serve_app.pipelines.previews import Preview, Previews
 from serve_app.pipelines.ran import ran
 from serve_app.pipelines.row_cap_key import row_cap_store
@@ -335,6 +336,7 @@ class WeavePainter:
         finally:
             for future in futures:
                 future.cancel()
+            record_phases(requests)
         return [result for result in results if isinstance(result, Painting)]
 
     async def _encoded(self, frame: Pixels, added: JobAddOns, stop: Event) -> Picture:

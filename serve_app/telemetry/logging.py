@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from serve_app.config import LoggingConfig
+from serve_app.telemetry import tracing
 
 __all__ = ["SECRET_FIELDS", "LogContext", "bound_context", "configure", "current_context", "redact"]
 
@@ -68,6 +69,8 @@ def bound_context(context: LogContext) -> AbstractContextManager[None]:
 def configure(config: LoggingConfig, **everywhere: str) -> None:
     """Set up structlog for this process: lines on standard error, at the configured level.
 
+    Traces too, which go where the lines go (`serve_app.telemetry.tracing`).
+
     Args:
         config: level and format.
         everywhere: put on every line, also those of threads, unless the line has its own value.
@@ -78,6 +81,7 @@ def configure(config: LoggingConfig, **everywhere: str) -> None:
     ) -> MutableMapping[str, Any]:
         return {**everywhere, **event}
 
+    tracing.configure(config)
     # Plain stack traces only: the pretty ones print local variables, pictures and prompts included.
     renderers: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, redact, structlog.processors.JSONRenderer()]

@@ -106,7 +106,9 @@ class MemoryJobStore:
         job = Job(
             id=id_of(number, self._key, FIRST),
             state=JobState.QUEUED,
-            request=stored.model_copy(update={"priority": request.priority}),
+            request=stored.model_copy(
+                update={"priority": request.priority, "traceparent": request.traceparent}
+            ),
             created_at=self._clock(),
             weight=own.weight or 1.0,
         )
@@ -262,9 +264,11 @@ class MemoryJobStore:
             return False
         row.change(finished_at=self._clock(), **values)
         self.costs.add(row.job)
-        url = row.job.request.webhook
-        if webhook_body is not None and url is not None:
-            self.outbox.insert(row.job.id, row.job.request.key_id, url, webhook_body)
+        request = row.job.request
+        if webhook_body is not None and request.webhook is not None:
+            self.outbox.insert(
+                row.job.id, request.key_id, request.webhook, webhook_body, request.traceparent
+            )
         return True
 
 
@@ -295,11 +299,11 @@ class MemoryOutbox:
         self._keys = keys or MemoryKeyStore(clock)
         self._letters: dict[str, _Letter] = {}
 
-    def insert(self, job_id: int, key_id: str, url: str, body: str) -> None:
+    def insert(self, job_id: int, key_id: str, url: str, body: str, traceparent: str = "") -> None:
         """Leave a message, due at once."""
         now = self._clock()
         body = codec.escape(body)
-        message = Message(new_message_id(), job_id, url, body, attempts=0)
+        message = Message(new_message_id(), job_id, url, body, attempts=0, traceparent=traceparent)
         self._letters[message.id] = _Letter(message, _Lease(due=now), key_id)
 
     async def claim(self, owner: str, lease_s: float, limit: int) -> list[Message]:

@@ -17,6 +17,7 @@ import structlog
 from serve_app import errors
 from serve_app.background import Background
 from serve_app.net import NetFailure, Refused
+from serve_app.telemetry import tracing
 from serve_app.webhooks.protocol import DeliveryState, Message, Outbox, Poster, Reply
 from serve_app.webhooks.retry import GIVE_UP, SCHEDULE_S, Verdict, judge
 from serve_app.webhooks.signing import Signer
@@ -105,7 +106,9 @@ class Sender:
         Raises:
             errors.JobStoreUnavailable: what came of it could not be written; it is sent again.
         """
-        verdict = await self._attempt(message)
+        caller = tracing.carried(message.traceparent)
+        with structlog.contextvars.bound_contextvars(job_id=message.job_id, **caller):
+            verdict = await self._attempt(message)
         if verdict.state is DeliveryState.PENDING:
             await self._outbox.reschedule(self.owner, message.id, verdict.delay_s)
         else:
@@ -115,10 +118,12 @@ class Sender:
     async def _attempt(self, message: Message) -> Verdict:
         """Post a message and judge the answer. The URL stays out of the log: it may be secret."""
         attempts = message.attempts + 1
-        log = _log.bind(job_id=message.job_id, message_id=message.id, attempt=attempts)
+        log = _log.bind(message_id=message.id, attempt=attempts)
         reply = None
         try:
-            reply = await self._post(message)
+            with tracing.span("webhook", "client", attempt=attempts) as marks:
+                reply = await self._post(message)
+                marks.update(_answered(reply))
             log = log.bind(status=reply.status)
         except Refused as exc:
             log.warning("webhook_refused", reason=exc.reason)
@@ -136,6 +141,7 @@ class Sender:
         signer = self._signer if message.secret is None else Signer([message.secret])
         headers = signer.headers(message.id, int(self._clock()), message.body)
         headers["content-type"] = "application/json"
+        headers |= tracing.carried(tracing.current())
         async with asyncio.timeout(self._limits.timeout_s):
             return await self._poster.post(message.url, message.body.encode(), headers)
 
@@ -162,3 +168,9 @@ class Sender:
             _log.warning("webhook_outcome_lost", message_id=message.id, reason=str(exc))
         except Exception:  # a slip in one delivery must not end all others; the lease runs out
             _log.exception("webhook_delivery_broke", message_id=message.id)
+
+
+def _answered(reply: Reply) -> dict[str, str | int]:
+    """Name what a span says of an answer, by OpenTelemetry's conventions."""
+    status: dict[str, str | int] = {"http.response.status_code": reply.status}
+    return status | ({} if reply.status < 400 else {"error.type": str(reply.status)})

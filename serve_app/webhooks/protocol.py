@@ -31,6 +31,7 @@ class Message:
     body: str
     attempts: int  # that have failed so far
     secret: str | None = field(default=None, repr=False)  # of its key; None: those of the settings
+    traceparent: str = ""  # of the call that its job came by; empty: there are no traces
 
 
 @dataclass(frozen=True, slots=True)

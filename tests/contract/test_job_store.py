@@ -22,11 +22,14 @@ async def test_add_returns_a_queued_job_that_get_shows(bench):
         webhook=HOOK,
         track_id={"mine": [1, None, 2.5, True, "x"]},
         echo={"steps": "30", "seed": None},
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     )
     job = await bench.jobs.add(request, max_open=1)
     assert job.state is JobState.QUEUED
     assert job.request == request
     assert await bench.jobs.get(job.id) == job
+    (taken,) = await bench.jobs.claim("a", 60, 1)
+    assert taken.request == request
 
 
 @pytest.mark.parametrize("job_id", [-1, 0, 999, 2**63, 10**30])

@@ -11,6 +11,7 @@ from serve_app.webhooks.protocol import Backlog, DeliveryState
 
 RESULT = JobResult(keys=("generations/a.png",), nsfw=(False,), generation_time_s=1.5)
 HOOK = "https://example.com/hook?token=1"
+SPAN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 async def finished(bench, body='{"id": 1}', url=HOOK):
@@ -27,6 +28,15 @@ async def test_message_of_a_finished_job_can_be_claimed(bench):
     assert (message.job_id, message.url, message.attempts) == (job.id, HOOK, 0)
     assert message.body == '{"id": 7, "track_id": "é😀"}'
     assert await bench.outbox.state_of(job.id) is DeliveryState.PENDING
+
+
+async def test_message_knows_the_span_of_the_call_that_brought_its_job(bench):
+    traced = await bench.claimed("a", webhook=HOOK, traceparent=SPAN)
+    other = await bench.claimed("a", webhook=HOOK)
+    for job in (traced, other):
+        await bench.jobs.succeed("a", job.id, RESULT, "{}")
+    messages = await bench.outbox.claim("s", 60, 5)
+    assert {one.job_id: one.traceparent for one in messages} == {traced.id: SPAN, other.id: ""}
 
 
 async def test_message_of_a_failed_job_can_be_claimed(bench):

@@ -5,9 +5,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import botocore.session
 import pytest
 import ray.autoscaler
 import yaml
+from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.serve.schema import ServeDeploySchema
 
@@ -107,6 +109,34 @@ def test_cluster_file_has_only_names_that_ray_knows():
     cluster = read("cluster.yaml")
     assert cluster.keys() <= schema["properties"].keys()
     assert cluster["docker"].keys() <= schema["properties"]["docker"]["properties"].keys()
+
+
+NODE_TYPES = read("cluster.yaml")["available_node_types"]
+
+
+@pytest.mark.parametrize("name", NODE_TYPES)
+def test_nodes_are_what_aws_can_start(name):
+    """Every field of the call exists, and has the right type; `ray up` looks at neither."""
+    call = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances")
+    wanted = NODE_TYPES[name]["node_config"] | {"MinCount": 1, "MaxCount": 1}
+    wrong = wanted | {"MetadataOption": {}}
+    assert ParamValidator().validate(wanted, call.input_shape).generate_report() == ""
+    assert ParamValidator().validate(wrong, call.input_shape).has_errors()
+
+
+def test_nodes_are_closed():
+    """No public address, no role for a forged GET, no privilege, nothing to write but scratch."""
+    cluster = read("cluster.yaml")
+    assert cluster["provider"]["use_internal_ips"]
+    for node in NODE_TYPES.values():
+        assert node["node_config"]["MetadataOptions"] == {"HttpTokens": "required"}
+        assert all(disk["Ebs"]["Encrypted"] for disk in node["node_config"]["BlockDeviceMappings"])
+    options = set(cluster["docker"]["run_options"])
+    assert {"--cap-drop ALL", "--security-opt no-new-privileges", "--read-only"} <= options
+    assert {option.split()[1] for option in options if option.startswith("--volume")} == {
+        *("/models:/models:ro", "/tmp", "/home/ray", "/var/lib/dreamserve"),
+    }
+    assert "--dashboard-host=127.0.0.1" in cluster["head_start_ray_commands"][1]
 
 
 def test_replicas_never_land_on_the_head():

@@ -35,7 +35,7 @@ CODE = "\n".join(
 # Of diffusers, nginx and Ray; of `is_sdxl` and `tip_1` the pages say that they are not sent.
 FOREIGN = {
     "padding_mask_crop", "client_header_timeout", "large_client_header_buffers", "limit_conn",
-    "ray_component_rss_bytes", "is_sdxl", "tip_1",
+    "ray_component_rss_bytes", "is_sdxl", "tip_1", "ssh_proxy_command",
 }  # fmt: skip
 
 

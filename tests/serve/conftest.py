@@ -13,6 +13,8 @@ import pytest
 from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.otlp_receiver import OtlpReceiver
+
 MODELS = {"tiny": 0, "twins": 1}  # id -> seed of the random weights
 # One of them has two replicas, which only go where a node of the right type is.
 PLACED = {
@@ -149,6 +151,7 @@ def cluster(starting):
         RAY_AUTH_MODE="disabled",
         OMP_NUM_THREADS="1",
         RAY_worker_niceness="0",  # 15, and beside other work replicas starve
+        OTEL_BSP_SCHEDULE_DELAY="200",  # ms; 5000, for which tests would have to wait
     )
     import ray
     from ray import serve
@@ -170,7 +173,15 @@ def cluster(starting):
 
 
 @pytest.fixture(scope="session")
-def service(cluster, starting, tmp_path_factory):
+def collector():
+    """Where the service sends its traces."""
+    made = OtlpReceiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def service(cluster, starting, collector, tmp_path_factory):
     """The application, for as long as the session lasts."""
     from ray import serve
 
@@ -194,6 +205,7 @@ def service(cluster, starting, tmp_path_factory):
                 "janitor": {"num_cpus": 0, "health_check_period_s": 1},
             },
             "engine": {"max_rows": 8},  # less to measure
+            "logging": {"traces_url": collector.traces_url},
             "images": {
                 "allowed_hosts": ["localhost"],
                 "download_timeout_s": 3,

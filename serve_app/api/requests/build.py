@@ -92,6 +92,7 @@ async def build(
         priority=body.priority or 0,
         base_url=call.base_url,
         call_id=call.call_id,
+        traceparent=call.traceparent,
         webhook=body.webhook,
         track_id=body.track_id,
         echo=_echo(body, kind) | {"tip": said.tip(entry)},

@@ -12,7 +12,7 @@ from serve_app.api.requests.body import Fields
 from serve_app.config import HttpConfig
 from serve_app.types import Api
 
-__all__ = ["Call", "base_url", "read_call", "read_key"]
+__all__ = ["Call", "base_url", "call_of", "read_call", "read_key"]
 
 _HOST = re.compile(r"[A-Za-z0-9._\-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 _MAX_KEY = 512  # characters
@@ -22,13 +22,21 @@ _MAX_KEY = 512  # characters
 class Call:
     """Who called which family of paths, and where links of the answer start.
 
-    call_id: what the log lines of the call carry, and the answer's header.
+    call_id: what the log lines of the call carry, and the answer's header. traceparent: of its
+    span; empty: there are no traces.
     """
 
     api: Api
     key_id: str
     base_url: str
     call_id: str = ""
+    traceparent: str = ""
+
+
+def call_of(request: Request, api: Api, key_id: str, http: HttpConfig) -> Call:
+    """Return what is known of the call that a request is."""
+    state = request.state
+    return Call(api, key_id, base_url(request, http), state.call_id, state.traceparent)
 
 
 async def read_call(request: Request, service: Service, http: HttpConfig) -> tuple[Fields, str]:

@@ -10,10 +10,11 @@ from serve_app.api.protocol import Service
 from serve_app.api.replies import openapi, present
 from serve_app.api.requests import body, control, idempotency, outpaint, style
 from serve_app.api.requests.build import build
-from serve_app.api.requests.call import Call, base_url, read_call
+from serve_app.api.requests.call import call_of, read_call
 from serve_app.api.requests.schemas import ControlNetBody, GenerationBody, OutpaintBody, parse
 from serve_app.config import HttpConfig, JobsConfig
 from serve_app.jobs.protocol import IDEMPOTENCY_KEY
+from serve_app.telemetry import tracing
 from serve_app.types import Api, Job, Kind
 
 __all__ = ["router"]
@@ -60,7 +61,7 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
         repeat = await idempotency.of_call(request, fields)
         job = await service.admit(key_id, repeat)
         if job is None:
-            caller = Call(api, key_id, base_url(request, http), request.state.call_id)
+            caller = call_of(request, api, key_id, http)
             job = await service.submit(await build(asked, kind, caller, service, http), repeat)
         hold_s = 0.0 if asked.instant_response else jobs.hold_s
         # With a webhook nobody has to stay for the result, and who repeats a call comes back.
@@ -68,7 +69,9 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
 
     def endpoint(api: Api, call: str) -> Endpoint:
         async def generate(request: Request) -> Response:
-            job, hold_s, ends_with_call = await accept(request, api, call)
+            with tracing.span("accept") as marks:
+                job, hold_s, ends_with_call = await accept(request, api, call)
+                marks["dreamserve.job_id"] = job.id
             if hold_s > 0:
                 job = await service.wait(job.id, hold_s, cancel_if_left=ends_with_call)
             return await present.generated(job, service, http)

@@ -19,11 +19,12 @@ from serve_app.api.replies.picture_events import PictureCall, pieces, status_of
 from serve_app.api.replies.stream import EventStream
 from serve_app.api.requests import idempotency
 from serve_app.api.requests.build import build
-from serve_app.api.requests.call import Call, base_url, read_call, read_key
+from serve_app.api.requests.call import call_of, read_call, read_key
 from serve_app.api.requests.openai import EditBody, ImagesBody, kind_of, read, translate
 from serve_app.config import EventsConfig, HttpConfig
 from serve_app.jobs.moment import Mark
 from serve_app.jobs.protocol import IDEMPOTENCY_KEY
+from serve_app.telemetry import tracing
 from serve_app.types import Api, Job, JobRequest
 
 __all__ = ["router"]
@@ -82,6 +83,12 @@ class _ImageCalls:
         return await self._answer(request, asked, job)
 
     async def _accept(self, request: Request, *, is_edit: bool) -> tuple[ImagesBody, Job]:
+        with tracing.span("accept") as marks:
+            asked, job = await self._accepted(request, is_edit=is_edit)
+            marks["dreamserve.job_id"] = job.id
+        return asked, job
+
+    async def _accepted(self, request: Request, *, is_edit: bool) -> tuple[ImagesBody, Job]:
         """Accept a job; the body goes when this is done."""
         service = self._service
         if IDEMPOTENCY_KEY not in request.headers:
@@ -93,7 +100,7 @@ class _ImageCalls:
         if job is None:
             catalogue = await service.catalogue_knowing(asked.model or "")
             body = translate(asked, fields, catalogue, has_checker=service.has_checker)
-            call = Call(Api.OPENAI, key_id, base_url(request, self._http), request.state.call_id)
+            call = call_of(request, Api.OPENAI, key_id, self._http)
             ours = await build(body, kind_of(asked), call, service, self._http)
             job = await service.submit(_with_output(ours, asked, service), repeat)
         return asked, job

@@ -70,6 +70,14 @@ def test_request_that_asks_for_nothing_new_has_nothing_that_another_version_does
     assert stored["spec"].keys() == needed | {"upscale"}
 
 
+def test_trace_of_a_request_is_not_in_what_the_version_before_has_to_read():
+    """That refuses requests with fields that it does not know, and fails their jobs."""
+    span = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    traced = job_request(traceparent=span)
+    assert codec.dump(traced) == codec.dump(job_request())
+    assert codec.load(JobRequest, codec.dump(traced)) == job_request()
+
+
 def test_defaults_of_stored_requests_stay_as_they_are():
     """A row that leaves them out was written by any version, and means what it meant then."""
     defaults = {
