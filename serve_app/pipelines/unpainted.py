@@ -38,7 +38,7 @@ class Unpainted:
         """Count what is new, (H, W); sides are multiples of a cell."""
         height, width = new.shape
         cells = new.reshape(height // CELL_PX, CELL_PX, width // CELL_PX, CELL_PX)
-        down, across = cells.any(3).transpose(0, 2, 1), cells.any(1)
+        down, across = np.asarray(cells.any(3)).swapaxes(1, 2), np.asarray(cells.any(1))
         return cls(
             cells.sum((1, 3)),
             (down.argmax(2), across.argmax(2)),

@@ -3,16 +3,23 @@
 Imports no torch before there is something to draw: who serves without such models does not pay.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from serve_app import errors
 from serve_app.config import HintsConfig
 from serve_app.types import ControlType, Picture
 
+if TYPE_CHECKING:
+    from serve_app.pipelines.hints.hint_model import HintModel
+
 __all__ = ["HintModels"]
 
-Draw = Callable[[Picture], Picture]
+_POSES = (ControlType.OPENPOSE, ControlType.POSE)  # two names of one thing
 
 
 class HintModels:
@@ -21,7 +28,7 @@ class HintModels:
     def __init__(self, config: HintsConfig) -> None:
         self._config = config
         self._lock = Lock()
-        self._depth: Draw | None = None
+        self._made: dict[ControlType, HintModel] = {}
 
     def draw(
         self, hints: Sequence[ControlType | None], pictures: Sequence[Picture | None]
@@ -33,17 +40,35 @@ class HintModels:
         """
         drawn: dict[ControlType, Picture] = {}
         for hint, picture in zip(hints, pictures, strict=True):
-            if hint is ControlType.DEPTH and picture is not None and hint not in drawn:
-                drawn[hint] = self._depth_model()(picture)
+            if hint is None or picture is None or hint.setting is None or hint in drawn:
+                continue
+            drawn[hint] = self._model(hint).draw(picture)
         pairs = zip(hints, pictures, strict=True)
         return tuple(drawn.get(hint, one) if hint else one for hint, one in pairs)
 
-    def _depth_model(self) -> Draw:
-        from serve_app.pipelines.depth import DepthHints  # noqa: PLC0415  # torch
-
+    def _model(self, hint: ControlType) -> HintModel:
         with self._lock:
-            if self._depth is None:
-                if self._config.depth is None:  # another replica's configuration has it
-                    raise errors.GenerationFailed("hints.depth names no model")
-                self._depth = DepthHints(self._config.depth, self._config.device).draw
-            return self._depth
+            if hint not in self._made:
+                self._made[hint] = self._make(hint)
+            return self._made[hint]
+
+    def _make(self, hint: ControlType) -> HintModel:
+        from serve_app.pipelines.hints import depth, lines, pose, segmentation  # noqa: PLC0415  # torch
+
+        config, paths = self._config, self._config.paths
+        path = paths.get(hint.setting or "")
+        if path is None:  # another replica's configuration has it
+            raise errors.GenerationFailed(f"hints.{hint.setting} names no model")
+        if hint in _POSES:
+            made = pose.PoseHints(path, paths["people"], config.max_people, config.device)
+            return self._made.setdefault(_POSES[0], made)
+        kinds: dict[ControlType, Callable[[Path, str], HintModel]] = {
+            ControlType.DEPTH: depth.DepthHints,
+            ControlType.NORMAL: depth.NormalHints,
+            ControlType.SEGMENTATION: segmentation.SegmentationHints,
+            ControlType.HED: lines.EdgeHints,
+            ControlType.SOFTEDGE: lines.SafeEdgeHints,
+            ControlType.LINEART: lines.DrawingHints,
+            ControlType.MLSD: lines.WireframeHints,
+        }
+        return kinds[hint](path, config.device)
