@@ -15,7 +15,11 @@ Ways to join: as `paste` does it, without and with `match_tone`; and Poisson ble
 - object: the same of the object.
 - kept: pixels that changed where the mask is black.
 
-Run: `python -m benchmarks.seams [--cases 200] [--sheet FILE]`.
+`--painted` measures the same ways on what the demo model paints: whether the asked colour, shape
+and background can be seen, as `training.evaluate` judges, and by how much the joint moved the mean
+colour of what was painted deeper than 8 pixels inside the mask, in grey levels.
+
+Run: `python -m benchmarks.seams [--cases 200] [--sheet FILE] [--painted]`.
 """
 
 import argparse
@@ -33,6 +37,8 @@ from scipy.sparse.linalg import splu
 
 from benchmarks.sheet import save
 from serve_app.pipelines.compose import Canvas, Pixels, paste
+from training.evaluate import score
+from training.generate import generate, load, make_cases
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -61,7 +67,8 @@ class Case:
     def canvas(self) -> Canvas:
         """As the painter has it."""
         mask = Image.fromarray(self.white.astype(np.uint8) * np.uint8(255))
-        return Canvas(Image.fromarray(self.init), mask, (0, 0, _SIDE_PX, _SIDE_PX))
+        height, width = self.white.shape
+        return Canvas(Image.fromarray(self.init), mask, (0, 0, width, height))
 
 
 def make_case(seed: int) -> Case:
@@ -123,7 +130,10 @@ def _shapes(random: np.random.Generator, *, is_wide: bool) -> tuple[Bools, Bools
 
 
 def poisson(case: Case) -> Pixels:
-    """Solve for the mask's pixels: the painted gradients, the kept values around them."""
+    """Solve for the mask's pixels: the painted gradients, the kept values around them.
+
+    The frame's edge says nothing.
+    """
     number = np.full(case.white.shape, -1)
     places = np.argwhere(case.white)
     number[case.white] = np.arange(len(places))
@@ -131,18 +141,20 @@ def poisson(case: Case) -> Pixels:
     columns: list[int] = []
     values: list[float] = []
     painted, kept = case.painted.astype(np.float64), case.init.astype(np.float64)
-    wanted = np.zeros((len(places), 3))
-    for y, x in ((0, 1), (1, 0), (0, -1), (-1, 0)):
-        beside = places + np.array((y, x))
-        own, other = tuple(places.T), tuple(beside.T)
-        wanted += painted[own] - painted[other]
-        inner = number[other] >= 0
-        rows += [*number[own][inner]]
-        columns += [*number[other][inner]]
+    wanted, degrees = np.zeros((len(places), 3)), np.zeros(len(places))
+    for step in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+        beside = places + np.array(step)
+        own = np.flatnonzero(((beside >= 0) & (beside < case.white.shape)).all(1))
+        here, there = tuple(places[own].T), tuple(beside[own].T)
+        wanted[own] += painted[here] - painted[there]
+        degrees[own] += 1
+        inner = number[there] >= 0
+        rows += [*own[inner]]
+        columns += [*number[there][inner]]
         values += [-1.0] * int(inner.sum())
-        wanted[~inner] += kept[other][~inner]
+        wanted[own[~inner]] += kept[there][~inner]
     rows, columns = [*rows, *range(len(places))], [*columns, *range(len(places))]
-    matrix = csc_matrix((values + [4.0] * len(places), (rows, columns)))
+    matrix = csc_matrix(([*values, *degrees], (rows, columns)))
     made = kept.copy()
     made[case.white] = splu(matrix).solve(wanted)
     return _bytes(made)
@@ -219,12 +231,41 @@ def _bands(apart: NDArray[np.float64], white: Bools) -> NDArray[np.float64]:
     )
 
 
+def measure_painted(count: int, folder: Path) -> None:
+    """Print a row per way, of pictures that the demo model paints for the cases of its scores."""
+    cases = make_cases(count, 1)
+    pictures = generate(load(folder / "demo-inpaint"), cases)
+    joints = [
+        Case("painted", case.picture, picture, picture, white, np.zeros_like(white))
+        for case, picture in zip(cases, pictures, strict=True)
+        for white in [np.asarray(case.mask) > 0]
+    ]
+    inside = [ndimage.distance_transform_edt(joint.white) > 2 * _BAND_PX for joint in joints]
+    print("| way | colour | shape | background | mean colour moved | greatest |")
+    print(f"|---|{'---|' * 5}")
+    for name, join in JOINS.items():
+        made = [join(joint) for joint in joints]
+        moved = [
+            np.abs(one[core].mean(0) - joint.painted[core].mean(0)).mean()
+            for one, joint, core in zip(made, joints, inside, strict=True)
+            if core.any()
+        ]
+        shares = score(cases, made, regional=True)
+        row = [shares.colour, shares.shape, shares.background, np.mean(moved), np.max(moved)]
+        print(f"| {name} | {' | '.join(f'{value:.3f}' for value in row)} |", flush=True)
+
+
 def main() -> None:
     """Print a table over all cases, and by kind what shows most; draw a sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=200)
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--painted", action="store_true")
+    parser.add_argument("--folder", type=Path, default=Path("checkpoints"))
     arguments = parser.parse_args()
+    if arguments.painted:
+        measure_painted(arguments.cases, arguments.folder)
+        return
     cases = [make_case(seed) for seed in range(arguments.cases)]
     heads = [f"{kind}: {name}" for kind in _KINDS for name in ("step", "object")]
     print(f"| way | across/inside | step | off | object | kept | {' | '.join(heads)} |")

@@ -14,7 +14,7 @@ from serve_app.images.download import Downloader
 from serve_app.images.isolation import Isolation
 from serve_app.images.prepare import prepare, prepare_controls, prepare_ip_picture
 from serve_app.images.reencode import reencode
-from serve_app.pipelines.hint_models import HintModels
+from serve_app.pipelines.hints.hint_models import HintModels
 from serve_app.storage import open_store
 from serve_app.telemetry import logging, metrics
 from serve_app.turnstile import Turnstile

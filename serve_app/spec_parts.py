@@ -121,9 +121,9 @@ class ControlType(StrEnum):
         return self in _MADE_HERE
 
     @property
-    def is_of_a_model(self) -> bool:
-        """Whether its control picture can be made by a model that the operator names."""
-        return self in _BY_MODEL
+    def setting(self) -> str | None:
+        """The setting of `hints` that names a model for its control picture, if there is one."""
+        return _BY_MODEL.get(self)
 
     @property
     def is_drawn(self) -> bool:
@@ -131,7 +131,17 @@ class ControlType(StrEnum):
         return self in _DRAWN or self in _BY_MODEL
 
 
-_BY_MODEL = (ControlType.DEPTH,)
+_BY_MODEL = {
+    ControlType.DEPTH: "depth",
+    ControlType.NORMAL: "normal",
+    ControlType.SEGMENTATION: "segmentation",
+    ControlType.OPENPOSE: "pose",
+    ControlType.POSE: "pose",
+    ControlType.HED: "softedge",
+    ControlType.SOFTEDGE: "softedge",
+    ControlType.LINEART: "lineart",
+    ControlType.MLSD: "mlsd",
+}
 _DRAWN = (
     *(ControlType.CANNY, ControlType.SCRIBBLE, ControlType.BLUR, ControlType.GRAY),
     ControlType.SHUFFLE,

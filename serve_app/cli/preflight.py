@@ -102,7 +102,8 @@ def _read(config: AppConfig) -> dict[str, Path]:
         "engine.translator": config.engine.translator,
         "engine.expander": config.engine.expander,
     }
-    return {name: path for name, path in optional.items() if path is not None}
+    hints = {f"hints.{name}": path for name, path in config.hints.paths.items()}
+    return hints | {name: path for name, path in optional.items() if path is not None}
 
 
 def _check_writable(folder: Path) -> None:

@@ -105,9 +105,7 @@ class AppConfig(BaseSettings):
         http = self.http
         if http.styles is not None:
             http = http.model_copy(update={"styles": root / http.styles})
-        hints = self.hints
-        if hints.depth is not None:
-            hints = hints.model_copy(update={"depth": root / hints.depth})
+        hint_paths = {name: root / path for name, path in self.hints.paths.items()}
         database = self.database
         if database.url is None:
             url = SecretStr(f"sqlite:///{data_dir / 'dreamserve.db'}")
@@ -121,7 +119,7 @@ class AppConfig(BaseSettings):
             "http": http,
             "catalogue": catalogue,
             "engine": self.engine.model_copy(update=engine),
-            "hints": hints,
+            "hints": self.hints.model_copy(update=hint_paths),
             "safety": safety,
             "database": database,
             "logging": logs,

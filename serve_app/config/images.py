@@ -1,8 +1,9 @@
 """`ImagesConfig`: what pictures of clients may cost, and where they come from; `HintsConfig`."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from serve_app.config.components import Port, Seconds, Section
 
@@ -94,12 +95,69 @@ class ImagesConfig(Section):
 
 
 class HintsConfig(Section):
-    """Models that make what ControlNets are shown, where `auto_hint` asks for it."""
+    """Models that make what ControlNets are shown, where `auto_hint` asks for it.
+
+    Each Preprocess replica loads one for the first such hint.
+    """
 
     depth: Path | None = Field(
         default=None,
         description="folder of a transformers model for depth estimation with its image processor, "
-        "safetensors; each Preprocess replica loads it for the first such hint; none: `auto_hint` "
-        "is refused for depth",
+        "safetensors; none: `auto_hint` is refused for depth",
+    )
+    normal: Path | None = Field(
+        default=None,
+        description="folder of a MiDaS model (DPT), as for depth: normals are made of its depths; "
+        "may be the same one. none: refused for normal",
+    )
+    segmentation: Path | None = Field(
+        default=None,
+        description="folder of a transformers model for semantic segmentation that was trained on "
+        "the 150 classes of ADE20K, with its image processor, safetensors; none: refused for "
+        "segmentation",
+    )
+    pose: Path | None = Field(
+        default=None,
+        description="folder of a ViTPose model for COCO's 17 keypoints, with its image processor, "
+        "safetensors; none: refused for openpose and pose",
+    )
+    people: Path | None = Field(
+        default=None,
+        description="folder of a transformers model for object detection that knows persons, in "
+        "the same form; it goes with `hints.pose`",
+    )
+    softedge: Path | None = Field(
+        default=None,
+        description="file of HED (`ControlNetHED.pth`), made safetensors by `dreamserve models "
+        "convert`; none: refused for softedge and hed",
+    )
+    lineart: Path | None = Field(
+        default=None,
+        description="file of the line drawer (`sk_model.pth`), made safetensors in the same way; "
+        "none: refused for lineart",
+    )
+    mlsd: Path | None = Field(
+        default=None,
+        description="file of M-LSD (`mlsd_large_512_fp32.pth`), made safetensors in the same way; "
+        "none: refused for mlsd",
+    )
+    max_people: int = Field(
+        default=10,
+        ge=1,
+        le=100,
+        description="people of a picture whose poses are drawn, the surest first; each takes one "
+        "run of the model",
     )
     device: str = Field(default="cpu", description="that they run on: cpu, cuda or cuda:N")
+
+    @model_validator(mode="after")
+    def _name_both(self) -> Self:
+        if (self.pose is None) is not (self.people is None):
+            raise ValueError("pose and people go together: the one finds joints, the other people")
+        return self
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The folders and files that are named, by setting."""
+        named = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: path for name, path in named.items() if isinstance(path, Path)}

@@ -9,6 +9,7 @@ from torch import nn
 
 from serve_app.config import EngineConfig
 from serve_app.engine.lane import Lane
+from serve_app.pipelines import latent_scale
 from serve_app.pipelines.addons.controlnets import ControlNets
 from serve_app.pipelines.addons.loras import LORA_ROWS, Loras
 from serve_app.pipelines.addons.lru import Uses, num_bytes
@@ -115,6 +116,7 @@ class Checkpoint:
         parts |= {"scheduler": scheduler, "controlnet": controlnet}
         vae = vae or self.vaes.own
         parts["vae"] = vae_stand_in(vae.module, vae.encoder, vae.decoder)
+        latent_scale.complete(parts["vae"], cls)
         name = self.family.denoiser
         parts[name] = denoiser_stand_in(parts[name], self.denoiser, self.family.names, around)
         for name in ("text_encoder", "text_encoder_2"):

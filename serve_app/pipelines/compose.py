@@ -23,6 +23,7 @@ __all__ = [
     "Framing",
     "Pixels",
     "all_touched",
+    "box_around",
     "crop_box",
     "encode",
     "enlarge",
@@ -239,7 +240,12 @@ def crop_box(mask: Image.Image, native_px: int, padding_px: int) -> Box:
     white = mask.getbbox()
     if white is None:
         white = (0, 0, 1, 1)  # nothing to repaint; the smallest crop will do
-    width, height = mask.size
+    return box_around(white, mask.size, native_px, padding_px)
+
+
+def box_around(white: Box, frame: tuple[int, int], native_px: int, padding_px: int) -> Box:
+    """Choose the part of a frame of this width and height around a box, as `crop_box` does."""
+    width, height = frame
     padding_px = max(padding_px, _CELL_PX)
     left, right = _span(white[0], white[2], width, native_px, padding_px)
     top, bottom = _span(white[1], white[3], height, native_px, padding_px)

@@ -249,7 +249,8 @@ class WeavePainter:
             requests = await self._off_loop(
                 self._pool, self._requests, work, added, specs, canvases, given
             )
-            to_come = [Progress() for one in canvases for _ in range(windows_after(one, framing))]
+            more = await self._off_loop(self._pool, windows_after, canvases[0], framing)
+            to_come = [Progress() for _ in range(more * len(canvases))]
             at_work = [_progress(request) for request in requests]
             work.progress = [*done, *at_work, *to_come]
             work.spent += [request.spent for request in requests]

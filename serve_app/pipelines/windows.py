@@ -1,9 +1,7 @@
 """Pictures that grow by more than a model can see at once: painted window by window.
 
-Windows have the native size and cover each other by half. The next one is always the one that has
-most of what is known in it, so the picture grows outward from what was there. What a window has
-painted is known to the next, which blends into it over the same overlap as into the old picture,
-or, with a hard mask, by the seam alone.
+What a window has painted is known to the next, which blends into it over the same overlap as into
+the old picture, or, with a hard mask, by the seam alone.
 """
 
 from dataclasses import replace
@@ -13,14 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from serve_app.pipelines.compose import Box, Canvas, Framing, Pixels, crop_box
-from serve_app.pipelines.specs import window_starts
+from serve_app.pipelines.compose import Box, Canvas, Framing, Pixels
+from serve_app.pipelines.unpainted import Unpainted
 from serve_app.types import GenerationSpec, MaskMode
 
 __all__ = ["advanced", "first_window", "windows_after"]
-
-_OVERLAP = 0.5  # of a window that the next one covers too
-_CELL_PX = 8
 
 
 def first_window(canvas: Canvas, spec: GenerationSpec, framing: Framing, most: float) -> Canvas:
@@ -32,7 +27,7 @@ def first_window(canvas: Canvas, spec: GenerationSpec, framing: Framing, most: f
         return canvas
     if max(canvas.size) <= most * framing.native_px:
         return canvas
-    box = _next_box(np.asarray(canvas.mask) == 255, framing)
+    box = Unpainted.of(np.asarray(canvas.mask) == 255).next_box(framing)
     return canvas if box is None else replace(canvas, box=box, painted=None)
 
 
@@ -42,11 +37,9 @@ def advanced(
     """Go on to the next window; None when the frame, (H, W, 3), is whole."""
     if spec.outpaint is None or canvas.mask is None:
         return None
-    shades = np.array(canvas.mask)
-    left, top, right, bottom = canvas.box
-    shades[top:bottom, left:right] = 0
+    shades = _rest(canvas.mask, canvas.box)
     new = shades == 255
-    box = _next_box(new, framing)
+    box = Unpainted.of(new).next_box(framing)
     if box is None:
         return None
     if spec.masking.mode is not MaskMode.HARD:  # else the overlap is as white as what is new
@@ -58,46 +51,15 @@ def windows_after(canvas: Canvas | None, framing: Framing) -> int:
     """Count the windows that follow the one of a canvas."""
     if canvas is None or canvas.mask is None:
         return 0
-    new, box, count = np.asarray(canvas.mask) == 255, canvas.box, 0
-    while True:
-        new = _without(new, box)
-        following = _next_box(new, framing)
-        if following is None:
-            return count
-        box, count = following, count + 1
+    return Unpainted.of(_rest(canvas.mask, canvas.box) == 255).num_windows(framing)
 
 
-def _without(new: NDArray[np.bool_], box: Box) -> NDArray[np.bool_]:
+def _rest(mask: Image.Image, box: Box) -> NDArray[np.uint8]:
+    """Blacken what a window paints, whose box need not lie on cells."""
     left, top, right, bottom = box
-    rest = new.copy()
-    rest[top:bottom, left:right] = False
-    return rest
-
-
-def _next_box(new: NDArray[np.bool_], framing: Framing) -> Box | None:
-    """Choose the window with the least that is new, of those with any."""
-    if not new.any():
-        return None
-    around = crop_box(
-        Image.fromarray(new.view(np.uint8) * np.uint8(255)), framing.native_px, framing.padding_px
-    )
-    boxes = [
-        (left, top, right, bottom)
-        for top, bottom in _spans(around[1], around[3], framing.native_px)
-        for left, right in _spans(around[0], around[2], framing.native_px)
-    ]
-    shares = {
-        box: share
-        for box in boxes
-        if (share := float(new[box[1] : box[3], box[0] : box[2]].mean())) > 0
-    }
-    return min(shares, key=lambda box: shares[box])
-
-
-def _spans(first: int, last: int, window: int) -> list[tuple[int, int]]:
-    length = min(window, last - first)
-    starts = window_starts((last - first) // _CELL_PX, length // _CELL_PX, _OVERLAP)
-    return [(first + start * _CELL_PX, first + start * _CELL_PX + length) for start in starts]
+    shades = np.array(mask)
+    shades[top:bottom, left:right] = 0
+    return shades
 
 
 def _strip(new: NDArray[np.bool_], overlap_px: int) -> NDArray[np.uint8]:

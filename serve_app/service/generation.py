@@ -108,8 +108,8 @@ class GenerationService:
     @property
     def hint_models(self) -> frozenset[ControlType]:
         """Types of hints that a model makes here."""
-        named = {ControlType.DEPTH: self._config.hints.depth}
-        return frozenset(one for one, folder in named.items() if folder is not None)
+        named = self._config.hints.paths
+        return frozenset(one for one in ControlType if one.setting in named)
 
     @property
     def has_checker(self) -> bool:

@@ -29,6 +29,7 @@ from serve_app.pipelines.painter import WeavePainter
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.testing.checkpoints import byte_tokenizer
 from serve_app.types import GenerationSpec, Kind
+from tests.engine.whole_vaes import whole
 
 TOLERANCE = 1e-4
 
@@ -188,10 +189,11 @@ def test_engine_family_equals_stock_for_every_kind(
         for number, kind in enumerate([*Kind, *Kind])
     ]
     futures = [engine.submit(request_of(checkpoint, spec, canvas)) for spec in specs]
+    vae = whole(checkpoint.base.vae)
     for spec, future in zip(specs, futures, strict=True):
         painting = future.result(60)
         assert isinstance(painting, Painting)
-        expected = paint_stock(checkpoint, spec, canvas)
+        expected = paint_stock(checkpoint, spec, canvas, vae=vae)
         assert float((painting.image - expected).abs().max()) <= TOLERANCE, spec
     counts = engine.snapshot()
     assert counts.rows > 2 * counts.forwards
@@ -250,9 +252,11 @@ def request_of(checkpoint: Checkpoint, spec: GenerationSpec, canvas: Canvas) -> 
     return Request(body, key=size)
 
 
-def paint_stock(checkpoint: Checkpoint, spec: GenerationSpec, canvas: Canvas) -> torch.Tensor:
+def paint_stock(
+    checkpoint: Checkpoint, spec: GenerationSpec, canvas: Canvas, **parts: object
+) -> torch.Tensor:
     cls = checkpoint.family.pipelines[spec.kind]
-    pipeline = cls.from_pipe(checkpoint.base)
+    pipeline = cls.from_pipe(checkpoint.base, **parts)
     pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     pictures: dict[str, int | float | Image.Image | None] = {"height": 64, "width": 64}

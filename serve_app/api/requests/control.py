@@ -198,6 +198,12 @@ def _type_problems(body: ControlNetBody, asked: list[_Asked]) -> list[str]:
     return texts
 
 
+def _missing(control: ControlType) -> str:
+    if control.setting is None:
+        return "not made here"
+    return f"made by a model that is not installed here (hints.{control.setting})"
+
+
 def _hint_problems(
     body: ControlNetBody, asked: list[_Asked], models: Collection[ControlType]
 ) -> list[str]:
@@ -205,8 +211,7 @@ def _hint_problems(
         return []
     types = dict.fromkeys(one.type for one in asked if one.type and not one.type.can_be_made)
     return [
-        f"Hints of the type {one} are made by a model that is not installed here"
-        f"{f' (hints.{one})' if one.is_of_a_model else ''}; send one as control_image, with "
+        f"Hints of the type {one} are {_missing(one)}; send one as control_image, with "
         "auto_hint no."
         for one in types
         if one not in models

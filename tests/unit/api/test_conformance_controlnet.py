@@ -270,6 +270,34 @@ async def test_hint_of_a_model_is_made_where_the_operator_names_one(api, service
     assert len(job.output.hint_keys) == 1
 
 
+@pytest.mark.parametrize(
+    ("control", "reason"),
+    [
+        ("depth", "a model that is not installed here (hints.depth)"),
+        ("normal", "a model that is not installed here (hints.normal)"),
+        ("segmentation", "a model that is not installed here (hints.segmentation)"),
+        ("openpose", "a model that is not installed here (hints.pose)"),
+        ("pose", "a model that is not installed here (hints.pose)"),
+        ("hed", "a model that is not installed here (hints.softedge)"),
+        ("softedge", "a model that is not installed here (hints.softedge)"),
+        ("lineart", "a model that is not installed here (hints.lineart)"),
+        ("mlsd", "a model that is not installed here (hints.mlsd)"),
+        ("face_detector", "Hints of the type face_detector are not made here"),
+    ],
+)
+async def test_hint_that_nobody_can_make_says_what_is_missing(api, control, reason):
+    fields = {"controlnet_model": "control-plain", "controlnet_type": control}
+    reply = await api.reply(PATHS[0], BASE | fields)
+    assert reason in str(reply["message"]["auto_hint"])
+
+
+async def test_hints_of_every_model_are_made(api, service):
+    service.hint_models = frozenset(one for one in ControlType if one.setting)
+    for control in service.hint_models:
+        fields = {"controlnet_model": "control-plain", "controlnet_type": control}
+        assert (await job_of(api, service, fields)).spec.hints == (control,)
+
+
 async def test_type_names_the_net_that_fits_the_model(api, service):
     job = await job_of(api, service, {"model_id": "inpaint-only", "mask_image": MASK})
     assert nets(job) == [("control-canny", 1.0, "canny")]

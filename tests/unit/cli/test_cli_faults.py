@@ -173,12 +173,14 @@ def test_all_that_is_wrong_is_told_at_once(call, write, folder):
     path = write(
         data_dir="file/var",
         engine={"cache_dir": "cache", "expander": "nowhere"},
+        hints={"depth": "nowhere"},
         safety={"checkpoint": "none"},
         http={"styles": "styles.yaml"},
         catalogue={"path": "empty", "cache_dir": "weights"},
     )
     result = call("run", "--port", free_port(), config=path)
-    settings = ("data_dir", "engine.expander", "safety.checkpoint", "http.styles", "catalogue")
+    settings = ("data_dir", "hints.depth", "engine.expander", "safety.checkpoint", "http.styles")
+    settings += ("catalogue",)
     assert told(result, *(f"dreamserve: {name}" for name in settings), "database") == []
 
 

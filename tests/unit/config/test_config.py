@@ -106,6 +106,20 @@ def test_relative_paths_start_at_the_root_folder(tmp_path):
     assert config.database.url.get_secret_value() == f"sqlite:///{tmp_path}/d/dreamserve.db"
 
 
+def test_models_of_hints_start_at_the_root_folder_too(tmp_path):
+    hints = {"depth": "midas", "normal": "/models/midas", "pose": "vit", "people": "detr"}
+    config = AppConfig.model_validate({"root_dir": tmp_path, "hints": hints}).hints
+    named = {name: tmp_path / folder for name, folder in hints.items()}
+    assert config.paths == named
+    assert (config.normal, config.lineart) == (Path("/models/midas"), None)
+
+
+@pytest.mark.parametrize("alone", ["pose", "people"])
+def test_poses_need_both_of_their_models(alone):
+    with pytest.raises(ValueError, match="pose and people go together"):
+        AppConfig.model_validate({"hints": {alone: "folder"}})
+
+
 @pytest.mark.parametrize("name", ["dev.yaml", "prod.yaml"])
 def test_shipped_configuration_is_valid(name):
     from ray.serve.schema import ServeDeploySchema

@@ -67,7 +67,7 @@ def test_picture_is_shown_as_it_is(picture, as_is):
 def test_hints_that_are_drawn_are_those_that_differ_from_their_picture(picture):
     made = {one: hint.make(one, picture).tobytes() for one in ControlType}
     drawn = {one for one, pixels in made.items() if pixels != picture.tobytes()}
-    assert drawn == {one for one in ControlType if one.is_drawn and not one.is_of_a_model}
+    assert drawn == {one for one in ControlType if one.is_drawn and one.setting is None}
 
 
 def test_drawn_hints_of_a_job_are_found_among_what_its_nets_see():

@@ -83,3 +83,10 @@ def test_a_small_addition_is_painted_in_one_piece() -> None:
     assert windows_after(canvas, FRAMING) == 0
     frame = np.asarray(canvas.init)
     assert advanced(canvas, frame, spec, FRAMING) is None
+
+
+def test_nothing_follows_a_crop_that_lies_on_no_cells() -> None:
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (13, 21, 30, 35))
+    canvas = Canvas(Image.new("RGB", (64, 64)), mask, (11, 19, 33, 37), (64, 64))
+    assert windows_after(canvas, FRAMING) == 0
