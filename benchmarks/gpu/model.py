@@ -97,6 +97,7 @@ def _write(size: Size, device: torch.device, dtype: torch.dtype, folder: Path) -
         pad_token_id=tokenizer.pad_token_id,
     )
     unet = build(size, device, dtype)
+    unet.register_to_config(sample_size=size.side)  # pipelines compare it
     with device:
         encoder = CLIPTextModel(text)
         vae = _real_vae() if is_real else random_vae()
