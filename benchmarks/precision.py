@@ -1,8 +1,8 @@
 """What half precision changes: pictures of the trained demo model, against those in float32.
 
-Three tables: the engine in each number type, with the scores of `training.evaluate` and how far a
-picture painted in company is from the same alone; stock pipelines of diffusers with one part in
-half precision at a time; and one forward. Run: `python -m benchmarks.precision --help`.
+Two tables: the engine in each number type, with the scores of `training.evaluate` and how far a
+picture painted in company is from the same alone; and stock pipelines of diffusers with one part
+in half precision at a time. Run: `python -m benchmarks.precision --help`.
 """
 
 import argparse
@@ -266,16 +266,21 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=32, help="pictures")
     parser.add_argument("--steps", type=int, default=_STEPS)
     parser.add_argument("--device", default="auto", help="of the engine")
+    tables_of = ("engines", "parts")
+    parser.add_argument("--tables", nargs="+", choices=tables_of, default=tables_of)
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.configure(LoggingConfig(level="WARNING"))
     cases = make_cases(options.cases, 1)
     device = str(device_of(options.device))
-    for line in engines(cases, device, options.steps):
-        print(line, flush=True)
-    print()
-    for line in parts(cases, options.steps):
-        print(line, flush=True)
+    tables = {
+        "parts": parts(cases, options.steps),
+        "engines": engines(cases, device, options.steps),
+    }
+    for name in options.tables:
+        for line in tables[name]:
+            print(line, flush=True)
+        print()
 
 
 if __name__ == "__main__":

@@ -35,7 +35,6 @@ from serve_app.pipelines.duplicate import duplicate
 from serve_app.pipelines.families import family_of
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.pipelines.host import HostCopies
-from serve_app.pipelines.noise import draw_in_float32
 from serve_app.pipelines.parts import named_parts
 from serve_app.pipelines.precision import device_of, with_dtype
 from serve_app.pipelines.samplers.schedulers import Schedulers
@@ -60,7 +59,6 @@ def load_checkpoint(
         ValueError: an architecture that is not served, or weights that are not sound.
     """
     keep_in_threads()
-    draw_in_float32()
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # warnings quote prompts, which must not reach a log

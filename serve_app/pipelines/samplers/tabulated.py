@@ -177,7 +177,6 @@ class TabulatedSampler:
             given.append(self._memory)
         if step.noise is not None:
             drawn = model_output.dtype if isinstance(step.noise, str) else step.noise
-            drawn = torch.promote_types(drawn, torch.float32)  # `pipelines/noise.py` says why
             noise = randn_tensor(model_output.shape, generator=generator, dtype=drawn)
             given.append(to_device(noise, sample.device).reshape(1, -1))
         dtype = torch.promote_types(model_output.dtype, torch.float32)

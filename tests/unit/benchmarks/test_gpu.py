@@ -30,7 +30,7 @@ STAGES = (
 
 
 # What a machine of somebody else has; `packages.txt` names the rest.
-THERE = ("torch", "transformers", "accelerate", "peft", "scipy", "opencv-python-headless", "rich")
+THERE = ("torch", "transformers", "accelerate", "peft", "scipy", "opencv-python-headless", "pillow")
 _HIDING = """
 import json, runpy, sys
 sys.modules.update(dict.fromkeys(json.loads(sys.argv.pop(1))))
