@@ -8,18 +8,22 @@ service. Run: `python -m benchmarks.engine --help`.
 """
 
 import argparse
+import contextlib
+import copy
 import itertools
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
+from diffusers import SchedulerMixin
 from PIL import Image
 
 from serve_app.config import EngineConfig, LoggingConfig
@@ -56,11 +60,11 @@ CONFIG = EngineConfig(device="cpu")
 class Model:
     """Weights, the picture sides that are asked for, and how much is asked.
 
-    source: a shape for random weights, or the folder of a checkpoint.
+    source: a shape for random weights, what writes a checkpoint, or a folder of one.
     requests: mixed unless `equal`.
     """
 
-    source: RandomUNet | Path
+    source: RandomUNet | Path | Callable[[Path], None]
     sides_px: tuple[int, ...]
     steps: tuple[int, int]
     requests: int = 16
@@ -79,6 +83,34 @@ MODELS = {
     "demo checkpoint": Model(_DEMO, (256,), (5, 25)),
     "compute-bound": Model(_LARGE, (256,), (2, 4), requests=6),
 }
+
+
+Clocks = tuple[float, float]  # seconds: of the wall, and of the process at work
+MakeScheduler = Callable[[GenerationSpec], SchedulerMixin]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What ways to run the same requests took.
+
+    times: by way, a round each. rows: mean of the engine's forwards. row_steps: of one round.
+    caps: rows, by lane and size.
+    """
+
+    requests: int
+    times: Mapping[str, Sequence[Clocks]]
+    rows: float
+    row_steps: int
+    caps: Mapping[str, int]
+
+    def seconds(self, way: str) -> float:
+        """Median of the wall clock, of all requests together."""
+        return statistics.median(wall for wall, _ in self.times[way])
+
+    def ratio(self, way: str, clock: int = 0) -> float:
+        """How many times faster than one after another; the median of the rounds."""
+        pairs = zip(self.times["sequential"], self.times[way], strict=True)
+        return statistics.median(one[clock] / it[clock] for one, it in pairs)
 
 
 def specs_of(model: Model) -> list[GenerationSpec]:
@@ -119,10 +151,11 @@ def canvas_of(spec: GenerationSpec) -> Canvas | None:
     return Canvas(Image.fromarray(init), mask if is_inpaint else None, (0, 0, side, side))
 
 
-def one_by_one(checkpoint: Checkpoint, specs: list[GenerationSpec]) -> None:
-    """Run the stock pipeline on one request after another."""
-    for spec in specs:
-        stock(checkpoint, [spec])
+def one_by_one(
+    checkpoint: Checkpoint, specs: list[GenerationSpec], make: MakeScheduler | None = None
+) -> list[torch.Tensor]:
+    """Run the stock pipeline on one request after another; pictures as `stock` gives them."""
+    return [stock(checkpoint, [spec], make)[0] for spec in specs]
 
 
 def in_groups(checkpoint: Checkpoint, specs: list[GenerationSpec]) -> None:
@@ -133,7 +166,7 @@ def in_groups(checkpoint: Checkpoint, specs: list[GenerationSpec]) -> None:
 
 def weave(
     checkpoint: Checkpoint, engine: Engine, specs: Iterable[GenerationSpec], measures: bool = False
-) -> None:
+) -> list[Painting]:
     """Run all requests through the engine; those that measure find the row cap of their size."""
     futures = []
     for spec in specs:
@@ -148,13 +181,22 @@ def weave(
         )
         request = Request(body, key=body.size, variant=body.variant, measures=measures)
         futures.append(engine.submit(request))
-    assert all(isinstance(future.result(), Painting) for future in futures)
+    paintings = [future.result() for future in futures]
+    assert all(isinstance(painting, Painting) for painting in paintings)
+    return [painting for painting in paintings if isinstance(painting, Painting)]
 
 
-def stock(checkpoint: Checkpoint, specs: list[GenerationSpec]) -> None:
-    """Run requests that agree in all but prompt and seed in one call of the stock pipeline."""
+def stock(
+    checkpoint: Checkpoint, specs: list[GenerationSpec], make: MakeScheduler | None = None
+) -> torch.Tensor:
+    """Run requests that agree in all but prompt and seed in one call of the stock pipeline.
+
+    make: of the scheduler; none: that which is served. Gives (B, 3, H, W) in [0, 1].
+    """
     spec, canvas = specs[0], canvas_of(specs[0])
-    parts = checkpoint.base.components | {"scheduler": checkpoint.schedulers.make(spec)}
+    parts = checkpoint.base.components | {
+        "scheduler": (make or checkpoint.schedulers.make)(spec),
+    }
     pipeline = checkpoint.family.pipelines[spec.kind](**parts, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
     pictures: dict[str, object] = {"height": spec.height, "width": spec.width}
@@ -162,14 +204,30 @@ def stock(checkpoint: Checkpoint, specs: list[GenerationSpec]) -> None:
         pictures = {"image": canvas.init, "strength": run_strength(spec)}
     if canvas is not None and canvas.mask is not None:
         pictures |= {"mask_image": canvas.mask, "height": spec.height, "width": spec.width}
-    pipeline(
+    images: torch.Tensor = pipeline(
         prompt=[one.prompt for one in specs],
         num_inference_steps=spec.steps,
         guidance_scale=spec.guidance_scale,
         generator=[torch.Generator().manual_seed(one.seed) for one in specs],
         output_type="pt",
         **pictures,
-    )
+    ).images
+    return images
+
+
+def of_diffusers(checkpoint: Checkpoint) -> MakeScheduler:
+    """Return what makes diffusers' own schedulers, as its documentation says, for a checkpoint.
+
+    PNDM without the first steps of Runge-Kutta, as Stable Diffusion ships it.
+    """
+    config = dict(checkpoint.base.scheduler.config) | {"clip_sample": False}
+
+    @cache
+    def prototype(name: str) -> SchedulerMixin:
+        own = {"skip_prk_steps": True} if name == "PNDMScheduler" else {}
+        return getattr(diffusers, name).from_config(config | own)
+
+    return lambda spec: copy.deepcopy(prototype(spec.scheduler))
 
 
 def grouped(specs: list[GenerationSpec]) -> list[list[GenerationSpec]]:
@@ -180,34 +238,44 @@ def grouped(specs: list[GenerationSpec]) -> list[list[GenerationSpec]]:
     return list(groups.values())
 
 
-def seconds(work: Callable[[], None]) -> tuple[float, float]:
-    """Time some work: wall clock and CPU time of the process."""
+def seconds(work: Callable[[], object]) -> Clocks:
+    """Time some work: wall clock and CPU time of the process, with what a GPU has to finish."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def load(model: Model) -> Checkpoint:
-    """Load the weights, or make some."""
+def load(model: Model, config: EngineConfig = CONFIG, dtype: str = "auto") -> Checkpoint:
+    """Load the weights, or make some. dtype: as in the catalogue."""
     with tempfile.TemporaryDirectory() as folder:
         source = model.source if isinstance(model.source, Path) else Path(folder)
         if isinstance(model.source, RandomUNet):
             write_random_text2img(source, unet=model.source)
-        entry = ModelEntry(id="benchmark", source=source, kinds=tuple(Kind))
-        return load_checkpoint(entry, CONFIG)
+        elif callable(model.source):
+            model.source(source)
+        values = {"id": "benchmark", "source": source, "kinds": tuple(Kind), "dtype": dtype}
+        return load_checkpoint(ModelEntry.model_validate(values), config)
 
 
-def compare(name: str, model: Model, rounds: int) -> str:
-    """Measure the three ways in turns and give a row of the table."""
-    checkpoint, specs = load(model), specs_of(model)
-    engine = Engine(CONFIG, checkpoint.variants.activate)
-    ways = {
+def compare(
+    checkpoint: Checkpoint,
+    model: Model,
+    rounds: int,
+    config: EngineConfig = CONFIG,
+    ways: Mapping[str, Callable[[], object]] | None = None,
+) -> Comparison:
+    """Measure the engine and other ways in turns. ways: none: sequential and static."""
+    specs = specs_of(model)
+    ways = ways or {
         "sequential": partial(one_by_one, checkpoint, specs),
         "static": partial(in_groups, checkpoint, specs),
-        "weave": partial(weave, checkpoint, engine, specs),
     }
-    times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-    with torch.no_grad():
+    engine = Engine(config, checkpoint.variants.activate)
+    with contextlib.closing(engine), torch.no_grad():
+        ways = {**ways, "weave": partial(weave, checkpoint, engine, specs)}
+        times: dict[str, list[Clocks]] = {way: [] for way in ways}
         for spec in specs[: len(model.sides_px)]:
             weave(checkpoint, engine, [spec.model_copy(update={"steps": 2})], measures=True)
         ways["weave"]()  # makes the prototypes of the schedulers
@@ -216,16 +284,18 @@ def compare(name: str, model: Model, rounds: int) -> str:
         for number in range(rounds):
             for way in sorted(ways, key=lambda way: (list(ways).index(way) + number) % len(ways)):
                 times[way].append(seconds(ways[way]))
-    after = engine.snapshot()
-    engine.close()
-    cells = [name, str(len(specs)), f"{statistics.median(t for t, _ in times['sequential']):.2f}"]
-    for way in ("static", "weave"):
-        for clock in (0, 1):
-            pairs = zip(times["sequential"], times[way], strict=True)
-            cells.append(f"{statistics.median(one[clock] / it[clock] for one, it in pairs):.2f}")
-    rows = (after.rows - before.rows) / (after.forwards - before.forwards)
-    caps = ", ".join(str(cap) for cap in after.row_caps.values())
-    return " | ".join(["", *cells, f"{rows:.1f}", caps, ""]).strip()
+        after = engine.snapshot()
+    rows = after.rows - before.rows
+    mean = rows / (after.forwards - before.forwards)
+    return Comparison(len(specs), times, mean, rows // rounds, after.row_caps)
+
+
+def row(name: str, found: Comparison) -> str:
+    """Write a row of the table."""
+    cells = [name, str(found.requests), f"{found.seconds('sequential'):.2f}"]
+    cells += [f"{found.ratio(way, clock):.2f}" for way in ("static", "weave") for clock in (0, 1)]
+    caps = ", ".join(str(cap) for cap in found.caps.values())
+    return " | ".join(["", *cells, f"{found.rows:.1f}", caps, ""]).strip()
 
 
 def main() -> None:
@@ -239,7 +309,8 @@ def main() -> None:
     print("| model | n | sequential, s | static: wall | CPU | weave: wall | CPU | rows | cap |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in options.model or MODELS:
-        print(compare(name, MODELS[name], options.rounds), flush=True)
+        model = MODELS[name]
+        print(row(name, compare(load(model), model, options.rounds)), flush=True)
 
 
 if __name__ == "__main__":

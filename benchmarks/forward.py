@@ -8,7 +8,7 @@ that shares its forward is from the same row alone, in the precision that is ser
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from diffusers import UNet2DConditionModel
 
 _REPEATS = 7
 _TOKENS = 77
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,21 @@ SIZES = {
     ),
 }
 
+MODES = ("off", "graph", "default", "reduce-overhead")
 Forward = Callable[[dict[str, object]], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A row count. seconds: of a forward, by mode. apart: of a row from the same alone, relative.
+
+    first_s: of the first forward by mode, which compiles or captures.
+    """
+
+    rows: int
+    seconds: Mapping[str, float]
+    first_s: Mapping[str, float]
+    apart: float
 
 
 def build(size: Size, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -83,8 +97,8 @@ def arguments(size: Size, rows: int, unet: UNet2DConditionModel) -> dict[str, ob
     return given
 
 
-def seconds(forward: Forward, given: dict[str, object], device: torch.device) -> float:
-    """Median time of a forward after two that warm up."""
+def seconds(forward: Forward, given: dict[str, object], device: torch.device) -> list[float]:
+    """Times of forwards, the first of which warms up."""
     times = []
     for _ in range(2 + _REPEATS):
         began = time.perf_counter()
@@ -92,30 +106,67 @@ def seconds(forward: Forward, given: dict[str, object], device: torch.device) ->
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    return statistics.median(times[2:])
+    return times
 
 
-@torch.inference_mode()
-def rows_of(name: str, counts: list[int], device: str, dtype: str, mode: str) -> Iterator[str]:
-    """Measure one size and give the rows of the table; stops where memory ends."""
-    size, where = SIZES[name], torch.device(device)
-    unet = build(size, where, _DTYPES[dtype])
+def eager(unet: UNet2DConditionModel) -> Forward:
+    """Return the plain forward of a UNet."""
 
-    def eager(given: dict[str, object]) -> torch.Tensor:
+    def run(given: dict[str, object]) -> torch.Tensor:
         output: torch.Tensor = unet(**given, return_dict=False)[0]
         return output
 
-    ways = [eager] if mode == "off" else [eager, torch.compile(eager, mode=mode, dynamic=False)]
-    alone = eager(arguments(size, 1, unet))[0]
+    return run
+
+
+def captured(run: Forward) -> Forward:
+    """Return a forward that replays a CUDA graph of what it was first called with."""
+    graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}  # by row count
+
+    def replay(given: dict[str, object]) -> torch.Tensor:
+        sample = given["sample"]
+        assert isinstance(sample, torch.Tensor), "the sample is a tensor"
+        if len(sample) not in graphs:
+            run(given)
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                output = run(given)
+            graphs[len(sample)] = graph, output
+        graph, output = graphs[len(sample)]
+        graph.replay()
+        return output
+
+    return replay
+
+
+def way(unet: UNet2DConditionModel, mode: str) -> Forward:
+    """Return the forward of a UNet in a mode; a compiled one is of one row count."""
+    plain = eager(unet)
+    if mode == "off":
+        return plain
+    if mode == "graph":
+        return captured(plain)
+    return torch.compile(plain, mode=mode, dynamic=False)
+
+
+@torch.inference_mode()
+def sweep(
+    size: Size, unet: UNet2DConditionModel, counts: Sequence[int], modes: Sequence[str]
+) -> Iterator[Timed]:
+    """Measure a UNet by row count; stops where memory ends."""
+    ways = {mode: way(unet, mode) for mode in modes}
+    plain = eager(unet)
+    alone = plain(arguments(size, 1, unet))[0]
     for rows in counts:
         given = arguments(size, rows, unet)
         try:
-            times = [seconds(way, given, where) for way in ways]
+            times = {mode: seconds(run, given, unet.device) for mode, run in ways.items()}
         except torch.OutOfMemoryError:
             return
-        apart = float((eager(given)[0] - alone).abs().max() / alone.abs().max())
-        cells = [f"{spent * 1e3:.1f} | {spent * 1e3 / rows:.2f}" for spent in times]
-        yield " | ".join(["", name, str(rows), *cells, f"{apart:.1e}", ""]).strip()
+        apart = float((plain(given)[0] - alone).abs().max() / alone.abs().max())
+        medians = {mode: statistics.median(spent[2:]) for mode, spent in times.items()}
+        yield Timed(rows, medians, {mode: spent[0] for mode, spent in times.items()}, apart)
 
 
 def main() -> None:
@@ -125,16 +176,24 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["sd15", "xl"])
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--device", default="cuda" if has_gpu else "cpu")
-    parser.add_argument("--dtype", choices=_DTYPES, default="bfloat16" if has_gpu else "float32")
-    parser.add_argument("--compile", choices=("off", "default", "reduce-overhead"), default="off")
+    parser.add_argument("--dtype", choices=DTYPES, default="bfloat16" if has_gpu else "float32")
+    parser.add_argument("--compile", choices=MODES, default="off")
     options = parser.parse_args()
-    compiled = "" if options.compile == "off" else f" {options.compile}, ms | per row |"
-    print(f"| size | rows | eager, ms | per row |{compiled} from alone |")
-    print("|---|" + "---|" * (4 if options.compile == "off" else 6))
+    modes = list(dict.fromkeys(["off", options.compile]))
+    heads = " | ".join(f"{'eager' if mode == 'off' else mode}, ms | per row" for mode in modes)
+    print(f"| size | rows | {heads} | from alone |")
+    print("|---|---|" + "---|" * (2 * len(modes) + 1))
     for name in options.sizes:
-        args = (options.rows, options.device, options.dtype, options.compile)
-        for row in rows_of(name, *args):
-            print(row, flush=True)
+        unet = build(SIZES[name], torch.device(options.device), DTYPES[options.dtype])
+        for timed in sweep(SIZES[name], unet, options.rows, modes):
+            spent = [ms for mode in modes for ms in _cells(timed, mode)]
+            cells = [name, str(timed.rows), *spent, f"{timed.apart:.1e}"]
+            print(" | ".join(["", *cells, ""]).strip(), flush=True)
+
+
+def _cells(timed: Timed, mode: str) -> tuple[str, str]:
+    spent_ms = timed.seconds[mode] * 1e3
+    return f"{spent_ms:.1f}", f"{spent_ms / timed.rows:.2f}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Everything that the painter can do, on a pretended device beside the CPU.
 
-`python -m tests.rehearsal > docs/device.md` writes what a step costs there.
+`python -m tests.rehearsal --write` writes what a step costs there into `docs/device.md`.
 """
 
 import asyncio
@@ -44,12 +44,13 @@ __all__ = ["FEATURES", "Cost", "Rehearsal", "demo", "images_of", "page", "random
 _HEAD = """# What a step does on the device
 
 Counted on a pretended device (`tests/pretended_device.py`): its numbers are the CPU's, its rules
-those of an accelerator. `python -m tests.rehearsal` writes this page; a test holds the figures
-down. A *wait* is what the engine's thread has to wait for while the device works off what it was
-given: a copy from memory that is not pinned, a copy to the host, a read of a number. *Copies* are
-those for which nobody waits. One request alone at 64 px, guidance on; the denoiser makes most of
-the operations. Embeddings are not in it: giving a module other weights in place is
+those of an accelerator. `python -m tests.rehearsal --write` writes this part; a test holds the
+figures down. A *wait* is what the engine's thread has to wait for while the device works off what
+it was given: a copy from memory that is not pinned, a copy to the host, a read of a number.
+*Copies* are those for which nobody waits. One request alone at 64 px, guidance on; the denoiser
+makes most of the operations. Embeddings are not in it: giving a module other weights in place is
 beyond what can be pretended."""
+_MEASURED = "## In half precision\n"
 _TRAINED = Path(__file__).parents[1] / "checkpoints"
 _STEPS = 2
 _CELL_PX = 16
@@ -249,10 +250,15 @@ def _samplers() -> dict[str, dict[str, object]]:
 
 
 def main() -> None:
-    """Print the page."""
+    """Print the page, or write it in front of what was measured in other ways."""
     torch.set_num_threads(1)
-    for line in page():
-        sys.stdout.write(f"{line}\n")
+    counted = "".join(f"{line}\n" for line in page())
+    if "--write" not in sys.argv:
+        sys.stdout.write(counted)
+        return
+    file = Path(__file__).parents[1] / "docs" / "device.md"
+    _, mark, measured = file.read_text().partition(_MEASURED)
+    file.write_text(f"{counted}\n{mark}{measured}")
 
 
 if __name__ == "__main__":

@@ -92,13 +92,21 @@ class EngineConfig(Section):
     compile: Literal["off", "default", "reduce-overhead"] = Field(
         default="off",
         description="Chooses the torch.compile mode of the denoiser, the last one with CUDA "
-        "graphs. It is off because it has not been measured on a GPU yet, and each row count, "
-        "size, LoRA set and token merging compiles anew; with it `self_attention` is refused.",
+        "graphs. It is off because it has not been measured on a GPU yet. Each size compiles for "
+        "each of `engine.row_buckets`, with and without ControlNets, beside the service: until "
+        "then, and with LoRAs, IP adapters, `tomesd` and `self_attention`, forwards run as they "
+        "are.",
     )
     row_buckets: tuple[int, ...] = Field(
         default=(1, 2, 4, 8, 16, 32),
         description="Lists the row counts, ascending, to which the rows of a compiled denoiser "
         "are padded.",
+    )
+    compiled_shapes: int = Field(
+        default=64,
+        ge=0,
+        description="Limits the shapes of a denoiser that are compiled: sizes, times row buckets, "
+        "times with and without ControlNets. Those met later run as they are.",
     )
     text_cache: int = Field(
         default=64,

@@ -31,7 +31,8 @@ class Lane:
     rank: of an urgent lane among those; calls of the lowest go first.
     max_rows: bound of one forward beside the measured cap; 0: none.
     caps: name of the lane whose measured caps hold for this one; empty: its own.
-    buckets: row counts that the module was compiled for, ascending; smaller batches are padded.
+    plain: the forward that row caps are measured by, where `run` is not equally fast at all times;
+        none: `run`.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Lane:
     rank: int = 0
     max_rows: int = 0
     caps: str = ""
-    buckets: tuple[int, ...] = ()
+    plain: Callable[[dict[str, object]], object] | None = None
 
     @property
     def cap_name(self) -> str:
@@ -70,13 +71,14 @@ class Call:
         return (self.lane, self.size, shape, alone, None if self.lane.urgent else key)
 
     def unmarked(self) -> "Call":
-        """Return the call as it is with nothing added to its rows."""
+        """Return the call as it is with nothing added to its rows, to measure it."""
         zeros = {
             name: torch.zeros_like(value)
             for name, value in self.arguments.items()
             if name in self.lane.marks and isinstance(value, torch.Tensor)
         }
-        return replace(self, arguments={**self.arguments, **zeros})
+        lane = replace(self.lane, run=self.lane.plain or self.lane.run)
+        return replace(self, lane=lane, arguments={**self.arguments, **zeros})
 
 
 def forward(calls: Sequence[Call], limit: int) -> list[object]:
@@ -90,9 +92,8 @@ def forward(calls: Sequence[Call], limit: int) -> list[object]:
     stacked = stack(parts, lane.shared)
     total = sum(rows)
     outputs = [
-        _run(lane, stacked if total <= limit else _part(lane, stacked, start, limit), count)
+        lane.run(stacked if total <= limit else _part(lane, stacked, start, limit))
         for start in range(0, total, limit)
-        if (count := min(limit, total - start))
     ]
     return split(join_outputs(outputs), rows)
 
@@ -102,11 +103,3 @@ def _part(lane: Lane, stacked: Mapping[str, object], start: int, limit: int) -> 
         name: value if name in lane.shared else slice_rows(value, start, start + limit)
         for name, value in stacked.items()
     }
-
-
-def _run(lane: Lane, arguments: dict[str, object], rows: int) -> object:
-    bucket = next((size for size in lane.buckets if size >= rows), rows)
-    if bucket == rows:
-        return lane.run(arguments)
-    padded = stack([(arguments, rows)], lane.shared, pad_to=bucket)
-    return slice_rows(lane.run(padded), 0, rows)

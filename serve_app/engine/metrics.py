@@ -21,6 +21,7 @@ class EngineSnapshot:
     pictures_per_s: pictures made per second in the last minute.
     stage_s: time by stage: start (text encoding and inputs), forward by lane, switch (variants).
     row_caps: by "lane/size".
+    compiled_shapes: of the denoiser, ready. compiled_forwards: that ran compiled.
     """
 
     waiting: int
@@ -38,6 +39,8 @@ class EngineSnapshot:
     pictures_per_s: float
     stage_s: dict[str, float]
     row_caps: dict[str, int]
+    compiled_shapes: int = 0
+    compiled_forwards: int = 0
 
     @property
     def forward_s(self) -> float:
@@ -123,6 +126,7 @@ _SUMMED = (
     "cancelled",
     "out_of_memory",
     "switches",
+    "compiled_forwards",
 )
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "Arguments",
     "filled",
     "join_outputs",
+    "map_tensors",
     "signature",
     "slice_rows",
     "split",
@@ -49,7 +50,7 @@ def filled(
     }
     if not given:
         return list(calls)
-    zeros = {name: _map_tensors(value, _zero_row) for name, value in given.items()}
+    zeros = {name: map_tensors(value, _zero_row) for name, value in given.items()}
     return [(zeros | dict(arguments), rows) for arguments, rows in calls]
 
 
@@ -116,12 +117,12 @@ def _with_rows(value: object, rows: int) -> torch.Tensor:
 
 def slice_rows(value: object, start: int, stop: int) -> object:
     """Take some rows of an output, or of stacked arguments."""
-    return _map_tensors(value, lambda tensor: tensor[start:stop])
+    return map_tensors(value, lambda tensor: tensor[start:stop])
 
 
 def take_rows(value: object, rows: Sequence[int]) -> object:
     """Pick rows of an output, or of stacked arguments, in this order."""
-    return _map_tensors(value, lambda tensor: tensor[torch.tensor(rows, device=tensor.device)])
+    return map_tensors(value, lambda tensor: tensor[torch.tensor(rows, device=tensor.device)])
 
 
 def split(output: object, rows: Sequence[int]) -> list[object]:
@@ -146,11 +147,12 @@ def _rows(value: object) -> int:
     return value.shape[0]
 
 
-def _map_tensors(value: object, change: Callable[[torch.Tensor], torch.Tensor]) -> object:
+def map_tensors(value: object, change: Callable[[torch.Tensor], torch.Tensor]) -> object:
+    """Change all tensors of an argument or output."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, Mapping):
-        return {name: _map_tensors(item, change) for name, item in value.items()}
+        return {name: map_tensors(item, change) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_map_tensors(item, change) for item in value)
+        return type(value)(map_tensors(item, change) for item in value)
     return value

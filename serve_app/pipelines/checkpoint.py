@@ -17,6 +17,7 @@ from serve_app.pipelines.addons.textual_inversion import Embeddings
 from serve_app.pipelines.addons.upscalers import Upscalers
 from serve_app.pipelines.addons.vaes import Vae, Vaes
 from serve_app.pipelines.addons.variants import Variants
+from serve_app.pipelines.compiled import Compiled
 from serve_app.pipelines.families import PipelineFamily, accepted, by_name
 from serve_app.pipelines.proxy import Run, denoiser_stand_in, stand_in, vae_stand_in
 from serve_app.pipelines.samplers.schedulers import Schedulers
@@ -36,6 +37,7 @@ class Checkpoint:
     base: the stock pipeline that was loaded; never called, it holds the components.
     pipelines: the family's classes, for the device of the weights. controlled: those for requests
         with ControlNets.
+    compiled: runs the denoiser for the lane.
     vaes, embeddings: its own and those that requests named.
     variants: what changes its modules. loras: what is added to their layers, row by row.
     uses: LoRAs, VAEs and others of the jobs at work.
@@ -49,6 +51,7 @@ class Checkpoint:
     pipelines: Mapping[Kind, type[DiffusionPipeline]]
     controlled: Mapping[Kind, type[DiffusionPipeline]]
     denoiser: Lane
+    compiled: Compiled
     schedulers: Schedulers
     vaes: Vaes
     variants: Variants
@@ -153,40 +156,17 @@ def _text_encoder_stand_in(encoder: nn.Module) -> nn.Module:
 def denoiser_lane(
     base: DiffusionPipeline,
     family: PipelineFamily,
-    config: EngineConfig,
+    compiled: Compiled,
     reading: Callable[[Run], Run],
     loras: Loras,
 ) -> Lane:
-    """Make the lane of a pipeline's denoiser, compiled if the settings say so.
+    """Make the lane of a pipeline's denoiser.
 
-    Only the lane calls what was compiled; proxies are copies of the module as it is.
-
+    compiled: runs it where nothing is added to rows.
     reading: takes arguments out that are not the module's own.
-    loras: of the pipeline. Forwards with any run the module as it is.
+    loras: of the pipeline.
     """
-    module = getattr(base, family.denoiser)
-    if config.channels_last and family.denoiser == "unet":
-        module.to(memory_format=torch.channels_last)
-    plain = reading(by_name(module, family.names[0]))
-    if config.compile == "off":
-        run = loras.reading(plain, plain)
-        return Lane("denoiser", run, family.shared, family.optional, marks=_MARKS)
-    compiled = torch.compile(module, mode=config.compile, dynamic=False)
-    run = loras.reading(reading(by_name(compiled, family.names[0])), plain)
-    if config.compile == "reduce-overhead":
-        run = _copied(run)
-    buckets = config.row_buckets
-    return Lane("denoiser", run, family.shared, family.optional, marks=_MARKS, buckets=buckets)
-
-
-def _copied(
-    run: Callable[[dict[str, object]], object],
-) -> Callable[[dict[str, object]], object]:
-    """Copy outputs: a CUDA graph overwrites its own at the next run, and samplers keep some."""
-
-    def run_and_copy(arguments: dict[str, object]) -> object:
-        outputs = run(arguments)
-        assert isinstance(outputs, tuple), "denoisers are asked for tuples"
-        return tuple(output.clone() for output in outputs)
-
-    return run_and_copy
+    plain = reading(by_name(getattr(base, family.denoiser), family.names[0]))
+    run = loras.reading(reading(compiled.run), plain)
+    measured = loras.reading(plain, plain)
+    return Lane("denoiser", run, family.shared, family.optional, marks=_MARKS, plain=measured)

@@ -79,11 +79,10 @@ class Perturbation:
 
     Args:
         denoiser: of the checkpoint; a transformer has no such layers.
-        is_compiled: its graph would not see the hooks, so nothing is possible.
     """
 
-    def __init__(self, denoiser: nn.Module, *, is_compiled: bool = False) -> None:
-        middle = None if is_compiled else getattr(denoiser, "mid_block", None)
+    def __init__(self, denoiser: nn.Module) -> None:
+        middle = getattr(denoiser, "mid_block", None)
         modules = () if middle is None else middle.named_modules()
         self._layers = [
             module

@@ -29,6 +29,7 @@ from serve_app.pipelines.addons.upscalers import Upscalers
 from serve_app.pipelines.addons.vaes import Vaes
 from serve_app.pipelines.addons.variants import Variants
 from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, on_device
+from serve_app.pipelines.compiled import Compiled
 from serve_app.pipelines.construction import keep_in_threads
 from serve_app.pipelines.duplicate import duplicate
 from serve_app.pipelines.families import family_of
@@ -67,26 +68,34 @@ def load_checkpoint(
     family = family_of(base)
     if family.upcasts_vae and base.dtype is torch.float16 and base.vae.config.force_upcast:
         base.vae.to(torch.float32)  # its activations overflow in float16
-    denoiser, is_compiled = getattr(base, family.denoiser), config.compile != "off"
-    perturbation = Perturbation(denoiser, is_compiled=is_compiled)
+    denoiser = getattr(base, family.denoiser)
+    if config.channels_last and family.denoiser == "unet":
+        denoiser.to(memory_format=torch.channels_last)
+    compiled = Compiled(denoiser, family, config)
+    perturbation = Perturbation(denoiser)
     uses = Uses()
     lineage = lineage_of(base)
     kept: Lru[Adapter] = Lru(config.lora_bytes, uses)
     host_loras: Lru[Adapter] = Lru(config.lora_host_bytes, Uses())
     loras = Loras(base, family, lineage, kept, host_loras, config)
     adapters: Lru[IpAdapter] = Lru(config.ip_adapter_bytes, uses)
-    ip_adapters = IpAdapters(denoiser, adapters, is_compiled=is_compiled)
+    ip_adapters = IpAdapters(denoiser, adapters)
     return Checkpoint(
         base=base,
         family=family,
         pipelines={kind: on_device(cls, device) for kind, cls in family.pipelines.items()},
         controlled={kind: on_device(cls, device) for kind, cls in family.controlled.items()},
         denoiser=denoiser_lane(
-            base, family, config, lambda run: ip_adapters.reading(perturbation.reading(run)), loras
+            base,
+            family,
+            compiled,
+            lambda run: ip_adapters.reading(perturbation.reading(run)),
+            loras,
         ),
+        compiled=compiled,
         schedulers=Schedulers(_trained(base.scheduler, entry)),
         vaes=Vaes(base.vae, config, uses, lineage),
-        variants=Variants(base, family, config.tomesd_ratio, perturbation, ip_adapters),
+        variants=Variants(base, family, config.tomesd_ratio, perturbation, ip_adapters, compiled),
         loras=loras,
         uses=uses,
         embeddings=Embeddings(base, family, lineage),

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 from typing import TypeVar, TypeVarTuple
 
@@ -103,6 +104,7 @@ class WeavePainter:
         )
         try:
             self._warm_up()
+            checkpoint.compiled.start()  # not before the row caps are measured
         except BaseException:
             self.close()
             raise
@@ -168,10 +170,12 @@ class WeavePainter:
 
     def snapshot(self) -> EngineSnapshot:
         """Count what the engine did and holds."""
-        return self._engine.snapshot()
+        found, compiled = self._engine.snapshot(), self._checkpoint.compiled
+        return replace(found, compiled_shapes=compiled.shapes, compiled_forwards=compiled.forwards)
 
     def close(self, drain_s: float = 0.0) -> None:
         """Stop; jobs at hand get `drain_s` seconds to finish, then they fail."""
+        self._checkpoint.compiled.stop()
         self._engine.close(drain_s)
         self._pool.shutdown()  # short work; its threads would hold this painter a little longer
         self._previews.close()

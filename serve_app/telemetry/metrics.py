@@ -99,6 +99,18 @@ ENGINE = (
         _ENGINE_LABELS,
     ),
     Metric(
+        "dreamserve_engine_compiled_shapes",
+        Kind.GAUGE,
+        "shapes of the denoiser that are compiled; 0 unless `engine.compile` is on",
+        _ENGINE_LABELS,
+    ),
+    Metric(
+        "dreamserve_engine_compiled_forwards_total",
+        Kind.COUNTER,
+        "denoiser forwards that ran compiled",
+        _ENGINE_LABELS,
+    ),
+    Metric(
         "dreamserve_engine_stage_seconds_total",
         Kind.COUNTER,
         "time of the engine thread by stage: start, forward by module, resume, switch",

@@ -73,15 +73,6 @@ class Doubler:
         return (sample * 2,)
 
 
-def test_forward_pads_to_bucket_and_hides_it() -> None:
-    run = Doubler()
-    lane = Lane("denoiser", run, buckets=(1, 2, 4))
-    outputs = forward([Call(lane, arguments(rows), rows, 16) for rows in (2, 1)], limit=4)
-    assert run.rows == [4]
-    assert [output[0].shape[0] for output in outputs] == [2, 1]
-    assert outputs[1][0].unique().tolist() == [2.0]
-
-
 def test_forward_call_over_the_limit_runs_in_parts() -> None:
     run = Doubler()
     ids = torch.zeros(7, 3)

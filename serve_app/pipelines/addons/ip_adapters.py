@@ -100,14 +100,11 @@ class IpAdapters:
     Args:
         denoiser: of the checkpoint; only a UNet has layers that IP adapters are made for.
         kept: adapters by key.
-        is_compiled: its graph would not see the hooks, so nothing is possible.
     """
 
-    def __init__(
-        self, denoiser: nn.Module, kept: Lru[IpAdapter], *, is_compiled: bool = False
-    ) -> None:
+    def __init__(self, denoiser: nn.Module, kept: Lru[IpAdapter]) -> None:
         self._unet = denoiser if isinstance(denoiser, UNet2DConditionModel) else None
-        self._layers = [] if self._unet is None or is_compiled else _text_layers(self._unet)
+        self._layers = [] if self._unet is None else _text_layers(self._unet)
         # `get` may not walk through the module, whose layers a LoRA may be wrapping meanwhile.
         weight = next(denoiser.parameters())
         self._device, self._dtype = weight.device, weight.dtype

@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from serve_app import errors
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lookup import NamedAddOns
+from serve_app.pipelines.compiled import Compiled
 from serve_app.pipelines.families import PipelineFamily
 from serve_app.pipelines.guidance import Perturbation
 from serve_app.types import GenerationSpec
@@ -40,6 +41,7 @@ class Variants:
         tomesd_ratio: share of the tokens that is merged.
         perturbation: of the denoiser's self-attention.
         ip_adapters: of the denoiser.
+        compiled: of the denoiser; its graphs heed none of these.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Variants:
         tomesd_ratio: float,
         perturbation: Perturbation,
         ip_adapters: IpAdapters,
+        compiled: Compiled,
     ) -> None:
         self._denoiser = getattr(base, family.denoiser)
         self.can_merge = (
@@ -57,6 +60,7 @@ class Variants:
         self._ratio = tomesd_ratio
         self._perturbation = perturbation
         self._ip_adapters = ip_adapters
+        self._compiled = compiled
 
     def of(self, spec: GenerationSpec, named: NamedAddOns) -> Variant:
         """Name the variant that a request needs, and read its files. Off the engine thread.
@@ -78,6 +82,7 @@ class Variants:
     def activate(self, variant: Hashable) -> None:
         """Bring the modules into the state of a variant. Only on the engine thread."""
         assert isinstance(variant, Variant), "requests carry what `of` gave them"
+        self._compiled.is_bypassed = variant != Variant()
         self._merge(variant.merges_tokens)
         self._perturbation.apply(variant.perturbs)
         self._ip_adapters.apply(variant.ip_adapter)

@@ -2,16 +2,16 @@
 
 import torch
 
-from benchmarks.forward import SIZES, build, rows_of
+from benchmarks.forward import SIZES, build, sweep
 
 
-def test_rows_tell_time_and_that_a_shared_row_is_the_row_alone():
-    table = [
-        row.strip("| ").split(" | ") for row in rows_of("tiny", [1, 3], "cpu", "float32", "off")
-    ]
-    assert [row[:2] for row in table] == [["tiny", "1"], ["tiny", "3"]]
-    assert all(float(row[2]) > 0 for row in table)
-    assert all(float(row[4]) < 1e-5 for row in table)
+def test_sweep_tells_time_and_that_a_shared_row_is_the_row_alone():
+    size = SIZES["tiny"]
+    unet = build(size, torch.device("cpu"), torch.float32)
+    table = list(sweep(size, unet, [1, 3], ["off"]))
+    assert [timed.rows for timed in table] == [1, 3]
+    assert all(timed.seconds["off"] > 0 for timed in table)
+    assert all(timed.apart < 1e-5 for timed in table)
 
 
 def test_sizes_have_the_parameters_of_the_real_models():

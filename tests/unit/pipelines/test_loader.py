@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 
 from serve_app import errors
 from serve_app.config import EngineConfig
-from serve_app.engine.lane import Call, forward
 from serve_app.models import ModelEntry
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.testing.checkpoints import RandomUNet, write_random_text2img
@@ -96,32 +94,3 @@ def test_load_measures_the_row_cap_of_the_native_size(
 
 def test_load_bfloat16_paints(make_entry: Callable[..., ModelEntry]) -> None:
     load_painter(make_entry(dtype="bfloat16"), CPU).close()
-
-
-@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
-def test_compiled_denoiser_sees_buckets_and_stand_ins_see_the_module(
-    make_entry: Callable[..., ModelEntry], monkeypatch: pytest.MonkeyPatch, mode: str
-) -> None:
-    seen: list[int] = []
-
-    def compiled(module: UNet2DConditionModel, **options: object) -> Callable[..., object]:
-        assert options == {"mode": mode, "dynamic": False}
-
-        def run(sample: torch.Tensor, **rest: object) -> object:
-            seen.append(len(sample))
-            return module(sample, **rest)
-
-        return run
-
-    monkeypatch.setattr(torch, "compile", compiled)
-    config = EngineConfig(device="cpu", compile=mode, channels_last=True)  # type: ignore[arg-type]
-    checkpoint = load_checkpoint(make_entry(), config)
-    arguments = {
-        "sample": torch.ones(3, 4, 8, 8),
-        "timestep": torch.ones(3),
-        "encoder_hidden_states": torch.ones(3, 77, 32),
-        "return_dict": False,
-    }
-    (output,) = forward([Call(checkpoint.denoiser, arguments, 3, 256)], limit=16)
-    assert seen == [4]
-    assert output[0].shape == (3, 4, 8, 8)  # type: ignore[index]

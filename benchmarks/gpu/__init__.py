@@ -1,0 +1,1 @@
+"""What a GPU does with the engine, measured within ten minutes: `python -m benchmarks.gpu`."""

@@ -1,0 +1,226 @@
+"""`Compiled`: a denoiser that runs compiled where that is ready, and as it is everywhere else.
+
+No call ever waits for a compiler. A shape that was not met before runs as it is, and is compiled
+beside the service, on a thread of its own. What is compiled is a twin of the denoiser, which has
+the same weights and which nothing is ever hooked into or patched, so that LoRAs, IP adapters and
+token merging cannot end up in a graph; forwards with those run the denoiser as it is.
+"""
+
+import copy
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from types import FunctionType
+
+import structlog
+import torch
+from torch import nn
+
+from serve_app.config import EngineConfig
+from serve_app.engine.stacking import map_tensors, signature, slice_rows, stack
+from serve_app.pipelines.families import PipelineFamily, by_name
+from serve_app.pipelines.proxy import Run
+from serve_app.pipelines.transfer import beside
+
+__all__ = ["Compiled"]
+
+# While one thread traces, torch takes whatever runs on others for a part of it, and refuses to run
+# what is compiled; it runs as it is instead.
+torch._dynamo.config.error_on_nested_fx_trace = False
+
+_log = structlog.get_logger()
+_Shape = tuple[Hashable, int]  # signature of the arguments, and rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wanted:
+    """A shape to be compiled. arguments: one row of a call's."""
+
+    shape: _Shape
+    arguments: dict[str, object]
+    size: int
+
+
+class Compiled:
+    """`run` is for the engine thread; the counts may be read anywhere.
+
+    is_bypassed: something acts on the denoiser that the twin does not have.
+    forwards: that ran compiled.
+
+    Args:
+        module: the denoiser, as it was loaded.
+        family: of its pipeline.
+        config: of the engine.
+    """
+
+    def __init__(self, module: nn.Module, family: PipelineFamily, config: EngineConfig) -> None:
+        self.is_bypassed = False
+        self.forwards = 0
+        self._sample, self._shared = family.names[0], family.shared
+        self._plain = by_name(module, self._sample)
+        self._mode, self._buckets, self._twin = config.compile, (), module
+        if config.compile != "off":
+            self._buckets = tuple(rows for rows in config.row_buckets if rows <= config.max_rows)
+            self._twin = _twin(module)
+        self._max_shapes = config.compiled_shapes
+        self._ready: dict[_Shape, Run] = {}
+        self._met: set[_Shape] = set()
+        self._wanted: deque[_Wanted] = deque()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_open = False
+
+    @property
+    def shapes(self) -> int:
+        """Count the shapes that are ready."""
+        return len(self._ready)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether shapes are waiting or being compiled."""
+        with self._lock:
+            return self._thread is not None
+
+    def start(self) -> None:
+        """Begin to compile what was met so far, and whatever will be met."""
+        with self._lock:
+            self._is_open = True
+        self._begin()
+
+    def stop(self) -> None:
+        """Compile nothing any more. What is being compiled is not waited for."""
+        with self._lock:
+            self._is_open = False
+            self._wanted.clear()
+
+    def run(self, arguments: dict[str, object]) -> object:
+        """Run one forward, compiled if its shape is ready; rows are filled up to a bucket then."""
+        sample = arguments[self._sample]
+        assert isinstance(sample, torch.Tensor), "the sample is a tensor"
+        rows = len(sample)
+        bucket = next((size for size in self._buckets if size >= rows), None)
+        if self.is_bypassed or bucket is None:
+            return self._plain(arguments)
+        kind = signature(arguments, self._shared)
+        run = self._ready.get((kind, bucket))
+        if run is None:
+            self._meet(kind, arguments)
+            return self._plain(arguments)
+        outputs = run(self._inputs(arguments, rows, bucket))
+        self.forwards += 1
+        return slice_rows(outputs, 0, rows)
+
+    def _meet(self, kind: Hashable, arguments: dict[str, object]) -> None:
+        """Want a kind of call in all buckets, unless it was met before."""
+        sample = arguments[self._sample]
+        assert isinstance(sample, torch.Tensor), "the sample is a tensor"
+        one: dict[str, object] | None = None
+        for bucket in self._buckets:
+            shape = (kind, bucket)
+            if shape in self._met or len(self._met) >= self._max_shapes:
+                continue
+            one = one or self._inputs(self._rows(arguments, 1), 1, 1)
+            self._met.add(shape)
+            with self._lock:
+                self._wanted.append(_Wanted(shape, one, sample[0].numel()))
+        if one is not None:
+            self._begin()
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._is_open and self._wanted and self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="compile", daemon=True)
+                self._thread.start()
+
+    def _rows(self, arguments: dict[str, object], rows: int) -> dict[str, object]:
+        return {
+            name: value if name in self._shared else slice_rows(value, 0, rows)
+            for name, value in arguments.items()
+        }
+
+    def _inputs(self, arguments: dict[str, object], rows: int, bucket: int) -> dict[str, object]:
+        """Copy arguments, filled up to a bucket, to the device of the sample.
+
+        Copies lie in memory in the same way whatever they were made from, which graphs rely on.
+        """
+        sample = arguments[self._sample]
+        assert isinstance(sample, torch.Tensor), "the sample is a tensor"
+        filled = stack([(beside(sample, arguments), rows)], self._shared, pad_to=bucket)
+        return {name: map_tensors(value, _copied) for name, value in filled.items()}
+
+    # From here on everything runs on the thread that compiles.
+
+    def _work(self) -> None:
+        with torch.inference_mode():  # as on the engine thread, else the graphs are for others
+            while (wanted := self._next()) is not None:
+                self._compile(wanted)
+
+    def _next(self) -> _Wanted | None:
+        with self._lock:
+            if not self._wanted:
+                self._thread = None
+                return None
+            return self._wanted.popleft()
+
+    def _compile(self, wanted: _Wanted) -> None:
+        began, bucket = time.monotonic(), wanted.shape[1]
+        about = {"rows": bucket, "size": wanted.size}
+        try:
+            inputs = self._inputs(wanted.arguments, 1, bucket)
+            function = _function(self._twin, len(self._ready))
+            compiled = torch.compile(function, mode=self._mode, dynamic=False, fullgraph=True)
+            outputs = _clones(compiled(inputs))
+            if not _agree(outputs, self._twin(**inputs)):
+                raise ArithmeticError("the graph gives other numbers than the module")
+        except Exception:  # it runs as it is
+            _log.exception("denoiser_not_compiled", **about)
+            return
+        run_only = torch._dynamo.run(function)
+        self._ready[wanted.shape] = lambda arguments: _clones(run_only(arguments))
+        _log.info(
+            "denoiser_compiled",
+            **about,
+            seconds=round(time.monotonic() - began, 1),
+            ready=self.shapes,
+            wanted=len(self._wanted),
+        )
+
+
+def _twin(module: nn.Module) -> nn.Module:
+    """Copy a module but for its weights."""
+    weights = (*module.parameters(), *module.buffers())
+    return copy.deepcopy(module, {id(weight): weight for weight in weights})
+
+
+def _function(module: nn.Module, number: int) -> Callable[[dict[str, object]], object]:
+    """Return what calls a module, with code of its own.
+
+    torch keeps graphs by code, looks through all of them at each call, and has no more than eight.
+    """
+
+    def forward(arguments: dict[str, object]) -> object:
+        return module(**arguments)
+
+    assert isinstance(forward, FunctionType), "it was defined above"
+    forward.__code__ = forward.__code__.replace(co_name=f"denoiser_{id(module)}_{number}")
+    return forward
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _clones(outputs: object) -> object:
+    """Copy outputs: a CUDA graph overwrites its own at the next run, and samplers keep some."""
+    return map_tensors(outputs, torch.clone)
+
+
+def _agree(outputs: object, expected: object) -> bool:
+    """Whether what a graph gave is what the module gives, but for the order of sums."""
+    assert isinstance(outputs, tuple), "denoisers are asked for tuples"
+    assert isinstance(expected, tuple), "denoisers are asked for tuples"
+    one, other = outputs[0].float(), expected[0].float()
+    allowed = torch.finfo(expected[0].dtype).eps ** 0.5 * float(other.abs().max())
+    return bool(torch.isfinite(one).all()) and float((one - other).abs().max()) <= allowed
