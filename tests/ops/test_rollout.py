@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import re
 import sqlite3
 import time
@@ -108,7 +109,8 @@ class Traffic:
 
     def longest_pause_s(self):
         ends = [*self.came, time.monotonic()]
-        return max(after - before for before, after in itertools.pairwise(ends))
+        pauses = (after - before for before, after in itertools.pairwise(ends))
+        return max(pauses, default=math.inf)
 
 
 @contextlib.asynccontextmanager

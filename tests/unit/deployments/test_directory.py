@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.schema import (
     ApplicationStatus,
     ApplicationStatusOverview,
@@ -18,6 +19,7 @@ from ray.serve.schema import (
 
 from deployments import controller as asked
 from deployments.directory import Directory
+from deployments.readiness import is_staying
 from serve_app import errors
 
 
@@ -220,3 +222,21 @@ async def test_pool_with_an_application_of_its_own_is_looked_for_there(controlle
     controller.say("stage-pool", RUNNING, Pool=1)
     assert await models.readiness(["tail"]) == {"tail": True}
     assert await models.runs(pool)
+
+
+@pytest.mark.parametrize(
+    ("status", "stays"),
+    [(RUNNING, True), (DEPLOYING, True), (FAILED, True), (DELETING, False)],
+    ids=["running", "updated", "update-failed", "leaving"],
+)
+async def test_replica_that_stops_knows_whether_its_application_stays(controller, status, stays):
+    controller.say("dreamserve", status)
+    assert await is_staying() is stays
+
+
+async def test_without_a_controller_nothing_stays(controller, monkeypatch):
+    def status():
+        raise RayActorError
+
+    monkeypatch.setattr(serve, "status", status)
+    assert not await is_staying()
