@@ -53,7 +53,7 @@ class Turnstile:
             self._lines[visitor.stake.owner] = deque(sorted(line, key=lambda one: one.place))
 
     def _leave(self, visitor: _Visitor) -> None:
-        """Give a place back, or leave the line."""
+        """Return a place, or leave the line."""
         owner = visitor.stake.owner
         if visitor.may_enter.done() and not visitor.may_enter.cancelled():
             self._inside[owner] -= 1
@@ -64,7 +64,7 @@ class Turnstile:
         self._admit()
 
     def _admit(self) -> None:
-        """Let in all who may come in now."""
+        """Admit all who may come in now."""
         weights = dict.fromkeys(self._inside, 1.0)
         for owner, line in self._lines.items():
             weights[owner] = max(visitor.stake.pull for visitor in line)
