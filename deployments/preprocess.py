@@ -78,8 +78,8 @@ class Preprocess:
                 )
                 images = await self.isolation.run(work, stake)
             if ip_file is not None:
-                work = partial(prepare_ip_picture, ip_file, self._config)
-                picture = await self.isolation.run(work, stake)
+                shrink = partial(prepare_ip_picture, ip_file, self._config)
+                picture = await self.isolation.run(shrink, stake)
                 images = replace(images, ip_adapter=picture)
             shown, file = (init, init_file) if control_file is None else (control, control_file)
             if control is None and size.outpaint is not None and images.init is not None:

@@ -50,18 +50,20 @@ def _in_turn(waits: ColumnElement[bool], begun: ColumnElement[bool]) -> Subquery
 
     begun: what an owner has at work; his jobs that wait come after it.
     """
+    # No plain column, or SQLite would read all jobs there ever were, by the index of the keys.
+    owner = func.coalesce(jobs.c.key_id, "")
     held = (
-        select(jobs.c.key_id, func.count().label("num"))
+        select(owner.label("owner"), func.count().label("num"))
         .where(OPEN, begun)
-        .group_by(jobs.c.key_id)
+        .group_by(owner)
         .subquery()
     )
     line = (jobs.c.number - OVERTAKES * _PRIORITY, jobs.c.number, jobs.c.id)
-    nth = func.row_number().over(partition_by=jobs.c.key_id, order_by=line)
+    nth = func.row_number().over(partition_by=owner, order_by=line)
     due = (func.coalesce(held.c.num, 0) + nth) / _PULL + jobs.c.number / float(YOUNGER)
     return (
         select(jobs.c.id, jobs.c.number, due.label("due"))
-        .join(held, held.c.key_id == jobs.c.key_id, isouter=True)
+        .join(held, held.c.owner == owner, isouter=True)
         .where(OPEN, waits)
         .subquery()
     )
