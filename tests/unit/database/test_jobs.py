@@ -51,13 +51,13 @@ async def test_questions_asked_each_second_use_the_indexes(store, monkeypatch):
     plans = []
     execute = AsyncConnection.execute
 
-    async def explain(self, statement, *args):
+    async def explain(self, statement, *args, **options):
         compiled = statement.compile(dialect=self.dialect)
         values = compiled.construct_params(*args)
         in_order = tuple(values[name] for name in compiled.positiontup)
         rows = await self.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", in_order)
         plans.append(" ".join(row.detail for row in rows))
-        return await execute(self, statement, *args)
+        return await execute(self, statement, *args, **options)
 
     monkeypatch.setattr(AsyncConnection, "execute", explain)
     await store.claim("a", 10, 5)
