@@ -53,7 +53,7 @@ class Turnstile:
             self._lines[visitor.stake.owner] = deque(sorted(line, key=lambda one: one.place))
 
     def _leave(self, visitor: _Visitor) -> None:
-        """Leave the place, or the line."""
+        """Return a place, or leave the line."""
         owner = visitor.stake.owner
         if visitor.may_enter.done() and not visitor.may_enter.cancelled():
             self._inside[owner] -= 1

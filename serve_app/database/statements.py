@@ -40,8 +40,6 @@ ADD = (
     .returning(jobs.c.created_at)
 )
 ADD_HELD = ADD.values(started_at=Now(), lease_until=Now() + bindparam("lease_s"))
-# An expression, or SQLite would walk all jobs there are by the index of their keys.
-_OWNER = func.coalesce(jobs.c.key_id, "")
 _PRIORITY = func.coalesce(jobs.c.priority, 0)
 _PULLS = {step: 2.0**step for step in range(-MAX_PRIORITY, MAX_PRIORITY + 1)}
 _PULL = func.coalesce(jobs.c.weight, 1.0) * case(_PULLS, value=_PRIORITY)
@@ -52,18 +50,20 @@ def _in_turn(waits: ColumnElement[bool], begun: ColumnElement[bool]) -> Subquery
 
     begun: what an owner has at work; his jobs that wait come after it.
     """
+    # No plain column, or SQLite would read all jobs there ever were, by the index of the keys.
+    owner = func.coalesce(jobs.c.key_id, "")
     held = (
-        select(_OWNER.label("owner"), func.count().label("num"))
+        select(owner.label("owner"), func.count().label("num"))
         .where(OPEN, begun)
-        .group_by(_OWNER)
+        .group_by(owner)
         .subquery()
     )
     line = (jobs.c.number - OVERTAKES * _PRIORITY, jobs.c.number, jobs.c.id)
-    nth = func.row_number().over(partition_by=_OWNER, order_by=line)
+    nth = func.row_number().over(partition_by=owner, order_by=line)
     due = (func.coalesce(held.c.num, 0) + nth) / _PULL + jobs.c.number / float(YOUNGER)
     return (
         select(jobs.c.id, jobs.c.number, due.label("due"))
-        .join(held, held.c.owner == _OWNER, isouter=True)
+        .join(held, held.c.owner == owner, isouter=True)
         .where(OPEN, waits)
         .subquery()
     )

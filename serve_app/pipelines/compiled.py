@@ -60,7 +60,8 @@ class Compiled:
         self.forwards = 0
         self._sample, self._shared = family.names[0], family.shared
         self._plain = by_name(module, self._sample)
-        self._mode, self._buckets, self._twin = config.compile, (), module
+        self._mode, self._twin = config.compile, module
+        self._buckets: tuple[int, ...] = ()
         if config.compile != "off":
             self._buckets = tuple(rows for rows in config.row_buckets if rows <= config.max_rows)
             self._twin = _twin(module)

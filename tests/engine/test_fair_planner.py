@@ -220,3 +220,24 @@ def test_owner_of_another_variant_waits_for_one_turn() -> None:
     (light,) = requests(1, LIGHT, first=9, variant="lora", arrives=20, steps=8)
     plans = Simulation([*heavy, light], Policy(turn_ticks=8), limit=4).run()
     assert wait(plans, light) <= 8 + 1
+
+
+def test_old_request_of_little_weight_does_not_starve() -> None:
+    """It gets a step for 64 of each of the others, whose stream does not end meanwhile."""
+    (patient,) = requests(1, Stake("a", weight=0.25, priority=-4), steps=3)
+    stream = [
+        Fake(1 + tick, "base", "small", ROWS, 1, tick, Stake(f"new {tick % 3}"))
+        for tick in range(800)
+    ]
+    plans = Simulation([patient, *stream], Policy(), limit=ROWS).run()
+    assert wait(plans, patient) <= 2 * 64 * 3 + 8
+
+
+def test_old_request_does_not_starve_behind_urgent_ones_of_its_owner() -> None:
+    (patient,) = requests(1, Stake("a", priority=-4), steps=2)
+    stream = [
+        Fake(1 + tick, "base", "small", ROWS, 1, tick, Stake("a", priority=4))
+        for tick in range(600)
+    ]
+    plans = Simulation([patient, *stream], Policy(), limit=ROWS).run()
+    assert wait(plans, patient) <= 8 * 32 + 40

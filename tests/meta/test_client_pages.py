@@ -109,6 +109,7 @@ def test_defaults_in_tables_are_those_of_the_settings(page):
 # What clients do not meet: how the service reads files and delivers.
 _OF_OPERATORS = {
     "images.decode_workers", "images.decode_niceness", "images.allowed_hosts", "webhooks.secrets",
+    "images.max_prepared",
     "webhooks.lease_s", "webhooks.max_in_flight", "webhooks.poll_s", "webhooks.allowed_hosts",
     "http.public_url", "http.styles", "http.cors_origins", "http.real_codes_v3_v4",
     "http.real_codes_v6_v7", "http.running_fetch_output", "http.upscaler",

@@ -11,7 +11,7 @@ from benchmarks.simulator.fair import Callers
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @pytest.mark.parametrize("has_size", [False, True], ids=["same-size", "own-size"])
 def test_light_caller_waits_for_one_forward_of_others_per_step_and_a_tenth(family, has_size):
-    beside = Callers(family, num_light=4, has_size=has_size)
+    beside = Callers(family, num_light=3, has_size=has_size)
     alone = replace(beside, num_heavy=0).run()
     assert beside.run().most_s <= beside.bound_s(alone)
 
@@ -23,9 +23,7 @@ def test_by_age_alone_he_waits_for_all_that_is_open():
     assert replace(beside, is_fair=False).run().most_s > 10 * beside.bound_s(alone)
 
 
-def test_the_heavy_one_loses_what_the_light_one_takes_and_no_more():
-    """A picture in 7.3 s, of about 7.5 that the device makes in a second."""
-    fair, by_age = (Callers(num_light=4, is_fair=is_fair).run() for is_fair in (True, False))
-    rate = fair.num_heavy / by_age.num_heavy
-    assert fair.latencies_s
-    assert rate == pytest.approx(1.0, abs=0.5)
+def test_forwards_are_shared_as_before():
+    """The device makes as many pictures as it does when it serves by age."""
+    fair, by_age = (Callers(num_light=2, is_fair=is_fair).run() for is_fair in (True, False))
+    assert fair.per_s == pytest.approx(by_age.per_s, rel=0.02)

@@ -97,18 +97,21 @@ async def test_questions_asked_each_second_use_the_indexes(store, monkeypatch):
     plans = []
     execute = Connection.execute
 
-    def explain(self, statement, *args):
+    def explain(self, statement, *args, **options):
         compiled = statement.compile(dialect=self.dialect)
         values = compiled.construct_params(*args)
         in_order = tuple(values[name] for name in compiled.positiontup)
         rows = self.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", in_order)
         plans.append(" ".join(row.detail for row in rows))
-        return execute(self, statement, *args)
+        return execute(self, statement, *args, **options)
 
     monkeypatch.setattr(Connection, "execute", explain)
     await store.claim("a", 10, 5)
     await store.expire(60)
     await store.count_open()
+    await store.waiting("tiny")
+    for plan in (plans[0], plans[3]):  # the turns of keys, not by way of all they ever asked for
+        assert plan.count("SCAN jobs USING INDEX ix_jobs_open") == plan.count("SCAN jobs") == 2
     assert "ix_jobs_open" in plans[0]
     assert "ix_jobs_finished" in plans[1]
     assert "ix_jobs_open" in plans[2]
