@@ -105,7 +105,7 @@ def test_toy_run_finds_what_a_gpu_is_asked_for(toy):
     assert 0 < mixed["share of the limit"] < 1.5
     assert mixed["row steps"] > 2 * mixed["requests"]
     idle_s = figures["idle device"]["facts"]
-    assert idle_s["forwards"] > 4
+    assert idle_s["forwards"] >= 4
     assert 0 < idle_s["busy, traced"] < 1
     assert [row["rows"] for row in figures["forwards tiny"]["table"]] == [1, 2]
     assert figures["attention tiny"]["table"][0]["math, ms"] > 0
