@@ -60,7 +60,8 @@ class Compiled:
         self.forwards = 0
         self._sample, self._shared = family.names[0], family.shared
         self._plain = by_name(module, self._sample)
-        self._mode, self._buckets, self._twin = config.compile, (), module
+        self._mode, self._twin = config.compile, module
+        self._buckets: tuple[int, ...] = ()
         if config.compile != "off":
             self._buckets = tuple(rows for rows in config.row_buckets if rows <= config.max_rows)
             self._twin = _twin(module)
@@ -74,8 +75,8 @@ class Compiled:
 
     @property
     def shapes(self) -> int:
-        """Count the shapes that are ready."""
-        return len(self._ready)
+        """Count the shapes that are ready; none once it has stopped."""
+        return len(self._ready) if self._is_open else 0
 
     @property
     def is_busy(self) -> bool:
