@@ -1,5 +1,6 @@
 """The stages that need no traffic: the device, forwards, attention, fp8, copies from the host."""
 
+import importlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -97,7 +98,7 @@ def attention(bench: Bench, name: str, figures: Figures) -> None:
 def float8(bench: Bench, name: str, figures: Figures) -> None:
     """Measure forwards in bfloat16 with linear layers in fp8, and how far they are off."""
     try:
-        from torchao import quantization  # noqa: PLC0415 (an extra of this stage alone)
+        quantization = importlib.import_module("torchao.quantization")
     except ImportError as exc:
         raise Lacking(f"torchao: {exc}") from exc
     ways = {

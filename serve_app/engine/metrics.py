@@ -126,6 +126,7 @@ _SUMMED = (
     "cancelled",
     "out_of_memory",
     "switches",
+    "compiled_shapes",
     "compiled_forwards",
 )
 

@@ -75,8 +75,8 @@ class Compiled:
 
     @property
     def shapes(self) -> int:
-        """Count the shapes that are ready."""
-        return len(self._ready)
+        """Count the shapes that are ready; none once it has stopped."""
+        return len(self._ready) if self._is_open else 0
 
     @property
     def is_busy(self) -> bool:
