@@ -21,14 +21,17 @@ from starlette.routing import Route
 from serve_app import errors
 from serve_app.api import create_api
 from serve_app.api.protocol import StoredFile
-from serve_app.api.routes.admin import Admin
+from serve_app.api.routes.admin import Accounts, Admin
 from serve_app.api.routes.overview import Watch
 from serve_app.config import CatalogueConfig, HttpConfig, JobsConfig, ReloadConfig
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models import AddOn, Catalogue, ModelEntry
 from serve_app.models.registry import Registry, judge_files
 from serve_app.models.reload import Reloads
+from serve_app.testing.audit import MemoryAuditLog
 from serve_app.testing.graph import FakeGraph
+from serve_app.testing.jobs import MemoryJobStore
+from serve_app.testing.keys import MemoryKeyStore
 from serve_app.testing.models import MemoryModelStore
 from serve_app.testing.service import FakeService
 from serve_app.types import Job, JobFailure, JobState, Kind
@@ -123,7 +126,8 @@ class FakeServer:
         reloads = Reloads(MemoryModelStore(), FakeGraph().notify_replicas, ReloadConfig(hold_s=0))
         judge = judge_files(CatalogueConfig(), SOURCE)
         registry = Registry(Catalogue(MODELS), MemoryModelStore(), has_pool=False, judge=judge)
-        admin = Admin(registry, reloads, SecretStr(ADMIN_KEY), RateLimiter(100))
+        accounts = Accounts(MemoryKeyStore(), MemoryJobStore().costs, MemoryAuditLog())
+        admin = Admin(registry, reloads, SecretStr(ADMIN_KEY), RateLimiter(100), accounts)
 
         async def last_failed(_limit):
             failed = [job for job in self.service.jobs.values() if job.failure]
