@@ -46,6 +46,7 @@ async def pieces(
     """Write previews as they come and the pictures at the end; who leaves before ends the job."""
     job, num_told, wanted = call.job, 0, call.asked.partial_images or 0
     try:
+        yield HEARTBEAT  # a stream begins at once
         async with contextlib.aclosing(moments):
             moment: Moment | None = first
             while not isinstance(moment, EndMoment):

@@ -32,6 +32,9 @@ def event(name: str, data: JsonValue, mark: str = "") -> bytes:
 class EventStream(Response):
     """Sends what the generator yields as it comes, and closes the generator when it is over.
 
+    The generator yields its first piece without waiting: it is begun before the head is sent,
+    since closing one that was never begun runs no `finally` of it.
+
     send_timeout_s: seconds that a piece may wait for a client who does not read.
     """
 
@@ -46,9 +49,10 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send until the end, or until the client has gone."""
         async with contextlib.aclosing(self._pieces):
+            first = await anext(self._pieces)
             head = {"type": "http.response.start", "status": self.status_code}
             await send(head | {"headers": self.raw_headers})
-            sending = asyncio.create_task(self._send_all(send))
+            sending = asyncio.create_task(self._send_all(first, send))
             leaving = asyncio.create_task(_left(receive))
             try:
                 await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -59,15 +63,26 @@ class EventStream(Response):
         if not sending.cancelled():
             sending.result()
 
-    async def _send_all(self, send: Send) -> None:
-        async for piece in self._pieces:
-            try:
-                async with asyncio.timeout(self._send_timeout_s):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            except TimeoutError:
-                _log.info("stream_dropped", unread_s=self._send_timeout_s)
-                return  # without an end: the server closes the connection
+    async def _send_all(self, first: bytes, send: Send) -> None:
+        try:
+            await self._send_piece(first, send)
+            async for piece in self._pieces:
+                await self._send_piece(piece, send)
+        except _NotRead:
+            _log.info("stream_dropped", unread_s=self._send_timeout_s)
+            return  # without an end: the server closes the connection
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_piece(self, piece: bytes, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._send_timeout_s):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except TimeoutError as exc:
+            raise _NotRead from exc
+
+
+class _NotRead(Exception):
+    """A client has not read a piece in time."""
 
 
 async def _left(receive: Receive) -> None:

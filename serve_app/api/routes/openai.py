@@ -117,8 +117,9 @@ class _ImageCalls:
         moments = self._service.follow(job, Mark(), has_previews=bool(asked.partial_images))
         try:
             first = await anext(moments)
-        except errors.DreamserveError:
-            await self._service.cancel(job.id, job.request.key_id)
+        except BaseException:  # refused, or the client left: another call may wait for the job
+            if ends_with_call:
+                await self._service.cancel(job.id, job.request.key_id)
             raise
         name = "image_edit" if isinstance(asked, EditBody) else "image_generation"
         call = PictureCall(name, asked, job, self._service, self._http)
