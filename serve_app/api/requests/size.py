@@ -24,6 +24,8 @@ def problems(
 ) -> dict[str, list[str]]:
     """Return what is wrong with the requested sizes; empty if nothing is."""
     find = _strict_problem if api in (Api.V6, Api.V7) else _lenient_problem
+    if find is _lenient_problem and has_outpaint(body):  # whose sides are not brought down
+        find = _canvas_problem
     max_height = http.max_outpaint_side_px if has_outpaint(body) else _MAX_PX
     asked = {"width": (body.width, _max_width(body, http)), "height": (body.height, max_height)}
     found = {
@@ -76,6 +78,10 @@ def _max_width(body: GenerationBody, http: HttpConfig) -> int:
 
 def _lenient_problem(value: int, _max_px: int, _multiple_px: int) -> str | None:
     return f"must be at least {_MIN_PX}" if value < _MIN_PX else None
+
+
+def _canvas_problem(value: int, max_px: int, _multiple_px: int) -> str | None:
+    return None if _MIN_PX <= value <= max_px else f"must be between {_MIN_PX} and {max_px}"
 
 
 def _strict_problem(value: int, max_px: int, multiple_px: int) -> str | None:

@@ -45,6 +45,12 @@ REFUSED = {
     "anchor of two": ({"anchor": "left-right"}, "anchor"),
     "anchor without a size": ({"anchor": "left", "width": None, "height": None}, "anchor"),
     "overlap_width": (GROWN | {"overlap_width": 129}, "overlap_width"),
+    "canvas of 400 digits": (GROWN | {"width": "1" * 400}, "width"),
+    "canvas of 1e308": (GROWN | {"height": 1e308}, "height"),
+    "canvas around an anchor": (
+        {"mask_image": None, "anchor": "left", "width": HTTP.max_outpaint_side_px + 8},
+        "width",
+    ),
     "strength that runs nothing": ({"strength": 0.01, "mask_mode": "soft"}, "strength"),
 }
 ROOMS = {

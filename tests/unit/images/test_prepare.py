@@ -445,3 +445,13 @@ def test_outpaint_that_cannot_be_is_refused(changes, field):
     with pytest.raises(errors.InvalidImage) as caught:
         grown(photo(96, 64), **changes)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("changes", [{"height": 1024}, {"width": 2000}], ids=["strip", "area"])
+def test_outpaint_is_refused_before_a_picture_is_enlarged(changes, monkeypatch):
+    monkeypatch.setattr(Image.Image, "resize", lambda *_args, **_kwargs: pytest.fail("enlarged"))
+    size = (4096, 8) if "height" in changes else (64, 64)
+    limit = {"max_side_px": 2048, "max_area_px": 1000 * 1000}
+    with pytest.raises(errors.InvalidImage) as caught:
+        grown(photo(*size), left=64, **limit | changes)
+    assert caught.value.field == "outpaint"
