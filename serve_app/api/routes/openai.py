@@ -94,7 +94,7 @@ class _ImageCalls:
             catalogue = await service.catalogue_knowing(asked.model or "")
             body = translate(asked, fields, catalogue, has_checker=service.has_checker)
             call = Call(Api.OPENAI, key_id, base_url(request, self._http), request.state.call_id)
-            ours = await build(body, kind_of(asked), call, service, self._http)
+            ours = await build(body, kind_of(asked, body), call, service, self._http)
             job = await service.submit(_with_output(ours, asked, service), repeat)
         return asked, job
 
@@ -133,7 +133,7 @@ def _with_output(request: JobRequest, asked: ImagesBody, service: Service) -> Jo
     quality = 100 if asked.output_compression is None else asked.output_compression
     output = service.reserve_output(samples, False, temp, asked.form, quality)
     mask = request.mask_image
-    if mask is not None:
+    if mask is not None and isinstance(asked, EditBody) and asked.mask is not None:
         mask = mask.model_copy(update={"is_alpha_mask": True})
     return request.model_copy(update={"output": output, "mask_image": mask})
 
