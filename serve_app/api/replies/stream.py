@@ -1,11 +1,13 @@
-"""`EventStream`: server-sent events as an answer. A client that reads nothing is dropped.
+"""`PieceStream`, `EventStream`: answers that are sent as they are made, the latter in events.
+
+A client that reads nothing is dropped.
 
 Source: WHATWG HTML, section 9.2 "Server-sent events".
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 import orjson
 import structlog
@@ -13,7 +15,9 @@ from pydantic import JsonValue
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["HEARTBEAT", "EventStream", "event"]
+from serve_app import errors
+
+__all__ = ["HEARTBEAT", "EventStream", "PieceStream", "event"]
 
 HEARTBEAT = b": heartbeat\n\n"
 """A comment: clients ignore it, and what lies between sees that the connection lives."""
@@ -29,19 +33,25 @@ def event(name: str, data: JsonValue, mark: str = "") -> bytes:
     return f"{head}event: {name}\ndata: ".encode() + orjson.dumps(data) + b"\n\n"
 
 
-class EventStream(Response):
+class PieceStream(Response):
     """Sends what the generator yields as it comes, and closes the generator when it is over.
 
-    The generator yields its first piece without waiting: it is begun before the head is sent,
-    since closing one that was never begun runs no `finally` of it.
+    The head is sent after the first piece was made: what fails until then has an answer of its
+    own, and closing a generator that was never begun would run no `finally` of it. What fails
+    later ends the connection without the end of the answer.
 
     send_timeout_s: seconds that a piece may wait for a client who does not read.
     """
 
-    media_type = "text/event-stream"
+    media_type = "application/json"
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], send_timeout_s: float) -> None:
-        super().__init__(headers=_HEADERS)
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        send_timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(headers=headers)
         del self.headers["content-length"]  # of a body that is complete
         self._pieces = pieces
         self._send_timeout_s = send_timeout_s
@@ -71,6 +81,9 @@ class EventStream(Response):
         except _NotRead:
             _log.info("stream_dropped", unread_s=self._send_timeout_s)
             return  # without an end: the server closes the connection
+        except errors.DreamserveError as exc:
+            _log.warning("stream_broken", code=exc.code, reason=str(exc))
+            return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_piece(self, piece: bytes, send: Send) -> None:
@@ -79,6 +92,15 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         except TimeoutError as exc:
             raise _NotRead from exc
+
+
+class EventStream(PieceStream):
+    """One of events."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], send_timeout_s: float) -> None:
+        super().__init__(pieces, send_timeout_s, _HEADERS)
 
 
 class _NotRead(Exception):

@@ -4,8 +4,6 @@ Their clients wait for the pictures: the call is held until the job has ended, a
 leaves ends its job.
 """
 
-import asyncio
-
 import orjson
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -15,8 +13,9 @@ from starlette.responses import Response
 from serve_app import errors
 from serve_app.api.protocol import Service
 from serve_app.api.replies import openai, openapi, pictures
+from serve_app.api.replies.budget import Budget
 from serve_app.api.replies.picture_events import PictureCall, pieces, status_of
-from serve_app.api.replies.stream import EventStream
+from serve_app.api.replies.stream import EventStream, PieceStream
 from serve_app.api.requests import idempotency
 from serve_app.api.requests.build import build
 from serve_app.api.requests.call import Call, base_url, read_call, read_key
@@ -72,6 +71,7 @@ class _ImageCalls:
         self._service = service
         self._http = http
         self._events = events
+        self._budget = Budget(http.max_reply_bytes, http.openai_wait_s)
 
     async def generate(self, request: Request) -> Response:
         asked, job = await self._accept(request, is_edit=False)
@@ -110,8 +110,8 @@ class _ImageCalls:
             raise errors.Overloaded()
         if failure := pictures.failure_of_call(job):
             return openai.refusal(failure, status_of(failure, self._http), {})
-        reply = await pictures.images_reply(job, asked, self._service)
-        return await asyncio.to_thread(_json, reply)
+        reply = pictures.reply_pieces(job, asked, self._service, self._budget)
+        return PieceStream(reply, self._events.send_timeout_s)
 
     async def _stream(self, asked: ImagesBody, job: Job, *, ends_with_call: bool) -> Response:
         moments = self._service.follow(job, Mark(), has_previews=bool(asked.partial_images))
@@ -122,7 +122,7 @@ class _ImageCalls:
                 await self._service.cancel(job.id, job.request.key_id)
             raise
         name = "image_edit" if isinstance(asked, EditBody) else "image_generation"
-        call = PictureCall(name, asked, job, self._service, self._http)
+        call = PictureCall(name, asked, job, self._service, self._http, self._budget)
         events = pieces(call, first, moments, ends_with_call=ends_with_call)
         return EventStream(events, self._events.send_timeout_s)
 
