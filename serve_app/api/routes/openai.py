@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from serve_app import errors
 from serve_app.api.protocol import Service
-from serve_app.api.replies import openai, openapi, pictures
+from serve_app.api.replies import openai, openapi, pictures, wire
 from serve_app.api.replies.budget import Budget
 from serve_app.api.replies.picture_events import PictureCall, pieces, status_of
 from serve_app.api.replies.stream import EventStream, PieceStream
@@ -109,7 +109,8 @@ class _ImageCalls:
                 await self._service.cancel(job.id, job.request.key_id)
             raise errors.Overloaded()
         if failure := pictures.failure_of_call(job):
-            return openai.refusal(failure, status_of(failure, self._http), {})
+            status, headers = status_of(failure, self._http), wire.retry_headers(failure.code)
+            return openai.refusal(failure, status, headers)
         reply = pictures.reply_pieces(job, asked, self._service, self._budget)
         return PieceStream(reply, self._events.send_timeout_s)
 
