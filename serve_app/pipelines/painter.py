@@ -235,8 +235,9 @@ class WeavePainter:
         specs = sample_specs(added.spec.model_copy(update={"clip_skip": clip_skip}))
         canvases, framing = [canvas] * len(specs), self._framing
         done: list[Progress] = []
+        begun, work.num_samples = 0, len(specs)
         while True:
-            work.preview = self._previews.of(canvases[0])
+            work.preview = self._previews.of(canvases[0], work.preview, begun)
             requests = await self._off_loop(
                 self._pool, self._requests, work, added, specs, canvases, given
             )
@@ -259,6 +260,7 @@ class WeavePainter:
             if not following:
                 return paintings, frames
             canvases, done = [*following], [*done, *at_work]
+            begun += at_work[0].done
 
     def _next(self, canvas: Canvas | None, frame: Pixels, spec: GenerationSpec) -> Canvas | None:
         return None if canvas is None else advanced(canvas, frame, spec, self._framing)
@@ -367,6 +369,7 @@ def _progress(request: Request) -> Progress:
 class _Work:
     """A job at work. progress: of its samples, windows that are done or to come too."""
 
+    num_samples: int = 1
     progress: list[Progress] = field(default_factory=list)
     preview: Preview | None = None
     spent: list[Spent] = field(default_factory=list)
@@ -377,11 +380,15 @@ class _Work:
         return sum(one.share for one in self.progress) / max(1, len(self.progress))
 
     def sight(self, newest: int | None) -> Sight:
-        """Return how far it is, as the mean of all samples; the first one is shown."""
+        """Return how far it is, as the mean of all samples; the first one is shown.
+
+        Windows have as many steps each, and those of all count.
+        """
         if not self.progress:
             return Sight(0, 0)
-        done = sum(one.done for one in self.progress) // len(self.progress)
-        steps = max(one.total for one in self.progress)
+        done = sum(one.done for one in self.progress) // self.num_samples
+        num_windows = len(self.progress) // self.num_samples
+        steps = num_windows * max(one.total for one in self.progress)
         if newest is None or self.preview is None:
             return Sight(done, steps)
         step, image = self.preview.ask()
