@@ -235,8 +235,9 @@ class WeavePainter:
         specs = sample_specs(added.spec.model_copy(update={"clip_skip": clip_skip}))
         canvases, framing = [canvas] * len(specs), self._framing
         done: list[Progress] = []
-        begun, work.num_samples = 0, len(specs)
+        work.num_samples = len(specs)
         while True:
+            begun = sum(one.done for one in done[:: work.num_samples])
             work.preview = self._previews.of(canvases[0], work.preview, begun)
             requests = await self._off_loop(
                 self._pool, self._requests, work, added, specs, canvases, given
@@ -260,7 +261,6 @@ class WeavePainter:
             if not following:
                 return paintings, frames
             canvases, done = [*following], [*done, *at_work]
-            begun += at_work[0].done
 
     def _next(self, canvas: Canvas | None, frame: Pixels, spec: GenerationSpec) -> Canvas | None:
         return None if canvas is None else advanced(canvas, frame, spec, self._framing)
@@ -380,15 +380,11 @@ class _Work:
         return sum(one.share for one in self.progress) / max(1, len(self.progress))
 
     def sight(self, newest: int | None) -> Sight:
-        """Return how far it is, as the mean of all samples; the first one is shown.
-
-        Windows have as many steps each, and those of all count.
-        """
+        """Return how far all windows are, as the mean of all samples; the first one is shown."""
         if not self.progress:
             return Sight(0, 0)
         done = sum(one.done for one in self.progress) // self.num_samples
-        num_windows = len(self.progress) // self.num_samples
-        steps = num_windows * max(one.total for one in self.progress)
+        steps = max(one.total for one in self.progress) * len(self.progress) // self.num_samples
         if newest is None or self.preview is None:
             return Sight(done, steps)
         step, image = self.preview.ask()
