@@ -60,6 +60,13 @@ class HttpConfig(Section):
         description="Limits the seconds that a body may take to arrive; after them the "
         "connection is closed.",
     )
+    max_reply_bytes: int = Field(
+        default=256 * 1024**2,
+        ge=1024**2,
+        description="Limits the bytes of results that the replies to OpenAI's clients hold at one "
+        "ingress replica while they write them as base64, each counted by the size that its "
+        "pixels may have as PNG. A reply that finds no room waits.",
+    )
     openai_wait_s: Seconds = Field(
         default=600.0,
         gt=0,

@@ -39,12 +39,16 @@ _MIN_SOFT = 0.02  # of what is not black: less is a flaw of an edge, not a soft 
 _FAINT = 16
 
 
-def finished(mask: Image.Image, sides: tuple[int, int], masking: Masking) -> Image.Image:
+def finished(
+    mask: Image.Image, sides: tuple[int, int], masking: Masking, *, is_alpha_mask: bool = False
+) -> Image.Image:
     """Make of a decoded mask what is painted by, mode L, with greys only where they count.
 
     sides: width and height of the picture to paint, which `expand_px` counts in.
+    is_alpha_mask: it is one as OpenAI's.
     """
-    shades = to_shades(mask)
+    is_soft = masking.mode is MaskMode.SOFT
+    shades = alpha_to_shades(mask, is_soft=is_soft) if is_alpha_mask else to_shades(mask)
     if masking.invert:
         shades = ImageChops.invert(shades)
     if _is_soft(mask, shades, sides, masking.mode):
@@ -73,14 +77,16 @@ def to_shades(image: Image.Image) -> Image.Image:
     return ImageChops.multiply(image.convert("L"), alpha)
 
 
-def alpha_to_shades(image: Image.Image) -> Image.Image:
+def alpha_to_shades(image: Image.Image, *, is_soft: bool) -> Image.Image:
     """Read a decoded mask as OpenAI's image edits do: the transparent part is 255, repaint.
 
     One without a transparent part is read by `to_shades`: black and white.
+
+    is_soft: a part that is half transparent at most counts too.
     """
     if image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
-        if _extremes(alpha)[0] < _HALF:
+        if _extremes(alpha)[0] < (255 - _NOISE if is_soft else _HALF):
             return ImageChops.invert(alpha)
     return to_shades(image)
 

@@ -17,7 +17,18 @@ Room = tuple[int, int, int, int]  # pixels on the left, above, on the right, bel
 
 
 def prepared_size(plan: Outpaint, picture: tuple[int, int]) -> tuple[int, int]:
-    """Return width and height that a picture of these is brought to before it grows."""
+    """Return width and height that a picture of these is brought to before it grows.
+
+    Raises:
+        errors.InvalidImage: it would be too large already.
+    """
+    sides = _prepared(plan, picture)
+    if sides != picture:  # what is not resized takes no memory, and is judged when it has grown
+        _check(plan, *sides)
+    return sides
+
+
+def _prepared(plan: Outpaint, picture: tuple[int, int]) -> tuple[int, int]:
     width, height = plan.width or picture[0], plan.height or picture[1]
     if plan.anchor is not None:
         shrink = min(1.0, width / picture[0], height / picture[1])
@@ -46,16 +57,10 @@ def grow(
     room = _room(plan, picture.size)
     left, top, right, bottom = room
     width, height = left + picture.width + right, top + picture.height + bottom
-    field = "outpaint" if plan.anchor is None else "width"
     if not any(room):
         message = "Nothing is added to the init_image: it fills the width and height asked for."
-        raise errors.InvalidImage(field, message)
-    if max(width, height) > plan.max_side_px or width * height > plan.max_area_px:
-        message = (
-            f"The picture would have {width} x {height} pixels; at most {plan.max_side_px} a side "
-            f"and {plan.max_area_px} in all are painted."
-        )
-        raise errors.InvalidImage(field, message)
+        raise errors.InvalidImage(_field(plan), message)
+    _check(plan, width, height)
     pads = ((top, bottom), (left, right))
     canvas = np.pad(np.asarray(picture), (*pads, (0, 0)), mode="edge")
     strip = _strip(picture.size, room, plan.overlap_px, is_hard=is_hard)
@@ -64,6 +69,19 @@ def grow(
         whole = np.pad(np.asarray(mask), pads)
         shades = ImageChops.lighter(shades, Image.fromarray(whole))
     return Image.fromarray(canvas), shades
+
+
+def _check(plan: Outpaint, width: int, height: int) -> None:
+    if max(width, height) > plan.max_side_px or width * height > plan.max_area_px:
+        message = (
+            f"The picture would have {width} x {height} pixels; at most {plan.max_side_px} a side "
+            f"and {plan.max_area_px} in all are painted."
+        )
+        raise errors.InvalidImage(_field(plan), message)
+
+
+def _field(plan: Outpaint) -> str:
+    return "outpaint" if plan.anchor is None else "width"
 
 
 def _room(plan: Outpaint, picture: tuple[int, int]) -> Room:

@@ -10,7 +10,7 @@ from serve_app.images import hint, reading
 from serve_app.images.codec import encode
 from serve_app.images.decode import decode, to_rgb
 from serve_app.images.fit import fitted
-from serve_app.images.mask import alpha_to_shades, finished, to_binary
+from serve_app.images.mask import finished, to_binary
 from serve_app.images.outpaint import grow, prepared_size
 from serve_app.types import ControlType, Masking, MaskMode, Picture, PreparedImages, Size
 
@@ -52,10 +52,11 @@ def prepare(
     picture = _stretched(picture, _sides(size, picture.size))
     masking, made = size.masking, None
     if mask is not None:
-        shades = decode("mask_image", mask, config, wanted_px=None)
-        if is_alpha_mask:
-            shades = _alpha_shades(shades, true_size)
-        made = finished(shades, picture.size, masking)
+        decoded = decode("mask_image", mask, config, wanted_px=None)
+        if is_alpha_mask and decoded.size != true_size:
+            message = "The mask_image must have the size of the init_image."
+            raise errors.InvalidImage("mask_image", message)
+        made = finished(decoded, picture.size, masking, is_alpha_mask=is_alpha_mask)
         if made.getbbox() is None:
             raise _nothing(masking, is_alpha_mask=is_alpha_mask)
     if size.outpaint is not None:
@@ -64,14 +65,6 @@ def prepare(
         is_hard = masking.mode is MaskMode.HARD
         picture, made = grow(picture, made, size.outpaint, is_hard=is_hard)
     return PreparedImages(init=encode(picture), mask=None if made is None else encode(made))
-
-
-def _alpha_shades(mask: Image.Image, picture: tuple[int, int]) -> Image.Image:
-    """Read a mask of OpenAI's calls, which has the size of the picture."""
-    if mask.size != picture:
-        message = "The mask_image must have the size of the init_image."
-        raise errors.InvalidImage("mask_image", message)
-    return to_binary(alpha_to_shades(mask))
 
 
 def _sides(size: Size, picture: tuple[int, int]) -> tuple[int, int]:

@@ -232,7 +232,8 @@ class Driver:
         if outcome is None:
             return
         if isinstance(outcome, JobResult):
-            self.eta.observe(job.request.spec, loop.time() - started - outcome.load_s)
+            with _surviving("observe_failed"):
+                self.eta.observe(job.request.spec, loop.time() - started - outcome.load_s)
         try:
             await self._settle(job, outcome)
         except Exception:

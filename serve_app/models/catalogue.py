@@ -1,5 +1,6 @@
 """`Catalogue`: the model entries of a configuration and what requests may add to them, by id."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -14,7 +15,7 @@ from serve_app.config.serve_file import read_yaml
 from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry, anchored, read_entry
 from serve_app.models.problem import problems
 from serve_app.models.weights.told import with_told
-from serve_app.types import Kind
+from serve_app.types import ControlType, Kind
 
 __all__ = ["Catalogue", "CatalogueError"]
 
@@ -46,6 +47,10 @@ class Catalogue:
                 names = ", ".join(sorted(unknown))
                 raise CatalogueError(f"{add_on.id} is for models that do not exist: {names}")
             self._add_ons[add_on.id] = add_on
+        self._nets: dict[ControlType, list[AddOn]] = defaultdict(list)
+        for add_on in self._add_ons.values():
+            for control in add_on.control:
+                self._nets[control].append(add_on)
 
     @classmethod
     def load(cls, config: CatalogueConfig, root_dir: Path) -> Self:
@@ -106,10 +111,6 @@ class Catalogue:
         """All LoRAs, VAEs, embeddings, IP adapters and ControlNets."""
         return tuple(self._add_ons.values())
 
-    def add_ons_of(self, model_id: str) -> tuple[AddOn, ...]:
-        """What requests to this model may name."""
-        return tuple(add_on for add_on in self._add_ons.values() if add_on.fits(model_id))
-
     def get(self, model_id: str) -> ModelEntry:
         """Look up a model.
 
@@ -137,6 +138,11 @@ class Catalogue:
         """Look up an add-on of this type; None when there is none. It need not fit any model."""
         add_on = self._add_ons.get(add_on_id)
         return add_on if add_on is not None and add_on.type == add_on_type else None
+
+    def find_controlnet(self, control: ControlType, model_id: str) -> AddOn | None:
+        """Return the first ControlNet for this model that takes hints of the type."""
+        nets = self._nets.get(control, ())
+        return next((net for net in nets if net.fits(model_id)), None)
 
 
 def _read(file: Path, root_dir: Path) -> Entry:

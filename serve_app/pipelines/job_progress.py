@@ -15,6 +15,7 @@ class JobProgress:
     """A job at work. progress: of its samples, windows that are done or to come too."""
 
     stake: Stake
+    num_samples: int = 1
     progress: list[Progress] = field(default_factory=list)
     preview: Preview | None = None
     spent: list[Spent] = field(default_factory=list)
@@ -25,11 +26,11 @@ class JobProgress:
         return sum(one.share for one in self.progress) / max(1, len(self.progress))
 
     def sight(self, newest: int | None) -> Sight:
-        """Return how far it is, as the mean of all samples; the first one is shown."""
+        """Return how far all windows are, as the mean of all samples; the first one is shown."""
         if not self.progress:
             return Sight(0, 0)
-        done = sum(one.done for one in self.progress) // len(self.progress)
-        steps = max(one.total for one in self.progress)
+        done = sum(one.done for one in self.progress) // self.num_samples
+        steps = max(one.total for one in self.progress) * len(self.progress) // self.num_samples
         if newest is None or self.preview is None:
             return Sight(done, steps)
         step, image = self.preview.ask()

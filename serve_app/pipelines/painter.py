@@ -248,8 +248,10 @@ class WeavePainter:
         specs = sample_specs(added.spec.model_copy(update={"clip_skip": clip_skip}))
         canvases, framing = [canvas] * len(specs), self._framing
         done: list[Progress] = []
+        work.num_samples = len(specs)
         while True:
-            work.preview = self._previews.of(canvases[0])
+            begun = sum(one.done for one in done[:: work.num_samples])
+            work.preview = self._previews.of(canvases[0], work.preview, begun)
             requests = await self._off_loop(
                 self._pool, self._requests, work, added, specs, canvases, given
             )

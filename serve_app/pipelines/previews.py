@@ -32,12 +32,14 @@ Size = tuple[int, int]  # height and width, pixels
 class Preview:
     """The newest preview of one job.
 
-    make: makes a JPEG of an estimate at a size. every: steps between two at least.
+    make: makes a JPEG of an estimate at a size. every: steps between two at least. first: steps of
+    the job before those that it is told of.
     """
 
     make: Callable[[Estimate, Size], bytes]
     threads: ThreadPoolExecutor
     every: int
+    first: int = 0
     newest: tuple[int, bytes] = field(default=(-1, b""))  # step that it shows
     _is_wanted: bool = False
     _step: int = -1
@@ -49,10 +51,15 @@ class Preview:
 
     def see(self, step: int, estimate: Estimate, size: Size) -> None:
         """Begin a picture of a step's estimate if somebody wants one; on the engine thread."""
+        step += self.first
         if self._is_wanted and (self._step < 0 or step - self._step >= self.every):
             self._is_wanted, self._step = False, step
             with contextlib.suppress(RuntimeError):  # shut down
                 self.threads.submit(self._make, step, estimate, size)
+
+    def go_on(self, before: "Preview") -> None:
+        """Begin with what another has made, and with what is asked of it."""
+        self.newest, self._is_wanted, self._step = before.newest, before._is_wanted, before._step
 
     def _make(self, step: int, estimate: Estimate, size: Size) -> None:
         try:
@@ -70,15 +77,21 @@ class Previews:
         self._config = config
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="previews")
 
-    def of(self, canvas: Canvas | None) -> Preview | None:
-        """Return what will show a job; None: previews are off."""
+    def of(self, canvas: Canvas | None, before: Preview | None, first: int) -> Preview | None:
+        """Return what will show a job; None: previews are off.
+
+        before: showed the windows before this one, which took `first` steps.
+        """
         if not self._config.preview_every_steps:
             return None
 
         def make(estimate: Estimate, size: Size) -> bytes:
             return encode_jpeg(framed(self._paint(estimate, size), size, canvas, self._side_px))
 
-        return Preview(make, self._threads, self._config.preview_every_steps)
+        preview = Preview(make, self._threads, self._config.preview_every_steps, first)
+        if before is not None:
+            preview.go_on(before)
+        return preview
 
     def close(self) -> None:
         """Make no more."""

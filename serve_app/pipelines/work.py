@@ -85,18 +85,18 @@ class Sample:
             strength = run_strength(self.spec)
             only = _Pass(self.spec.kind, self.size, self.scheduler, self.spec.steps, strength)
             return self._run(only)
-        first = self._run(_Pass(Kind.TEXT2IMG, small, self.scheduler, self.spec.steps, 1.0, of=2))
         wanted = _second(self.spec, checkpoint.config.highres_strength)
+        steps, strength = self.spec.steps, run_strength(wanted)
+        more = int(wanted.steps * strength)  # as the pipelines round it
+        first = self._run(_Pass(Kind.TEXT2IMG, small, self.scheduler, steps, 1.0, more=more))
         return self._run(
             _Pass(
                 Kind.IMG2IMG,
                 self.size,
                 checkpoint.schedulers.make(wanted),
                 wanted.steps,
-                run_strength(wanted),
+                strength,
                 start=_enlarge(first.image, self.size),
-                number=1,
-                of=2,
             )
         )
 
@@ -108,12 +108,16 @@ class Sample:
         )
         latents: list[torch.Tensor] = []
         soft = self._soft_mask(pipeline, this)
+        before = 0 if this.start is None else self.progress.done
 
         def after_step(
             running: DiffusionPipeline, step: int, _timestep: object, state: dict[str, torch.Tensor]
         ) -> dict[str, torch.Tensor]:
-            self.progress.total = this.of * running.num_timesteps
-            self.progress.done = this.number * running.num_timesteps + step + 1
+            steps = int(running.num_timesteps)  # of some samplers twice as many as were asked for
+            if before == 0:
+                self.progress.total = steps + this.more * steps // this.steps
+            left = self.progress.total - before
+            self.progress.done = before + (step + 1) * (left if before else steps) // steps
             latents[:] = [state["latents"]]
             if soft is None:
                 return {}
@@ -233,7 +237,7 @@ class _Pass:
     """One call of a stock pipeline.
 
     size: height and width, pixels. start: picture to paint over, (1, 3, height, width) in [0, 1];
-    none: the canvas', if any. number, of: place among the passes of the sample.
+    none: the canvas', if any. more: steps of the pass that is to follow.
     """
 
     kind: Kind
@@ -242,8 +246,7 @@ class _Pass:
     steps: int
     strength: float
     start: torch.Tensor | None = None
-    number: int = 0
-    of: int = 1
+    more: int = 0
 
 
 def _enlarge(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

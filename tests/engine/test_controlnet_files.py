@@ -274,6 +274,24 @@ async def test_nets_leave_for_others_unless_they_are_at_work(
         assert np.abs(one - pixels(other)).max() <= 1
 
 
+async def test_net_larger_than_its_budget_is_not_kept_in_cpu_memory(
+    entry: ModelEntry,
+    add_ons: AddOns,
+    known: dict[str, AddOn],
+    unet: UNet2DConditionModel,
+    tmp_path: Path,
+    make_spec: MakeSpec,
+) -> None:
+    for seed, name in enumerate("ab"):
+        write_random_controlnet(tmp_path / name, unet, seed)
+        write(known, name, tmp_path / name)
+    config = CPU.model_copy(update={"controlnet_bytes": 0, "controlnet_host_bytes": 0})
+    nets = load_checkpoint(entry, config).controlnets
+    for name in "aba":
+        nets.get(add_ons.of(asking(make_spec, name)).controlnets)
+        assert not nets._host._things
+
+
 async def test_net_that_left_the_device_comes_back_from_cpu_memory(
     entry: ModelEntry,
     add_ons: AddOns,

@@ -12,6 +12,8 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
 from serve_app.config import EngineConfig
+from serve_app.images.codec import encode
+from serve_app.images.outpaint import grow
 from serve_app.models import ModelEntry
 from serve_app.pipelines.colours import Colours
 from serve_app.pipelines.compose import Canvas
@@ -20,7 +22,7 @@ from serve_app.pipelines.previews import Preview, framed
 from serve_app.pipelines.samplers.names import SAMPLERS
 from serve_app.pipelines.samplers.schedulers import Schedulers
 from serve_app.testing.painter import load_painter
-from serve_app.types import Kind
+from serve_app.types import Kind, Outpaint, PreparedImages
 from tests.builders import spec
 
 DEMO = Path(__file__).parents[2] / "checkpoints" / "demo-inpaint"
@@ -89,12 +91,13 @@ def painter():
     painter.close()
 
 
-async def watch(painter, asked):
+async def watch(painter, asked, images=None, sights=None):
     """Paint a job that somebody watches; return its picture and the previews by step."""
-    task = asyncio.create_task(painter.paint(1, asked, None))
-    shown = {}
+    task = asyncio.create_task(painter.paint(1, asked, images))
+    shown, sights = {}, [] if sights is None else sights
     while not task.done():
         for sight in painter.look({1: max(shown, default=-1)}).values():
+            sights.append(sight)
             if sight.preview:
                 shown[sight.preview_step] = sight.preview
         await asyncio.sleep(0.01)
@@ -120,6 +123,45 @@ async def test_previews_come_near_the_picture(painter):
     offs = [mean_off(image, shown[step]) for step in steps]
     assert offs[-1] < 20, offs
     assert offs[-1] < offs[0], offs
+
+
+def check_order(sights, steps):
+    """Steps and previews only go forward, against one total."""
+    begun = [sight for sight in sights if sight.steps]
+    assert {sight.steps for sight in begun} == {steps}
+    for before, after in pairwise(sights):
+        assert before.step <= after.step
+        assert before.preview_step <= after.preview_step
+    assert max(sight.step for sight in sights) >= steps - 1
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps"),
+    [("DDIMScheduler", 8 + 4), ("HeunDiscreteScheduler", 15 + 7)],
+    ids=["first order", "second order"],
+)
+async def test_second_pass_of_a_highres_fix_counts_on(painter, scheduler, steps):
+    sights = []
+    asked = spec(**ASKED | {"height": 384, "width": 384, "steps": 8, "scheduler": scheduler})
+    asked = asked.model_copy(update={"highres_fix": True})
+    _, shown = await watch(painter, asked, None, sights)
+    check_order(sights, steps)
+    assert max(shown) > steps * 2 / 3  # of the second pass
+    assert min(shown) < steps / 2
+
+
+async def test_windows_of_a_picture_that_grows_count_on(painter):
+    room = {"left": 0, "top": 0, "bottom": 0, "overlap_px": 16, "multiple_px": 8}
+    grown = Outpaint(right=768, **room, max_side_px=2048, max_area_px=2**22)
+    pictures = grow(Image.new("RGB", (256, 256), "blue"), None, grown)
+    init, mask = (encode(picture) for picture in pictures)
+    asked = spec(**ASKED | {"steps": 6}, kind=Kind.INPAINT, strength=1.0, outpaint=grown, samples=1)
+    sights = []
+    _, shown = await watch(painter, asked, PreparedImages(init=init, mask=mask), sights)
+    num_windows = max(sight.steps for sight in sights) // 6
+    assert num_windows >= 2
+    check_order(sights, 6 * num_windows)
+    assert max(shown) > 6  # of later windows too
 
 
 async def test_watching_does_not_change_the_picture(painter):

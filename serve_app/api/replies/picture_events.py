@@ -1,15 +1,16 @@
 """A call of OpenAI's as events: previews as they come, the pictures at the end."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import JsonValue
 
 from serve_app import errors
 from serve_app.api.protocol import Service
 from serve_app.api.replies import openai, pictures, wire
+from serve_app.api.replies.budget import Budget
 from serve_app.api.replies.stream import HEARTBEAT, event
 from serve_app.api.requests.openai import ImagesBody
 from serve_app.config import HttpConfig
@@ -29,6 +30,7 @@ class PictureCall:
     job: Job
     service: Service
     http: HttpConfig
+    budget: Budget
 
     def event(self, end: str, data: dict[str, JsonValue]) -> bytes:
         """Write an event of this call."""
@@ -46,6 +48,7 @@ async def pieces(
     """Write previews as they come and the pictures at the end; who leaves before ends the job."""
     job, num_told, wanted = call.job, 0, call.asked.partial_images or 0
     try:
+        yield HEARTBEAT  # a stream begins at once
         async with contextlib.aclosing(moments):
             moment: Moment | None = first
             while not isinstance(moment, EndMoment):
@@ -57,8 +60,9 @@ async def pieces(
                     yield HEARTBEAT
                 moment = await anext(moments)
             job = moment.job
-        async for piece in _ends(call, job):
-            yield piece
+        async with contextlib.aclosing(_ends(call, job)) as last:
+            async for piece in last:
+                yield piece
     except (errors.DreamserveError, StopAsyncIteration) as exc:
         error = exc if isinstance(exc, errors.DreamserveError) else errors.Overloaded()
         yield _failed(to_failure(error), call.http)
@@ -72,8 +76,11 @@ async def _ends(call: PictureCall, job: Job) -> AsyncGenerator[bytes, None]:
         yield _failed(failure, call.http)
         return
     for key in job.request.output.keys:
-        shown = await pictures.completed(job, call.asked, key, call.service)
-        yield await asyncio.to_thread(call.event, "completed", shown)
+        write = partial(call.event, "completed")
+        last = pictures.completed_pieces(job, call.asked, key, call.service, call.budget, write)
+        async with contextlib.aclosing(last):
+            async for piece in last:
+                yield piece
 
 
 def _is_due(moment: PreviewMoment, num_told: int, wanted: int) -> bool:

@@ -1,11 +1,13 @@
-"""`EventStream`: server-sent events as an answer. A client that reads nothing is dropped.
+"""`PieceStream`, `EventStream`: answers that are sent as they are made, the latter in events.
+
+A client that reads nothing is dropped.
 
 Source: WHATWG HTML, section 9.2 "Server-sent events".
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 import orjson
 import structlog
@@ -13,7 +15,9 @@ from pydantic import JsonValue
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["HEARTBEAT", "EventStream", "event"]
+from serve_app import errors
+
+__all__ = ["HEARTBEAT", "EventStream", "PieceStream", "event"]
 
 HEARTBEAT = b": heartbeat\n\n"
 """A comment: clients ignore it, and what lies between sees that the connection lives."""
@@ -29,16 +33,25 @@ def event(name: str, data: JsonValue, mark: str = "") -> bytes:
     return f"{head}event: {name}\ndata: ".encode() + orjson.dumps(data) + b"\n\n"
 
 
-class EventStream(Response):
+class PieceStream(Response):
     """Sends what the generator yields as it comes, and closes the generator when it is over.
+
+    The head is sent after the first piece was made: what fails until then has an answer of its
+    own, and closing a generator that was never begun would run no `finally` of it. What fails
+    later ends the connection without the end of the answer.
 
     send_timeout_s: seconds that a piece may wait for a client who does not read.
     """
 
-    media_type = "text/event-stream"
+    media_type = "application/json"
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], send_timeout_s: float) -> None:
-        super().__init__(headers=_HEADERS)
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        send_timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(headers=headers)
         del self.headers["content-length"]  # of a body that is complete
         self._pieces = pieces
         self._send_timeout_s = send_timeout_s
@@ -46,9 +59,10 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send until the end, or until the client has gone."""
         async with contextlib.aclosing(self._pieces):
+            first = await anext(self._pieces)
             head = {"type": "http.response.start", "status": self.status_code}
             await send(head | {"headers": self.raw_headers})
-            sending = asyncio.create_task(self._send_all(send))
+            sending = asyncio.create_task(self._send_all(first, send))
             leaving = asyncio.create_task(_left(receive))
             try:
                 await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -59,15 +73,38 @@ class EventStream(Response):
         if not sending.cancelled():
             sending.result()
 
-    async def _send_all(self, send: Send) -> None:
-        async for piece in self._pieces:
-            try:
-                async with asyncio.timeout(self._send_timeout_s):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            except TimeoutError:
-                _log.info("stream_dropped", unread_s=self._send_timeout_s)
-                return  # without an end: the server closes the connection
+    async def _send_all(self, first: bytes, send: Send) -> None:
+        try:
+            await self._send_piece(first, send)
+            async for piece in self._pieces:
+                await self._send_piece(piece, send)
+        except _NotRead:
+            _log.info("stream_dropped", unread_s=self._send_timeout_s)
+            return  # without an end: the server closes the connection
+        except errors.DreamserveError as exc:
+            _log.warning("stream_broken", code=exc.code, reason=str(exc))
+            return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_piece(self, piece: bytes, send: Send) -> None:
+        try:
+            async with asyncio.timeout(self._send_timeout_s):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except TimeoutError as exc:
+            raise _NotRead from exc
+
+
+class EventStream(PieceStream):
+    """One of events."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], send_timeout_s: float) -> None:
+        super().__init__(pieces, send_timeout_s, _HEADERS)
+
+
+class _NotRead(Exception):
+    """A client has not read a piece in time."""
 
 
 async def _left(receive: Receive) -> None:

@@ -57,11 +57,13 @@ ROUTING_TEXTS = {
     405: "This method is not allowed here. Use POST for API calls.",
 }
 _DEFAULT_RETRY_S = 5  # for retryable errors that do not know better
-_STATUS = {
-    cls.code: cls.status
+_ERRORS = [
+    cls
     for cls in vars(errors).values()
     if isinstance(cls, type) and issubclass(cls, errors.DreamserveError)
-}
+]
+_STATUS = {cls.code: cls.status for cls in _ERRORS}
+_RETRYABLE = {cls.code for cls in _ERRORS if cls.retryable}
 
 
 def family(scope: Scope) -> Api | None:
@@ -107,6 +109,11 @@ def respond(error: errors.DreamserveError, api: Api | None, http: HttpConfig) ->
         return openai.refusal(failure, status, headers)
     reply = _reply(failure, api, retry_s, _tips(error, retry_s))
     return response(reply, status, headers)
+
+
+def retry_headers(code: str) -> dict[str, str]:
+    """Return the headers of a job's failure; of one that is not worth a try there are none."""
+    return {"Retry-After": str(_DEFAULT_RETRY_S)} if code in _RETRYABLE else {}
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:

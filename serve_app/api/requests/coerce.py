@@ -20,6 +20,7 @@ from serve_app.images.inline import Inline, Value
 __all__ = [
     "clean",
     "is_absent",
+    "is_none",
     "optional",
     "problem",
     "to_anchor",
@@ -69,6 +70,11 @@ def is_absent(value: Value) -> bool:
     return value is None or value == []
 
 
+def is_none(value: Value) -> bool:
+    """Return whether a value is the word none, as Python writes its null."""
+    return isinstance(value, str) and len(value) < 16 and value.strip().lower() == "none"
+
+
 def optional(read: Callable[[JsonValue], T]) -> Callable[[JsonValue], T | None]:
     """Make a reader take the word none, as Python writes its null, for "not given".
 
@@ -76,7 +82,7 @@ def optional(read: Callable[[JsonValue], T]) -> Callable[[JsonValue], T | None]:
     """
 
     def read_unless_none(value: JsonValue) -> T | None:
-        return None if _is_none(value) else read(value)
+        return None if is_none(value) else read(value)
 
     return read_unless_none
 
@@ -123,7 +129,7 @@ def to_request_id(value: JsonValue) -> str:
 def to_names(value: JsonValue) -> tuple[str, ...]:
     """Read a comma list, or a list, of names; empty parts, null and none are left out."""
     parts = value if isinstance(value, list) else to_id(value).split(",")
-    return tuple(to_id(part) for part in parts if not (is_absent(part) or _is_none(part)))
+    return tuple(to_id(part) for part in parts if not (is_absent(part) or is_none(part)))
 
 
 def _to_name(value: JsonValue) -> str | None:
@@ -173,7 +179,7 @@ def to_floats(value: JsonValue) -> tuple[float, ...]:
     if isinstance(value, str):
         value = [*value[:1000].split(",")]
     parts = value if isinstance(value, list) else [value]
-    return tuple(to_float(part) for part in parts if not (is_absent(part) or _is_none(part)))
+    return tuple(to_float(part) for part in parts if not (is_absent(part) or is_none(part)))
 
 
 def to_seed(value: JsonValue) -> int | None:
@@ -209,7 +215,7 @@ def to_upscale(value: JsonValue) -> int:
 def to_image(value: Value) -> str | Inline:
     """Read a URL or inline data; V7 clients send a list of one, some with a null beside it."""
     if isinstance(value, list):
-        given = [one for one in value if not (is_absent(one) or _is_none(one))]
+        given = [one for one in value if not (is_absent(one) or is_none(one))]
         if len(given) > 1:
             raise problem(f"must be one picture, and {len(given)} were sent")
         value = given[0] if given else ""
@@ -284,10 +290,6 @@ def to_json(value: Value) -> JsonValue:
     if len(json.dumps(kept, ensure_ascii=False)) > _MAX_TRACK_ID:
         raise problem(_TOO_LONG_TRACK_ID)
     return kept
-
-
-def _is_none(value: Value) -> bool:
-    return isinstance(value, str) and len(value) < 16 and value.strip().lower() == "none"
 
 
 def _storable_json(value: Value) -> JsonValue:

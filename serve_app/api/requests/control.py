@@ -116,6 +116,9 @@ def problems(
     """
     if not isinstance(body, ControlNetBody):
         return {}
+    if len(_names(body)) > _MAX_NETS:  # before any is looked up
+        text = f"may not have more than {_MAX_NETS} ids"
+        return {"controlnet_model": [field_message("controlnet_model", text)]}
     asked = list(_asked(body, entry, catalogue))
     found = {
         "controlnet_model": _model_problems(asked, entry, catalogue),
@@ -134,10 +137,14 @@ def problems(
     }
 
 
+def _names(body: ControlNetBody) -> tuple[str, ...]:
+    """Return the ids and types that stand for nets; a list of types alone names them too."""
+    return body.controlnet_model or tuple(one.value for one in body.controlnet_type)
+
+
 def _asked(body: ControlNetBody, entry: ModelEntry, catalogue: Catalogue) -> Iterator[_Asked]:
-    """Find the nets; a list of types alone names them too."""
-    names = body.controlnet_model or tuple(one.value for one in body.controlnet_type)
-    for number, name in enumerate(names):
+    """Find the nets."""
+    for number, name in enumerate(_names(body)):
         net = _find(name, entry, catalogue)
         given = body.controlnet_type[number : number + 1]
         own = () if net is None else net.control
@@ -151,8 +158,7 @@ def _find(name: str, entry: ModelEntry, catalogue: Catalogue) -> AddOn | None:
     net = catalogue.find_add_on(name, "controlnet")
     if net is not None and net.fits(entry.id):
         return net
-    nets = (one for one in catalogue.add_ons_of(entry.id) if one.type == "controlnet")
-    return next((one for one in nets if name in one.control), None)
+    return catalogue.find_controlnet(ControlType(name), entry.id) if name in _TYPES else None
 
 
 def _has_auto_hint(body: ControlNetBody) -> bool:
@@ -171,8 +177,6 @@ def _model_problems(asked: list[_Asked], entry: ModelEntry, catalogue: Catalogue
         return ["field is required"]
     if not entry.has_unet:
         return [f"The model {entry.id} has no UNet, which ControlNets act on."]
-    if len(asked) > _MAX_NETS:
-        return [f"may not have more than {_MAX_NETS} ids"]
     texts = []
     for name in dict.fromkeys(one.name for one in asked if one.net is None):
         shown = errors.echoed(name)

@@ -12,8 +12,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJsonSchema
 
 from serve_app import errors
-from serve_app.api.requests import coerce
+from serve_app.api.requests import coerce, control
 from serve_app.api.requests.body import Fields
+from serve_app.api.requests.outpaint import has_outpaint
 from serve_app.api.requests.schemas import (
     ControlNetBody,
     Flag,
@@ -24,6 +25,7 @@ from serve_app.api.requests.schemas import (
     WireModel,
     between,
     field_message,
+    given,
     parse,
 )
 from serve_app.images.inline import Value
@@ -38,6 +40,9 @@ _MAX_STEPS = 50
 _EFFORT = {"low": 0.5, "medium": 1.0, "high": 1.5, "hd": 1.5}  # share of the model's own steps
 _AS_EVER = ("auto", "standard")
 _CONTROLS = {"controlnet_model", "controlnet_type"}
+_OF_EDITS = ("init_image", "mask_image", "strength")
+_NO_PICTURE = "Pictures are painted over by /v1/images/edits, and here with ControlNets only."
+_STEPS = ("num_inference_steps", "steps")
 
 
 def _one_of(*names: str) -> AfterValidator:
@@ -116,11 +121,11 @@ def read(fields: Fields, *, is_edit: bool) -> ImagesBody:
     return asked
 
 
-def kind_of(asked: ImagesBody) -> Kind:
-    """Return what is to be done."""
-    if not isinstance(asked, EditBody):
-        return Kind.TEXT2IMG
-    return Kind.IMG2IMG if asked.mask is None else Kind.INPAINT
+def kind_of(asked: ImagesBody, body: GenerationBody) -> Kind:
+    """Return what is to be done; with ControlNets as in the calls that are for them."""
+    if isinstance(asked, EditBody):
+        return Kind.INPAINT if body.mask_image or has_outpaint(body) else Kind.IMG2IMG
+    return control.kind_of(body) if isinstance(body, ControlNetBody) else Kind.TEXT2IMG
 
 
 def translate(
@@ -134,15 +139,24 @@ def translate(
     """
     entry = _entry(asked, catalogue)
     theirs = {*EditBody.model_fields, "base64", "instant_response"}
-    own = {name: value for name, value in fields.items() if name not in theirs}
-    own |= {"model_id": entry.id, "prompt": asked.prompt, "track_id": asked.user}
+    own = {name: value for name, value in given(fields).items() if name not in theirs}
+    own |= {"model_id": entry.id, "prompt": asked.prompt}
+    own.setdefault("track_id", asked.user)
     own |= _size(asked.size, entry) | _steps(asked.quality, own, entry)
     if asked.n is not None:
         own["samples"] = asked.n
     own.setdefault("safety_checker", has_checker)
     if isinstance(asked, EditBody):
         own |= _pictures(asked, own)
-    return parse(ControlNetBody if _CONTROLS & own.keys() else GenerationBody, own)
+    if _CONTROLS & own.keys():
+        controlled = parse(ControlNetBody, own)
+        if controlled.controlnet_model or controlled.controlnet_type:
+            return controlled
+    if not isinstance(asked, EditBody) and (
+        named := [one for one in _OF_EDITS if _is_named(own, one)]
+    ):
+        raise errors.InvalidFields({name: [_NO_PICTURE] for name in named})
+    return parse(GenerationBody, own)
 
 
 def _entry(asked: ImagesBody, catalogue: Catalogue) -> ModelEntry:
@@ -168,17 +182,27 @@ def _size(size: str | None, entry: ModelEntry) -> dict[str, Value]:
 
 
 def _steps(quality: str | None, own: Fields, entry: ModelEntry) -> dict[str, Value]:
-    if quality is None or quality in _AS_EVER or {"steps", "num_inference_steps"} & own.keys():
+    if quality is None or quality in _AS_EVER or any(_is_named(own, name) for name in _STEPS):
         return {}
     steps = round(entry.defaults.steps * _EFFORT[quality])
-    return {"num_inference_steps": min(_MAX_STEPS, max(1, steps)), "steps": steps}
+    return dict.fromkeys(_STEPS, min(_MAX_STEPS, max(1, steps)))
+
+
+def _is_named(own: Fields, name: str) -> bool:
+    value = own.get(name)
+    return not (coerce.is_absent(value) or coerce.is_none(value))
 
 
 def _pictures(asked: EditBody, own: Fields) -> Mapping[str, Value]:
     image, *others = asked.image
-    if others and coerce.is_absent(own.get("ip_adapter_id")):
+    if others and not _is_named(own, "ip_adapter_id"):
         raise errors.InvalidFields({"image": [_images_text(len(asked.image))]})
-    found: dict[str, Value] = {"init_image": image, "mask_image": asked.mask}
+    if _is_named(own, "init_image"):
+        raise errors.InvalidFields({"init_image": ["The picture to change was sent twice."]})
+    if asked.mask is not None and _is_named(own, "mask_image"):
+        raise errors.InvalidFields({"mask_image": ["Two masks were sent."]})
+    found: dict[str, Value] = {"init_image": image}
+    found |= {} if asked.mask is None else {"mask_image": asked.mask}
     return found | ({"ip_adapter_image": others[0]} if others else {})
 
 

@@ -24,7 +24,7 @@ from serve_app.api.requests import coerce
 from serve_app.api.requests.body import Fields
 from serve_app.api.requests.scheduler import SCHEDULER_BY_LOWER, SCHEDULERS
 from serve_app.fairness import MAX_PRIORITY
-from serve_app.images.inline import Inline
+from serve_app.images.inline import Inline, Value
 from serve_app.types import ControlType, Fill, MaskMode, SafetyAction
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "WireModel",
     "between",
     "field_message",
+    "given",
     "parse",
 ]
 
@@ -369,16 +370,20 @@ class ReloadBody(WireModel):
 Model = TypeVar("Model", bound=WireModel)
 
 
+def given(fields: Fields) -> dict[str, Value]:
+    """Return what is not absent; keys with stray blanks count where the exact key is absent."""
+    found = {name: value for name, value in fields.items() if not coerce.is_absent(value)}
+    return {name.strip(): value for name, value in found.items()} | found
+
+
 def parse(model: type[Model], fields: Fields) -> Model:
-    """Read the known fields; keys with stray blanks count where the exact key is absent.
+    """Read the known fields that are `given`.
 
     Raises:
         errors.InvalidFields: with a message for each bad field.
     """
-    given = {name: value for name, value in fields.items() if not coerce.is_absent(value)}
-    named = {name.strip(): value for name, value in given.items()} | given
     try:
-        return model.model_validate(named)
+        return model.model_validate(given(fields))
     except ValidationError as exc:
         messages: dict[str, list[str]] = {}
         for detail in exc.errors(include_url=False, include_input=False):

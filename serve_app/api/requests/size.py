@@ -4,6 +4,8 @@ Pictures are not read where calls are accepted. A side that nobody asked for is 
 text to image; with an init picture `fit` says how the picture will decide it.
 """
 
+from collections.abc import Callable
+
 from serve_app.api.requests.control import has_control
 from serve_app.api.requests.outpaint import has_outpaint
 from serve_app.api.requests.schemas import GenerationBody, field_message
@@ -23,7 +25,7 @@ def problems(
     body: GenerationBody, api: Api, entry: ModelEntry, http: HttpConfig
 ) -> dict[str, list[str]]:
     """Return what is wrong with the requested sizes; empty if nothing is."""
-    find = _strict_problem if api in (Api.V6, Api.V7) else _lenient_problem
+    find = _rule(body, api)
     max_height = http.max_outpaint_side_px if has_outpaint(body) else _MAX_PX
     asked = {"width": (body.width, _max_width(body, http)), "height": (body.height, max_height)}
     found = {
@@ -74,8 +76,19 @@ def _max_width(body: GenerationBody, http: HttpConfig) -> int:
     return http.max_panorama_width_px if body.panorama else _MAX_PX
 
 
+def _rule(body: GenerationBody, api: Api) -> Callable[[int, int, int], str | None]:
+    if api in (Api.V6, Api.V7):
+        return _strict_problem
+    # The sides of what grows are not brought down to a limit.
+    return _canvas_problem if has_outpaint(body) else _lenient_problem
+
+
 def _lenient_problem(value: int, _max_px: int, _multiple_px: int) -> str | None:
     return f"must be at least {_MIN_PX}" if value < _MIN_PX else None
+
+
+def _canvas_problem(value: int, max_px: int, _multiple_px: int) -> str | None:
+    return None if _MIN_PX <= value <= max_px else f"must be between {_MIN_PX} and {max_px}"
 
 
 def _strict_problem(value: int, max_px: int, multiple_px: int) -> str | None:

@@ -5,9 +5,10 @@ acts on, the Generator refuses in the same form.
 """
 
 from serve_app.api.requests.control import has_control
+from serve_app.api.requests.outpaint import has_outpaint
 from serve_app.api.requests.schemas import GenerationBody
 from serve_app.models import ModelEntry
-from serve_app.types import Kind
+from serve_app.types import Fill, Kind, MaskMode
 
 __all__ = ["reasons"]
 
@@ -35,7 +36,26 @@ def reasons(
             "panorama": (body.panorama, "panorama is for text to image only."),
             "highres_fix": (body.highres_fix, "highres_fix is for text to image only."),
         }
+    asked |= _of_masks(body, kind)
     return {field: [reason] for field, (is_asked, reason) in asked.items() if is_asked}
+
+
+def _of_masks(body: GenerationBody, kind: Kind) -> dict[str, tuple[bool, str]]:
+    """Fields of ours alone: what the hosted API has and does not look at is no error here."""
+    if kind is Kind.INPAINT:
+        reason = "overlap_width is for pictures that grow: ask for outpaint or an anchor."
+        return {"overlap_width": (bool(body.overlap_width) and not has_outpaint(body), reason)}
+    asked = {
+        "mask_mode": body.mask_mode not in (None, MaskMode.AUTO),
+        "invert_mask": body.invert_mask,
+        "mask_expand": bool(body.mask_expand),
+        "mask_blur": bool(body.mask_blur),
+        "fill": body.fill not in (None, Fill.ORIGINAL),
+        "padding": bool(body.padding),
+        "only_masked": body.only_masked,
+        "overlap_width": bool(body.overlap_width),
+    }
+    return {name: (is_asked, f"{name} is for inpainting only.") for name, is_asked in asked.items()}
 
 
 def _of_unets(body: GenerationBody, entry: ModelEntry) -> dict[str, tuple[bool, str]]:

@@ -4,8 +4,6 @@ Their clients wait for the pictures: the call is held until the job has ended, a
 leaves ends its job.
 """
 
-import asyncio
-
 import orjson
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -14,9 +12,10 @@ from starlette.responses import Response
 
 from serve_app import errors
 from serve_app.api.protocol import Service
-from serve_app.api.replies import openai, openapi, pictures
+from serve_app.api.replies import openai, openapi, pictures, wire
+from serve_app.api.replies.budget import Budget
 from serve_app.api.replies.picture_events import PictureCall, pieces, status_of
-from serve_app.api.replies.stream import EventStream
+from serve_app.api.replies.stream import EventStream, PieceStream
 from serve_app.api.requests import idempotency
 from serve_app.api.requests.build import build
 from serve_app.api.requests.call import call_of, read_call, read_key
@@ -73,6 +72,7 @@ class _ImageCalls:
         self._service = service
         self._http = http
         self._events = events
+        self._budget = Budget(http.max_reply_bytes, http.openai_wait_s)
 
     async def generate(self, request: Request) -> Response:
         asked, job = await self._accept(request, is_edit=False)
@@ -101,7 +101,7 @@ class _ImageCalls:
             catalogue = await service.catalogue_knowing(asked.model or "")
             body = translate(asked, fields, catalogue, has_checker=service.has_checker)
             call = call_of(request, Api.OPENAI, key_id, self._http)
-            ours = await build(body, kind_of(asked), call, service, self._http)
+            ours = await build(body, kind_of(asked, body), call, service, self._http)
             job = await service.submit(_with_output(ours, asked, service), repeat)
         return asked, job
 
@@ -116,19 +116,21 @@ class _ImageCalls:
                 await self._service.cancel(job.id, job.request.key_id)
             raise errors.Overloaded()
         if failure := pictures.failure_of_call(job):
-            return openai.refusal(failure, status_of(failure, self._http), {})
-        reply = await pictures.images_reply(job, asked, self._service)
-        return await asyncio.to_thread(_json, reply)
+            status, headers = status_of(failure, self._http), wire.retry_headers(failure.code)
+            return openai.refusal(failure, status, headers)
+        reply = pictures.reply_pieces(job, asked, self._service, self._budget)
+        return PieceStream(reply, self._events.send_timeout_s)
 
     async def _stream(self, asked: ImagesBody, job: Job, *, ends_with_call: bool) -> Response:
         moments = self._service.follow(job, Mark(), has_previews=bool(asked.partial_images))
         try:
             first = await anext(moments)
-        except errors.DreamserveError:
-            await self._service.cancel(job.id, job.request.key_id)
+        except BaseException:  # refused, or the client left: another call may wait for the job
+            if ends_with_call:
+                await self._service.cancel(job.id, job.request.key_id)
             raise
         name = "image_edit" if isinstance(asked, EditBody) else "image_generation"
-        call = PictureCall(name, asked, job, self._service, self._http)
+        call = PictureCall(name, asked, job, self._service, self._http, self._budget)
         events = pieces(call, first, moments, ends_with_call=ends_with_call)
         return EventStream(events, self._events.send_timeout_s)
 
@@ -139,7 +141,7 @@ def _with_output(request: JobRequest, asked: ImagesBody, service: Service) -> Jo
     quality = 100 if asked.output_compression is None else asked.output_compression
     output = service.reserve_output(samples, False, temp, asked.form, quality)
     mask = request.mask_image
-    if mask is not None:
+    if mask is not None and isinstance(asked, EditBody) and asked.mask is not None:
         mask = mask.model_copy(update={"is_alpha_mask": True})
     return request.model_copy(update={"output": output, "mask_image": mask})
 

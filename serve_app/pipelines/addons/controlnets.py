@@ -131,8 +131,10 @@ class ControlNets:
             return net
 
     def _keep_on_host(self, gone: Sequence[ControlNet]) -> None:
-        """Copy what has left the device, outside of the lock."""
+        """Copy what has left the device and has room, outside of the lock."""
         for net in gone:
+            if not self._host.fits(num_bytes(net.module)):
+                continue
             copied = _on_device(net.module, torch.device("cpu"))
             with self._lock:
                 self._host.put(net.key, copied, num_bytes(copied))

@@ -266,8 +266,10 @@ class Loras:
         return adapter
 
     def _keep_on_host(self, gone: Sequence[Adapter]) -> None:
-        """Copy what has left the device, outside of the lock."""
+        """Copy what has left the device and has room, outside of the lock."""
         for adapter in gone:
+            if not self._host.fits(adapter.num_bytes):
+                continue
             copied = adapter.to("cpu")
             with self._lock:
                 self._host.put(adapter.key, copied, copied.num_bytes)

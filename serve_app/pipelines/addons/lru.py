@@ -50,6 +50,10 @@ class Lru(Generic[T]):
         self._uses = uses
         self._things: OrderedDict[str, tuple[T, int]] = OrderedDict()  # the latest asked for last
 
+    def fits(self, num_bytes: int) -> bool:
+        """Whether a thing has room at all; what is needed is `put` whatever it takes."""
+        return num_bytes <= self._max_bytes
+
     def get(self, key: str) -> T | None:
         """Return what is kept under a key."""
         if key not in self._things:

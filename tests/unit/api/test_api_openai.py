@@ -227,6 +227,20 @@ async def test_failures_of_the_job_have_their_status(client, service):
     assert (status, error["code"]) == (400, "moderation_blocked")
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "retry_after"),
+    [("out_of_memory", 503, "5"), ("generation_failed", 500, None), ("invalid_image", 400, None)],
+)
+async def test_failure_that_is_worth_another_try_says_when(
+    client, service, code, status, retry_after
+):
+    service.outcome = JobFailure(code=code, message="Failed, Try Again")
+    with pytest.raises(openai.APIStatusError) as caught:
+        await client.images.generate(**BASE)
+    headers = caught.value.response.headers
+    assert (caught.value.status_code, headers.get("retry-after")) == (status, retry_after)
+
+
 async def test_job_that_takes_too_long_is_cancelled(client, service):
     service.outcome = None
     with pytest.raises(openai.InternalServerError) as caught:

@@ -4,8 +4,11 @@
 in `tests/engine/test_controlnets.py`.
 """
 
+from pathlib import Path
+
 import pytest
 
+from serve_app.models import AddOn
 from serve_app.types import ControlNetUse, ControlType, Kind
 
 PATHS = ("/api/v5/controlnet", "/api/v6/images/controlnet")
@@ -223,6 +226,33 @@ async def job_of(api, service, fields, path=PATHS[0]):
     reply = await api.reply(path, BASE | fields)
     assert reply["status"] == "success", reply
     return service.jobs[reply["id"]].request
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"controlnet_model": [f"x{i}" for i in range(1500)]}, id="unknown names"),
+        pytest.param({"controlnet_model": ["depth"] * 1500}, id="one type again and again"),
+        pytest.param(
+            {"controlnet_model": None, "controlnet_type": ["canny"] * 1500}, id="types alone"
+        ),
+        pytest.param({"controlnet_model": "x1,x2,x3,x4,x5"}, id="as many as may be"),
+    ],
+)
+async def test_names_of_nets_are_not_looked_for_among_all_add_ons(
+    api, service, monkeypatch, fields
+):
+    nets = [
+        AddOn(id=f"net-{i}", type="controlnet", source=Path("x"), control=("canny",))
+        for i in range(100)
+    ]
+    service.catalogue = service.catalogue.extended(nets)
+    looks = []
+    fits = AddOn.fits
+    monkeypatch.setattr(AddOn, "fits", lambda *args: looks.append(1) or fits(*args))
+    reply = await api.reply(PATHS[0], BASE | fields)
+    assert list(reply["message"]) == ["controlnet_model"]
+    assert not looks
 
 
 @pytest.mark.parametrize("path", PATHS, ids=["v5", "v6"])

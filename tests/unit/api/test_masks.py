@@ -45,6 +45,12 @@ REFUSED = {
     "anchor of two": ({"anchor": "left-right"}, "anchor"),
     "anchor without a size": ({"anchor": "left", "width": None, "height": None}, "anchor"),
     "overlap_width": (GROWN | {"overlap_width": 129}, "overlap_width"),
+    "canvas of 400 digits": (GROWN | {"width": "1" * 400}, "width"),
+    "canvas of 1e308": (GROWN | {"height": 1e308}, "height"),
+    "canvas around an anchor": (
+        {"mask_image": None, "anchor": "left", "width": HTTP.max_outpaint_side_px + 8},
+        "width",
+    ),
     "strength that runs nothing": ({"strength": 0.01, "mask_mode": "soft"}, "strength"),
 }
 ROOMS = {
@@ -106,6 +112,45 @@ async def test_anchor_takes_the_canvas_from_width_and_height(api, inpaint_body):
     assert spec.outpaint.anchor == (1.0, 0.0)
     assert (spec.outpaint.width, spec.outpaint.height) == (1536, 640)
     assert (spec.width, spec.height) == (1536, 640)
+
+
+OF_MASKS = {
+    "mask_mode": "soft",
+    "invert_mask": "yes",
+    "mask_expand": 4,
+    "mask_blur": 9,
+    "fill": "noise",
+    "padding": 9,
+    "only_masked": "yes",
+    "overlap_width": 9,
+}
+IDLE = {
+    "mask_mode": "auto",
+    "invert_mask": "no",
+    "mask_expand": 0,
+    "mask_blur": 0,
+    "fill": "original",
+    "padding": 0,
+    "only_masked": "no",
+    "overlap_width": 0,
+}
+
+
+@pytest.mark.parametrize("path", ["/api/v4/dreambooth", "/api/v4/dreambooth/img2img"])
+@pytest.mark.parametrize("field", OF_MASKS)
+async def test_field_about_masks_is_refused_where_none_is_painted_by(
+    api, service, inpaint_body, path, field
+):
+    reply = await api.reply(path, inpaint_body | {field: OF_MASKS[field]})
+    assert reply["message"] == {field: [f"{field} is for inpainting only."]}
+    assert not service.jobs
+    assert (await api.reply(path, inpaint_body | IDLE))["status"] == "success"
+
+
+async def test_overlap_is_refused_where_nothing_grows(api, service, inpaint_body):
+    reply = await api.reply(INPAINT, inpaint_body | {"overlap_width": 9})
+    assert list(reply["message"]) == ["overlap_width"]
+    assert not service.jobs
 
 
 @pytest.mark.parametrize("path", ["/api/v4/dreambooth", "/api/v4/dreambooth/img2img"])

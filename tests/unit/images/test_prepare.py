@@ -234,6 +234,54 @@ def test_mask_of_openais_call_must_have_the_size_of_the_picture(form):
     assert prepare(init, bad, size(64, 96), CONFIG).mask.width == 96
 
 
+RAMP = np.tile(np.linspace(0, 255, 96).astype(np.uint8), (64, 1))
+
+
+def alpha_ramp(mode, least=0):
+    """Repaint more and more to the right."""
+    if mode == "L":
+        return Image.fromarray(RAMP)
+    image = Image.new(mode, (96, 64), "white")
+    image.putalpha(Image.fromarray(np.maximum(255 - RAMP, least)))
+    return image
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "L"])
+def test_greys_of_openais_mask_count_as_in_other_calls(mode):
+    soft, auto, hard = (
+        prepare(
+            photo(),
+            file(alpha_ramp(mode)),
+            Size(height=64, width=96, masking=Masking(mode=how)),
+            CONFIG,
+            is_alpha_mask=True,
+        ).mask
+        for how in ("soft", "auto", "hard")
+    )
+    shades = np.asarray(to_image(soft)).astype(int)
+    inner = (RAMP > 20) & (RAMP < 235)
+    assert (shades == RAMP)[inner].all()
+    assert np.array_equal(shades, np.asarray(to_image(auto)))
+    assert set(np.unique(np.asarray(to_image(hard)))) == {0, 255}
+
+
+def test_faint_hole_of_openais_soft_mask_is_no_white():
+    asked = Size(height=64, width=96, masking=Masking(mode="soft"))
+    mask = file(alpha_ramp("RGBA", least=150))
+    made = prepare(photo(), mask, asked, CONFIG, is_alpha_mask=True).mask
+    shades = np.asarray(to_image(made))
+    assert shades[:, 0].max() == 0
+    assert shades.max() == 105
+
+
+def test_coloured_mask_of_openais_call_is_split_at_half():
+    mask = Image.effect_noise((96, 64), 90).convert("RGB")
+    mask.paste((160, 20, 20), (0, 0, 40, 64))
+    mask.paste((200, 160, 100), (60, 0, 96, 64))
+    images = prepare(photo(), file(mask), size(64, 96), CONFIG, is_alpha_mask=True)
+    assert set(np.unique(np.asarray(to_image(images.mask)))) == {0, 255}
+
+
 def test_mask_of_openais_call_that_repaints_nothing_is_refused():
     mask = file(Image.new("RGBA", (96, 64), "black"))
     with pytest.raises(errors.InvalidImage, match="must be transparent or white"):
@@ -445,3 +493,13 @@ def test_outpaint_that_cannot_be_is_refused(changes, field):
     with pytest.raises(errors.InvalidImage) as caught:
         grown(photo(96, 64), **changes)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("changes", [{"height": 1024}, {"width": 2000}], ids=["strip", "area"])
+def test_outpaint_is_refused_before_a_picture_is_enlarged(changes, monkeypatch):
+    monkeypatch.setattr(Image.Image, "resize", lambda *_args, **_kwargs: pytest.fail("enlarged"))
+    size = (4096, 8) if "height" in changes else (64, 64)
+    limit = {"max_side_px": 2048, "max_area_px": 1000 * 1000}
+    with pytest.raises(errors.InvalidImage) as caught:
+        grown(photo(*size), left=64, **limit | changes)
+    assert caught.value.field == "outpaint"

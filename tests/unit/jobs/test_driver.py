@@ -263,6 +263,13 @@ async def test_driver_fails_a_job_that_cannot_be_settled(part):
         assert (await settled(store, job.id)).state is JobState.FAILED
 
 
+async def test_driver_settles_a_job_whose_time_cannot_be_learnt_from():
+    async with driving(FakeGraph()) as (driver, store):
+        driver.eta.observe = lambda *_args: 1 / 0
+        job = await accept(driver, store)
+        assert (await settled(store, job.id)).state is JobState.SUCCESS
+
+
 async def test_driver_whose_own_lease_lapsed_runs_the_job_once():
     graph = FakeGraph(duration_s=0.3)
     async with driving(graph) as (driver, store):

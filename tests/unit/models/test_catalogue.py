@@ -67,9 +67,25 @@ def test_file_with_a_type_is_an_add_on(tmp_path):
     write_add_on(tmp_path, "e", "embedding", models=["b"])
     catalogue = load(tmp_path, "a", "b")
     assert [entry.id for entry in catalogue] == ["a", "b"]
-    assert [item.id for item in catalogue.add_ons_of("a")] == ["l", "v"]
-    assert [item.id for item in catalogue.add_ons_of("b")] == ["e", "v"]
+    fitting = [[item.id for item in catalogue.add_ons if item.fits(one)] for one in ("a", "b")]
+    assert fitting == [["l", "v"], ["e", "v"]]
     assert catalogue.find_add_on("l", "lora").source == Path("/root-dir/addons/l")
+
+
+def net(add_on_id, *control, models=()):
+    return AddOn(
+        id=add_on_id, type="controlnet", source=Path("nowhere"), control=control, models=models
+    )
+
+
+def test_controlnet_of_a_type_is_the_first_that_fits_the_model():
+    models = [ModelEntry(id=one, source=Path("nowhere"), kinds=tuple(Kind)) for one in ("a", "b")]
+    nets = [net("plain"), net("for-b", "canny", "tile", models=("b",)), net("for-all", "canny")]
+    catalogue = Catalogue(models, nets)
+    assert catalogue.find_controlnet(ControlType.CANNY, "a").id == "for-all"
+    assert catalogue.find_controlnet(ControlType.CANNY, "b").id == "for-b"
+    assert catalogue.find_controlnet(ControlType.TILE, "a") is None
+    assert catalogue.find_controlnet(ControlType.DEPTH, "b") is None
 
 
 @pytest.mark.parametrize(

@@ -51,3 +51,8 @@ def test_use_that_fails_ends(uses):
         assert "b" in uses
         raise ValueError
     assert "a" not in uses
+
+
+def test_budget_says_what_has_room(kept):
+    assert [kept.fits(size) for size in (0, 100, 101)] == [True, True, False]
+    assert not Lru(0, Uses()).fits(1)
