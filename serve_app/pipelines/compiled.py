@@ -109,7 +109,14 @@ class Compiled:
         if run is None:
             self._meet(kind, arguments)
             return self._plain(arguments)
-        outputs = run(self._inputs(arguments, rows, bucket))
+        try:
+            outputs = run(self._inputs(arguments, rows, bucket))
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise  # the engine knows what to do
+        except Exception:
+            _log.exception("compiled_forward_failed", rows=bucket)
+            del self._ready[kind, bucket]
+            return self._plain(arguments)
         self.forwards += 1
         return slice_rows(outputs, 0, rows)
 

@@ -20,7 +20,8 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 from serve_app.config import EngineConfig
-from serve_app.engine.lane import Call, forward
+from serve_app.engine.lane import Call
+from serve_app.engine.lane import forward as run_calls
 from serve_app.models import AddOn, ModelEntry
 from serve_app.pipelines.addons.lookup import AddOns
 from serve_app.pipelines.addons.variants import Variant
@@ -246,6 +247,16 @@ def test_graph_that_is_wrong_is_never_used(
     assert told == [("denoiser_not_compiled", 2, 256)]
 
 
+def test_graph_that_fails_in_service_is_given_up(files: Path, compiler: Compiler) -> None:
+    checkpoint = load_checkpoint(entry_of(files), ONE)
+    (expected,) = forward([call(checkpoint, 2)], 8)
+    wait(checkpoint)
+    compiler.fault = lambda outputs: outputs[5]  # type: ignore[index]
+    (found,) = forward([call(checkpoint, 2)], 8)
+    assert torch.equal(found[0], expected[0])  # type: ignore[index]
+    assert (checkpoint.compiled.shapes, checkpoint.compiled.forwards) == (0, 0)
+
+
 def test_what_is_compiled_is_told_and_limited(files: Path, compiler: Compiler) -> None:
     config = ONE.model_copy(update={"compiled_shapes": 2})
     checkpoint = load_checkpoint(entry_of(files), config)
@@ -291,6 +302,12 @@ def wait(checkpoint: Checkpoint) -> None:
     deadline = time.monotonic() + 240
     while checkpoint.compiled.is_busy and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+@torch.inference_mode()
+def forward(calls: list[Call], limit: int) -> list[object]:
+    """Run calls as the engine's thread does; under another mode graphs are not fit to run."""
+    return run_calls(calls, limit)
 
 
 @torch.inference_mode()
