@@ -27,6 +27,7 @@ def test_engine_in_half_precision_paints_what_float32_does() -> None:
         assert (alone < 0.01, alone_largest <= 1, forward < 1e-5) == (True, True, True)
 
 
+@pytest.mark.long  # half precision of a VAE is slow on a CPU
 def test_parts_in_half_precision_are_nearer_than_all_of_them() -> None:
     found = rows_of(list(parts(make_cases(1, 1, 128), steps=4)))
     assert set(found) > {"text encoder", "UNet", "VAE", "all", "latents between steps"}

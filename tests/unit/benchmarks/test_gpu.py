@@ -84,6 +84,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, dict]]
     return done.stdout, {told["stage"]: told for told in files}
 
 
+@pytest.mark.long  # most of a minute
 def test_toy_run_does_every_stage_and_prints_what_it_wrote(toy):
     printed, told = toy
     assert tuple(told) == STAGES
@@ -96,6 +97,7 @@ def test_toy_run_does_every_stage_and_prints_what_it_wrote(toy):
     ]
 
 
+@pytest.mark.long  # most of a minute
 def test_toy_run_finds_what_a_gpu_is_asked_for(toy):
     _, told = toy
     figures = {name: one["figures"] for name, one in told.items()}
