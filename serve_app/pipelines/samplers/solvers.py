@@ -135,34 +135,7 @@ class _EulerAncestral(_FromFirst, diffusers.EulerAncestralDiscreteScheduler):  #
         self.sigmas = self.sigmas.double()
 
 
-class _HalfSteps(_FromFirst):
-    """Adds, half way between two levels of noise, what the denoiser is told to find there.
-
-    diffusers adds that of the level which comes next.
-
-    lag: by how many entries the levels half way lag behind their steps.
-    """
-
-    sigmas_interpol: torch.Tensor
-    lag = 0
-
-    def add_noise(
-        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-    ) -> object:
-        whole, index = self.sigmas, getattr(self, "_step_index", None)
-        if index is not None and index % 2:
-            self.sigmas = self.sigmas_interpol.roll(self.lag)
-        try:
-            return super().add_noise(original_samples, noise, timesteps)  # type: ignore[misc]
-        finally:
-            self.sigmas = whole
-
-
-class _Kdpm2(_HalfSteps, diffusers.KDPM2DiscreteScheduler):  # type: ignore[misc]
-    """Adds the noise of half steps, as `_HalfSteps` says."""
-
-
-class _Kdpm2Ancestral(_HalfSteps, diffusers.KDPM2AncestralDiscreteScheduler):  # type: ignore[misc]
+class _Kdpm2Ancestral(_FromFirst, diffusers.KDPM2AncestralDiscreteScheduler):  # type: ignore[misc]
     """Knows the levels that rounding turned into no numbers, as in `_EulerAncestral`.
 
     Before noise is added it goes down to the next level squared, divided by this one; so the
@@ -170,7 +143,7 @@ class _Kdpm2Ancestral(_HalfSteps, diffusers.KDPM2AncestralDiscreteScheduler):  #
     """
 
     sigmas_down: torch.Tensor
-    lag = 1
+    sigmas_interpol: torch.Tensor
 
     def set_timesteps(self, steps: int, *args: Any, **kwargs: Any) -> None:
         super().set_timesteps(steps, *args, **kwargs)
@@ -205,7 +178,6 @@ _CORRECTED = {
     "LMSDiscreteScheduler": _Lms,
     "DEISMultistepScheduler": _Deis,
     "EulerAncestralDiscreteScheduler": _EulerAncestral,
-    "KDPM2DiscreteScheduler": _Kdpm2,
     "KDPM2AncestralDiscreteScheduler": _Kdpm2Ancestral,
 }
 

@@ -116,8 +116,8 @@ async def test_page_lists_the_keys_of_meta_in_their_order(api, inpaint_body, cal
 
 
 def test_page_names_what_only_a_job_that_ran_has_in_meta():
-    assert [quoted(row[0])[0] for row in rows_of("### meta")[-5:]] == [
-        "upscaler", "hint_images", "crop", "first_pass", "generation",
+    assert [quoted(row[0])[0] for row in rows_of("### meta")[-7:]] == [
+        "upscaler", "hint_images", "crop", "painted", "mask_mode", "first_pass", "generation",
     ]  # fmt: skip
 
 

@@ -235,8 +235,8 @@ async def test_replica_that_stops_knows_whether_its_application_stays(controller
 
 
 async def test_without_a_controller_nothing_stays(controller, monkeypatch):
-    def status():
+    def ask():
         raise RayActorError
 
-    monkeypatch.setattr(serve, "status", status)
+    monkeypatch.setattr(asked, "ask", ask)
     assert not await is_staying()

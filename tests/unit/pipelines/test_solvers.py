@@ -82,33 +82,6 @@ def test_pndm_of_velocities_equals_pndm_of_the_same_noises(start: torch.Tensor) 
     torch.testing.assert_close(*results, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("use_karras_sigmas", [False, True], ids=["plain", "karras"])
-@pytest.mark.parametrize("name", list(SOLVERS))
-def test_noise_between_steps_is_what_the_denoiser_is_told(
-    name: str, use_karras_sigmas: bool, start: torch.Tensor
-) -> None:
-    """Schedulers that scale by noise level tell it: 1 becomes the root of 1 / (level^2 + 1)."""
-    options = {"skip_prk_steps": True, "use_karras_sigmas": use_karras_sigmas}
-    own, stock = (
-        cls.from_config(BETAS | LEADING | options)
-        for cls in (SOLVERS[name], getattr(diffusers, name))
-    )
-    for scheduler in (own, stock):
-        scheduler.set_timesteps(STEPS)
-    one, zero = torch.ones(1), torch.zeros(1)
-    samples = [start, start]
-    for number, timestep in enumerate(own.timesteps):
-        told = stock.scale_model_input(one.clone(), stock.timesteps[number])
-        if number and float(told) != 1:
-            level = float((1 / told**2 - 1) ** 0.5)
-            added = float(own.add_noise(zero, one, timestep[None]))
-            assert added == pytest.approx(level, rel=1e-3, abs=1e-4), number
-        for at, scheduler in enumerate((own, stock)):
-            here = scheduler.timesteps[number]
-            predicted = predict(scheduler.scale_model_input(samples[at], here), here)
-            samples[at] = scheduler.step(predicted, here, samples[at], return_dict=False)[0]
-
-
 def test_class_keeps_name_and_configuration() -> None:
     for name, cls in SOLVERS.items():
         made = cls(beta_end=0.015)
