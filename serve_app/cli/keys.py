@@ -15,7 +15,7 @@ from serve_app.cli.database import read_config, with_database
 from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
 from serve_app.database.keys import SqlKeyStore
 from serve_app.jobs.protocol import ApiKey
-from serve_app.jobs.rules import MAX_LIFETIME_S, Feature, KeyRules
+from serve_app.jobs.rules import MAX_LIFETIME_S, MOST, Feature, KeyRules
 from serve_app.webhooks.signing import new_secret
 
 __all__ = ["app"]
@@ -25,9 +25,11 @@ app = typer.Typer(name="keys", no_args_is_help=True, help="API keys of a deploym
 T = TypeVar("T")
 _DAY_S = 86_400.0
 
-Rate = Annotated[int | None, typer.Option(min=1, help="calls accepted per minute")]
-MaxOpen = Annotated[int | None, typer.Option(min=0, help="jobs queued or processing at a time")]
-Pictures = Annotated[int | None, typer.Option(min=0, help="pictures per month")]
+Rate = Annotated[int | None, typer.Option(min=1, max=MOST, help="calls accepted per minute")]
+MaxOpen = Annotated[
+    int | None, typer.Option(min=0, max=MOST, help="jobs queued or processing at a time")
+]
+Pictures = Annotated[int | None, typer.Option(min=0, max=MOST, help="pictures per month")]
 Models = Annotated[list[str] | None, typer.Option("--model", help="it may use; repeat")]
 Features = Annotated[list[Feature] | None, typer.Option("--feature", help="it may use; repeat")]
 Weight = Annotated[float | None, typer.Option(min=0.01, max=100, help="beside other keys; 1")]

@@ -27,11 +27,6 @@ class _Line:
     looked_at: float = -_FRESH_S
     look: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the store need not be asked for jobs that are known here."""
-        return time.monotonic() - self.looked_at < _FRESH_S
-
 
 class Queue:
     """One per ingress."""
@@ -44,12 +39,6 @@ class Queue:
         """Note that these jobs are at work."""
         if job_ids:
             self._lines[model_id].begun.update(job_ids)
-
-    def came(self, job: Job) -> None:
-        """Note that a job was accepted here just now: it waits behind those that were seen."""
-        line = self._lines[job.request.spec.model_id]
-        if line.is_fresh and not job.state.is_final and job.id not in line.job_ids:
-            line.job_ids.append(job.id)
 
     async def place(self, job: Job) -> int:
         """Return 1 for the job that is to begin next, and so on; 0: it has begun, or ended.
@@ -73,7 +62,8 @@ class Queue:
     async def _look(self, job: Job, line: _Line) -> None:
         model_id = job.request.spec.model_id
         async with line.look:  # who comes meanwhile takes what the first one saw
-            if line.is_fresh and job.id in line.job_ids:  # else it may have come since
+            is_fresh = time.monotonic() - line.looked_at < _FRESH_S
+            if is_fresh and job.id in line.job_ids:  # else it may have come since
                 return
             line.job_ids = await self._store.waiting(model_id)
             line.begun.intersection_update(line.job_ids)

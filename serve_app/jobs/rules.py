@@ -10,11 +10,11 @@ from serve_app import errors
 from serve_app.fairness import MAX_PRIORITY
 from serve_app.types import Frozen, GenerationSpec, JobRequest
 
-__all__ = ["MAX_LIFETIME_S", "Feature", "KeyRules", "KeyUse"]
+__all__ = ["MAX_LIFETIME_S", "MOST", "Feature", "KeyRules", "KeyUse"]
 
 _WINDOW_S = 60.0
 MAX_LIFETIME_S = 100 * 365.25 * 86_400.0  # of a key; what is longer has no date
-_MOST = 10**9  # of whatever is counted; larger numbers fit no column and no reply
+MOST = 10**9  # of whatever is counted; larger numbers fit no column and no reply
 
 
 class Feature(StrEnum):
@@ -58,15 +58,15 @@ class KeyRules(Frozen):
     """Bounds of one key; none: as the settings say, or no bound where they say nothing."""
 
     requests_per_minute: int | None = Field(
-        default=None, ge=1, le=_MOST, description="generation calls accepted within 60 seconds"
+        default=None, ge=1, le=MOST, description="generation calls accepted within 60 seconds"
     )
     max_open: int | None = Field(
-        default=None, ge=0, le=_MOST, description="jobs queued or processing at a time"
+        default=None, ge=0, le=MOST, description="jobs queued or processing at a time"
     )
     monthly_pictures: int | None = Field(
         default=None,
         ge=0,
-        le=_MOST,
+        le=MOST,
         description="pictures per month, in UTC; what is not made is not counted",
     )
     models: tuple[Annotated[str, AfterValidator(_text)], ...] | None = Field(

@@ -164,13 +164,11 @@ class GenerationService:
         """
         accepting = self._background.start(self._admission.accept(request, idempotency))
         try:
-            job = await asyncio.shield(accepting)
+            return self._recent.see(await asyncio.shield(accepting))
         except asyncio.CancelledError:
             if request.webhook is None:  # the client left, and nobody will tell it the job's id
                 self._background.start(self._withdraw(accepting))
             raise
-        self._queue.came(job)
-        return self._recent.see(job)
 
     async def wait(self, job_id: int, hold_s: float, *, cancel_if_left: bool) -> Job:
         """Wait until the job is final or the hold is over.

@@ -57,22 +57,9 @@ async def test_new_job_is_looked_for_at_once():
     assert await queue.place(jobs[1]) == 2
 
 
-async def test_job_that_was_accepted_here_needs_no_look():
+async def test_new_job_of_a_light_key_is_not_behind_all_of_a_heavy_one_not_even_for_a_moment():
     store = Store()
-    queue, jobs = Queue(store), await add(store, 2)
-    assert await queue.place(jobs[0]) == 1
-    (late,) = await add(store, 1)
-    for _ in range(2):  # as a call that is repeated
-        queue.came(late)
-    assert [await queue.place(job) for job in (*jobs, late)] == [1, 2, 3]
-    assert store.looks == 1
-
-
-async def test_jobs_that_nobody_asks_for_are_not_kept():
-    store = Store()
-    queue, (first, *others) = Queue(store), await add(store, 3)
-    for job in others:
-        queue.came(job)
-    assert await queue.place(first) == 1
-    assert await queue.place(others[1]) == 3
-    assert store.looks == 1
+    queue, heavy = Queue(store), await add(store, 5, key_id="heavy")
+    assert await queue.place(heavy[4]) == 5
+    (light,) = await add(store, 1, key_id="light")
+    assert await queue.place(light) == 2
