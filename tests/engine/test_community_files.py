@@ -1,4 +1,4 @@
-"""The names and shapes of `tests/community_files.py` are those of the stock libraries."""
+"""The names and shapes of `tests/community_files` are those of the stock libraries."""
 
 import diffusers
 import pytest

@@ -16,7 +16,7 @@ from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.testing.controlnets import random_controlnet
 from serve_app.types import ControlNetUse, GenerationSpec, Kind
-from tests.engine.test_controlnets import Net
+from tests.engine.nets import Net
 from tests.engine.test_families import make_sd3, make_xl, paint_stock, small_vae
 from tests.engine.weaving import CPU, TOLERANCE, Weaver, difference, entry_of
 from tests.engine.whole_vaes import whole

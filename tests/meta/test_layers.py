@@ -56,8 +56,10 @@ ONLY_IN = {
     "typer": {"serve_app.cli"},
     "opentelemetry": {"serve_app.telemetry"},
 }
-MAX_LINES = {"deployments": 120, "serve_app": 400}
+MAX_LINES = {"deployments": 120, "serve_app": 400, "tests": 400}
+STILL_LARGE = {"tests.browser.test_playground"}  # of the tests
 FILES = sorted([*ROOT.glob("serve_app/**/*.py"), *ROOT.glob("deployments/**/*.py")])
+TESTS = sorted(ROOT.glob("tests/**/*.py"))
 
 
 def _module(path: Path) -> str:
@@ -106,10 +108,19 @@ def test_module_imports_outside_packages_only_where_allowed(path):
         assert is_allowed, f"{_module(path)} imports {imported}"
 
 
+def _num_lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
 @pytest.mark.parametrize("path", FILES, ids=_module)
 def test_module_stays_small(path):
-    limit = MAX_LINES[_module(path).partition(".")[0]]
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
+    assert _num_lines(path) <= MAX_LINES[_module(path).partition(".")[0]]
+
+
+def test_files_of_tests_stay_small():
+    sizes = {_module(path): _num_lines(path) for path in TESTS}
+    large = {module for module, size in sizes.items() if size > MAX_LINES["tests"]}
+    assert large - STILL_LARGE == set()
 
 
 def test_remote_calls_are_in_clients_only():

@@ -2,10 +2,7 @@
 
 import pytest
 
-from serve_app.config import HttpConfig
-from serve_app.models import Catalogue
 from serve_app.types import Api, Kind, SafetyAction
-from tests.unit.api.conftest import entry
 
 INPAINT = "/api/v4/dreambooth/inpaint"
 TEXT2IMG = "/api/v4/dreambooth"
@@ -325,133 +322,6 @@ async def test_form_body_is_read(api):
     assert answer.json()["meta"]["W"] == 256
 
 
-async def test_size_fits_the_cells_of_the_model(api, text_body):
-    body = text_body | {"model_id": "coarse", "width": 264, "height": 1000}
-    spec = (await api.last_request(TEXT2IMG, body)).spec
-    assert (spec.width, spec.height) == (256, 992)
-    reply = await api.reply("/api/v6/images/text2img", body)
-    assert reply["message"] == "width must be divisible by 16; height must be divisible by 16"
-
-
-@pytest.mark.parametrize("path", [IMG2IMG, INPAINT, "/api/v6/images/inpaint"])
-@pytest.mark.parametrize(
-    ("asked", "left", "expected"),
-    [
-        ({}, (None, None), (512, 512)),
-        ({"width": 640}, (None, 640), (512, 640)),
-        ({"height": "320", "width": ""}, (320, None), (320, 512)),
-    ],
-    ids=["nothing", "width", "height"],
-)
-async def test_size_that_was_not_asked_for_is_left_to_the_picture(
-    api, inpaint_body, path, asked, left, expected
-):
-    body = inpaint_body | {"width": None, "height": None} | asked
-    spec = (await api.last_request(path, body)).spec
-    assert (spec.fit.height, spec.fit.width) == left
-    assert (spec.height, spec.width) == expected
-    assert (spec.fit.area_px, spec.fit.multiple_px) == (512**2, 8)
-    assert (spec.fit.min_px, spec.fit.max_px) == (64, 1024)
-
-
-async def test_size_is_left_to_no_picture_where_it_was_asked_for_or_there_is_none(
-    api, inpaint_body, text_body
-):
-    body = inpaint_body | {"width": 640, "height": 320}
-    for path, asked in ((INPAINT, body), (IMG2IMG, body), (TEXT2IMG, text_body)):
-        assert (await api.last_request(path, asked)).spec.fit is None
-
-
-async def test_size_left_to_the_picture_keeps_what_the_model_and_the_limits_say(
-    make_api, inpaint_body
-):
-    api = make_api(HttpConfig(max_output_pixels=2048 * 1024))
-    body = inpaint_body | {"model_id": "coarse", "width": "", "height": "", "upscale": 2}
-    fit = (await api.last_request(INPAINT, body)).spec.fit
-    assert (fit.multiple_px, fit.max_area_px) == (16, 512 * 1024)
-
-
-async def test_strict_size_is_refused_though_the_other_side_is_left_to_the_picture(
-    api, inpaint_body
-):
-    body = inpaint_body | {"width": 250, "height": None}
-    reply = await api.reply("/api/v6/images/inpaint", body)
-    assert reply["message"] == "width must be between 256 and 1024"
-
-
-async def test_upscale_is_shown_beside_the_painted_size(api, text_body):
-    meta = (await api.reply(TEXT2IMG, text_body | {"upscale": "2"}))["meta"]
-    assert (meta["upscale"], meta["W"], meta["H"]) == ("2", 512, 512)
-
-
-@pytest.mark.parametrize(
-    ("model_id", "configured", "upscale", "wanted"),
-    [
-        pytest.param("your_model_id", None, "2", None, id="none"),
-        pytest.param("your_model_id", "esrgan", "2", "esrgan", id="configured"),
-        pytest.param("your_model_id", "for-sharp", "2", None, id="configured-for-others"),
-        pytest.param("sharp", "esrgan", "3", "for-sharp", id="of-the-model"),
-        pytest.param("sharp", "esrgan", "no", None, id="not-asked"),
-    ],
-)
-async def test_upscale_uses_what_the_model_or_the_configuration_names(
-    make_api, text_body, model_id, configured, upscale, wanted
-):
-    api = make_api(HttpConfig(upscaler=configured))
-    body = text_body | {"model_id": model_id, "upscale": upscale}
-    assert (await api.last_request(TEXT2IMG, body)).spec.upscaler == wanted
-    meta = (await api.reply(TEXT2IMG, body))["meta"]
-    shown = {} if upscale == "no" else {"upscaler": wanted or "lanczos"}
-    assert {name: value for name, value in meta.items() if name == "upscaler"} == shown
-
-
-async def test_upscaler_that_the_catalogue_lacks_is_refused_where_it_is_wanted(make_api, text_body):
-    api = make_api(HttpConfig(upscaler="gone"))
-    reply = await api.reply(TEXT2IMG, text_body | {"upscale": "2"})
-    assert reply["message"] == {"upscale": ["No upscaler of the id gone is in the catalogue."]}
-    assert (await api.reply(TEXT2IMG, text_body))["status"] == "success"
-
-
-async def test_upscale_beyond_the_limit_is_refused(make_api, text_body):
-    api = make_api(HttpConfig(max_output_pixels=1024 * 1024))
-    assert await api.last_request(TEXT2IMG, text_body | {"upscale": 2})
-    reply = await api.reply(TEXT2IMG, text_body | {"upscale": 3})
-    text = "The upscale may not give more than 1048576 pixels."
-    assert reply["message"] == {"upscale": [text]}
-
-
-@pytest.mark.parametrize("field", ["panorama", "highres_fix"])
-async def test_effect_of_text2img_is_refused_with_a_picture(api, text_body, inpaint_body, field):
-    for path in (IMG2IMG, INPAINT):
-        reply = await api.reply(path, inpaint_body | {field: "yes"})
-        assert reply["message"] == {field: [f"{field} is for text to image only."]}
-
-
-@pytest.mark.parametrize("field", ["self_attention", "upscale"])
-async def test_effect_of_every_kind_reaches_the_job(api, inpaint_body, field):
-    for path in (IMG2IMG, INPAINT):
-        request = await api.last_request(path, inpaint_body | {field: "yes"})
-        assert getattr(request.spec, field)
-
-
-async def test_panorama_is_four_times_as_wide_as_high_unless_asked(api, text_body):
-    body = text_body | {"panorama": "yes"}
-    spec = (await api.last_request(TEXT2IMG, body)).spec
-    assert (spec.height, spec.width) == (512, 2048)
-    spec = (await api.last_request(TEXT2IMG, body | {"width": "1600", "height": 256})).spec
-    assert (spec.height, spec.width) == (256, 1600)
-    spec = (await api.last_request(TEXT2IMG, body | {"width": 9999})).spec
-    assert spec.width == 2048
-    reply = await api.reply("/api/v6/images/text2img", body | {"width": 2056})
-    assert reply["message"] == "width must be between 256 and 2048"
-
-
-async def test_effects_that_ran_are_in_the_reply(api, text_body):
-    body = text_body | {"panorama": "yes", "self_attention": "yes", "highres_fix": "yes"}
-    meta = (await api.reply(TEXT2IMG, body))["meta"]
-    assert [meta[name] for name in ("panorama", "self_attention", "highres_fix")] == ["yes"] * 3
-
-
 async def test_prompt_to_translate_is_marked_inside_the_whole(api, text_body, service):
     service.can_translate = True
     reply = await api.reply(TEXT2IMG, text_body | {"multi_lingual": "yes", "prompt": "eine Katze"})
@@ -467,11 +337,3 @@ async def test_prompt_to_translate_is_marked_inside_the_whole(api, text_body, se
 )
 async def test_expander_may_go_on_with_enhanced_prompts(api, text_body, fields, is_expanded):
     assert (await api.last_request(TEXT2IMG, text_body | fields)).spec.expand is is_expanded
-
-
-@pytest.mark.parametrize("field", ["panorama", "self_attention"])
-async def test_effect_of_a_unet_is_refused_by_a_model_without_one(api, text_body, field):
-    api.service.catalogue = Catalogue([entry(id="flux", category="flux")])
-    reply = await api.reply(TEXT2IMG, text_body | {"model_id": "flux", field: "yes"})
-    reason = "The model flux has no UNet, which is needed for it."
-    assert reply["message"] == {field: [reason]}

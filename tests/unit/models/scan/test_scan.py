@@ -10,67 +10,13 @@ import pytest
 import yaml
 
 from serve_app.config import CatalogueConfig
-from serve_app.models.entry import AddOn, ModelEntry, read_entry
+from serve_app.models.entry import ModelEntry, read_entry
 from serve_app.models.scan.memory import Memory
-from serve_app.models.scan.naming import id_of, title_of
 from serve_app.models.scan.scan import Verdict, scan
 from serve_app.models.scan.twins import find_twins
 from serve_app.models.scan.values import ScanDefaults
-from serve_app.models.weights.files import digest
 from tests import community_files
 from tests.unit.models.test_inspect_folder import pipeline
-
-
-@pytest.fixture
-def folder(tmp_path):
-    folder = tmp_path / "downloads"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture
-def put(folder):
-    """Write a file of the corpus under a name of its own."""
-
-    def put(layout, name, **changes):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return community_files.write_named(folder, layout, **changes).rename(path)
-
-    return put
-
-
-@pytest.fixture
-def memory(tmp_path):
-    return Memory(tmp_path / "cache")
-
-
-@pytest.fixture
-def rows(folder, memory, tmp_path):
-    def rows(*known, **options):
-        config = CatalogueConfig(cache_dir=tmp_path / "cache")
-        entries = {entry.id: entry for entry in known}
-        found = scan(folder, entries, memory, config, **options)
-        return {row.path.relative_to(folder).as_posix(): row for row in found}
-
-    return rows
-
-
-NAMES = {
-    "My LoRA (v1.2) [abc]": "my-lora-v1.2-abc",
-    "Café & Été": "cafe-ete",
-    "_hidden.": "hidden",
-    "a" * 200: "a" * 96,
-    "絵": None,
-    "--": None,
-}
-
-
-@pytest.mark.parametrize(("name", "wanted"), NAMES.items())
-def test_ids_are_made_of_names(name, wanted):
-    assert id_of(name) == wanted
-    if wanted is not None:
-        assert AddOn(id=wanted, type="vae", source="x").id == wanted
 
 
 def test_models_and_what_fits_them_become_entries(put, rows):
@@ -252,17 +198,6 @@ def test_spelling_of_the_folder_does_not_matter(put, rows, folder, memory, tmp_p
     assert again.verdict is Verdict.SAME
 
 
-def test_scans_at_once_keep_what_the_other_saw(put, tmp_path):
-    one, two = Memory(tmp_path), Memory(tmp_path)
-    first, second = put("embedding-sd1-a1111", "a.safetensors"), put("vae-ldm", "b.safetensors")
-    one.put(first, AddOn(id="a", type="embedding", source=first))
-    two.put(second, AddOn(id="b", type="vae", source=second))
-    one.save()
-    two.save()
-    assert Memory(tmp_path).get(first).entry_id == "a"
-    assert Memory(tmp_path).get(second).entry_id == "b"
-
-
 def test_files_of_one_size_are_not_read_whole_unless_samples_agree(folder, monkeypatch):
     read = []
     monkeypatch.setattr(
@@ -297,48 +232,6 @@ def test_second_scan_tells_what_is_new_changed_or_gone(put, rows, memory, folder
     }
 
 
-def entry_of(path):
-    return AddOn(id="a", type="lora", source=path, models=("m",))
-
-
-def test_file_is_remembered_at_once_and_hashed_later(put, memory, folder, tmp_path):
-    path = put("lora-sd1-peft", "ink.safetensors")
-    memory.put(path, entry_of(path))
-    assert memory.unhashed(folder) == [path]
-    assert not memory.has_changed(path, memory.get(path))
-    memory.hash(path)
-    memory.save()
-    again = Memory(tmp_path / "cache")
-    assert (again.unhashed(folder), again.get(path).digest) == ([], digest(path))
-    os.utime(path, (1, 1))
-    assert not again.has_changed(path, again.get(path))
-    assert again.get(path).stamp != memory.get(path).stamp
-    again.put(path, entry_of(path))
-    assert again.unhashed(folder) == []
-
-
-def test_file_that_changes_while_it_is_hashed_is_hashed_again(put, memory, folder, monkeypatch):
-    path = put("lora-sd1-peft", "ink.safetensors")
-    memory.put(path, entry_of(path))
-
-    def changing(path):
-        os.utime(path, (1, 1))
-        return "hash of a part"
-
-    monkeypatch.setattr("serve_app.models.scan.memory.digest", changing)
-    memory.hash(path)
-    assert memory.unhashed(folder) == [path]
-
-
-def test_file_that_changed_before_it_was_hashed_has_changed(put, memory):
-    path = put("lora-sd1-peft", "ink.safetensors")
-    memory.put(path, entry_of(path))
-    os.utime(path, (1, 1))
-    assert memory.has_changed(path, memory.get(path))
-    memory.put(path, entry_of(path))
-    assert not memory.has_changed(path, memory.get(path))
-
-
 def test_add_on_is_offered_with_models_that_appear_later(put, rows, memory):
     put("sd1", "one.safetensors")
     path = put("lora-sd1-peft", "ink.safetensors")
@@ -364,25 +257,6 @@ def test_file_that_became_something_else_is_refused(put, rows, memory):
     put("embedding-sd1-a1111", "ink.safetensors")
     row = rows(*known)["ink.safetensors"]
     assert (row.verdict, "found an embedding" in row.reason) == (Verdict.REFUSED, True)
-
-
-TITLES = {
-    "Ink.safetensors": "Ink",
-    "ink/pytorch_lora_weights.safetensors": "ink",
-    "soft-vae/diffusion_pytorch_model.fp16.safetensors": "soft-vae",
-    "sd15/vae/diffusion_pytorch_model.safetensors": "sd15 vae",
-    "sd15/text_encoder_2/model-00001-of-00002.safetensors": "sd15 text_encoder_2",
-    "models--acme--sd15/snapshots/0123/": "sd15",
-    "models--acme--sd15/snapshots/0123/vae/": "sd15 vae",
-    "sd 1.5/": "sd 1.5",
-}
-
-
-@pytest.mark.parametrize(("path", "wanted"), TITLES.items())
-def test_files_with_names_of_libraries_are_called_by_their_folders(tmp_path, path, wanted):
-    if path.endswith("/"):
-        (tmp_path / path).mkdir(parents=True)
-    assert title_of(tmp_path / path) == wanted
 
 
 def test_folder_of_a_component_is_one_row_with_an_id_of_its_own(folder, rows, put):
@@ -425,11 +299,6 @@ def test_hub_cache_is_scanned(folder, rows, tmp_path):
     config = CatalogueConfig(cache_dir=tmp_path / "cache")
     (alone,) = scan(snapshot.parent, {}, Memory(tmp_path / "other"), config)
     assert (alone.verdict, alone.entry.id) == ("new", "tiny")
-
-
-def test_memory_that_cannot_be_read_is_begun_anew(tmp_path):
-    (tmp_path / "scan.json").write_text("{")
-    assert list(Memory(tmp_path).gone(tmp_path)) == []
 
 
 def test_entries_can_be_files_of_the_catalogue(put, rows):
