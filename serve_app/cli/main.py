@@ -12,6 +12,7 @@ import typer
 from serve_app import __version__, errors
 from serve_app.cli import (
     browser,
+    canary,
     convert,
     db,
     fault,
@@ -290,6 +291,36 @@ def models_reload(
 ) -> None:
     """Reload the weights of a model on all its replicas."""
     reload.reload(config, model_id, revision)
+
+
+@models_app.command("canary")
+def models_canary(
+    model_id: str,
+    file: Annotated[
+        Path | None, typer.Argument(help="entry with the model's id and other weights")
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(min=0, max=100, help="per cent of the model's calls")
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="do not look at the weights from this machine")
+    ] = False,
+) -> None:
+    """Try other weights on a share of a model's calls; without FILE and share, show how they do."""
+    canary.try_out(config, model_id, file, share, is_checked=not unchecked)
+
+
+@models_app.command("promote")
+def models_promote(model_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Put a model's canary in its place."""
+    canary.promote(config, model_id)
+
+
+@models_app.command("rollback")
+def models_rollback(model_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Remove a model's canary; its open jobs go to the model."""
+    canary.roll_back(config, model_id)
 
 
 @models_app.command("status")
