@@ -48,7 +48,7 @@ _OPTIONS: dict[str, object] = {  # by the names of `KeyRules`
 
 
 def rule_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each rule; it gets those that were named as `given`."""
+    """Add an option for each rule to a command, which gets those that were named as `given`."""
     own = inspect.signature(command).parameters
     options = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)

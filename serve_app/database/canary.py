@@ -79,7 +79,7 @@ def end(connection: Connection, model_id: str) -> ModelEntry | None:
 
 
 def leave(connection: Connection, model_id: str) -> None:
-    """Have the open jobs of a model's canary run by the model, when they are run next."""
+    """Send the open jobs of a model's canary to the model, when they are run next."""
     is_open = jobs.c.finished_at.is_(None)
     of_canary = (jobs.c.model_id == model_id) & (jobs.c.canary == 1)
     connection.execute(update(jobs).where(is_open, of_canary).values(canary=None))

@@ -16,7 +16,6 @@ class Canaries:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._store = registry.store
 
     async def begin(self, entry: Entry, share: float) -> None:
         """Send a share of a model's calls, in per cent, to another entry of its id.
@@ -37,11 +36,11 @@ class Canaries:
             raise errors.InvalidRequest("id", text)
         judged = await self._registry.judge(entry)
         assert isinstance(judged, ModelEntry), "a judge fills fields in"
-        await self._store.begin_canary(judged, share)
+        await self._registry.store.begin_canary(judged, share)
 
     async def share(self, model_id: str, share: float) -> None:
         """Change the share of a canary; raises `errors.InvalidRequest` when there is none."""
-        if not await self._store.share_canary(model_id, share):
+        if not await self._registry.store.share_canary(model_id, share):
             raise _none(model_id)
 
     async def promote(self, model_id: str) -> None:
@@ -58,19 +57,19 @@ class Canaries:
                 "share can be 100."
             )
             raise errors.InvalidRequest("id", text)
-        if not await self._store.promote_canary(model_id):
+        if not await self._registry.store.promote_canary(model_id):
             raise _none(model_id)
 
     async def roll_back(self, model_id: str) -> None:
         """Remove a canary, whose open jobs go to the model; raises as `share`."""
-        if not await self._store.end_canary(model_id):
+        if not await self._registry.store.end_canary(model_id):
             raise _none(model_id)
 
     async def find(self, model_id: str) -> tuple[Canary, Scores]:
         """Return a canary, and how it and the model fare since it began; raises as `share`."""
-        for canary in await self._store.canaries():
+        for canary in await self._registry.store.canaries():
             if canary.entry.id == model_id:
-                return canary, await self._store.scores(model_id, canary.since)
+                return canary, await self._registry.store.scores(model_id, canary.since)
         raise _none(model_id)
 
 

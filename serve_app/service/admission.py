@@ -106,7 +106,7 @@ class Admission:
 
     @contextlib.contextmanager
     def _closing(self, key_id: str) -> Iterator[None]:
-        """Have the gate know when the store has no place for a key."""
+        """Tell the gate when the store has no place for a key."""
         try:
             yield
         except errors.Overloaded:

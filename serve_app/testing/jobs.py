@@ -244,7 +244,7 @@ class MemoryJobStore:
         """Keep everything, so that a test can look."""
 
     def leave_canary(self, model_id: str) -> None:
-        """Have the open jobs of a model's canary run by the model."""
+        """Send the open jobs of a model's canary to the model."""
         for row in self._rows.values():
             spec = row.job.request.spec
             if not row.job.state.is_final and asked_id(spec.model_id) == model_id:
