@@ -106,7 +106,7 @@ class Admission:
 
     @contextlib.contextmanager
     def _closing(self, key_id: str) -> Iterator[None]:
-        """Tell the gate when the store has no place for a key."""
+        """Close the gate to a key for which the store has no place."""
         try:
             yield
         except errors.Overloaded:
