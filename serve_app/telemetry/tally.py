@@ -19,7 +19,11 @@ NO_PATH = "unknown"
 NO_CALL = "no_such_call"
 """The code of a path that does not exist, or of another method."""
 _OTHERS = "other"
-_CODES = {one.code for one in map(vars(errors).get, errors.__all__) if isinstance(one, type)}
+_CODES = {
+    one.code
+    for one in vars(errors).values()
+    if isinstance(one, type) and issubclass(one, errors.DreamserveError)
+}
 
 
 class Tally:
