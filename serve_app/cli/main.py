@@ -82,9 +82,12 @@ def run(
     config: ConfigPath = DEFAULT_CONFIG,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8000,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="with Ray's dashboard, which takes deploys")
+    ] = False,
 ) -> None:
     """Serve until Ctrl-C: `serve run` on a local Ray cluster of its own."""
-    serving.exec_service(_at_hand(config), host, port)
+    serving.exec_service(_at_hand(config), host, port, has_dashboard=dashboard)
 
 
 @app.command("open")
