@@ -77,6 +77,12 @@ def test_ids_of_canaries_are_no_ids_of_entries():
         model(canary_id("late"))
 
 
+def test_client_does_not_hear_of_a_canary_whose_weights_are_bad():
+    refused = errors.WeightsRefused(canary_id("late"), "a path")
+    assert refused.public_message == "Failed: the weights of late could not be loaded."
+    assert "late@canary" in str(refused)  # for the log
+
+
 def bench(*, has_pool=True, judge=None, fixed=()):
     store = MemoryModelStore()
     registry = Registry(Catalogue(fixed), store, has_pool=has_pool, judge=judge)
