@@ -19,7 +19,7 @@ from serve_app.api import create_api
 from serve_app.api.replies.webhook import WebhookWriter
 from serve_app.api.routes.admin import Accounts, Admin
 from serve_app.api.routes.overview import Watch
-from serve_app.config import AppConfig, EngineConfig
+from serve_app.config import AppConfig
 from serve_app.config.bind import check_bind
 from serve_app.database import open_job_store
 from serve_app.database.audit import SqlAuditLog
@@ -32,12 +32,11 @@ from serve_app.jobs.rate import RateLimiter
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.registry import Registry, judge_files
 from serve_app.models.reload import Reloads
-from serve_app.pipelines.cost import denoiser_work
 from serve_app.service.generation import GenerationService, Stores
+from serve_app.service.work import work_of
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks
-from serve_app.telemetry import logging, metrics
-from serve_app.types import GenerationSpec
+from serve_app.telemetry import logging, metrics, tally
 
 __all__ = ["Ingress"]
 
@@ -65,7 +64,7 @@ class Ingress:
         database = self._jobs.database
         self._models = SqlModelStore(database)
         view = CatalogueView(catalogue, self._models, config.root_dir)
-        work = partial(_work, view, config.engine)
+        work = partial(work_of, view, config.engine)
         self._driver = Driver(self._jobs, graph, config.jobs, writer.write, work)
         self._driver.start()
         keys = SqlKeyStore(database)
@@ -77,6 +76,8 @@ class Ingress:
         self._service = GenerationService(stores, view, self._driver, graph, self._reloads, config)
         audience = self._service.audience
         self._instruments = Instruments(metrics.STREAMS)
+        self._error_instruments = Instruments(metrics.ERRORS)
+        self._database_instruments = Instruments(metrics.DATABASE)
         self._rounds = Rounds(view.run(refresh_s), graph.models.run(refresh_s), audience.run())
         gc.freeze()  # else the garbage of a call can have all modules walked through: 0.1 s
 
@@ -99,6 +100,9 @@ class Ingress:
         self._driver.check_health()
         self._rounds.check_health()
         self._instruments.report(self._service.audience, {})
+        self._error_instruments.report(tally.ERRORS, {})
+        waited = metrics.DatabaseWait(self._jobs.database.longest_wait_s())
+        self._database_instruments.report(waited, {})
 
     async def __del__(self) -> None:
         if await is_staying():
@@ -106,11 +110,3 @@ class Ingress:
         await self._rounds.close()
         await self._driver.close()
         await self._jobs.close()
-
-
-def _work(view: CatalogueView, config: EngineConfig, spec: GenerationSpec) -> float:
-    """Count what a job asks of the denoiser; its model may be gone by now."""
-    if spec.model_id not in view.now:
-        return denoiser_work(spec, spec.height, config)
-    entry = view.now.get(spec.model_id)
-    return denoiser_work(spec, entry.native_size_px, config, entry.size_multiple_px)

@@ -22,8 +22,8 @@ from serve_app.jobs.sweeper import Sweeper
 from serve_app.service.dependencies import Dependencies
 from serve_app.storage import open_store
 from serve_app.storage.link import FileLinks
-from serve_app.telemetry import logging, metrics
-from serve_app.telemetry.metrics import OpenJobs, PartStates
+from serve_app.telemetry import logging, metrics, tally
+from serve_app.telemetry.metrics import GONE, OpenJobs, PartStates
 from serve_app.webhooks import open_sender
 
 __all__ = ["Janitor"]
@@ -49,6 +49,8 @@ class Janitor:
         self._dependencies = Dependencies(self._jobs, files, graph)
         self._parts_instruments = Instruments(metrics.PARTS)
         self._jobs_instruments = Instruments(metrics.JOBS)
+        self._error_instruments = Instruments(metrics.ERRORS)
+        self._database_instruments = Instruments(metrics.DATABASE)
         self._webhook_instruments = Instruments(metrics.WEBHOOKS)
         self._usage, self._growth = SqlUsageStore(self._jobs.database), Growth()
         self._usage_instruments = Instruments(metrics.USAGE)
@@ -63,6 +65,9 @@ class Janitor:
         """Raise when a part has died; report what is to be done while at it."""
         self._driver.check_health()
         self._rounds.check_health()
+        self._error_instruments.report(tally.ERRORS, {})
+        waited = metrics.DatabaseWait(self._jobs.database.longest_wait_s())
+        self._database_instruments.report(waited, {})
         await self._report_parts()
         with contextlib.suppress(errors.JobStoreUnavailable):
             counts = await self._jobs.count_open()
@@ -80,7 +85,7 @@ class Janitor:
         ready: dict[str, bool] = {}
         with contextlib.suppress(RayError, RayServeException):  # the controller is away
             ready = await self._graph.readiness(self._graph.models.model_ids())
-        self._ready = dict.fromkeys(self._ready, 0) | {one: int(ready[one]) for one in ready}
+        self._ready = dict.fromkeys(self._ready, GONE) | {one: int(ready[one]) for one in ready}
         up = {part: int(is_up) for part, is_up in parts.items()}
         self._parts_instruments.report(PartStates(up, self._ready), {})
 

@@ -27,7 +27,9 @@ class Instruments:
             value = getattr(values, _attribute(metric))
             if isinstance(value, Mapping):
                 for key, item in value.items():
-                    self._write(metric, item, {**labels, metric.labels[-1]: str(key)})
+                    keys = key if isinstance(key, tuple) else (key,)
+                    own = zip(metric.labels[-len(keys) :], map(str, keys), strict=True)
+                    self._write(metric, item, {**labels, **dict(own)})
             else:
                 self._write(metric, value, labels)
 

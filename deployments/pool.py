@@ -49,9 +49,9 @@ class Pool:
     ) -> Pictures:
         """Paint the samples of a job as soon as its model is in memory."""
         catalogue = await self._view.knowing(spec.model_id, *named_add_ons(spec))
-        catalogue.find(spec.model_id, spec.kind)
+        entry = catalogue.revision(spec.model_id, spec.kind)
         began = time.monotonic()
-        async with self._cache.use(spec.model_id) as resident:
+        async with self._cache.use(entry.id) as resident:
             load_s = time.monotonic() - began
             pictures = await resident.paint(job_id, spec, images, stake)
         return dataclasses.replace(pictures, load_s=load_s)
@@ -59,8 +59,8 @@ class Pool:
     @stage
     async def prefetch(self, spec: GenerationSpec) -> None:
         """Load the add-ons of a job that is waiting for its pictures, if its model is here."""
-        await self._view.knowing(spec.model_id, *named_add_ons(spec))
-        resident = self._cache.items().get(spec.model_id)
+        catalogue = await self._view.knowing(spec.model_id, *named_add_ons(spec))
+        resident = self._cache.items().get(catalogue.revision(spec.model_id).id)
         if resident is not None:
             resident.prefetch(spec)
 
@@ -87,7 +87,7 @@ class Pool:
     @stage
     async def preload(self, model_id: str) -> None:
         """Load a model for those who ask for it next."""
-        (await self._view.knowing(model_id)).get(model_id)
+        (await self._view.knowing(model_id)).revision(model_id)
         async with self._cache.use(model_id):
             pass
 

@@ -393,8 +393,8 @@ class WeightsRefused(DreamserveError):
 
     @property
     def public_message(self) -> str:
-        """Which weights they are; why they are refused may hold paths."""
-        return f"Failed: the weights of {self.entry_id} could not be loaded."
+        """Which weights they are, of a canary its model's; why they are refused may hold paths."""
+        return f"Failed: the weights of {self.entry_id.partition('@')[0]} could not be loaded."
 
     def __str__(self) -> str:
         return f"{self.entry_id}: {self.reason}"

@@ -35,7 +35,7 @@ class MemoryBench:
         self.jobs = MemoryJobStore(lambda: self.now, self.keys)
         self.outbox = self.jobs.outbox
         self.usage = self.jobs.costs
-        self.models = MemoryModelStore(lambda: self.now)
+        self.models = MemoryModelStore(lambda: self.now, self.jobs)
 
     async def advance(self, seconds):
         self.now += seconds
@@ -71,7 +71,7 @@ class SqlBench(MemoryBench):
         def move(connection):
             for table in metadata.tables.values():
                 times = [column for column in table.c if isinstance(column.type, Double)]
-                kept = ("progress", "device_s", "weight")
+                kept = ("progress", "device_s", "weight", "share")
                 past = {column: column - seconds for column in times if column.name not in kept}
                 if past:
                     connection.execute(update(table).values(past))

@@ -10,6 +10,7 @@ from serve_app.api.replies import wire
 from serve_app.api.routes import (
     account,
     admin,
+    canary,
     documentation,
     event,
     file,
@@ -69,6 +70,7 @@ def create_api(
         app.include_router(routes)
     if operator is not None:
         app.include_router(admin.router(operator, http))
+        app.include_router(canary.router(operator, http))
         app.include_router(account.router(operator, http))
         if watch is not None:
             app.include_router(overview.router(operator, watch))

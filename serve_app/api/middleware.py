@@ -99,7 +99,7 @@ class AccessLog:
                 _log.info(
                     "http_request",
                     method=scope["method"],
-                    route=_route(scope),
+                    route=wire.route(scope),
                     status=status,
                     duration_ms=round((time.perf_counter() - begun) * 1000, 1),
                 )
@@ -115,14 +115,8 @@ def _span(scope: Scope) -> AbstractContextManager[tracing.Marks]:
 def _answered(scope: Scope, status: int) -> dict[str, str | int]:
     """Name what a span says of a call, by OpenTelemetry's conventions."""
     marks: dict[str, str | int] = {"http.request.method": scope["method"]}
-    marks |= {"http.route": _route(scope), "http.response.status_code": status}
+    marks |= {"http.route": wire.route(scope), "http.response.status_code": status}
     return marks | ({"error.type": str(status)} if status >= 500 else {})
-
-
-def _route(scope: Scope) -> str:
-    """Template of the matched route: a path itself may hold the secret name of a file."""
-    route = scope.get("route")
-    return getattr(route, "path", "unknown")
 
 
 class PlainHeaders:
@@ -164,7 +158,7 @@ class Fallback:
         except Exception as exc:
             if scope["type"] != "http" or has_begun:
                 raise
-            answer = wire.respond(_ours(exc), wire.family(scope), self._http)
+            answer = wire.respond(_ours(exc), scope, self._http)
             await answer(scope, receive, send)
 
 

@@ -1,7 +1,7 @@
 """`dreamserve keys`: API keys of a deployment, what each may ask for, new secrets for old ones."""
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
@@ -13,9 +13,10 @@ from rich.table import Table
 
 from serve_app.cli.database import read_config, with_database
 from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
+from serve_app.cli.rule import rule_options
 from serve_app.database.keys import SqlKeyStore
 from serve_app.jobs.protocol import ApiKey
-from serve_app.jobs.rules import MAX_LIFETIME_S, MOST, Feature, KeyRules
+from serve_app.jobs.rules import MAX_LIFETIME_S, KeyRules
 from serve_app.webhooks.signing import new_secret
 
 __all__ = ["app"]
@@ -25,15 +26,6 @@ app = typer.Typer(name="keys", no_args_is_help=True, help="API keys of a deploym
 T = TypeVar("T")
 _DAY_S = 86_400.0
 
-Rate = Annotated[int | None, typer.Option(min=1, max=MOST, help="calls accepted per minute")]
-MaxOpen = Annotated[
-    int | None, typer.Option(min=0, max=MOST, help="jobs queued or processing at a time")
-]
-Pictures = Annotated[int | None, typer.Option(min=0, max=MOST, help="pictures per month")]
-Models = Annotated[list[str] | None, typer.Option("--model", help="it may use; repeat")]
-Features = Annotated[list[Feature] | None, typer.Option("--feature", help="it may use; repeat")]
-Weight = Annotated[float | None, typer.Option(min=0.01, max=100, help="beside other keys; 1")]
-MaxPriority = Annotated[int | None, typer.Option(min=0, max=4, help="that calls may ask for; 0")]
 _MAX_DAYS = MAX_LIFETIME_S / 86_400
 Days = Annotated[
     float | None, typer.Option(min=0, max=_MAX_DAYS, help="until it expires, from now on")
@@ -41,28 +33,15 @@ Days = Annotated[
 
 
 @app.command()
-def create(  # noqa: PLR0913, PLR0917  # an option per rule
+@rule_options
+def create(
     name: str,
     config: ConfigPath = DEFAULT_CONFIG,
-    rate: Rate = None,
-    max_open: MaxOpen = None,
-    monthly_pictures: Pictures = None,
-    model: Models = None,
-    feature: Features = None,
-    weight: Weight = None,
-    max_priority: MaxPriority = None,
     days: Days = None,
+    *,
+    given: Mapping[str, object],
 ) -> None:
     """Make a key; prints its id and its secret, which is shown only now."""
-    given = _given(
-        requests_per_minute=rate,
-        max_open=max_open,
-        monthly_pictures=monthly_pictures,
-        models=model,
-        features=feature,
-        weight=weight,
-        max_priority=max_priority,
-    )
     rules = KeyRules.model_validate(given)
     lifetime_s = None if days is None else days * _DAY_S
     key, secret = _with_keys(config, lambda keys: keys.create(name, rules, lifetime_s))
@@ -70,21 +49,17 @@ def create(  # noqa: PLR0913, PLR0917  # an option per rule
 
 
 @app.command("set")
-def change(  # noqa: PLR0913, PLR0917  # an option per rule
+@rule_options
+def change(
     key_id: str,
     config: ConfigPath = DEFAULT_CONFIG,
-    rate: Rate = None,
-    max_open: MaxOpen = None,
-    monthly_pictures: Pictures = None,
-    model: Models = None,
-    feature: Features = None,
-    weight: Weight = None,
-    max_priority: MaxPriority = None,
     days: Days = None,
     clear: Annotated[
         list[str] | None,
         typer.Option(help="rule to end, by its name in `show`; repeat"),
     ] = None,
+    *,
+    given: Mapping[str, object],
 ) -> None:
     """Change what a key may ask for, at once and on all replicas; the rest stays as it is."""
     ended = set(clear or ())
@@ -93,16 +68,7 @@ def change(  # noqa: PLR0913, PLR0917  # an option per rule
     lifetime_s = math.inf if "expires_at" in ended else None
     if days is not None:
         lifetime_s = days * _DAY_S
-    values = dict.fromkeys(ended - {"expires_at"})
-    values |= _given(
-        requests_per_minute=rate,
-        max_open=max_open,
-        monthly_pictures=monthly_pictures,
-        models=model,
-        features=feature,
-        weight=weight,
-        max_priority=max_priority,
-    )
+    values = {**dict.fromkeys(ended - {"expires_at"}), **given}
 
     async def update(keys: SqlKeyStore) -> ApiKey | None:
         known = await keys.find(key_id)
@@ -165,11 +131,6 @@ def revoke(key_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
     """End a key for good; exit code 1 when there is none."""
     if not _with_keys(config, lambda keys: keys.revoke(key_id)):
         _fail()
-
-
-def _given(**values: object) -> dict[str, object]:
-    """Return the rules that were named."""
-    return {name: value for name, value in values.items() if value not in (None, [])}
 
 
 def _print(key: ApiKey) -> None:

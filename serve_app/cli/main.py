@@ -12,6 +12,7 @@ import typer
 from serve_app import __version__, errors
 from serve_app.cli import (
     browser,
+    canary,
     convert,
     db,
     fault,
@@ -81,9 +82,12 @@ def run(
     config: ConfigPath = DEFAULT_CONFIG,
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8000,
+    dashboard: Annotated[
+        bool, typer.Option("--dashboard", help="with Ray's dashboard, which takes deploys")
+    ] = False,
 ) -> None:
     """Serve until Ctrl-C: `serve run` on a local Ray cluster of its own."""
-    serving.exec_service(_at_hand(config), host, port)
+    serving.exec_service(_at_hand(config), host, port, has_dashboard=dashboard)
 
 
 @app.command("open")
@@ -290,6 +294,36 @@ def models_reload(
 ) -> None:
     """Reload the weights of a model on all its replicas."""
     reload.reload(config, model_id, revision)
+
+
+@models_app.command("canary")
+def models_canary(
+    model_id: str,
+    file: Annotated[
+        Path | None, typer.Argument(help="entry with the model's id and other weights")
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(min=0, max=100, help="per cent of the model's calls")
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="do not look at the weights from this machine")
+    ] = False,
+) -> None:
+    """Try other weights on a share of a model's calls; without FILE and share, show how they do."""
+    canary.try_out(config, model_id, file, share, is_checked=not unchecked)
+
+
+@models_app.command("promote")
+def models_promote(model_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Put a model's canary in its place."""
+    canary.promote(config, model_id)
+
+
+@models_app.command("rollback")
+def models_rollback(model_id: str, config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Remove a model's canary; its open jobs go to the model."""
+    canary.roll_back(config, model_id)
 
 
 @models_app.command("status")

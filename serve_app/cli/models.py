@@ -23,7 +23,7 @@ from serve_app.models.registry import Registry
 from serve_app.models.weights.told import with_told
 from serve_app.models.weights.verify import Verdict, verify
 
-__all__ = ["add", "list_models", "remove", "verify_models"]
+__all__ = ["add", "list_models", "read_checked", "remove", "verify_models", "with_registry"]
 
 T = TypeVar("T")
 
@@ -31,16 +31,9 @@ T = TypeVar("T")
 def add(config: Path, file: Path, *, is_checked: bool) -> None:
     """Add the entry of a file, or replace the run-time entry of its id."""
     settings = read_config(config)
+    entry = read_checked(file, settings, is_checked=is_checked)
     try:
-        values = read_yaml(file)
-        entry = read_entry(values)
-    except ValidationError as exc:
-        _fail("\n".join(chain.from_iterable(problems(exc, values).values())))
-    if is_checked and (reason := _verify(entry, settings, _models(settings)).refused):
-        _fail(f"{entry.id}: {reason}")
-    entry = with_told(entry, settings.catalogue, settings.root_dir)
-    try:
-        _with_registry(settings, lambda registry: registry.add(entry))
+        with_registry(settings, lambda registry: registry.add(entry))
     except errors.InvalidRequest as exc:
         _fail(exc.detail)
     typer.echo(entry.id)
@@ -48,10 +41,22 @@ def add(config: Path, file: Path, *, is_checked: bool) -> None:
         typer.echo("deploy what `dreamserve config` prints to have it served", err=True)
 
 
+def read_checked(file: Path, settings: AppConfig, *, is_checked: bool) -> Entry:
+    """Read the entry of a file, with what its weights tell; exit code 1 when they are refused."""
+    try:
+        values = read_yaml(file)
+        entry = read_entry(values)
+    except ValidationError as exc:
+        _fail("\n".join(chain.from_iterable(problems(exc, values).values())))
+    if is_checked and (reason := _verify(entry, settings, _models(settings)).refused):
+        _fail(f"{entry.id}: {reason}")
+    return with_told(entry, settings.catalogue, settings.root_dir)
+
+
 def remove(config: Path, entry_id: str) -> None:
     """Remove a run-time entry; exit code 1 when there is none."""
     try:
-        _with_registry(read_config(config), lambda registry: registry.remove(entry_id))
+        with_registry(read_config(config), lambda registry: registry.remove(entry_id))
     except errors.ModelNotFound:
         _fail("nothing was added at run time under this id")
 
@@ -96,10 +101,11 @@ def _models(settings: AppConfig) -> dict[str, ModelEntry]:
 
 
 def _entries(settings: AppConfig) -> list[tuple[Entry, bool]]:
-    return _with_registry(settings, lambda registry: registry.entries())
+    return with_registry(settings, lambda registry: registry.entries())
 
 
-def _with_registry(settings: AppConfig, work: Callable[[Registry], Awaitable[T]]) -> T:
+def with_registry(settings: AppConfig, work: Callable[[Registry], Awaitable[T]]) -> T:
+    """Work on the entries of a deployment; raises as `with_database`."""
     fixed = Catalogue.load(settings.catalogue, settings.root_dir)
     has_pool = fixed.has_pool(settings.pool)
     return with_database(

@@ -1,7 +1,6 @@
 """Starting the service as `serve run` does, with address and environment prepared."""
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -27,25 +26,26 @@ _STOP_TIMEOUT_S = 40.0  # Ray needs about 10 s
 # Ray takes 127.0.0.1 for the address of a node that forms no cluster, and all of its processes
 # listen there only. Everywhere else it turns 127.0.0.1 into the machine's own address.
 _ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-_IN_EACH_WORKER = {"worker_process_setup_hook": "deployments.loopback.bind_to_loopback"}
 
 
-def exec_service(config: Path, host: str, port: int) -> None:
+def exec_service(config: Path, host: str, port: int, *, has_dashboard: bool = False) -> None:
     """Become `serve run`: the shell's Ctrl-C reaches it directly."""
-    command, environment = _prepare(config, host, port)
+    command, environment = _prepare(config, host, port, has_dashboard)
     os.execve(command[0], command, environment)
 
 
 @contextlib.contextmanager
 def service(
-    config: Path, host: str, port: int, log: IO[bytes]
+    config: Path, host: str, port: int, log: IO[bytes], *, has_dashboard: bool = False
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run the service as a child; on leaving, every process that it started is gone.
+
+    has_dashboard: Ray's, whose REST API takes deploys.
 
     To be called on the main thread: SIGTERM leaves like Ctrl-C, or the child would live on.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    command, environment = _prepare(config, host, port)
+    command, environment = _prepare(config, host, port, has_dashboard)
     child = subprocess.Popen(
         command,
         env=environment,
@@ -77,7 +77,9 @@ def _run_folder(config: AppConfig) -> Path:
     return config.data_dir / "run"
 
 
-def _prepare(config: Path, host: str, port: int) -> tuple[list[str], dict[str, str]]:
+def _prepare(
+    config: Path, host: str, port: int, has_dashboard: bool
+) -> tuple[list[str], dict[str, str]]:
     """Write the config with this address beside the data; give command and environment to serve it.
 
     Raises:
@@ -97,9 +99,8 @@ def _prepare(config: Path, host: str, port: int) -> tuple[list[str], dict[str, s
     folder.mkdir(parents=True, exist_ok=True)
     rendered = folder / f"serve-{port}.yaml"
     rendered.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    code = "from ray.serve.scripts import cli; cli()"
-    command = [sys.executable, "-c", code, "run", "--address", "local"]
-    command += ["--runtime-env-json", json.dumps(_IN_EACH_WORKER), str(rendered)]
+    command = [sys.executable, "-c", "from deployments.local import main; main()"]
+    command += [*(["--dashboard"] if has_dashboard else []), str(rendered)]
     return command, _environment(token.make(folder, port))
 
 

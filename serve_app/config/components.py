@@ -306,6 +306,11 @@ class JobsConfig(Section):
         description="Limits the jobs that are queued or processing; beyond it new ones are "
         "refused.",
     )
+    max_open_guests: int = Field(
+        default=100,
+        ge=0,
+        description="Limits the jobs beside `max_open`, of API keys without any other open job.",
+    )
     idempotency_ttl_s: Seconds = Field(
         default=86_400.0,
         description="Sets the seconds during which an `Idempotency-Key` stands for the first job "
@@ -366,7 +371,9 @@ class JobsConfig(Section):
         "`graceful_shutdown_timeout_s` of the ingress.",
     )
     poll_s: Seconds = Field(
-        default=1.0, ge=0.05, description="Sets the seconds between looks for jobs that are due."
+        default=1.0,
+        ge=0.05,
+        description="seconds between looks for due jobs; at rest up to a third of `lease_s`",
     )
     sweep_s: Seconds = Field(
         default=60.0, ge=0.05, description="Sets the seconds between removals of what has expired."

@@ -24,3 +24,9 @@ class LoggingConfig(Section):
         description="Sets where spans go by OTLP over HTTP, as http://COLLECTOR:4318/v1/traces; "
         "none: where OTEL_EXPORTER_OTLP_ENDPOINT says, else no traces.",
     )
+    error_keys: int = Field(
+        default=100,
+        ge=0,
+        description="Limits the API keys that `dreamserve_errors_total` tells apart, per process; "
+        "those that come later are counted together.",
+    )

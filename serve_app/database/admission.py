@@ -65,14 +65,18 @@ def forget(connection: Connection, key_id: str, idempotency: Idempotency | None)
     connection.execute(update(jobs).where(_named(key_id, idempotency)).values(values))
 
 
-def check_room(connection: Connection, max_open: int) -> None:
+def check_room(connection: Connection, key_id: str, max_open: int, guests: int) -> None:
     """Refuse what is too much for all together.
+
+    guests: jobs beyond `max_open`, for keys that have none open.
 
     Raises:
         errors.Overloaded: too many jobs are open.
     """
-    num_open = connection.scalar(_NUM_OPEN)
-    if (num_open or 0) >= max_open:
+    num_open = connection.scalar(_NUM_OPEN) or 0
+    if num_open < max_open:
+        return
+    if num_open >= max_open + guests or connection.execute(_MY_OPEN, {"key_id": key_id}).one()[0]:
         raise errors.Overloaded()
 
 

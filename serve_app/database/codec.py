@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from serve_app import errors
 from serve_app.models.entry import Entry, read_entry
+from serve_app.models.revision import asked_id, canary_id
 from serve_app.types import JobRequest
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "load_entry",
     "load_known",
     "share",
+    "with_columns",
 ]
 
 T = TypeVar("T", bound=BaseModel)
@@ -38,8 +40,12 @@ def dump(value: BaseModel) -> str:
     request only what differs from the defaults is written, so that programs of the version before
     can read those that ask for nothing new; the defaults may therefore never change.
     """
-    is_brief = isinstance(value, JobRequest)
-    values = value.model_dump(by_alias=True, exclude_defaults=is_brief)
+    is_request = isinstance(value, JobRequest)
+    values = value.model_dump(by_alias=True, exclude_defaults=is_request)
+    if isinstance(
+        value, JobRequest
+    ):  # whether it is for a canary, a column says, which those programs pass over
+        values["spec"]["model_id"] = asked_id(value.spec.model_id)
     return json.dumps(values, separators=(",", ":"))
 
 
@@ -52,6 +58,17 @@ def load(kind: type[T], text: str) -> T:
     """
     values = json.loads(text)
     return kind.model_validate(values, extra=None if kind is JobRequest else "ignore")
+
+
+def with_columns(
+    request: JobRequest, *, priority: int, traceparent: str, is_canary: bool
+) -> JobRequest:
+    """Fill in what is kept beside a request, where programs of other versions pass it over."""
+    values: dict[str, object] = {"priority": priority, "traceparent": traceparent}
+    if is_canary:
+        model_id = canary_id(request.spec.model_id)
+        values["spec"] = request.spec.model_copy(update={"model_id": model_id})
+    return request.model_copy(update=values)
 
 
 def load_known(text: str) -> JobRequest:

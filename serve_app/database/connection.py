@@ -6,6 +6,7 @@ that run on both, and errors of ours.
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -85,6 +86,7 @@ class Database:
         self._is_sqlite = url.drivername == "sqlite"
         self._engine = _sqlite(url, config) if self._is_sqlite else _postgresql(url, config)
         self._patience_s = config.busy_timeout_s
+        self._waited_s = 0.0
         self._readers = ThreadPoolExecutor(config.pool_size, "database")
         # SQLite lets waiting writers poll, so some starve: worst commit 7.3 s with eight of them.
         # One thread for all of them is first come, first served.
@@ -96,7 +98,7 @@ class Database:
         Raises:
             errors.JobStoreUnavailable: no connection, or none was free in time.
         """
-        return await self._end_of(partial(self._submit, partial(self._read, work)))
+        return await self._end_of(partial(self._submit, partial(self._read, self._timed(work))))
 
     async def write(
         self, work: Callable[[Connection], Result], *, is_durable: bool = True
@@ -110,10 +112,16 @@ class Database:
         Raises:
             errors.JobStoreUnavailable: as `read`.
         """
+        work = self._timed(work)
         if self._writer is not None:
             return await self._end_of(partial(self._writer.submit, work, is_durable=is_durable))
         write = partial(self._write, work, is_durable=is_durable)
         return await self._end_of(partial(self._submit, write))
+
+    def longest_wait_s(self) -> float:
+        """Return the longest that any work waited for a connection since the last question."""
+        waited_s, self._waited_s = self._waited_s, 0.0
+        return waited_s
 
     def upsert(
         self,
@@ -157,6 +165,16 @@ class Database:
         self._readers.shutdown()
         with translated():
             self._engine.dispose()
+
+    def _timed(self, work: Callable[[Connection], Result]) -> Callable[[Connection], Result]:
+        """Note how long the work waits until it has a connection, and may write if it wants to."""
+        asked_at = time.monotonic()
+
+        def begin(connection: Connection) -> Result:
+            self._waited_s = max(self._waited_s, time.monotonic() - asked_at)
+            return work(connection)
+
+        return begin
 
     def _submit(self, work: Callable[[], Result]) -> "Future[Result]":
         return self._readers.submit(contextvars.copy_context().run, work)

@@ -20,7 +20,8 @@ from serve_app.database.transaction import SqlStore, reads, writes
 from serve_app.failure import to_failure
 from serve_app.jobs.number import MAX_ID, derived, id_of
 from serve_app.jobs.protocol import Idempotency, Lease
-from serve_app.jobs.rules import KeyRules
+from serve_app.jobs.rules import KeyRules, placed
+from serve_app.models.revision import asked_id, is_canary
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
 
 __all__ = ["SqlJobStore"]
@@ -50,18 +51,20 @@ class SqlJobStore(SqlStore):
         max_open: int,
         rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
+        *,
+        guests: int = 0,
     ) -> Job | None:
         """Look what `add` would say; see the protocol."""
         row = admission.find_repeated(connection, key_id, idempotency)
         if row is not None:
             return _readable(row)
-        admission.check_room(connection, max_open)
+        admission.check_room(connection, key_id, max_open, guests)
         if rules is not None:
             admission.check_key(connection, key_id, rules, None)
         return None
 
     @writes()
-    def add(
+    def add(  # noqa: PLR0913  # as the protocol has it
         self,
         connection: Connection,
         request: JobRequest,
@@ -69,14 +72,16 @@ class SqlJobStore(SqlStore):
         rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
         lease: Lease | None = None,
+        *,
+        guests: int = 0,
     ) -> Job:
         """Accept a job; see the protocol."""
         key_id = codec.check_request(request).key_id
         row: dict[str, object] = {
             "state": JobState.QUEUED,
-            "model_id": request.spec.model_id,
+            "model_id": asked_id(request.spec.model_id),
+            "canary": 1 if is_canary(request.spec.model_id) else None,
             "key_id": key_id,
-            "request": codec.dump(request),
             "attempts": 0,
             "samples": request.spec.samples,
             "traceparent": request.traceparent or None,
@@ -95,13 +100,15 @@ class SqlJobStore(SqlStore):
         repeated = admission.find_repeated(connection, key_id, idempotency)
         if repeated is not None:
             return _readable(repeated)
-        admission.check_room(connection, max_open)
+        admission.check_room(connection, key_id, max_open, guests)
         if rules is not None:
-            weight = admission.check_key(connection, key_id, rules, request).weight
+            rules = admission.check_key(connection, key_id, rules, request)
+            weight, request = rules.weight, placed(request, rules)
         admission.forget(connection, key_id, idempotency)
         drawn = connection.execute(statements.NEXT_NUMBER).one()
         job_id = id_of(drawn.last, drawn.key, drawn.first)
         row |= {"number": drawn.last, "id": job_id, "weight": weight}
+        row["request"] = codec.dump(request)
         created_at = connection.execute(statement, row).scalar_one()
         return Job(
             id=job_id,
@@ -220,6 +227,12 @@ class SqlJobStore(SqlStore):
         """List jobs of a model that have not begun; see the protocol."""
         found = connection.scalars(statements.WAITING, {"model_id": model_id})
         return [int(job_id) for job_id in found.all()]
+
+    @reads()
+    def turns(self, connection: Connection) -> tuple[int, list[int]]:
+        """Return what is at work and who is next; see the protocol."""
+        num_begun = connection.execute(statements.NUM_BEGUN).scalar_one()
+        return num_begun, [int(one) for one in connection.scalars(statements.QUEUED)]
 
     @reads()
     def secret(self, connection: Connection, purpose: str) -> bytes:
@@ -342,8 +355,11 @@ def _job(row: Row[tuple[object, ...]], request: JobRequest, attempts: int) -> Jo
     return Job(
         id=row.id,
         state=JobState(row.state),
-        request=request.model_copy(
-            update={"priority": row.priority or 0, "traceparent": row.traceparent or ""}
+        request=codec.with_columns(
+            request,
+            priority=row.priority or 0,
+            traceparent=row.traceparent or "",
+            is_canary=bool(row.canary),
         ),
         attempts=attempts,
         progress=row.progress,

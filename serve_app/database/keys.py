@@ -12,7 +12,7 @@ import re
 import secrets
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, Row, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, or_, select, tuple_, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from serve_app.database.audit import note
@@ -138,10 +138,17 @@ class SqlKeyStore(SqlStore):
         return is_changed
 
     @reads()
-    def list_keys(self, connection: Connection) -> list[ApiKey]:
-        """List all keys; see the protocol."""
-        every = select(*_SHOWN).order_by(api_keys.c.created_at, api_keys.c.id)
-        return [_read(row) for row in connection.execute(every)]
+    def list_keys(
+        self, connection: Connection, limit: int | None = None, after: str | None = None
+    ) -> list[ApiKey]:
+        """List keys; see the protocol."""
+        order = (api_keys.c.created_at, api_keys.c.id)
+        some = select(*_SHOWN).order_by(*order).limit(limit)
+        if after is not None:
+            last = api_keys.c.id == check_text("after", after)
+            made_at = select(api_keys.c.created_at).where(last).scalar_subquery()
+            some = some.where(tuple_(*order) > tuple_(made_at, after))
+        return [_read(row) for row in connection.execute(some)]
 
     @reads()
     def is_live(self, connection: Connection, key_id: str) -> bool:

@@ -8,9 +8,9 @@ seen every change up to it.
 from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import Connection, delete, or_, select
+from sqlalchemy import Connection, delete, or_, select, update
 
-from serve_app.database import codec
+from serve_app.database import canary, codec
 from serve_app.database.audit import note
 from serve_app.database.connection import Now
 from serve_app.database.schema import (
@@ -21,7 +21,8 @@ from serve_app.database.schema import (
     model_turns,
 )
 from serve_app.database.transaction import SqlStore, reads, writes
-from serve_app.models.entry import Entry
+from serve_app.models.canary import Canary, Scores
+from serve_app.models.entry import Entry, ModelEntry
 from serve_app.models.protocol import Desired, ReplicaReport
 
 __all__ = ["SqlModelStore"]
@@ -67,6 +68,7 @@ class SqlModelStore(SqlStore):
         self._exclude_others(connection)
         self._grow(connection)
         connection.execute(self.database.upsert(catalogue_entries, row))
+        _forget_revision(connection, entry.id)
         note(connection, "model.add", entry.id, {"source": str(entry.source)})
 
     @writes()
@@ -79,8 +81,59 @@ class SqlModelStore(SqlStore):
         removed = connection.scalar(gone.returning(catalogue_entries.c.id))
         if removed is not None:
             self._grow(connection)
+            canary.end(connection, entry_id)
             note(connection, "model.remove", entry_id)
         return removed is not None
+
+    @reads()
+    def canaries(self, connection: Connection) -> list[Canary]:
+        """List the canaries; see the protocol."""
+        return canary.find_all(connection)
+
+    @writes()
+    def begin_canary(self, connection: Connection, entry: ModelEntry, share: float) -> None:
+        """Send a share of a model's calls to another revision; see the protocol."""
+        self._exclude_others(connection)
+        self._grow(connection)
+        canary.begin(self.database, connection, entry, share)
+
+    @writes()
+    def share_canary(self, connection: Connection, model_id: str, share: float) -> bool:
+        """Change the share of a canary; see the protocol."""
+        self._exclude_others(connection)
+        is_there = canary.share(connection, codec.check_text("model_id", model_id), share)
+        if is_there:
+            self._grow(connection)
+        return is_there
+
+    @writes()
+    def promote_canary(self, connection: Connection, model_id: str) -> bool:
+        """Put a canary in place of the run-time entry; see the protocol."""
+        self._exclude_others(connection)
+        entry = canary.end(connection, codec.check_text("model_id", model_id))
+        if entry is None:
+            return False
+        self._grow(connection)
+        row = {"id": entry.id, "entry": codec.dump_entry(entry), "changed_at": Now()}
+        connection.execute(self.database.upsert(catalogue_entries, row))
+        _forget_revision(connection, entry.id)
+        note(connection, "model.promote", entry.id, {"source": str(entry.source)})
+        return True
+
+    @writes()
+    def end_canary(self, connection: Connection, model_id: str) -> bool:
+        """Remove a canary; see the protocol."""
+        self._exclude_others(connection)
+        is_ended = canary.end(connection, codec.check_text("model_id", model_id)) is not None
+        if is_ended:
+            self._grow(connection)
+            note(connection, "model.rollback", model_id)
+        return is_ended
+
+    @reads()
+    def scores(self, connection: Connection, model_id: str, since: float) -> Scores:
+        """Compare a model with its canary; see the protocol."""
+        return canary.scores(connection, codec.check_text("model_id", model_id), since)
 
     @reads()
     def desired(self, connection: Connection, model_ids: Sequence[str]) -> dict[str, Desired]:
@@ -190,3 +243,14 @@ class SqlModelStore(SqlStore):
         row = {"id": _ONLY, "version": 1}
         change = {"version": catalogue_version.c.version + 1}
         connection.execute(self.database.upsert(catalogue_version, row, change))
+
+
+def _forget_revision(connection: Connection, model_id: str) -> None:
+    """Forget which revision was asked for: it was one of the entry before, and this one says its.
+
+    The version of the weights stays, for it only grows.
+    """
+    table = model_generations.c
+    connection.execute(
+        update(model_generations).where(table.model_id == model_id).values(revision=None)
+    )

@@ -19,6 +19,7 @@ from sqlalchemy import (
 __all__ = [
     "api_keys",
     "audit",
+    "canaries",
     "catalogue_entries",
     "catalogue_version",
     "job_numbers",
@@ -61,6 +62,7 @@ jobs = Table(
     Column("weight", Double),
     Column("priority", Integer),
     Column("traceparent", Text),
+    Column("canary", Integer),
     sqlite_autoincrement=True,  # of the first version; ids are given by `number.id_of` since
 )
 """One row per job. Open (queued or processing) is the same as `finished_at IS NULL`.
@@ -68,7 +70,8 @@ jobs = Table(
 number: grows with acceptance, and tells who is first; the id does not. 0: a process of an older
 version, still at work beside this one, accepted the job. samples: pictures asked for, by the same
 versions not told. weight: of the key, priority: of the call, where they are not the common ones.
-traceparent: of the span of the call that brought the job; none: no traces.
+traceparent: of the span of the call that brought the job; none: no traces. canary: 1: the job is
+for the canary of its model, by programs that know of it; none: for the model itself.
 """
 
 job_numbers = Table(
@@ -136,6 +139,16 @@ catalogue_version = Table(
     Column("version", Integer, nullable=False),
 )
 """One row: how often `catalogue_entries` has changed."""
+
+canaries = Table(
+    "canaries",
+    metadata,
+    Column("model_id", Text, primary_key=True),
+    Column("entry", Text, nullable=False),
+    Column("share", Double, nullable=False),
+    Column("since", Double, nullable=False),
+)
+"""One row per model of whose calls a share, in per cent, goes to another revision."""
 
 model_generations = Table(
     "model_generations",

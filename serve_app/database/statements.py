@@ -20,7 +20,9 @@ __all__ = [
     "GET",
     "HELD",
     "NEXT_NUMBER",
+    "NUM_BEGUN",
     "OPEN",
+    "QUEUED",
     "SETTLE_HELD",
     "WAITING",
 ]
@@ -72,6 +74,10 @@ def _in_turn(waits: ColumnElement[bool], begun: ColumnElement[bool]) -> Subquery
 _OF_MODEL = jobs.c.model_id == bindparam("model_id")
 _WAITING = _in_turn(_OF_MODEL & (jobs.c.progress == 0.0), _OF_MODEL & (jobs.c.progress > 0.0))
 WAITING = select(_WAITING.c.id).order_by(_WAITING.c.due, _WAITING.c.number, _WAITING.c.id)
+_IS_BEGUN = jobs.c.state == JobState.PROCESSING
+_QUEUED = _in_turn(jobs.c.state == JobState.QUEUED, _IS_BEGUN)
+QUEUED = select(_QUEUED.c.id).order_by(_QUEUED.c.due, _QUEUED.c.number, _QUEUED.c.id)
+NUM_BEGUN = select(func.count()).where(OPEN, _IS_BEGUN)
 GET = select(*COLUMNS).where(jobs.c.id == bindparam("job_id"))
 # Driven by this owner; a lease that ran out counts until it is taken over.
 HELD = (jobs.c.state == JobState.PROCESSING) & (jobs.c.lease_owner == bindparam("owner"))

@@ -2,9 +2,10 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
+from serve_app.database.codec import check_text
 from serve_app.database.connection import Database, Now
 from serve_app.database.schema import usage
 from serve_app.database.transaction import SqlStore, reads
@@ -52,13 +53,19 @@ class SqlUsageStore(SqlStore):
     """Implements `jobs.protocol.UsageStore` on the connections of a job store or its own."""
 
     @reads()
-    def usage(self, connection: Connection, month: str) -> list[Usage]:
+    def usage(
+        self,
+        connection: Connection,
+        month: str,
+        limit: int | None = None,
+        after: tuple[str, str, str] | None = None,
+    ) -> list[Usage]:
         """List what a month cost; see the protocol."""
-        rows = (
-            select(usage)
-            .where(usage.c.day.between(*days_of(month)))
-            .order_by(usage.c.day, usage.c.key_id, usage.c.model_id)
-        )
+        order = (usage.c.day, usage.c.key_id, usage.c.model_id)
+        rows = select(usage).where(usage.c.day.between(*days_of(month))).order_by(*order)
+        if after is not None:
+            rows = rows.where(tuple_(*order) > tuple_(*(check_text("after", x) for x in after)))
+        rows = rows.limit(limit)
         found = connection.execute(rows)
         return [Usage.model_validate(dict(row._mapping)) for row in found]
 

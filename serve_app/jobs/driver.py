@@ -27,7 +27,7 @@ from serve_app.jobs.eta import EtaModel, Work, plain_work
 from serve_app.jobs.graph import Graph
 from serve_app.jobs.protocol import JobStore, Lease
 from serve_app.jobs.watch import Watch
-from serve_app.telemetry import tracing
+from serve_app.telemetry import tally, tracing
 from serve_app.types import Job, JobFailure, JobResult
 
 __all__ = ["Add", "Driver", "WebhookBody"]
@@ -141,12 +141,19 @@ class Driver:
             await self._store.release(self.owner, held)
 
     async def _claim_for_ever(self) -> None:
+        """Look for due jobs; the longer nothing is at work here, the less often.
+
+        Jobs of other drivers may wait then, but no longer than these have to renew a lease.
+        """
+        wait_s = self._config.poll_s
+        longest_s = max(self._config.poll_s, self._config.lease_s / _RENEWALS_PER_LEASE)
         while True:
             self._wake.clear()
             with _surviving("claim_failed"):
                 await self._claim()
+            wait_s = self._config.poll_s if self._running else min(2 * wait_s, longest_s)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.poll_s * _jitter()):
+                async with asyncio.timeout(wait_s * _jitter()):
                     await self._wake.wait()
 
     async def _claim(self) -> None:
@@ -262,7 +269,8 @@ class Driver:
             _log.info("job_failed", code=error.code, reason=str(error), attempts=job.attempts)
             return to_failure(error)
         delay_s = self._retry_delay_s(job, error)
-        _log.warning("job_retried", code=error.code, attempts=job.attempts, delay_s=delay_s)
+        told = {"code": error.code, "reason": str(error)}
+        _log.warning("job_retried", **told, attempts=job.attempts, delay_s=delay_s)
         give_back = partial(
             self._store.release, self.owner, [job.id], delay_s, refund=error.is_outage
         )
@@ -293,6 +301,8 @@ class Driver:
             write = partial(self._store.fail, self.owner, job.id, outcome, body)
         with tracing.span("settle"):
             settled = await self._persist(write)
+        if settled and isinstance(outcome, JobFailure):
+            tally.ERRORS.add(outcome.code, tally.JOB, job.request.key_id)
         _log.info("job_settled" if settled else "job_settled_elsewhere")
 
     async def _persist(self, write: Callable[[], Coroutine[None, None, T]]) -> T:

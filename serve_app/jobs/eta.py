@@ -50,7 +50,7 @@ class EtaModel:
 
         Args:
             spec: what is to run.
-            num_ahead: open jobs, this one left out.
+            num_ahead: jobs at work, and those that are begun before this one.
             progress: share already done, 0 to 1.
         """
         time = self._times.get(spec.model_id)

@@ -71,10 +71,14 @@ class JobStore(Protocol):
         rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
         lease: Lease | None = None,
+        *,
+        guests: int = 0,
     ) -> Job:
         """Accept a job, queued, or return the one that came before with the same idempotency.
 
         With a lease the new job is claimed in the same transaction: it is processing, attempt 1.
+
+        guests: jobs beside `max_open`, for keys that have none open.
 
         Raises:
             errors.Overloaded: `max_open` jobs are open.
@@ -93,6 +97,8 @@ class JobStore(Protocol):
         max_open: int,
         rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
+        *,
+        guests: int = 0,
     ) -> Job | None:
         """Look, before any work is done, what `add` would say: a job, a refusal, or None.
 
@@ -166,6 +172,13 @@ class JobStore(Protocol):
         """Open jobs of a model of which no step is known to be done, in the order of turns."""
         ...
 
+    async def turns(self) -> tuple[int, list[int]]:
+        """Return how many jobs are at work, and which wait for a driver, in the order of turns.
+
+        One that waits for its next attempt is where it will be when that is due.
+        """
+        ...
+
     async def secret(self, purpose: str) -> bytes:
         """Derive 32 secret bytes, the same for all processes on this store, for one purpose."""
         ...
@@ -221,8 +234,13 @@ class Usage(Frozen):
 class UsageStore(Protocol):
     """Costs of jobs, counted when they are settled; kept when their rows go."""
 
-    async def usage(self, month: str) -> list[Usage]:
-        """List what a month cost, by day, key and model; `month` is such as 2026-11."""
+    async def usage(
+        self, month: str, limit: int | None = None, after: tuple[str, str, str] | None = None
+    ) -> list[Usage]:
+        """List what a month cost, by day, key and model; `month` is such as 2026-11.
+
+        limit: most rows; None: all. after: day, key and model of the row before the first.
+        """
         ...
 
     async def by_model(self, month: str) -> dict[str, Usage]:
@@ -270,8 +288,11 @@ class KeyStore(Protocol):
         """Return the id of the key with this secret; None: none, or it is revoked or expired."""
         ...
 
-    async def list_keys(self) -> list[ApiKey]:
-        """List all keys, also revoked ones, oldest first."""
+    async def list_keys(self, limit: int | None = None, after: str | None = None) -> list[ApiKey]:
+        """List keys, also revoked ones, oldest first.
+
+        limit: most of them; None: all. after: id of the key before the first.
+        """
         ...
 
     async def find(self, key_id: str) -> ApiKey | None:

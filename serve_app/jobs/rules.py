@@ -8,9 +8,11 @@ from pydantic import AfterValidator, Field
 
 from serve_app import errors
 from serve_app.fairness import MAX_PRIORITY
+from serve_app.models.revision import asked_id
+from serve_app.storage import names
 from serve_app.types import Frozen, GenerationSpec, JobRequest
 
-__all__ = ["MAX_LIFETIME_S", "MOST", "Feature", "KeyRules", "KeyUse"]
+__all__ = ["MAX_LIFETIME_S", "MOST", "Feature", "KeyRules", "KeyUse", "placed"]
 
 _WINDOW_S = 60.0
 MAX_LIFETIME_S = 100 * 365.25 * 86_400.0  # of a key; what is longer has no date
@@ -54,6 +56,13 @@ def _text(model_id: str) -> str:
     return model_id
 
 
+def _prefix(text: str) -> str:
+    """Refuse what leads out of the folder of results."""
+    if not names.is_prefix(text):
+        raise ValueError("must be one to three names of letters, digits, ._-, with slashes")
+    return text
+
+
 class KeyRules(Frozen):
     """Bounds of one key; none: as the settings say, or no bound where they say nothing."""
 
@@ -89,6 +98,12 @@ class KeyRules(Frozen):
         description="highest `priority` that its calls may ask for; 0 where none is said",
     )
 
+    storage_prefix: Annotated[str, AfterValidator(_prefix)] | None = Field(
+        default=None,
+        max_length=128,
+        description="folders that results of its jobs are kept under, as customers/acme",
+    )
+
     def over(self, defaults: "KeyRules") -> Self:
         """Fill in what these leave open."""
         return self.model_copy(
@@ -121,8 +136,9 @@ class KeyRules(Frozen):
             errors.NotAllowed: it names what that is.
         """
         spec = request.spec
-        if self.models is not None and spec.model_id not in self.models:
-            raise errors.NotAllowed(f"This API key may not use the model {spec.model_id}.")
+        model_id = asked_id(spec.model_id)
+        if self.models is not None and model_id not in self.models:
+            raise errors.NotAllowed(f"This API key may not use the model {model_id}.")
         highest = self.max_priority or 0
         if request.priority > highest:
             raise errors.NotAllowed(f"This API key may not ask for a priority above {highest}.")
@@ -131,6 +147,18 @@ class KeyRules(Frozen):
         asked = _features(spec) | ({Feature.WEBHOOK} if request.webhook else set())
         if forbidden := sorted(asked - set(self.features)):
             raise errors.NotAllowed(f"This API key may not use {', '.join(forbidden)}.")
+
+
+def placed(request: JobRequest, rules: KeyRules) -> JobRequest:
+    """Return the request with its results where those of the key are kept."""
+    if rules.storage_prefix is None:
+        return request
+    plan = request.output
+    moved = {
+        field: tuple(names.prefixed(key, rules.storage_prefix) for key in getattr(plan, field))
+        for field in ("keys", "hint_keys")
+    }
+    return request.model_copy(update={"output": plan.model_copy(update=moved)})
 
 
 def _features(spec: GenerationSpec) -> set[Feature]:

@@ -21,11 +21,13 @@ class Watch:
     def __init__(self, store: JobStore) -> None:
         self._store = store
         self._waiting: dict[int, set[asyncio.Future[None]]] = {}
+        self._is_wanted = asyncio.Event()
 
     async def wait(self, job_id: int, timeout_s: float) -> None:
         """Return when the job may have ended, or after the time."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(job_id, set()).add(waiter)
+        self._is_wanted.set()
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
@@ -44,11 +46,14 @@ class Watch:
                     waiter.set_result(None)
 
     async def look(self) -> None:
-        """Wait for the next look, and wake whose jobs have ended.
+        """Wait for the next look, and wake whose jobs have ended; sleep while nobody waits.
 
         Raises:
             errors.JobStoreUnavailable: nobody was woken.
         """
+        if not self._waiting:
+            self._is_wanted.clear()
+            await self._is_wanted.wait()
         await asyncio.sleep(_LOOK_S)
         if self._waiting:
             self.wake(await self._store.ended(list(self._waiting)))

@@ -12,8 +12,10 @@ from pydantic import ValidationError
 from serve_app import errors
 from serve_app.config import CatalogueConfig, PoolConfig
 from serve_app.config.serve_file import read_yaml
+from serve_app.models.canary import Canary
 from serve_app.models.entry import AddOn, AddOnType, Entry, ModelEntry, anchored, read_entry
 from serve_app.models.problem import problems
+from serve_app.models.revision import asked_id, canary_id
 from serve_app.models.weights.told import with_told
 from serve_app.types import ControlType, Kind
 
@@ -32,7 +34,12 @@ class Catalogue:
     An id names one thing only, be it a model or an add-on.
     """
 
-    def __init__(self, entries: Iterable[ModelEntry], add_ons: Iterable[AddOn] = ()) -> None:
+    def __init__(
+        self,
+        entries: Iterable[ModelEntry],
+        add_ons: Iterable[AddOn] = (),
+        canaries: Iterable[Canary] = (),
+    ) -> None:
         self._entries: dict[str, ModelEntry] = {}
         for entry in entries:
             if entry.id in self._entries:
@@ -47,6 +54,8 @@ class Catalogue:
                 names = ", ".join(sorted(unknown))
                 raise CatalogueError(f"{add_on.id} is for models that do not exist: {names}")
             self._add_ons[add_on.id] = add_on
+        known = (canary for canary in canaries if canary.entry.id in self._entries)
+        self._canaries = {canary_id(canary.entry.id): canary for canary in known}
         self._nets: dict[ControlType, list[AddOn]] = defaultdict(list)
         for add_on in self._add_ons.values():
             for control in add_on.control:
@@ -79,14 +88,14 @@ class Catalogue:
             (kept for item in add_ons if (kept := _restrict(item, config.models))),
         )
 
-    def extended(self, added: Iterable[Entry]) -> "Catalogue":
+    def extended(self, added: Iterable[Entry], canaries: Iterable[Canary] = ()) -> "Catalogue":
         """Add what was added at run time. What does not fit is left out: the rest still serves."""
         added = [entry for entry in added if not self._is_taken(entry.id)]
         models = [entry for entry in added if isinstance(entry, ModelEntry)]
         served = tuple(entry.id for entry in [*self, *models])
         fitting = [_restrict(item, served) for item in added if isinstance(item, AddOn)]
         add_ons = [item for item in fitting if item is not None]
-        return Catalogue([*self, *models], [*self.add_ons, *add_ons])
+        return Catalogue([*self, *models], [*self.add_ons, *add_ons], canaries)
 
     def _is_taken(self, entry_id: str) -> bool:
         if entry_id in self:
@@ -94,7 +103,7 @@ class Catalogue:
         return entry_id in self
 
     def __contains__(self, entry_id: object) -> bool:
-        return entry_id in self._entries or entry_id in self._add_ons
+        return any(entry_id in ids for ids in (self._entries, self._add_ons, self._canaries))
 
     def __iter__(self) -> Iterator[ModelEntry]:
         return iter(self._entries.values())
@@ -121,6 +130,30 @@ class Catalogue:
         if entry is None:
             raise errors.ModelNotFound(errors.echoed(model_id))
         return entry
+
+    def draw(self, model_id: str, chance: float) -> str:
+        """Return which revision of a model a new job goes to, by the id that it has inside.
+
+        chance: 0 to 1, any with the same probability.
+        """
+        canary = self._canaries.get(canary_id(model_id))
+        return canary_id(model_id) if canary and 100.0 * chance < canary.share else model_id
+
+    def revision(self, model_id: str, kind: Kind | None = None) -> ModelEntry:
+        """Look up what paints a job, by an id that `draw` gave; without its canary the model does.
+
+        Raises:
+            errors.ModelNotFound: no such model.
+            errors.NotServed: the model does not do this kind.
+        """
+        canary, asked = self._canaries.get(model_id), asked_id(model_id)
+        entry = self.get(asked) if kind is None else self.find(asked, kind)
+        return entry if canary is None else canary.painted
+
+    @property
+    def revisions(self) -> tuple[ModelEntry, ...]:
+        """All models, and their canaries by the ids that these have inside."""
+        return (*self, *(canary.painted for canary in self._canaries.values()))
 
     def find(self, model_id: str, kind: Kind) -> ModelEntry:
         """Look up a model that answers this kind of call.

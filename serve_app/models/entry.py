@@ -16,6 +16,7 @@ from pydantic import (
 
 from serve_app.config.components import Section
 from serve_app.config.serving import DeploymentOptions
+from serve_app.models.revision import asked_id
 from serve_app.types import ControlType, Kind
 
 __all__ = [
@@ -310,7 +311,7 @@ class AddOn(_Files):
 
     def fits(self, model_id: str) -> bool:
         """Whether requests to this model may name it."""
-        return not self.models or model_id in self.models
+        return not self.models or asked_id(model_id) in self.models
 
     @model_validator(mode="after")
     def _has_its_fields(self) -> Self:

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from pydantic import AliasChoices, Field
 
-from serve_app.models.entry import Entry
+from serve_app.models.canary import Canary, Scores
+from serve_app.models.entry import Entry, ModelEntry
 from serve_app.types import Frozen
 
 __all__ = ["Desired", "ModelStore", "ReplicaPhase", "ReplicaReport"]
@@ -64,15 +65,48 @@ class ModelStore(Protocol):
         ...
 
     async def version(self) -> int:
-        """Return a number that grows whenever an entry is put or removed; cheap."""
+        """Return a number that grows with each change of entries and canaries; cheap."""
         ...
 
     async def put(self, entry: Entry) -> None:
-        """Add an entry, or replace the run-time entry of the same id."""
+        """Add an entry, or replace the run-time entry of the same id.
+
+        A revision that was asked for by `advance` was one of the entry before, and is forgotten.
+        """
         ...
 
     async def remove(self, entry_id: str) -> bool:
-        """Remove a run-time entry; False when there is none."""
+        """Remove a run-time entry, and its canary; False when there is none."""
+        ...
+
+    async def canaries(self) -> list[Canary]:
+        """List the canaries, in order of their models' ids."""
+        ...
+
+    async def begin_canary(self, entry: ModelEntry, share: float) -> None:
+        """Send a share of a model's calls, in per cent, to another entry of the same id.
+
+        It takes the place of a canary that the model has.
+        """
+        ...
+
+    async def share_canary(self, model_id: str, share: float) -> bool:
+        """Change the share of a canary, which goes on; False: there is none."""
+        ...
+
+    async def promote_canary(self, model_id: str) -> bool:
+        """Put the entry of a canary in place of the model's run-time entry; False: there is none.
+
+        Open jobs of the canary go to the model.
+        """
+        ...
+
+    async def end_canary(self, model_id: str) -> bool:
+        """Remove a canary, whose open jobs go to the model; False: there is none."""
+        ...
+
+    async def scores(self, model_id: str, since: float) -> Scores:
+        """Count what became of a model's jobs, and of its canary's, accepted since a time."""
         ...
 
     async def desired(self, model_ids: Sequence[str]) -> dict[str, Desired]:

@@ -51,8 +51,8 @@ class Registry:
         self, fixed: Catalogue, store: ModelStore, *, has_pool: bool, judge: Judge | None = None
     ) -> None:
         self._fixed = fixed
-        self._store = store
-        self._has_pool = has_pool
+        self.store = store
+        self.has_pool = has_pool
         self._judge = judge
 
     async def add(self, entry: Entry) -> None:
@@ -65,21 +65,32 @@ class Registry:
         """
         if entry.id in self._fixed:
             raise errors.InvalidRequest("id", f"The id {entry.id} is taken by a model file.")
-        known = self._fixed.extended(await self._store.entries())
-        models = {model.id: model for model in known}
+        models = await self._models()
         if isinstance(entry, AddOn):
             if unknown := ", ".join(sorted(set(entry.models) - models.keys())):
                 text = f"{entry.id} is for models that do not exist: {unknown}"
                 raise errors.InvalidRequest("models", text)
-        elif entry.placement == "pool" and not self._has_pool:
+        elif entry.placement == "pool" and not self.has_pool:
             text = "This deployment has no Pool; set pool.enabled and deploy it again."
             raise errors.InvalidRequest("placement", text)
-        if self._judge is not None:
-            try:
-                entry = await asyncio.to_thread(self._judge, entry, models)  # it reads files
-            except Refused as exc:
-                raise errors.InvalidRequest("source", f"{entry.id}: {exc}") from exc
-        await self._store.put(entry)
+        await self.store.put(await self.judge(entry))
+
+    async def judge(self, entry: Entry) -> Entry:
+        """Look at the files of an entry, where they are here; return it with what they tell.
+
+        Raises:
+            errors.InvalidRequest: they are something else than it says.
+        """
+        if self._judge is None:
+            return entry
+        try:
+            return await asyncio.to_thread(self._judge, entry, await self._models())
+        except Refused as exc:
+            raise errors.InvalidRequest("source", f"{entry.id}: {exc}") from exc
+
+    async def _models(self) -> dict[str, ModelEntry]:
+        known = self._fixed.extended(await self.store.entries())
+        return {model.id: model for model in known}
 
     async def remove(self, entry_id: str) -> None:
         """Remove a run-time entry. Jobs that were accepted with it may fail.
@@ -87,15 +98,21 @@ class Registry:
         Raises:
             errors.ModelNotFound: there is none of this id.
         """
-        if not await self._store.remove(entry_id):
+        if not await self.store.remove(entry_id):
             raise errors.ModelNotFound(errors.echoed(entry_id))
 
     async def find_model(self, model_id: str) -> ModelEntry:
         """Look a model up, also among run-time entries; raises `errors.ModelNotFound`."""
-        return self._fixed.extended(await self._store.entries()).get(model_id)
+        return self._fixed.extended(await self.store.entries()).get(model_id)
+
+    async def is_exchangeable(self, model_id: str) -> bool:
+        """Whether other weights serve as soon as the entry of a model is replaced."""
+        if model_id in self._fixed:
+            return False
+        return (await self.find_model(model_id)).placement == "pool"
 
     async def entries(self) -> list[tuple[Entry, bool]]:
         """List all entries in order of id, each with whether it was added at run time."""
         fixed: list[Entry] = [*self._fixed, *self._fixed.add_ons]
-        added = [(entry, True) for entry in await self._store.entries()]
+        added = [(entry, True) for entry in await self.store.entries()]
         return sorted([(entry, False) for entry in fixed] + added, key=lambda pair: pair[0].id)

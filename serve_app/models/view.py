@@ -65,7 +65,11 @@ class CatalogueView:
             version = await self._store.version()  # first: later changes are seen next time
             if version != self._version:
                 added = [anchored(entry, self._root_dir) for entry in await self._store.entries()]
-                self._now = self._fixed.extended(added)
+                canaries = [
+                    canary.model_copy(update={"entry": anchored(canary.entry, self._root_dir)})
+                    for canary in await self._store.canaries()
+                ]
+                self._now = self._fixed.extended(added, canaries)
                 self._version = version
 
     async def run(self, period_s: float) -> None:

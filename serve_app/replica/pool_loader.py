@@ -46,14 +46,14 @@ class PoolLoader:
 
     async def estimate_bytes(self, key: str) -> int:
         """Read it off the files; see the protocol."""
-        entry = self._factory.settle(self._catalogue().get(key))
+        entry = self._factory.settle(self._catalogue().revision(key))
         limit = self._config.catalogue.max_header_bytes
         size = await asyncio.to_thread(weight_bytes, entry, limit)
         return size or self._config.pool.assumed_bytes
 
     async def load(self, key: str) -> Resident:
         """Load the weights that are wanted and start the engine; see the protocol."""
-        entry, config = self._catalogue().get(key), self._config
+        entry, config = self._catalogue().revision(key), self._config
         weights = CatalogueWeights(
             entry, self._find_add_on, config.catalogue, config.engine, self._host
         )
@@ -68,7 +68,7 @@ class PoolLoader:
 
     def outdated(self) -> list[str]:
         """Models here whose entries have changed or gone since they were loaded."""
-        now = {entry.id: entry for entry in self._catalogue()}
+        now = {entry.id: entry for entry in self._catalogue().revisions}
         return [key for key, entry in self._entries.items() if now.get(key) != entry]
 
     def host_snapshot(self) -> HostSnapshot:

@@ -29,7 +29,8 @@ class Admission:
         self._tells_keys_apart = config.auth.mode is AuthMode.KEYS
         self._rules = default_rules(config.limits) if self._tells_keys_apart else None
         self._rate = RateLimiter(config.limits.requests_per_minute)
-        self._gate = Gate(jobs, config.jobs.max_open)
+        self._guests = config.jobs.max_open_guests if self._tells_keys_apart else 0
+        self._gate = Gate(jobs, config.jobs.max_open, self._guests)
 
     async def check_room(self) -> None:
         """Refuse a call of which nothing is known yet, while no job is accepted.
@@ -48,14 +49,20 @@ class Admission:
             errors.MonthlyLimit: its pictures of this month are used up.
             errors.InvalidRequest: the idempotency key came with another request before.
         """
+        if idempotency is None:  # else perhaps a repeated call, which no gate may refuse
+            await self._gate.check(key_id)
         repeated: Job | None = None
         if idempotency is not None or self._tells_keys_apart:
-            with self._estimating():
+            with self._estimating(), self._closing(key_id):
                 repeated = await self._jobs.admit(
-                    key_id, self._max_open, self._rules, self._timed(idempotency)
+                    key_id,
+                    self._max_open,
+                    self._rules,
+                    self._timed(idempotency),
+                    guests=self._guests,
                 )
-        if repeated is None:
-            await self._gate.check()
+        if repeated is None and idempotency is not None:
+            await self._gate.check(key_id)
         return repeated
 
     async def accept(self, request: JobRequest, idempotency: Idempotency | None) -> Job:
@@ -70,16 +77,14 @@ class Admission:
             self._max_open,
             self._rules,
             self._timed(idempotency),
+            guests=self._guests,
         )
         with self._estimating():
             if idempotency is not None:  # perhaps a repeated call, which no gate may refuse
                 return await self._driver.accept(add, request.key_id, is_new=False)
-            await self._gate.enter()
-            try:
+            await self._gate.enter(request.key_id)
+            with self._closing(request.key_id):
                 return await self._driver.accept(add, request.key_id)
-            except errors.Overloaded:
-                self._gate.close()
-                raise
 
     async def count(self, key_id: str) -> None:
         """Count a call of a helper; the store counts the calls that bring jobs.
@@ -98,6 +103,15 @@ class Admission:
         except errors.TooManyOpen as exc:
             wait_s = self._driver.eta.next_end_s(exc.limit, exc.num_open)
             raise errors.TooManyOpen(exc.limit, exc.num_open, wait_s) from None
+
+    @contextlib.contextmanager
+    def _closing(self, key_id: str) -> Iterator[None]:
+        """Close the gate to a key for which the store has no place."""
+        try:
+            yield
+        except errors.Overloaded:
+            self._gate.close(key_id)
+            raise
 
     def _timed(self, idempotency: Idempotency | None) -> Idempotency | None:
         return idempotency and dataclasses.replace(idempotency, ttl_s=self._ttl_s)

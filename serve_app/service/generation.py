@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -79,6 +80,7 @@ class GenerationService:
         self._graph = graph
         self._reloads = reloads
         self._config = config
+        self._has_pool = view.fixed.has_pool(config.pool)
         # What has to end although the call that wants it is cancelled.
         self._background = Background()
         self._admission = Admission(stores.jobs, driver, config)
@@ -162,6 +164,10 @@ class GenerationService:
             errors.RateLimited: too many of them are this key's.
             errors.InvalidRequest: the idempotency key came with another request before.
         """
+        if self._has_pool:  # canaries are painted there
+            model_id = self.catalogue.draw(request.spec.model_id, random.random())
+            spec = request.spec.model_copy(update={"model_id": model_id})
+            request = request.model_copy(update={"spec": spec})
         accepting = self._background.start(self._admission.accept(request, idempotency))
         try:
             return self._recent.see(await asyncio.shield(accepting))
@@ -265,14 +271,11 @@ class GenerationService:
         return Load(num_open, self._driver.eta.wait_s(num_open))
 
     async def eta_s(self, job: Job) -> float:
-        """Seconds until the job is done, from measured load and run times and the queue.
-
-        A queued job waits for all that are open, since nobody counts which come before it.
-        """
+        """Seconds until the job is done, from measured load and run times and the turns of keys."""
         spec, num_ahead = job.request.spec, 0
         if job.state is JobState.QUEUED:
             with contextlib.suppress(errors.JobStoreUnavailable):  # then without the queue
-                num_ahead = max(0, sum((await self._jobs.count_open()).values()) - 1)
+                num_ahead = await self._queue.ahead(job)
         load_s = 0.0 if job.progress else await self._graph.load_s(spec.model_id)
         return load_s + self._driver.eta.estimate_s(spec, num_ahead, job.progress)
 

@@ -65,14 +65,14 @@ class DiskStore:
     def _open_folder(self, folder: str) -> Iterator[int]:
         """Open a folder of the store; made where it is missing."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        root = os.open(self._folder, _FOLDER_FLAGS & ~os.O_NOFOLLOW)  # the operator may link it
+        opened = os.open(self._folder, _FOLDER_FLAGS & ~os.O_NOFOLLOW)  # the operator may link it
         try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, mode=0o755, dir_fd=root)
-            opened = os.open(folder, _FOLDER_FLAGS, dir_fd=root)
-        finally:
-            os.close(root)
-        try:
+            for part in folder.split("/"):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, mode=0o755, dir_fd=opened)
+                below = os.open(part, _FOLDER_FLAGS, dir_fd=opened)
+                os.close(opened)
+                opened = below
             yield opened
         finally:
             os.close(opened)
@@ -107,21 +107,31 @@ class DiskStore:
             os.unlink(name, dir_fd=parent)
 
     def _expire(self, folder: str, older_than_s: float) -> int:
-        num_removed = 0
-        now = time.time()
-        with self._open_folder(folder) as parent, os.scandir(parent) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    continue
-                is_part = entry.name.startswith(_PART_PREFIX)
+        with self._open_folder(folder) as parent:
+            return _expire_in(parent, older_than_s, time.time())
+
+
+def _expire_in(parent: int, older_than_s: float, now: float) -> int:
+    """Remove old files of an open folder and of those below it, which prefixes have made."""
+    num_removed = 0
+    with os.scandir(parent) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                below = os.open(entry.name, _FOLDER_FLAGS, dir_fd=parent)
                 try:
-                    age_s = now - entry.stat(follow_symlinks=False).st_mtime
-                    if age_s > (_PART_AGE_S if is_part else older_than_s):
-                        os.unlink(entry.name, dir_fd=parent)
-                        num_removed += not is_part
-                except FileNotFoundError:  # another process was faster
-                    continue
-        return num_removed
+                    num_removed += _expire_in(below, older_than_s, now)
+                finally:
+                    os.close(below)
+                continue
+            is_part = entry.name.startswith(_PART_PREFIX)
+            try:
+                age_s = now - entry.stat(follow_symlinks=False).st_mtime
+                if age_s > (_PART_AGE_S if is_part else older_than_s):
+                    os.unlink(entry.name, dir_fd=parent)
+                    num_removed += not is_part
+            except FileNotFoundError:  # another process was faster
+                continue
+    return num_removed
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

@@ -11,12 +11,15 @@ from serve_app.types import PictureFormat
 
 __all__ = [
     "INPUTS",
+    "MAX_FOLDERS",
     "RESULTS",
     "TEMP",
     "check",
     "is_key",
+    "is_prefix",
     "is_result",
     "media_type",
+    "prefixed",
     "reserve",
     "reserve_input",
 ]
@@ -28,9 +31,14 @@ TEMP = "temp"
 INPUTS = "inputs"
 """Folder of inline input pictures, kept for the runs of their job; never shown to anybody."""
 
+MAX_FOLDERS = 3
+"""Folders that a prefix of a key's results may have."""
+
 # The first character is no dot: no hidden file, no `..`, and the store's own files stay apart.
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-_KEY = re.compile(f"{_PART}/{_PART}")
+_BETWEEN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_KEY = re.compile(f"{_PART}(/{_BETWEEN}){{0,{MAX_FOLDERS}}}/{_PART}")
+_PREFIX = re.compile(f"{_BETWEEN}(/{_BETWEEN}){{0,{MAX_FOLDERS - 1}}}")
 _MEDIA_TYPES = {
     ".png": "image/png",
     ".jpeg": "image/jpeg",
@@ -61,16 +69,27 @@ def reserve_input() -> str:
     return f"{INPUTS}/{uuid4()}"
 
 
+def is_prefix(text: str) -> bool:
+    """Whether results can be kept under this: one to three names of folders, with slashes."""
+    return _PREFIX.fullmatch(text) is not None and ".." not in text
+
+
+def prefixed(key: str, prefix: str) -> str:
+    """Return the key of the same result under a prefix, inside the folder that it is in."""
+    folder, _, name = key.partition("/")
+    return f"{folder}/{prefix}/{name}"
+
+
 def is_key(key: str) -> bool:
     """Whether the text can be a key of a store at all."""
     return _KEY.fullmatch(key) is not None
 
 
 def check(key: str) -> tuple[str, str]:
-    """Take a key apart into folder and name; one that is none is a slip of ours: ValueError."""
+    """Take a key apart into folders and name; one that is none is a slip of ours: ValueError."""
     if not is_key(key):
         raise ValueError(f"no key of an object store: {key!r}")
-    folder, _, name = key.partition("/")
+    folder, _, name = key.rpartition("/")
     return folder, name
 
 

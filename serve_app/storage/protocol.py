@@ -6,7 +6,9 @@ __all__ = ["ObjectStore"]
 
 
 class ObjectStore(Protocol):
-    """Files by key. A key is `folder/name` of `[A-Za-z0-9._-]`; it is never a path of a client.
+    """Files by key: `folder/name` of `[A-Za-z0-9._-]`, or with a prefix of a few folders between.
+
+    It is never a path of a client.
 
     Every method raises `errors.StorageUnavailable` when the store does not answer. A text that is
     no key is a slip of ours and a ValueError, except that `get` finds nothing under it.
@@ -25,7 +27,10 @@ class ObjectStore(Protocol):
         ...
 
     async def expire(self, folder: str, older_than_s: float) -> int:
-        """Remove the files of a folder whose age in seconds is greater; return how many."""
+        """Remove the files of a folder whose age in seconds is greater; return how many.
+
+        Those under prefixes too.
+        """
         ...
 
     async def url(self, key: str, base_url: str, ttl_s: float | None = None) -> str:

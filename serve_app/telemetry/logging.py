@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from serve_app.config import LoggingConfig
-from serve_app.telemetry import tracing
+from serve_app.telemetry import tally, tracing
 
 __all__ = ["SECRET_FIELDS", "LogContext", "bound_context", "configure", "current_context", "redact"]
 
@@ -69,7 +69,8 @@ def bound_context(context: LogContext) -> AbstractContextManager[None]:
 def configure(config: LoggingConfig, **everywhere: str) -> None:
     """Set up structlog for this process: lines on standard error, at the configured level.
 
-    Traces too, which go where the lines go (`serve_app.telemetry.tracing`).
+    Traces too, which go where the lines go (`serve_app.telemetry.tracing`), and the limit of the
+    counters of errors.
 
     Args:
         config: level and format.
@@ -82,6 +83,7 @@ def configure(config: LoggingConfig, **everywhere: str) -> None:
         return {**everywhere, **event}
 
     tracing.configure(config)
+    tally.ERRORS.max_keys = config.error_keys
     # Plain stack traces only: the pretty ones print local variables, pictures and prompts included.
     renderers: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, redact, structlog.processors.JSONRenderer()]

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 __all__ = [
+    "DATABASE",
     "ENGINE",
+    "ERRORS",
+    "GONE",
     "JOBS",
     "PARTS",
     "PICTURES",
@@ -18,6 +21,7 @@ __all__ = [
     "STREAMS",
     "USAGE",
     "WEBHOOKS",
+    "DatabaseWait",
     "Kind",
     "Metric",
     "OpenJobs",
@@ -193,6 +197,16 @@ JOBS = (
     ),
 )
 
+ERRORS = (
+    Metric(
+        "dreamserve_errors_total",
+        Kind.COUNTER,
+        "errors that clients were told: code of docs/errors.md; call: path, or job for what a job "
+        "ended with; key: its id, other for those beyond `logging.error_keys`, none",
+        ("code", "call", "key"),
+    ),
+)
+
 STREAMS = (
     Metric(
         "dreamserve_event_streams",
@@ -227,6 +241,13 @@ WEBHOOKS = (
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseWait:
+    """What `DATABASE` is read from."""
+
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class OpenJobs:
     """What `JOBS` is read from: open jobs by model id, and the age of the oldest in seconds."""
 
@@ -245,9 +266,20 @@ PARTS = (
     Metric(
         "dreamserve_model_ready",
         Kind.GAUGE,
-        "whether a model that has replicas of its own can answer; 1: it can",
+        "whether a model that has replicas of its own can answer; 1: it can; -1: it has none now",
         _ENGINE_LABELS,
         "ready",
+    ),
+)
+
+DATABASE = (
+    Metric(
+        "dreamserve_database_wait_seconds",
+        Kind.GAUGE,
+        "longest that a process waited for one of its `database.pool_size` connections within the "
+        "last seconds, on SQLite also for its turn to write",
+        (),
+        "wait_s",
     ),
 )
 
@@ -291,6 +323,10 @@ USAGE = (
 )
 
 
+GONE = -1
+"""The state of a model that had replicas of its own, and whose deployment was taken away."""
+
+
 @dataclass(frozen=True, slots=True)
 class PartStates:
     """What `PARTS` is read from: 1 for what answers; parts by name, models by id."""
@@ -302,7 +338,7 @@ class PartStates:
 _HEAD = """# Metrics
 
 Exported by Ray on each node (`ray start --metrics-export-port`), beside Ray Serve's own. Written by
-`dreamserve metrics`. No label holds a job id, a prompt or a key.
+`dreamserve metrics`. No label holds a job id, a prompt or a key's secret.
 
 | metric | kind | labels | meaning |
 |---|---|---|---|
@@ -321,8 +357,10 @@ def markdown() -> str:
             *HOST,
             *PICTURES,
             *JOBS,
+            *ERRORS,
             *STREAMS,
             *PARTS,
+            *DATABASE,
             *USAGE,
             *WEBHOOKS,
         )

@@ -17,7 +17,8 @@ from serve_app.database.outbox import new_message_id
 from serve_app.fairness import line_place, turn
 from serve_app.jobs.number import FIRST, derived, id_of, new_key
 from serve_app.jobs.protocol import Idempotency, Lease
-from serve_app.jobs.rules import KeyRules, KeyUse
+from serve_app.jobs.rules import KeyRules, KeyUse, placed
+from serve_app.models.revision import asked_id, is_canary
 from serve_app.testing.keys import MemoryKeyStore
 from serve_app.testing.usage import MemoryUsageStore
 from serve_app.types import Job, JobFailure, JobRequest, JobResult, JobState
@@ -73,12 +74,18 @@ class MemoryJobStore:
         rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
         samples: int = 1,
+        *,
+        guests: int = 0,
     ) -> Job | None:
         """Look what `add` would say; see the protocol."""
         repeated = idempotency and self._find_repeated(key_id, idempotency)
         if repeated:
             return repeated
-        if sum(not row.job.state.is_final for row in self._rows.values()) >= max_open:
+        owners = Counter(
+            row.job.request.key_id for row in self._rows.values() if not row.job.state.is_final
+        )
+        room = max_open if owners[key_id] else max_open + guests
+        if owners.total() >= room:
             raise errors.Overloaded()
         if rules is not None:
             rules = self._keys.rules_of(key_id).over(rules)
@@ -92,22 +99,28 @@ class MemoryJobStore:
         rules: KeyRules | None = None,
         idempotency: Idempotency | None = None,
         lease: Lease | None = None,
+        *,
+        guests: int = 0,
     ) -> Job:
         """Accept a job; see the protocol."""
         key_id = codec.check_request(request).key_id
         samples = request.spec.samples
-        repeated = await self.admit(key_id, max_open, rules, idempotency, samples)
+        repeated = await self.admit(key_id, max_open, rules, idempotency, samples, guests=guests)
         if repeated:
             return repeated
         own = KeyRules() if rules is None else self._keys.rules_of(key_id).over(rules)
         if rules is not None:
             own.check_request(request)
+            request = placed(request, own)
         number, stored = next(self._numbers), codec.load(JobRequest, codec.dump(request))
         job = Job(
             id=id_of(number, self._key, FIRST),
             state=JobState.QUEUED,
-            request=stored.model_copy(
-                update={"priority": request.priority, "traceparent": request.traceparent}
+            request=codec.with_columns(
+                stored,
+                priority=request.priority,
+                traceparent=request.traceparent,
+                is_canary=is_canary(request.spec.model_id),
             ),
             created_at=self._clock(),
             weight=own.weight or 1.0,
@@ -184,18 +197,25 @@ class MemoryJobStore:
     async def count_open(self) -> dict[str, int]:
         """Count open jobs per model; see the protocol."""
         open_jobs = [row.job for row in self._rows.values() if not row.job.state.is_final]
-        return dict(Counter(job.request.spec.model_id for job in open_jobs))
+        return dict(Counter(asked_id(job.request.spec.model_id) for job in open_jobs))
 
     async def waiting(self, model_id: str) -> list[int]:
         """List jobs of a model that have not begun; see the protocol."""
         mine = [
             row
             for row in self._rows.values()
-            if not row.job.state.is_final and row.job.request.spec.model_id == model_id
+            if not row.job.state.is_final and asked_id(row.job.request.spec.model_id) == model_id
         ]
         begun = [row for row in mine if row.job.progress]
         waiting = [row for row in mine if not row.job.progress]
         return [row.job.id for row in _in_turn(waiting, begun)]
+
+    async def turns(self) -> tuple[int, list[int]]:
+        """Return what is at work and who is next; see the protocol."""
+        still_open = [row for row in self._rows.values() if not row.job.state.is_final]
+        begun = [row for row in still_open if row.job.state is JobState.PROCESSING]
+        waiting = [row for row in still_open if row.job.state is JobState.QUEUED]
+        return len(begun), [row.job.id for row in _in_turn(waiting, begun)]
 
     async def secret(self, purpose: str) -> bytes:
         """Derive a secret from the key of this store; see the protocol."""
@@ -222,6 +242,19 @@ class MemoryJobStore:
 
     async def close(self) -> None:
         """Keep everything, so that a test can look."""
+
+    def leave_canary(self, model_id: str) -> None:
+        """Send the open jobs of a model's canary to the model."""
+        for row in self._rows.values():
+            spec = row.job.request.spec
+            if not row.job.state.is_final and asked_id(spec.model_id) == model_id:
+                own = spec.model_copy(update={"model_id": model_id})
+                row.change(request=row.job.request.model_copy(update={"spec": own}))
+
+    def ended_since(self, since: float) -> list[Job]:
+        """Return the jobs that were accepted since a time and have ended."""
+        jobs = [row.job for row in self._rows.values()]
+        return [job for job in jobs if job.created_at >= since and job.state.is_final]
 
     def _use(self, key_id: str, per_minute: int | None) -> KeyUse:
         mine = [row.job for row in self._rows.values() if row.job.request.key_id == key_id]

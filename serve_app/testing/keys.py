@@ -89,9 +89,13 @@ class MemoryKeyStore:
         key = self._keys.get(key_id)
         return KeyRules() if key is None else key.rules
 
-    async def list_keys(self) -> list[ApiKey]:
-        """List all keys; see the protocol."""
-        return list(self._keys.values())
+    async def list_keys(self, limit: int | None = None, after: str | None = None) -> list[ApiKey]:
+        """List keys; see the protocol."""
+        ids = list(self._keys)
+        begin = 0
+        if after is not None:
+            begin = ids.index(after) + 1 if after in ids else len(ids)
+        return [self._keys[key_id] for key_id in ids[begin:]][:limit]
 
     async def is_live(self, key_id: str) -> bool:
         """Look for a key that may be used; see the protocol."""

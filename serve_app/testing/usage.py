@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 from serve_app.database.usage import day_of, month_of
 from serve_app.jobs.protocol import Usage
+from serve_app.models.revision import asked_id
 from serve_app.types import Cost, Job
 
 __all__ = ["MemoryUsageStore"]
@@ -21,7 +22,7 @@ class MemoryUsageStore:
     def add(self, job: Job) -> None:
         """Count a job that was settled just now."""
         day, result = day_of(self._clock()), job.result
-        key_id, model_id = job.request.key_id, job.request.spec.model_id
+        key_id, model_id = job.request.key_id, asked_id(job.request.spec.model_id)
         end = "succeeded" if result is not None else str(job.state)
         cost = Cost() if result is None else result.cost
         pictures = 0 if result is None else len(result.keys)
@@ -36,9 +37,12 @@ class MemoryUsageStore:
         rows = [row for key, row in self._rows.items() if key[0].startswith(month)]
         return sum(row.pictures for row in rows if row.key_id == key_id)
 
-    async def usage(self, month: str) -> list[Usage]:
+    async def usage(
+        self, month: str, limit: int | None = None, after: tuple[str, str, str] | None = None
+    ) -> list[Usage]:
         """List what a month cost; see the protocol."""
-        return [self._rows[key] for key in sorted(self._rows) if key[0][:7] == month]
+        rows = [key for key in sorted(self._rows) if key[0][:7] == month]
+        return [self._rows[key] for key in rows if after is None or key > after][:limit]
 
     async def by_model(self, month: str) -> dict[str, Usage]:
         """Add up what each model cost in a month; see the protocol."""

@@ -7,7 +7,7 @@ import pytest
 from serve_app import errors
 from serve_app.jobs.protocol import Idempotency
 from serve_app.jobs.rules import Feature, KeyRules
-from serve_app.types import JobResult, Kind, LoraUse
+from serve_app.types import JobResult, Kind, LoraUse, OutputPlan
 from tests.builders import job_request, spec
 
 FIRST = Idempotency("order-7", "digest-a", ttl_s=100)
@@ -197,3 +197,23 @@ async def test_key_may_use_its_models_and_features_only(bench):
         await refused(bench, key.id, errors.NotAllowed, spec=spec(**changes))
     nothing, _ = await bench.keys.create("none", KeyRules(features=()))
     await refused(bench, nothing.id, errors.NotAllowed)
+
+
+async def test_results_of_a_key_with_a_prefix_are_kept_under_it(bench):
+    key, _ = await bench.keys.create("acme", KeyRules(storage_prefix="customers/acme"))
+    output = OutputPlan(keys=("generations/0-a.png",), hint_keys=("temp/0-h.png",))
+    request = job_request(key_id=key.id, output=output)
+    job = await bench.jobs.add(request, 100, KeyRules())
+    assert job.request.output.files == (
+        "generations/customers/acme/0-a.png",
+        "temp/customers/acme/0-h.png",
+    )
+    assert (await bench.jobs.get(job.id)).request == job.request
+    others = await bench.jobs.add(job_request(output=output), 100, KeyRules())
+    assert others.request.output == output
+
+
+@pytest.mark.parametrize("prefix", ["../x", "a/../b", "/a", "a" * 129, ""])
+def test_prefix_that_leads_elsewhere_is_no_rule(prefix):
+    with pytest.raises(ValueError, match="storage_prefix"):
+        KeyRules(storage_prefix=prefix)

@@ -100,3 +100,50 @@ async def test_places_in_the_queue_are_those_of_the_turns(bench):
     assert await bench.jobs.waiting("tiny") == [
         heavy[0], light[0], heavy[1], light[1], heavy[2], heavy[3],
     ]  # fmt: skip
+
+
+async def test_turns_tell_in_which_order_jobs_will_be_claimed(bench):
+    """So that an estimate for a light key's job counts none that come after it."""
+    strong, _ = await bench.keys.create("strong", KeyRules(weight=3.0))
+    await add(bench, "heavy", 9)
+    await claimed(bench, 3)
+    await add(bench, "light")
+    await add(bench, strong.id, 4, KeyRules())
+    await add(bench, "heavy", priority=2)
+    num_begun, order = await bench.jobs.turns()
+    assert (num_begun, len(order)) == (3, 12)
+    assert [(await claimed(bench, 1))[0] for _ in order] == order
+    assert await bench.jobs.turns() == (15, [])
+
+
+async def test_turns_know_of_jobs_that_wait_for_their_next_attempt(bench):
+    first, second = await add(bench, "a", 2)
+    await claimed(bench, 1)
+    await bench.jobs.release("a", [first], 60)
+    assert await bench.jobs.turns() == (0, [first, second])
+
+
+async def test_key_without_open_jobs_is_accepted_although_others_hold_all_places(bench):
+    async def ask(key_id):
+        request = job_request(key_id=key_id)
+        await bench.jobs.admit(key_id, 3, KeyRules(), guests=2)
+        return await bench.jobs.add(request, 3, KeyRules(), guests=2)
+
+    for _ in range(3):
+        await ask("heavy")
+    with pytest.raises(errors.Overloaded):
+        await ask("heavy")
+    first = await ask("light")
+    with pytest.raises(errors.Overloaded):
+        await ask("light")  # it has one
+    await ask("other")
+    with pytest.raises(errors.Overloaded):
+        await ask("third")  # so many and no more
+    await bench.jobs.cancel(first.id)
+    await ask("third")
+
+
+async def test_without_guests_nobody_is_accepted_beyond_the_limit(bench):
+    await bench.jobs.add(job_request(key_id="heavy"), 1)
+    with pytest.raises(errors.Overloaded):
+        await bench.jobs.add(job_request(key_id="light"), 1)

@@ -151,3 +151,14 @@ async def test_key_that_is_gone_is_not_changed(bench):
         assert await bench.keys.change(key_id, KeyRules()) is None
         assert await bench.keys.rotate(key_id, 10) is None
     assert await bench.keys.find("key_unknown") is None
+
+
+async def test_keys_come_in_pages_oldest_first(bench):
+    made = [(await bench.keys.create(f"key {number}"))[0] for number in range(5)]
+    assert [key.id for key in await bench.keys.list_keys()] == [key.id for key in made]
+    first = await bench.keys.list_keys(2)
+    second = await bench.keys.list_keys(2, first[-1].id)
+    third = await bench.keys.list_keys(2, second[-1].id)
+    assert first + second + third == await bench.keys.list_keys()
+    assert await bench.keys.list_keys(2, third[-1].id) == []
+    assert await bench.keys.list_keys(2, "key_nothing") == []

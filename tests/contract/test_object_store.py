@@ -15,7 +15,10 @@ BAD_KEYS = [
     "../a/b.png",
     "a/..",
     "a/.hidden",
-    "a/b/c.png",
+    "a/b/c/d/e/f.png",
+    "a//b.png",
+    "a/../b/c.png",
+    "a/.b/c.png",
     "a/b.png\n",
     "a\\b/c",
     "a/b\0.png",
@@ -80,6 +83,21 @@ async def test_expire_removes_old_files_of_the_folder_only(object_bench):
     assert await store.get("temp/young.png") == b"x"
     assert await store.get("generations/old.png") == b"x"
     assert await store.get("tempting/old.png") == b"x"
+
+
+async def test_files_under_a_prefix_are_kept_apart_and_expire_with_their_folder(object_bench):
+    store = object_bench.store
+    keys = [names.prefixed("temp/0-a.png", prefix) for prefix in ("acme", "b/c/d")]
+    for number, key in enumerate(["temp/0-a.png", *keys]):
+        await store.put(key, bytes([number]), "image/png")
+    assert [await store.get(key) for key in keys] == [b"\1", b"\2"]
+    assert keys[1] in await store.url(keys[1], "http://host")
+    await store.delete(keys[0])
+    assert await store.get(keys[0]) is None
+    assert await store.get("temp/0-a.png") == b"\0"
+    await object_bench.advance(100)
+    assert await store.expire("temp", 50) == 2
+    assert await store.get(keys[1]) is None
 
 
 async def test_expire_of_an_empty_folder_removes_nothing(store):

@@ -85,3 +85,17 @@ async def test_cost_of_a_job_is_in_its_row(bench):
     job = await bench.claimed("a")
     await bench.jobs.succeed("a", job.id, RESULT)
     assert (await bench.jobs.get(job.id)).result.cost == COST
+
+
+async def test_month_comes_in_pages_of_any_size(bench):
+    for key_id in ("key_a", "key_b"):
+        for model_id in ("m1", "m2", "m3"):
+            job = await bench.claimed("a", key_id=key_id, spec=spec(model_id=model_id))
+            await bench.jobs.succeed("a", job.id, RESULT)
+    month, every = await bench.usage.this_month(), await month_of(bench)
+    found, after = [], None
+    while page := await bench.usage.usage(month, 4, after):
+        found += page
+        after = (page[-1].day, page[-1].key_id, page[-1].model_id)
+    assert found == every
+    assert len(every) == 6

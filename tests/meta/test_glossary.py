@@ -18,6 +18,7 @@ _PLAIN = (
 )
 PLAIN = set(_PLAIN.split())
 REPEATED = {
+    "canary": "the table, the command, the call and the value of a canary",
     "protocol": "what a room asks of others, as Protocols",
     "reload": "the setting, the command, the call and the use case of a reload",
 }

@@ -11,6 +11,7 @@ import pytest
 import ray
 import yaml
 
+from serve_app import errors
 from serve_app.engine import metrics as engine_metrics
 from serve_app.engine.metrics import EngineSnapshot
 from serve_app.telemetry import metrics
@@ -67,9 +68,17 @@ def test_every_metric_exists(place, known):
     assert unknown == set()
 
 
-def test_dashboard_shows_what_engines_pool_and_jobs_count():
+def test_dashboard_shows_what_engines_pool_jobs_and_errors_count():
     shown = names(json.dumps(DASHBOARD))
-    groups = (*metrics.ENGINE, *metrics.POOL, *metrics.JOBS, *metrics.WEBHOOKS)
+    groups = (
+        *metrics.ENGINE,
+        *metrics.POOL,
+        *metrics.JOBS,
+        *metrics.WEBHOOKS,
+        *metrics.ERRORS,
+        *metrics.PARTS,
+        *metrics.DATABASE,
+    )
     rates_of = {"ray_dreamserve_engine_forwards_total", "ray_dreamserve_engine_rows_total"}
     hidden = {f"ray_{metric.name}" for metric in groups} - shown
     assert hidden <= rates_of  # shown as rows per forward
@@ -84,6 +93,15 @@ def test_alert_links_to_its_section_and_is_tested(rule):
     cases = yaml.safe_load((PROMETHEUS / "alerts_test.yaml").read_text())["tests"]
     fired = {t["alertname"] for case in cases for t in case["alert_rule_test"] if "exp_alerts" in t}
     assert rule["alert"] in fired
+
+
+def test_alert_of_the_servers_faults_knows_all_of_them():
+    """V3 and V4 answer them with HTTP 200, so nobody else does."""
+    (rule,) = [rule for rule in RULES if rule["alert"] == "DreamserveServerFaults"]
+    (codes,) = re.findall(r'code=~"([a-z_|]+)"', rule["expr"])
+    ours = [one for one in vars(errors).values() if isinstance(one, type)]
+    faults = {one.code for one in ours if getattr(one, "status", 0) >= 500}
+    assert set(codes.split("|")) == faults
 
 
 def test_links_of_the_runbook_lead_somewhere():

@@ -26,7 +26,10 @@ WAIT_S = 300  # a machine may be loaded
 def installed(tmp_path_factory):
     installed = Installation(tmp_path_factory.mktemp("deploy"), free_port())
     port = installed.port
-    with installed.log.open("wb") as log, service(installed.file, "127.0.0.1", port, log):
+    with (
+        installed.log.open("wb") as log,
+        service(installed.file, "127.0.0.1", port, log, has_dashboard=True),
+    ):
         yield installed
 
 

@@ -70,7 +70,7 @@ def installed(tmp_path_factory):
     port = installed.port
     with (
         installed.log.open("wb") as log,
-        service(installed.file, "127.0.0.1", port, log),
+        service(installed.file, "127.0.0.1", port, log, has_dashboard=True),
         httpx2.Client(base_url=installed.base_url, timeout=60, trust_env=False) as http,
     ):
         until(lambda: answers(http, "first"))

@@ -5,6 +5,7 @@ import re
 from pydantic import JsonValue
 
 from serve_app.api.replies.link import LinkMaker
+from serve_app.models.revision import asked_id
 from serve_app.pipelines.samplers.names import will_run
 from serve_app.types import Job, Kind
 
@@ -79,7 +80,7 @@ def _request_values(job: Job) -> dict[str, JsonValue]:
     return {
         "prompt": spec.prompt,
         "negative_prompt": spec.negative_prompt,
-        "model_id": spec.model_id,
+        "model_id": asked_id(spec.model_id),
         **will_run(spec),
         "safetychecker": checked,
         "safety_checker": checked,

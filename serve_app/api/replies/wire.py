@@ -18,6 +18,7 @@ from serve_app.api.replies import openai
 from serve_app.api.replies.bodies import ErrorReply, FailedReply, ReloadReply, Reply
 from serve_app.config import HttpConfig
 from serve_app.failure import to_failure
+from serve_app.telemetry import tally
 from serve_app.types import Api, JobFailure
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "on_http_exception",
     "respond",
     "response",
+    "route",
     "status_of",
 ]
 
@@ -97,8 +99,16 @@ def status_of(code: str, api: Api | None, http: HttpConfig) -> int:
     return _STATUS.get(code, 500) if is_real else 200
 
 
-def respond(error: errors.DreamserveError, api: Api | None, http: HttpConfig) -> Response:
-    """Answer a call with an error."""
+def route(scope: Scope) -> str:
+    """Template of the matched route: a path itself may hold the secret name of a file."""
+    return getattr(scope.get("route"), "path", tally.NO_PATH)
+
+
+def respond(error: errors.DreamserveError, scope: Scope, http: HttpConfig) -> Response:
+    """Answer a call with an error, and count it."""
+    key_id = scope.get("state", {}).get("key_id", tally.NOBODY)
+    tally.ERRORS.add(error.code, route(scope), key_id)
+    api = family(scope)
     retry_s = _retry_after_s(error)
     status = status_of(error.code, api, http)
     headers = {}
@@ -120,10 +130,11 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer an unknown path or a wrong method, with its real code on every family."""
     assert isinstance(error, HTTPException), "registered for this class only"
     text = ROUTING_TEXTS.get(error.status_code, "Invalid API Request")
+    tally.ERRORS.add(tally.NO_CALL, tally.NO_PATH)
     if family(request.scope) is Api.OPENAI:
-        failure = JobFailure(code="no_such_call", message=text)
+        failure = JobFailure(code=tally.NO_CALL, message=text)
         return openai.refusal(failure, error.status_code, dict(error.headers or {}))
-    reply = ErrorReply(message=text, messege=text, reason="no_such_call")
+    reply = ErrorReply(message=text, messege=text, reason=tally.NO_CALL)
     return response(reply, error.status_code, dict(error.headers or {}))
 
 

@@ -84,7 +84,7 @@ class Arrival:
         refusal = self._refusal(scope, body)
         app = self._app
         if refusal is not None:
-            app = wire.respond(refusal, wire.family(scope), self._http)
+            app = wire.respond(refusal, scope, self._http)
         try:
             await app(scope, body.receive, send_after_body)
         finally:

@@ -48,7 +48,9 @@ async def read_call(request: Request, service: Service, http: HttpConfig) -> tup
         errors.InvalidKey: nobody's key, or none.
     """
     fields = await body.read(request, http)
-    return fields, await service.identify(read_key(fields, request.headers))
+    key_id = await service.identify(read_key(fields, request.headers))
+    request.state.key_id = key_id  # for whoever counts what becomes of the call
+    return fields, key_id
 
 
 def read_key(fields: Fields, headers: Headers) -> str | None:

@@ -1,23 +1,25 @@
 """`/admin/keys`, `/admin/usage` and `/admin/audit`, for holders of the operator's key."""
 
+import asyncio
 import csv
 import io
 import math
 import re
+from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, TypeVar
 
 import orjson
 from fastapi import APIRouter
 from pydantic import Field, ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from serve_app import errors
 from serve_app.api.requests import body
 from serve_app.api.requests.body import Fields
 from serve_app.api.routes.admin import Admin
 from serve_app.config import HttpConfig
-from serve_app.jobs.protocol import ApiKey, KeyStore, Usage
+from serve_app.jobs.protocol import ApiKey, KeyStore, Usage, UsageStore
 from serve_app.jobs.rules import MAX_LIFETIME_S, KeyRules
 from serve_app.models.problem import problems
 from serve_app.types import Frozen
@@ -27,7 +29,8 @@ __all__ = ["router"]
 
 _LIMIT = re.compile(r"[1-9][0-9]{0,5}")
 _MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
-_MAX_DEEDS = 10_000
+_MAX_ROWS = 10_000
+_ROWS = 1000
 _Duration = Annotated[float, Field(ge=0, le=MAX_LIFETIME_S, allow_inf_nan=False)]
 
 Asked = TypeVar("Asked", bound=Frozen)
@@ -65,28 +68,32 @@ def router(admin: Admin, http: HttpConfig) -> APIRouter:
         month = request.query_params.get("month") or await accounts.usage.this_month()
         if not _MONTH.fullmatch(month):
             raise errors.InvalidRequest("month", "month must be such as 2026-11")
-        rows = await accounts.usage.usage(month)
         if request.query_params.get("format") == "csv":
-            return Response(_csv(rows), media_type="text/csv")
-        return _json({"month": month, "usage": [row.model_dump() for row in rows]})
+            return StreamingResponse(_csv(accounts.usage, month), media_type="text/csv")
+        limit, after = _page(request)
+        place = None if after is None else _place(after)
+        rows = await accounts.usage.usage(month, limit, place)
+        further = "/".join(_named(rows[-1])) if len(rows) == limit else None
+        return await _listed({"month": month, "next": further}, "usage", rows)
 
     @routes.get("/audit", summary="What operators did, the latest first")
     async def audit(request: Request) -> Response:
         await admin.check(request)
-        limit = request.query_params.get("limit", "100")
-        if not _LIMIT.fullmatch(limit) or int(limit) > _MAX_DEEDS:
-            raise errors.InvalidRequest("limit", f"limit must be 1 to {_MAX_DEEDS}")
-        deeds = await accounts.audit.deeds(int(limit), request.query_params.get("subject"))
-        return _json({"audit": [deed.model_dump() for deed in deeds]})
+        limit, _ = _page(request, 100)
+        deeds = await accounts.audit.deeds(limit, request.query_params.get("subject"))
+        return await _listed({}, "audit", deeds)
 
     return routes
 
 
 def _add_keys(routes: APIRouter, admin: Admin, keys: KeyStore, http: HttpConfig) -> None:
-    @routes.get("/keys", summary="All API keys, without their secrets")
+    @routes.get("/keys", summary="API keys, without their secrets, page by page")
     async def list_keys(request: Request) -> Response:
         await admin.check(request)
-        return _json({"keys": [_row(key) for key in await keys.list_keys()]})
+        limit, after = _page(request)
+        found = await keys.list_keys(limit, after)
+        further = found[-1].id if len(found) == limit else None
+        return await _listed({"next": further}, "keys", found)
 
     @routes.post("/keys", summary="Make an API key; the answer has its secret, once")
     async def create(request: Request) -> Response:
@@ -167,10 +174,58 @@ def _row(key: ApiKey) -> dict[str, object]:
     return key.model_dump(mode="json")
 
 
-def _csv(rows: list[Usage]) -> str:
+def _page(request: Request, common: int = _ROWS) -> tuple[int, str | None]:
+    """Read how many rows are asked for, and which one was the last before them.
+
+    Raises:
+        errors.InvalidRequest: no number, or too large.
+    """
+    limit = request.query_params.get("limit", str(common))
+    if not _LIMIT.fullmatch(limit) or int(limit) > _MAX_ROWS:
+        raise errors.InvalidRequest("limit", f"limit must be 1 to {_MAX_ROWS}")
+    return int(limit), request.query_params.get("after")
+
+
+def _place(after: str) -> tuple[str, str, str]:
+    """Read which row of a month was the last.
+
+    Raises:
+        errors.InvalidRequest: this says none.
+    """
+    parts = after.split("/")
+    if len(parts) != len(("day", "key", "model")):
+        raise errors.InvalidRequest("after", "after must be what next was")
+    return parts[0], parts[1], parts[2]
+
+
+def _named(row: Usage) -> tuple[str, str, str]:
+    return row.day, row.key_id, row.model_id
+
+
+async def _listed(said: dict[str, object], name: str, rows: Sequence[Frozen]) -> Response:
+    """Answer with rows, written beside the event loop: thousands take a while."""
+    return await asyncio.to_thread(
+        lambda: _json({**said, name: [row.model_dump(mode="json") for row in rows]})
+    )
+
+
+async def _csv(store: UsageStore, month: str) -> AsyncGenerator[str, None]:
+    """Write a month page by page, so that no more than one is in memory."""
+    after: tuple[str, str, str] | None = None
+    is_first = True
+    while True:
+        rows = await store.usage(month, _ROWS, after)
+        yield await asyncio.to_thread(_csv_rows, rows, has_header=is_first)
+        if len(rows) < _ROWS:
+            return
+        after, is_first = _named(rows[-1]), False
+
+
+def _csv_rows(rows: Sequence[Usage], *, has_header: bool) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(Usage.model_fields), lineterminator="\n")
-    writer.writeheader()
+    if has_header:
+        writer.writeheader()
     writer.writerows(row.model_dump() for row in rows)
     return text.getvalue()
 

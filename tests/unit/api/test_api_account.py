@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from serve_app.api import create_api
+from serve_app.api.routes import account
 from serve_app.api.routes.admin import Accounts, Admin
 from serve_app.config import HttpConfig, JobsConfig, ReloadConfig
 from serve_app.jobs.protocol import Deed
@@ -191,3 +192,46 @@ async def test_what_could_not_be_shown_again_makes_no_key(http, bench, body):
 @pytest.mark.parametrize("limit", ["9" * 5000, "0", "-1", "10001", "1e3", "\u00b2"])
 async def test_limit_of_the_audit_log_is_a_number_within_bounds(http, limit):
     assert (await http.get("/admin/audit", params={"limit": limit})).status_code == 400
+
+
+async def pages(http, path, name, limit):
+    """Read all pages, in order."""
+    found, after = [], ""
+    while after is not None:
+        answer = (await http.get(f"{path}?limit={limit}{after and '&after=' + after}")).json()
+        assert len(answer[name]) <= limit
+        found.append(answer[name])
+        after = answer["next"]
+    return found
+
+
+async def test_keys_come_in_pages(http, bench):
+    made = [(await bench.keys.create(f"key {number}"))[0].id for number in range(5)]
+    found = await pages(http, "/admin/keys", "keys", 2)
+    assert [[row["id"] for row in page] for page in found] == [made[:2], made[2:4], made[4:]]
+    assert (await http.get("/admin/keys?limit=0")).status_code == 400
+    assert (await http.get("/admin/keys?limit=10001")).status_code == 400
+
+
+async def test_usage_comes_in_pages_and_csv_as_a_whole(http, bench, monkeypatch):
+    monkeypatch.setattr(account, "_ROWS", 2)
+    for number in range(5):
+        job = await bench.jobs.add(job_request(key_id=f"key_{number}"), 10)
+        await bench.jobs.claim("a", 10, 5)
+        await bench.jobs.succeed("a", job.id, RESULT)
+    names = [f"key_{number}" for number in range(5)]
+    found = await pages(http, "/admin/usage", "usage", 2)
+    assert [[row["key_id"] for row in page] for page in found] == [names[:2], names[2:4], names[4:]]
+    rows = (await http.get("/admin/usage?format=csv")).text.splitlines()
+    assert [row.split(",")[1] for row in rows] == ["key_id", *names]
+    assert (await http.get("/admin/usage?after=x")).status_code == 400
+
+
+async def test_storage_prefix_of_a_key_by_http(http, bench):
+    body = {"name": "acme", "rules": {"storage_prefix": "customers/acme"}}
+    made = await http.post("/admin/keys", json=body)
+    assert made.json()["rules"]["storage_prefix"] == "customers/acme"
+    body["rules"]["storage_prefix"] = "../x"
+    refused = await http.post("/admin/keys", json=body)
+    assert refused.status_code == 400
+    assert "rules.storage_prefix" in refused.json()["message"]

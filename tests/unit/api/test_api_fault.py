@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from serve_app import errors
 from serve_app.api.middleware import Fallback
 from serve_app.config import HttpConfig
+from serve_app.telemetry import tally
 
 TEXT2IMG = "/api/v4/dreambooth"
 V6 = "/api/v6/images/text2img"
@@ -148,3 +149,35 @@ async def test_failure_in_the_middle_of_an_answer_begins_no_second_one():
     with pytest.raises(errors.Overloaded):
         await Fallback(app, HttpConfig())(scope, None, send)
     assert sent == ["http.response.start", "http.response.body"]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    fresh = tally.Tally()
+    monkeypatch.setattr(tally, "ERRORS", fresh)
+    return lambda: {series: number for series, number in fresh.errors.items() if number}
+
+
+async def test_refusals_are_counted_by_code_call_and_key(api, text_body, counted):
+    """Those too that V3 and V4 answer with HTTP 200; never by the key itself."""
+    api.service.keys = {SECRET: "key_1"}
+    await api.post(TEXT2IMG, text_body | {"key": "nobody's"})
+    await api.post(TEXT2IMG, text_body | {"key": SECRET, "model_id": "nope"})
+    api.service.refusal = errors.Overloaded()
+    for path in (V6, V6, TEXT2IMG):
+        await api.post(path, text_body | {"key": SECRET})
+    await api.post("/api/v6/nothing/here", text_body)
+    await api.post(V6, text_body, headers={"x-long": "x" * 100_000})
+    assert counted() == {
+        ("invalid_key", TEXT2IMG, tally.NOBODY): 1,
+        ("model_not_found", TEXT2IMG, "key_1"): 1,
+        ("overloaded", V6, tally.NOBODY): 2,
+        ("overloaded", TEXT2IMG, tally.NOBODY): 1,
+        (tally.NO_CALL, tally.NO_PATH, tally.NOBODY): 1,
+        ("headers_too_large", tally.NO_PATH, tally.NOBODY): 1,
+    }
+
+
+async def test_call_that_succeeds_counts_nothing(api, text_body, counted):
+    await api.post(TEXT2IMG, text_body)
+    assert counted() == {}

@@ -95,3 +95,10 @@ def test_operators_commands_send_no_token_that_they_do_not_know(config, known, m
     serving.prepare_to_join(config)
     serving.prepare_to_join(config.with_name("nothing.yaml"))
     assert {name: text for name, text in os.environ.items() if "AUTH" in name} == known
+
+
+def test_dashboard_is_started_where_it_is_asked_for(config, started, port):
+    for has_dashboard in (False, True):
+        serving.exec_service(config, "127.0.0.1", port, has_dashboard=has_dashboard)
+    assert ["--dashboard" in command for command, _ in started] == [False, True]
+    assert all(command[-1].endswith(f"serve-{port}.yaml") for command, _ in started)

@@ -123,3 +123,22 @@ def test_key_is_rotated_and_all_of_it_is_in_the_log(run, find):
 def test_key_that_does_not_exist(run, command):
     told = run("keys", command, "key_nothing")
     assert (told.exit_code, "no active key" in told.output) == (1, True)
+
+
+def test_storage_prefix_of_a_key(run):
+    key_id = run("keys", "create", "acme", "--storage-prefix", "customers/acme").output.split()[0]
+    assert "storage_prefix customers/acme" in " ".join(run("keys", "list").output.split())
+    run("keys", "set", key_id, "--storage-prefix", "other")
+    assert yaml.safe_load(run("keys", "show", key_id).output)["rules"]["storage_prefix"] == "other"
+    assert run("keys", "set", key_id, "--storage-prefix", "../x").exit_code == 2
+    run("keys", "set", key_id, "--clear", "storage_prefix")
+    assert "storage_prefix" not in run("keys", "show", key_id).output
+
+
+@pytest.mark.parametrize("command", ["create", "set"])
+def test_every_rule_of_a_key_has_an_option(run, command):
+    """One list serves both commands."""
+    told = run("keys", command, "--help").output
+    others = {"requests_per_minute": "rate", "models": "model", "features": "feature"}
+    for name in KeyRules.model_fields:
+        assert f"--{others.get(name, name).replace('_', '-')}" in told

@@ -266,3 +266,22 @@ async def test_lock_that_a_stuck_peer_holds_is_unavailable_after_the_timeout(pos
             await store.add(job_request(), max_open=5)
     assert await store.add(job_request(), max_open=5)
     await store.close()
+
+
+async def test_longest_wait_for_a_connection_is_told_once(empty_database_url):
+    database = Database(DatabaseConfig(url=empty_database_url, pool_size=1))
+    await database.read(lambda _: None)
+    assert database.longest_wait_s() < 5  # it had to be opened
+    begun = threading.Event()
+
+    def hold(_):
+        begun.set()
+        time.sleep(0.3)
+
+    first = asyncio.create_task(database.read(hold))
+    await asyncio.to_thread(begun.wait)
+    await database.read(lambda _: None)
+    await first
+    assert 0.2 < database.longest_wait_s() < 5
+    assert database.longest_wait_s() == 0
+    await database.close()

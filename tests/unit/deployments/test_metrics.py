@@ -42,3 +42,12 @@ def test_counter_by_label_is_there_with_each_value(counters):
     instruments.report(SimpleNamespace(stage={"start": 0.0, "run": 2.0}), {"model_id": "a"})
     assert counters[0].values[("a", "run")] == 2.0
     assert ("a", "start") in counters[0].values
+
+
+def test_counter_by_several_labels_has_a_series_for_each_of_their_values(counters):
+    by_two = Metric("dreamserve_some_errors_total", Kind.COUNTER, "", ("code", "call"), "errors")
+    instruments = metrics.Instruments((by_two,))
+    for number in (0, 3, 5):
+        counts = {("a", "x"): number, ("a", "y"): 1}
+        instruments.report(SimpleNamespace(errors=counts), {})
+    assert counters[0].values == {("a", "x"): pytest.approx(5), ("a", "y"): 1}

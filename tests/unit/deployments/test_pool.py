@@ -13,6 +13,7 @@ from serve_app.config import AppConfig
 from serve_app.database import open_job_store
 from serve_app.database.models import SqlModelStore
 from serve_app.models import Catalogue, ModelEntry
+from serve_app.models.revision import canary_id
 from serve_app.types import Kind
 from tests.builders import spec
 
@@ -85,3 +86,23 @@ async def test_unknown_model_and_other_kinds_are_told(pool):
     assert [type(failure) for failure in (unknown, other)] == [StageFailure] * 2
     assert isinstance(unknown.error, errors.ModelNotFound)
     assert isinstance(other.error, errors.NotServed)
+
+
+async def test_canary_is_painted_beside_its_model_until_it_ends(pool, store):
+    to_canary, to_model = spec(model_id=canary_id("a")), spec(model_id="a")
+    assert await pool.paint(1, to_canary, None)
+    assert held(pool) == {"a"}  # there is no canary yet
+    await store.begin_canary(entry("a").model_copy(update={"name": "new"}), 50)
+    assert await pool.load_s(canary_id("a")) > 0
+    await pool.preload(canary_id("a"))
+    assert held(pool) == {canary_id("a")}
+    assert len((await pool.paint(1, to_canary, None)).pictures) == 1
+    assert len((await pool.paint(2, to_model, None)).pictures) == 1
+    await store.end_canary("a")
+    await pool._view.refresh()  # as it does every few seconds
+    assert (await pool.paint(3, to_canary, None)).load_s > 0
+    assert held(pool) == {"a"}
+
+
+def held(pool):
+    return set(pool._cache.items())

@@ -5,7 +5,6 @@ import contextlib
 from functools import partial
 
 import pytest
-import structlog
 
 from serve_app import errors
 from serve_app.config import JobsConfig
@@ -291,19 +290,6 @@ async def test_driver_stopping_a_job_before_its_first_step_frees_the_place():
                 await asyncio.sleep(0.01)
 
 
-async def test_job_that_is_run_again_leaves_a_line_with_its_id():
-    """After a retry, and after its driver died: the lease has run out."""
-    store = MemoryJobStore()
-    job = await store.add(job_request(), 10)
-    await store.claim("dead", 0.0, 5)
-    with structlog.testing.capture_logs() as lines:
-        async with driving(FakeGraph(), store), asyncio.timeout(10):
-            while not (await store.get(job.id)).state.is_final:
-                await asyncio.sleep(0.01)
-    (line,) = [line for line in lines if line["event"] == "job_run_again"]
-    assert (line["job_id"], line["model_id"], line["attempts"]) == (job.id, "tiny", 2)
-
-
 async def test_driver_takes_guests_although_one_key_holds_all_places():
     graph = FakeGraph(duration_s=30)
     async with driving(graph, max_driven=3, max_driven_guests=2) as (driver, store):
@@ -318,3 +304,21 @@ async def test_driver_takes_no_guest_where_there_is_one_key_only():
     async with driving(FakeGraph(duration_s=30), max_driven=2) as (driver, store):
         jobs = [await accept(driver, store) for _ in range(4)]
         assert [driver.drives(job.id) for job in jobs] == [True, True, False, False]
+
+
+async def test_driver_looks_less_often_while_nothing_is_at_work():
+    class Counting(MemoryJobStore):
+        claims = 0
+
+        async def claim(self, *args):
+            self.claims += 1
+            return await super().claim(*args)
+
+    store = Counting()
+    async with driving(FakeGraph(duration_s=0.2), store, poll_s=0.05, lease_s=3.0) as (driver, _):
+        await asyncio.sleep(1.0)
+        assert 2 <= store.claims < 10  # 0.05 s apart there were 20 at least
+        job = await accept(driver, store)  # which wakes nobody: it is driven at once
+        await settled(store, job.id, 1.0)
+        late = await store.add(job_request(), max_open=9)  # by another process
+        assert (await settled(store, late.id, 3.0)).state is JobState.SUCCESS

@@ -1,8 +1,10 @@
 """Places in the queue."""
 
+import asyncio
+
 from serve_app.jobs.queue import Queue
 from serve_app.testing.jobs import MemoryJobStore
-from tests.builders import job_request
+from tests.builders import job_request, spec
 
 
 class Store(MemoryJobStore):
@@ -63,3 +65,31 @@ async def test_new_job_of_a_light_key_is_not_behind_all_of_a_heavy_one_not_even_
     assert await queue.place(heavy[4]) == 5
     (light,) = await add(store, 1, key_id="light")
     assert await queue.place(light) == 2
+
+
+async def test_jobs_ahead_are_those_at_work_and_those_whose_turn_comes_before():
+    store = Store()
+    queue, begun = Queue(store), await add(store, 2, key_id="heavy")
+    await store.claim("a", 60, 9)
+    heavy = await add(store, 20, key_id="heavy")
+    (light,) = await add(store, 1, key_id="light", spec=spec(model_id="other"))
+    assert await queue.ahead(light) == 2
+    assert await queue.ahead(heavy[0]) == 3
+    assert await queue.ahead(heavy[-1]) == 2 + 20
+    assert await queue.ahead(begun[0]) == 0  # it does not wait
+
+
+async def test_one_look_at_the_turns_serves_all_who_ask():
+    class Counting(MemoryJobStore):
+        looks = 0
+
+        async def turns(self):
+            self.looks += 1
+            return await super().turns()
+
+    store = Counting()
+    queue, jobs = Queue(store), await add(store, 5)
+    assert await asyncio.gather(*map(queue.ahead, jobs)) == [0, 1, 2, 3, 4]
+    assert store.looks == 1
+    (later,) = await add(store, 1)
+    assert await queue.ahead(later) == 5

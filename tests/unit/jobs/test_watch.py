@@ -34,7 +34,12 @@ async def test_look_wakes_those_whose_job_has_ended():
     waits[2].cancel()
 
 
-async def test_look_asks_nothing_while_nobody_waits():
+async def test_look_sleeps_while_nobody_waits():
     store = MemoryJobStore()
-    store.ended = None  # not to be called
-    await Watch(store).look()
+    job = await store.add(job_request(), max_open=9)
+    watch = Watch(store)
+    looking = asyncio.create_task(watch.look())
+    assert await asyncio.wait([looking], timeout=0.6) == (set(), {looking})
+    await store.cancel(job.id)
+    async with asyncio.timeout(5):
+        await asyncio.gather(watch.wait(job.id, 30), looking)

@@ -8,6 +8,8 @@ import pytest
 from serve_app import errors
 from serve_app.config import AppConfig
 from serve_app.models import Catalogue, ModelEntry
+from serve_app.models.canary import Canary
+from serve_app.models.revision import canary_id
 from serve_app.replica.cache import ModelCache
 from serve_app.replica.pool_loader import PoolLoader
 from serve_app.testing.models import MemoryModelStore
@@ -84,3 +86,28 @@ async def test_evicted_model_is_freed():
 async def test_size_of_absent_files_is_assumed():
     replica = Replica(entry(), assumed_bytes=7)
     assert await replica.loader.estimate_bytes("m") == 7
+
+
+async def test_canary_is_loaded_beside_its_model_and_outdated_when_it_ends_or_changes():
+    new = Canary(entry=entry(source=Path("new")), share=5, since=1.0)
+    replica = Replica(entry(), memory_bytes=2)
+    replica.catalogue = Catalogue([entry()], canaries=[new])
+    for model_id in ("m", canary_id("m")):
+        assert len((await replica.paint(model_id)).pictures) == 1
+    assert replica.loader.outdated() == []
+    newer = new.model_copy(update={"entry": entry(source=Path("newer"))})
+    for catalogue in (Catalogue([entry()], canaries=[newer]), Catalogue([entry()])):
+        replica.catalogue = catalogue
+        assert replica.loader.outdated() == [canary_id("m")]
+    await replica.cache.close()
+
+
+async def test_other_share_leaves_the_weights_where_they_are():
+    replica = Replica(entry())
+    for share in (5, 50):
+        canary = Canary(entry=entry(source=Path("new")), share=share, since=1.0)
+        replica.catalogue = Catalogue([entry()], canaries=[canary])
+        await replica.paint(canary_id("m"))
+    assert replica.loader.outdated() == []
+    assert replica.cache.snapshot().loads == 1
+    await replica.cache.close()

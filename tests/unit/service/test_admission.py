@@ -179,3 +179,27 @@ async def test_wait_over_an_outage_that_outlasts_the_hold_says_so(make):
     bench.jobs.is_down = True
     with pytest.raises(errors.JobStoreUnavailable):
         await bench.service.wait(job.id, 0.3, cancel_if_left=True)
+
+
+async def test_light_key_comes_in_while_a_heavy_one_holds_all_places(make):
+    bench = make(jobs={"max_open": 3, "max_open_guests": 1, "hold_s": 0})
+    bench.graph.duration_s = 30
+    heavy, light = [(await bench.keys.create(name))[0].id for name in ("heavy", "light")]
+    for _ in range(3):
+        await bench.service.submit(job_request(key_id=heavy))
+    await bench.service.check_room()  # of nobody in particular
+    for _ in range(2):
+        with pytest.raises(errors.Overloaded):
+            await bench.service.admit(heavy)
+    assert await bench.service.admit(light) is None
+    await bench.service.submit(job_request(key_id=light))
+    with pytest.raises(errors.Overloaded):
+        await bench.service.check_room()
+
+
+async def test_without_keys_there_are_no_guests(make):
+    bench = make("open", jobs={"max_open": 1, "hold_s": 0})
+    bench.graph.duration_s = 30
+    await bench.service.submit(job_request())
+    with pytest.raises(errors.Overloaded):
+        await bench.service.check_room()

@@ -235,15 +235,20 @@ async def test_eta_holds_the_load_until_the_job_has_begun(bench):
     assert await bench.service.eta_s(begun) < loaded
 
 
-async def test_eta_of_a_queued_job_grows_with_the_queue_and_that_of_a_begun_one_does_not(bench):
+async def test_eta_of_a_queued_job_counts_what_comes_before_it_and_that_of_a_begun_one_nothing(
+    bench,
+):
     bench.graph.duration_s = 30
     begun = await bench.service.submit(job_request())
-    queued = await bench.jobs.add(job_request(), max_open=999)
-    alone = [await bench.service.eta_s(job) for job in (begun, queued)]
+    first = await bench.jobs.add(job_request(key_id="heavy"), max_open=999)
+    alone = [await bench.service.eta_s(job) for job in (begun, first)]
     for _ in range(200):
-        await bench.jobs.add(job_request(), max_open=999)
+        last = await bench.jobs.add(job_request(key_id="heavy"), max_open=999)
+    light = await bench.jobs.add(job_request(key_id="light"), max_open=999)
     assert await bench.service.eta_s(begun) == alone[0]
-    assert await bench.service.eta_s(queued) > 2 * alone[1]
+    assert await bench.service.eta_s(first) == alone[1]
+    assert await bench.service.eta_s(last) > 2 * alone[1]
+    assert await bench.service.eta_s(light) < 1.5 * alone[1]  # its turn comes soon
 
 
 async def test_client_that_leaves_while_its_job_is_accepted_frees_it(bench):

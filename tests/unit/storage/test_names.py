@@ -50,3 +50,27 @@ def test_media_type_is_known_by_the_name():
     assert names.media_type("temp/0-a.png") == "image/png"
     assert names.media_type("temp/0-a.base64") == "text/plain"
     assert names.media_type("inputs/a") == "application/octet-stream"
+
+
+@pytest.mark.parametrize("prefix", ["acme", "a/b/c", "customers/acme-1.x_y", "a" * 64])
+def test_prefix_moves_a_result_inside_its_folder(prefix):
+    for temp in (False, True):
+        (key,) = names.reserve(1, temp=temp)
+        moved = names.prefixed(key, prefix)
+        assert names.is_prefix(prefix)
+        assert names.is_result(moved)
+        folder, name = key.split("/")
+        assert moved == f"{folder}/{prefix}/{name}"
+        assert names.check(moved) == (f"{folder}/{prefix}", name)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("", "/", "..", "a/..", "../a", "a..b", ".a", "a//b", "/a", "a/"),
+        *("a b", "ä", "a\\b", "a\n", "a/b/c/d", "a" * 65, "a\0"),
+    ],
+    ids=ascii,
+)
+def test_what_leads_elsewhere_is_no_prefix(prefix):
+    assert not names.is_prefix(prefix)
