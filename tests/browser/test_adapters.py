@@ -64,7 +64,7 @@ def test_adapter_without_a_picture_is_told(ready, server):
     for button in ("#paint", "#code"):
         ready.locator(button).click()
         words = "The IP adapter has no picture yet. Choose one, or set it to None."
-        ready.locator(".notice.error", has_text=words).first.wait_for()
+        assert ready.locator("#problem-ip_adapter_image").inner_text() == words
         assert ready.locator("#reference").evaluate("one => one === document.activeElement")
     assert not [path for path, _ in server.calls if path == TEXT]
 

@@ -64,6 +64,13 @@ def test_stroke_is_white_where_it_went_and_black_elsewhere(ready, server):
     assert abs(rows.max() - (middle + half)) < 6
 
 
+def test_brush_is_as_wide_as_it_is_set(ready, server):
+    ready.locator("#size").fill("120")
+    drag(ready, (0.5, 0.5), (0.5, 0.5))
+    rows, columns = np.nonzero(mask_of(ready, server) > 127)
+    assert (np.ptp(rows), np.ptp(columns)) == (pytest.approx(120, abs=3), pytest.approx(120, abs=3))
+
+
 def test_eraser_undo_redo_invert_and_clear(ready, server):
     counts = []
 

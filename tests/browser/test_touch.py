@@ -49,6 +49,32 @@ def mask_of(page, server) -> np.ndarray:
     return pixels(body["mask_image"])[:, :, 0]
 
 
+def is_seen(page, selector: str) -> bool:
+    """Whether a thing is on the screen, without scrolling."""
+    return page.locator(selector).evaluate(
+        """one => {
+          const box = one.getBoundingClientRect();
+          return box.height > 0 && box.top >= 0 && box.bottom <= innerHeight;
+        }"""
+    )
+
+
+def test_what_is_painted_and_told_is_brought_onto_the_screen(phone, server):
+    lower = phone.locator("summary", has_text="More")
+    lower.scroll_into_view_if_needed()
+    phone.locator("#paint").tap()
+    assert is_seen(phone, ".notice.error")  # nothing is masked yet
+    touch(phone, [(0.3, 0.5), (0.7, 0.5)])
+    lower.scroll_into_view_if_needed()
+    server.service.is_stuck = True
+    phone.locator("#paint").tap()
+    phone.get_by_text("Waiting").first.wait_for()
+    assert is_seen(phone, "#progress")
+    server.service.is_stuck = False
+    phone.locator("#result-tools").wait_for()
+    assert is_seen(phone, "#after")
+
+
 def test_finger_draws_where_it_went(phone, server):
     touch(phone, [(0.3, 0.5), (0.5, 0.5), (0.7, 0.5)])
     rows, columns = np.nonzero(mask_of(phone, server) > 127)

@@ -19,6 +19,7 @@ import { showTools, startTools } from "./tools.js";
 const DRAFT = "dreamserve.form"; // of this tab, so that a reload keeps what was typed
 const ACCEPT_MS = 10_000; // that a cancelled call is waited for
 const RELIST_MS = 5000; // while a model is loading
+const REFERENCE = "ip_adapter_image";
 const MODEL_LIST = "api/v4/dreambooth/model_list";
 
 const stage = new Stage(byId("canvas"), { onchange: () => show(), say });
@@ -84,12 +85,12 @@ function takeMask(canvas) {
 
 // --- a request -------------------------------------------------------------------------------
 
-// Which picture is not there yet: [words, id of the element where it would be]; null for none.
+// Which picture is not there yet: [words, name of its field in the panel]; null for none.
 function missingPicture() {
     if (needsPicture(form.mode) && !stage.picture)
-        return ["There is no picture yet. Drop one, or take an example.", "canvas"];
+        return ["There is no picture yet. Drop one, or take an example."];
     if (form.refers && !form.reference.picture)
-        return ["The IP adapter has no picture yet. Choose one, or set it to None.", "reference"];
+        return ["The IP adapter has no picture yet. Choose one, or set it to None.", REFERENCE];
     return null;
 }
 
@@ -99,7 +100,7 @@ function missing() {
     const picture = missingPicture();
     if (picture) return picture;
     if (mode === "inpaint" && stage.mask.isEmpty && !form.extends) {
-        return ["Nothing is masked yet. Paint over what is to change.", "canvas"];
+        return ["Nothing is masked yet. Paint over what is to change."];
     }
     const needsPrompt = !(mode === "controlnet" && byId("guess").checked);
     if (needsPrompt && byId("prompt").value.trim() === "")
@@ -107,11 +108,13 @@ function missing() {
     return null;
 }
 
-function tellMissing([words, id]) {
-    notify(words, "error");
-    const section = byId(id).closest("details");
-    if (section) section.open = true;
-    byId(id).focus();
+function tellMissing([words, field = null]) {
+    clearProblemNotices();
+    if (field) form.showProblems({ [field]: words });
+    else {
+        notify(words, "error");
+        byId("canvas").focus();
+    }
 }
 
 async function request() {
@@ -124,7 +127,7 @@ async function request() {
         pictures.set(name, await (isMask ? toBlob(stage.mask.canvas) : encode(stage.picture)));
     }
     const { picture: reference } = form.reference;
-    if (form.refers && reference) pictures.set("ip_adapter_image", await encode(reference));
+    if (form.refers && reference) pictures.set(REFERENCE, await encode(reference));
     const fetchPath = mode === "controlnet" ? "api/v3/fetch" : "api/v4/dreambooth/fetch";
     return {
         mode,
@@ -135,7 +138,7 @@ async function request() {
         form: form.state(),
         before: pictures.get("init_image") ?? pictures.get("control_image") ?? null,
         mask: pictures.get("mask_image") ?? null,
-        reference: pictures.get("ip_adapter_image") ?? null,
+        reference: pictures.get(REFERENCE) ?? null,
     };
 }
 
@@ -157,6 +160,7 @@ async function paint() {
 async function attempt(begin) {
     running = { abort: new AbortController(), job: null, isCancelled: false };
     byId("progress").hidden = false;
+    byId("stage").scrollIntoView({ block: "nearest" }); // on a phone it may be above
     tell("sending", {});
     show();
     try {

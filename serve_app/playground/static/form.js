@@ -373,14 +373,14 @@ const checked = (id) => [...byId(id).querySelectorAll("input[type=checkbox]:chec
 // Inpainting keeps the picture's size, so that what is not masked stays as it is to the pixel.
 function shapes(model, mode) {
     const native = model?.native_size_px;
-    const own = ["own", "Size of the picture"];
+    const own = ["own", "Picture’s size"];
     const first = {
         text2img: [["", `Native${native ? ` (${native} × ${native})` : ""}`]],
-        inpaint: [own, ["", "Shape of the picture"]],
+        inpaint: [own, ["", "Picture’s shape"]],
     };
     const fixed = SHAPES.map(([width, height]) => [`${width}x${height}`, `${width} × ${height}`]);
     return [
-        ...(first[mode] ?? [["", "Shape of the picture"], own]),
+        ...(first[mode] ?? [["", "Picture’s shape"], own]),
         ...fixed,
         ["custom", "Custom"],
     ];
