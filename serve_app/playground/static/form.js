@@ -379,11 +379,7 @@ function shapes(model, mode) {
         inpaint: [own, ["", "Picture’s shape"]],
     };
     const fixed = SHAPES.map(([width, height]) => [`${width}x${height}`, `${width} × ${height}`]);
-    return [
-        ...(first[mode] ?? [["", "Picture’s shape"], own]),
-        ...fixed,
-        ["custom", "Custom"],
-    ];
+    return [...(first[mode] ?? [["", "Picture’s shape"], own]), ...fixed, ["custom", "Custom"]];
 }
 
 // picture: {width, height} or null.

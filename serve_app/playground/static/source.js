@@ -23,9 +23,7 @@ export function startSources({ onpicture, onmask, onreference }) {
         event.preventDefault();
         take(file);
     });
-    startDrop((file, target) =>
-        target.closest("#adapter-set") ? refer(file) : take(file),
-    );
+    startDrop((file, target) => (target.closest("#adapter-set") ? refer(file) : take(file)));
     byId("examples").append(...EXAMPLES.map((example) => exampleRow(example, onpicture)));
 }
 
