@@ -58,6 +58,8 @@ ADD_ONS = [
         control=("canny",),
         models=("all",),
     ),
+    AddOn(id="style", name="Style", type="ip_adapter", source=SOURCE, models=("all",)),
+    AddOn(id="larger", name="Larger", type="upscaler", source=SOURCE),
 ]
 
 

@@ -10,7 +10,7 @@ from tests.browser.fake_server import ADMIN_KEY
 
 pytestmark = pytest.mark.browser
 SERIOUS = ("serious", "critical")
-STATES = ["empty", "editing", "unfolded", "result", "key", "code"]
+STATES = ["empty", "editing", "unfolded", "adapter", "result", "key", "code"]
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -57,6 +57,11 @@ def reach(page, server, state: str) -> None:
         page.locator("#guidance").fill("99")
         page.locator("#paint").click()
         page.locator("#problem-guidance_scale").wait_for()
+    elif state == "adapter":
+        page.locator("summary", has_text="IP adapter").click()
+        page.locator("#adapter").select_option("style")
+        page.locator("#paint").click()
+        page.locator("#problem-ip_adapter_image").wait_for()
     elif state == "result":
         paint(page)
     elif state == "code":

@@ -64,6 +64,13 @@ def test_stroke_is_white_where_it_went_and_black_elsewhere(ready, server):
     assert abs(rows.max() - (middle + half)) < 6
 
 
+def test_brush_is_as_wide_as_it_is_set(ready, server):
+    ready.locator("#size").fill("120")
+    drag(ready, (0.5, 0.5), (0.5, 0.5))
+    rows, columns = np.nonzero(mask_of(ready, server) > 127)
+    assert (np.ptp(rows), np.ptp(columns)) == (pytest.approx(120, abs=3), pytest.approx(120, abs=3))
+
+
 def test_eraser_undo_redo_invert_and_clear(ready, server):
     counts = []
 
@@ -388,9 +395,9 @@ def test_code_to_copy_sends_the_same_request(page, server, tmp_path, language):
     page.locator(f"#languages input[value={language}]").check(force=True)
     text = page.locator("#code-text").inner_text()
     assert "good" not in text
-    for button, name in (("#code-picture", "picture.png"), ("#code-mask", "mask.png")):
+    for name in ("picture.png", "mask.png"):
         with page.expect_download() as saving:
-            page.locator(button).click()
+            page.locator("#code-links button", has_text=name).click()
         saving.value.save_as(tmp_path / name)
     page.locator("#code-close").click()
     (tmp_path / "call.mjs").write_text(text, encoding="utf-8")

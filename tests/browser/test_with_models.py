@@ -95,9 +95,9 @@ def test_code_to_copy_paints_the_same_request(ready, service, tmp_path, language
     ready.locator("#code").click()
     ready.locator(f"#languages input[value={language}]").check(force=True)
     text = ready.locator("#code-text").inner_text()
-    for button, name in (("#code-picture", "picture.png"), ("#code-mask", "mask.png")):
+    for name in ("picture.png", "mask.png"):
         with ready.expect_download() as saving:
-            ready.locator(button).click()
+            ready.locator("#code-links button", has_text=name).click()
         saving.value.save_as(tmp_path / name)
     if language == "curl":
         command = ["bash", "-c", text]

@@ -147,9 +147,3 @@ def test_readme_commands_are_make_targets():
     assert targets[:3] == ["demo", "test", "run"]
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
-
-
-def test_ci_runs_the_same_targets():
-    script = (ROOT / ".ci" / "run").read_text()
-    assert "make check" in script
-    assert "make test" in script

@@ -19,6 +19,7 @@ import { showTools, startTools } from "./tools.js";
 const DRAFT = "dreamserve.form"; // of this tab, so that a reload keeps what was typed
 const ACCEPT_MS = 10_000; // that a cancelled call is waited for
 const RELIST_MS = 5000; // while a model is loading
+const REFERENCE = "ip_adapter_image";
 const MODEL_LIST = "api/v4/dreambooth/model_list";
 
 const stage = new Stage(byId("canvas"), { onchange: () => show(), say });
@@ -60,6 +61,13 @@ function takePicture(canvas, name, example = null) {
     edit();
 }
 
+function takeReference(canvas, name) {
+    clearProblemNotices();
+    form.reference.set(canvas);
+    edited = null;
+    say(`${name} is the picture for the adapter.`);
+}
+
 function takeMask(canvas) {
     if (!stage.picture) {
         notify("There is no picture yet that this could be the mask of.", "error");
@@ -77,18 +85,36 @@ function takeMask(canvas) {
 
 // --- a request -------------------------------------------------------------------------------
 
-// What keeps the request from being sent, in words; "" for nothing.
+// Which picture is not there yet: [words, name of its field in the panel]; null for none.
+function missingPicture() {
+    if (needsPicture(form.mode) && !stage.picture)
+        return ["There is no picture yet. Drop one, or take an example."];
+    if (form.refers && !form.reference.picture)
+        return ["The IP adapter has no picture yet. Choose one, or set it to None.", REFERENCE];
+    return null;
+}
+
+// What keeps the request from being sent, in the same form.
 function missing() {
     const { mode } = form;
-    if (needsPicture(mode) && !stage.picture)
-        return "There is no picture yet. Drop one, or take an example.";
+    const picture = missingPicture();
+    if (picture) return picture;
     if (mode === "inpaint" && stage.mask.isEmpty && !form.extends) {
-        return "Nothing is masked yet. Paint over what is to change.";
+        return ["Nothing is masked yet. Paint over what is to change."];
     }
     const needsPrompt = !(mode === "controlnet" && byId("guess").checked);
     if (needsPrompt && byId("prompt").value.trim() === "")
-        return "Say in the prompt what the picture shows.";
-    return "";
+        return ["Say in the prompt what the picture shows.", "prompt"];
+    return null;
+}
+
+function tellMissing([words, field = null]) {
+    clearProblemNotices();
+    if (field) form.showProblems({ [field]: words });
+    else {
+        notify(words, "error");
+        byId("canvas").focus();
+    }
 }
 
 async function request() {
@@ -100,6 +126,8 @@ async function request() {
         if (isMask && form.extends && stage.mask.isEmpty) continue; // only what is new is painted
         pictures.set(name, await (isMask ? toBlob(stage.mask.canvas) : encode(stage.picture)));
     }
+    const { picture: reference } = form.reference;
+    if (form.refers && reference) pictures.set(REFERENCE, await encode(reference));
     const fetchPath = mode === "controlnet" ? "api/v3/fetch" : "api/v4/dreambooth/fetch";
     return {
         mode,
@@ -110,6 +138,7 @@ async function request() {
         form: form.state(),
         before: pictures.get("init_image") ?? pictures.get("control_image") ?? null,
         mask: pictures.get("mask_image") ?? null,
+        reference: pictures.get(REFERENCE) ?? null,
     };
 }
 
@@ -118,8 +147,7 @@ async function paint() {
     clearProblemNotices();
     const problem = missing();
     if (problem) {
-        notify(problem, "error");
-        (problem.includes("prompt") ? byId("prompt") : byId("canvas")).focus();
+        tellMissing(problem);
         return;
     }
     form.drawSeed();
@@ -132,6 +160,7 @@ async function paint() {
 async function attempt(begin) {
     running = { abort: new AbortController(), job: null, isCancelled: false };
     byId("progress").hidden = false;
+    byId("stage").scrollIntoView({ block: "nearest" }); // on a phone it may be above
     tell("sending", {});
     show();
     try {
@@ -195,7 +224,7 @@ function preview(uri) {
     const picture = new Image();
     picture.onload = () => {
         if (!running) return;
-        if (needsPicture(form.mode) && stage.picture) stage.setPreview(picture);
+        if (needsPicture(form.mode) && stage.hasShapeOf(picture)) stage.setPreview(picture);
         else {
             result.showPreview(uri);
             shows = "result";
@@ -255,6 +284,7 @@ async function restore(entry) {
         stage.setPicture(await fromBlob(entry.before));
         if (entry.mask) stage.change({ kind: "load", picture: await fromBlob(entry.mask) });
     }
+    if (entry.reference) form.reference.set(await fromBlob(entry.reference));
     edited = entry.id;
 }
 
@@ -356,8 +386,8 @@ function listen() {
             edit();
         },
         code: async () => {
-            if (needsPicture(form.mode) && !stage.picture)
-                notify("There is no picture yet.", "error");
+            const problem = missingPicture();
+            if (problem) tellMissing(problem);
             else showCode(await request());
         },
         forget: () => history.removeAll(),
@@ -384,7 +414,7 @@ startTools(stage, () => {
     stage.removePicture();
     edit();
 });
-startSources({ onpicture: takePicture, onmask: takeMask });
+startSources({ onpicture: takePicture, onmask: takeMask, onreference: takeReference });
 listen();
 history.onHistory(showHistory);
 showHistory();

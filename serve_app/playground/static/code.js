@@ -1,9 +1,9 @@
 // The dialog with this request as code.
 
 import { address, key } from "./api.js";
-import { byId, copyText, saveFile } from "./dom.js";
+import { byId, copyText, make, saveFile } from "./dom.js";
 import { segments } from "./form.js";
-import { LANGUAGES } from "./snippets.js";
+import { FILES, LANGUAGES } from "./snippets.js";
 
 const NAMES = { curl: "curl", python: "Python", javascript: "JavaScript" };
 let language = "curl";
@@ -24,12 +24,16 @@ export function showCode(request) {
         show();
     });
     show();
-    const [picture, mask] = [...pictures.values()];
-    byId("code-files").hidden = !picture;
-    byId("code-mask-too").hidden = !mask;
-    byId("code-picture").onclick = () => saveFile(picture, "picture.png");
-    byId("code-mask").onclick = () => saveFile(mask, "mask.png");
+    byId("code-files").hidden = pictures.size === 0;
+    byId("code-links").replaceChildren(...[...pictures].map(fileLink));
     byId("code-dialog").showModal();
+}
+
+function fileLink([field, blob]) {
+    const name = FILES[field];
+    const link = make("button", { class: "link strong", type: "button" }, name);
+    link.addEventListener("click", () => saveFile(blob, name));
+    return link;
 }
 
 export function startCode() {

@@ -1,6 +1,7 @@
 // The panel: what is set, what the server offers of it, and what a request gets of it.
 
 import { byId, icon, make, options, randomInt } from "./dom.js";
+import { Reference } from "./reference.js";
 import { addOns, buildFields, isModel, modesOf, ownSize } from "./request.js";
 
 const MODES = { text2img: "Text", img2img: "Image", inpaint: "Inpaint", controlnet: "Control" };
@@ -24,6 +25,7 @@ export class Form {
         this.mode = "inpaint";
         this.wanted = null; // the mode that was chosen, for models that have it
         this.offer = {};
+        this.reference = new Reference();
         document.querySelectorAll("[data-number]").forEach(makeNumber);
         byId("model").addEventListener("change", () => this.showModel());
         byId("net").addEventListener("change", () => this.showModel({ keep: true }));
@@ -139,16 +141,22 @@ export class Form {
         }
     }
 
+    // Whether a picture is to be shown to the model beside the prompt.
+    get refers() {
+        return byId("adapter").value !== "";
+    }
+
     // Whether the picture is to grow, for which no mask is needed.
     get extends() {
         return this.mode === "inpaint" && "outpaint" in this.outpaintFields();
     }
 
     showAddOns(modelId) {
-        const [loras, vaes, embeddings] = ["lora", "vae", "embeddings"].map((category) =>
+        const all = ["lora", "vae", "embeddings", "ip_adapter"].map((category) =>
             addOns(this.rows, category, modelId),
         );
-        byId("no-add-ons").hidden = loras.length + vaes.length + embeddings.length > 0;
+        const [loras, vaes, embeddings, adapters] = all;
+        byId("no-add-ons").hidden = all.flat().length > 0;
         byId("loras").replaceChildren(
             ...loras.map((row) => loraRow(row, () => this.countAddOns())),
         );
@@ -161,6 +169,12 @@ export class Form {
         byId("embeddings").replaceChildren(
             ...embeddings.map((row) => embeddingRow(row, () => this.countAddOns())),
         );
+        options(byId("adapter"), [
+            ["", "None"],
+            ...adapters.map((row) => [row.model_id, label(row)]),
+        ]);
+        byId("adapter").onchange = () => this.countAddOns();
+        byId("adapter-row").hidden = adapters.length === 0;
         const nets = addOns(this.rows, "controlnet", modelId);
         options(
             byId("net"),
@@ -170,7 +184,9 @@ export class Form {
     }
 
     countAddOns() {
-        const number = this.loras().length + this.embeddings().length + (byId("vae").value ? 1 : 0);
+        byId("adapter-set").hidden = !byId("adapter").value;
+        const single = ["vae", "adapter"].filter((id) => byId(id).value);
+        const number = this.loras().length + this.embeddings().length + single.length;
         byId("add-on-count").hidden = number === 0;
         byId("add-on-count").textContent = number;
     }
@@ -221,6 +237,7 @@ export class Form {
             vae: text("vae"),
             loras: this.loras(),
             embeddings: this.embeddings(),
+            adapter: { id: text("adapter"), scale: numberOf("adapter-scale") },
             enhance: isChecked("enhance"),
             safety: isChecked("safety"),
             karras: isChecked("karras"),
@@ -356,17 +373,13 @@ const checked = (id) => [...byId(id).querySelectorAll("input[type=checkbox]:chec
 // Inpainting keeps the picture's size, so that what is not masked stays as it is to the pixel.
 function shapes(model, mode) {
     const native = model?.native_size_px;
-    const own = ["own", "Size of the picture"];
+    const own = ["own", "Picture’s size"];
     const first = {
         text2img: [["", `Native${native ? ` (${native} × ${native})` : ""}`]],
-        inpaint: [own, ["", "Shape of the picture"]],
+        inpaint: [own, ["", "Picture’s shape"]],
     };
     const fixed = SHAPES.map(([width, height]) => [`${width}x${height}`, `${width} × ${height}`]);
-    return [
-        ...(first[mode] ?? [["", "Shape of the picture"], own]),
-        ...fixed,
-        ["custom", "Custom"],
-    ];
+    return [...(first[mode] ?? [["", "Picture’s shape"], own]), ...fixed, ["custom", "Custom"]];
 }
 
 // picture: {width, height} or null.

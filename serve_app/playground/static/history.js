@@ -40,7 +40,7 @@ function told(result) {
 }
 
 // entry: {id, at, job, mode, path, fields, form, meta, before: Blob | null, mask: Blob | null,
-// pictures: [{blob, link}], none while it is painted}. Without an id it is new. Returns its id.
+// reference: Blob | null, pictures: [{blob, link}], none while it is painted}. Without an id it is new. Returns its id.
 export async function put(entry) {
     const id = await inStore("readwrite", (store) => store.put(entry));
     const ids = await inStore("readonly", (store) => store.getAllKeys());

@@ -12,6 +12,7 @@ export function notify(text, kind = "note") {
     const notice = make("div", { class: `notice ${kind}` }, make("p", {}, text), close);
     close.addEventListener("click", () => notice.remove());
     byId("notices").append(notice);
+    notice.scrollIntoView({ block: "nearest" }); // on a phone it may be above
 }
 
 export const clearNotices = () => byId("notices").replaceChildren();

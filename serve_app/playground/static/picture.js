@@ -6,9 +6,9 @@ const HEIC = ["heic", "heix", "hevc", "heim", "heis", "mif1", "msf1"];
 
 export class PictureError extends Error {}
 
-// Returns {canvas, name, note}; note says what was changed, "" if nothing was.
+// Returns {canvas, name, note}; maxSide: pixels; note says what was changed, "" if nothing was.
 // Raises PictureError with words for the user.
-export async function readPicture(blob, name = "picture") {
+export async function readPicture(blob, name = "picture", maxSide = MAX_SIDE) {
     if (blob.size === 0) throw new PictureError(`${name} is empty.`);
     let bitmap;
     try {
@@ -17,7 +17,7 @@ export async function readPicture(blob, name = "picture") {
         throw new PictureError(await whyUnreadable(blob, name));
     }
     const { width, height } = bitmap;
-    const share = Math.min(1, MAX_SIDE / Math.max(width, height));
+    const share = Math.min(1, maxSide / Math.max(width, height));
     const canvas = blank(
         Math.max(1, Math.round(width * share)),
         Math.max(1, Math.round(height * share)),

@@ -6,7 +6,7 @@ export const PATHS = {
     inpaint: "api/v4/dreambooth/inpaint",
     controlnet: "api/v5/controlnet",
 };
-export const ADD_ONS = ["lora", "vae", "embeddings", "ip_adapter", "controlnet"];
+export const ADD_ONS = ["lora", "vae", "embeddings", "ip_adapter", "controlnet", "upscaler"];
 const SEEDS = 2 ** 32;
 const MAX_SIDE = 1024;
 
@@ -44,6 +44,8 @@ export function buildFields(set) {
         lora_model: set.loras.map(({ id }) => id).join(","),
         lora_strength: set.loras.map(({ strength }) => strength).join(","),
         embeddings_model: set.embeddings.join(","),
+        ip_adapter_id: set.adapter.id,
+        ip_adapter_scale: set.adapter.id ? set.adapter.scale : null,
         enhance_prompt: yesNo(set.enhance),
         safety_checker: yesNo(set.safety),
         use_karras_sigmas: yesNo(set.karras),

@@ -10,7 +10,7 @@ import { toDataUri } from "./picture.js";
 const PENDING = "dreamserve.pending"; // of this tab: id of its entry of the history
 const FETCH = "api/v4/dreambooth/fetch";
 
-// request: {mode, path, fields, pictures, form, before, mask}; tell(name, data) of what happens.
+// request: {mode, path, fields, pictures, form, before, mask, reference}; tell(name, data) of what happens.
 // Returns the entry of the history with its pictures.
 export async function run(request, tell, signal) {
     const uris = await Promise.all(
@@ -29,6 +29,7 @@ export async function run(request, tell, signal) {
         form: request.form,
         before: request.before,
         mask: request.mask,
+        reference: request.reference,
         meta: reply.meta,
         tip: reply.status === "success" ? reply.tip : "",
         pictures: [],

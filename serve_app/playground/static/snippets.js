@@ -6,6 +6,7 @@ export const FILES = {
     init_image: "picture.png",
     mask_image: "mask.png",
     control_image: "picture.png",
+    ip_adapter_image: "reference.png",
 };
 
 // url: of the call; fetchUrl: of fetches, without the id; pictures: fields filled from FILES.

@@ -5,25 +5,31 @@ import { EXAMPLES, drawExample } from "./examples.js";
 import { notify } from "./notices.js";
 import { PictureError, readPicture } from "./picture.js";
 
-// onpicture(canvas, name, example); onmask(canvas).
-export function startSources({ onpicture, onmask }) {
+const REFERENCE_SIDE = 1024; // the server looks at no more of it
+
+// onpicture(canvas, name, example); onmask(canvas); onreference(canvas, name).
+export function startSources({ onpicture, onmask, onreference }) {
     const take = (file) => read(file, ({ canvas, name }) => onpicture(canvas, name, null));
+    const refer = (file) =>
+        read(file, ({ canvas, name }) => onreference(canvas, name), REFERENCE_SIDE);
     byId("choose").addEventListener("click", () => byId("file").click());
     onChoice("file", take);
     onChoice("mask-file", (file) => read(file, ({ canvas }) => onmask(canvas)));
+    byId("reference").addEventListener("click", () => byId("reference-file").click());
+    onChoice("reference-file", refer);
     document.addEventListener("paste", (event) => {
         const [file] = pictures(event.clipboardData);
         if (!file) return;
         event.preventDefault();
         take(file);
     });
-    startDrop(take);
+    startDrop((file, target) => (target.closest("#adapter-set") ? refer(file) : take(file)));
     byId("examples").append(...EXAMPLES.map((example) => exampleRow(example, onpicture)));
 }
 
-async function read(file, use) {
+async function read(file, use, maxSide = undefined) {
     try {
-        const picture = await readPicture(file, file.name || "The picture");
+        const picture = await readPicture(file, file.name || "The picture", maxSide);
         use(picture);
         if (picture.note) notify(picture.note);
     } catch (error) {
@@ -56,7 +62,7 @@ function startDrop(take) {
         event.preventDefault();
         show(0);
         const [file] = pictures(event.dataTransfer);
-        if (file) take(file);
+        if (file) take(file, event.target);
         else notify("That was no file. Drop a picture from a folder.", "error");
     });
 }

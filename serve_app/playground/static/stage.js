@@ -51,6 +51,13 @@ export class Stage {
         this.onchange();
     }
 
+    // Whether a preview can be laid over the picture; what grows has another shape.
+    hasShapeOf({ width, height }) {
+        if (!this.picture) return false;
+        const change = (width * this.picture.height) / (height * this.picture.width);
+        return Math.abs(change - 1) < 0.05; // previews are small, and rounded
+    }
+
     setPreview(picture) {
         this.preview = picture;
         this.draw();
