@@ -1,0 +1,164 @@
+"""`Reach`: which tests run which lines, and how long they take; measured once per test file."""
+
+import ast
+import hashlib
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import coverage
+
+from tests.mutants.operators import Mutant
+from tests.mutants.sandbox import Sandbox
+
+__all__ = ["Chosen", "Reach", "measure"]
+
+_FOLDERS = ("tests/unit", "tests/contract", "tests/engine")
+_LIMIT_S = 240  # for one test file
+
+
+class _Recorder:
+    """Notes, inside a run of pytest, the lines of `serve_app` that each test runs."""
+
+    def __init__(self, target: Path) -> None:
+        self._target, self._passed = target, {}
+        self._coverage = coverage.Coverage(
+            data_file=None, config_file=False, include=["serve_app/*"],
+            concurrency=["thread", "greenlet"],
+        )  # fmt: skip
+
+    def pytest_sessionstart(self) -> None:
+        self._coverage.start()
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._coverage.switch_context(nodeid)
+
+    def pytest_runtest_logreport(self, report) -> None:
+        if report.when == "setup":
+            self._passed[report.nodeid] = 0.0
+        if report.passed and report.nodeid in self._passed:
+            self._passed[report.nodeid] += report.duration
+        else:
+            self._passed.pop(report.nodeid, None)
+
+    def at_end(self) -> None:
+        self._coverage.stop()
+        data, places = self._coverage.get_data(), {}
+        order = {name: place for place, name in enumerate(self._passed)}
+        for file in data.measured_files():
+            lines = data.contexts_by_lineno(file)
+            masks = {
+                line: sum(1 << order[name] for name in names if name in order)
+                for line, names in lines.items()
+            }
+            path = str(Path(file).relative_to(Path.cwd()))
+            places[path] = {line: f"{mask:x}" for line, mask in masks.items()}
+        self._target.write_text(json.dumps({"tests": self._passed, "lines": places}))
+
+
+class Chosen:
+    """Leaves only these tests of a run, file by file."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names, files = set(names), [name.partition("::")[0] for name in names]
+        self._rank = {file: place for place, file in reversed(list(enumerate(files)))}
+
+    def pytest_collection_modifyitems(self, items) -> None:
+        items[:] = [item for item in items if item.nodeid in self._names]
+        items.sort(key=lambda item: self._rank[item.nodeid.partition("::")[0]])
+
+    def at_end(self) -> None:
+        """Do nothing."""
+
+
+def _digest(paths: list[Path]) -> str:
+    texts = b"".join(path.read_bytes() for path in sorted(paths))
+    return hashlib.sha256(texts).hexdigest()[:16]
+
+
+def test_files(root: Path) -> list[str]:
+    """List the files of tests that may be chosen."""
+    found = [path for folder in _FOLDERS for path in (root / folder).rglob("test_*.py")]
+    return sorted(str(path.relative_to(root)) for path in found)
+
+
+def record_of(root: Path, file: str) -> Path:
+    """Return where the measurement of a test file lies; other code, another place."""
+    folder = root / "build" / "mutants" / _digest(list((root / "serve_app").rglob("*.py")))
+    return folder / f"{file.replace('/', '-')}.{_digest([root / file])}.json"
+
+
+def measure(sandbox: Sandbox, root: Path, file: str) -> None:
+    """Run one test file and keep what those of its tests reach that pass without a fault."""
+    record = record_of(root, file)
+    if record.exists():
+        return
+    record.parent.mkdir(parents=True, exist_ok=True)
+    status, text = sandbox.run([file], _Recorder(record), _LIMIT_S)
+    if status not in (0, 5):
+        print(f"fails in part without a fault: {file}\n{text[-2000:]}", flush=True)
+    if not record.exists():
+        record.write_text(json.dumps({"tests": {}, "lines": {}}))
+
+
+class Reach:
+    """What `measure` found, for choosing."""
+
+    def __init__(self, root: Path) -> None:
+        self._seconds: dict[str, float] = {}
+        self._names: list[list[str]] = []  # of each test file
+        self._masks = defaultdict(lambda: defaultdict(list))  # by path and line: (file, its tests)
+        self._importers: dict[str, set[str]] = defaultdict(set)
+        for number, file in enumerate(test_files(root)):
+            record = json.loads(record_of(root, file).read_text())
+            self._names.append(list(record["tests"]))
+            self._seconds |= record["tests"]
+            for path, lines in record["lines"].items():
+                for line, mask in lines.items():
+                    self._masks[path][int(line)].append((number, int(mask, 16)))
+            for module in _imported(root / file):
+                self._importers[module] |= set(record["tests"])
+
+    def nearest(self, mutant: Mutant, limit_s: float) -> list[str]:
+        """Return tests that run its line, else its function, or import it: its room's first."""
+        found = self._of(mutant.path, mutant.lines) or self._of(mutant.path, mutant.function)
+        module = mutant.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+        if not found or mutant.function.start == 1:
+            found |= self._importers[module]
+        room = mutant.path.split("/")[1]
+        near = tuple(f"tests/{place}{room}/" for place in ("", "unit/"))
+        ordered = sorted(found, key=lambda name: (not name.startswith(near), self._seconds[name]))
+        return self._within(ordered, limit_s)
+
+    def seconds(self, names: list[str]) -> float:
+        """Return how long these tests took."""
+        return sum(self._seconds[name] for name in names)
+
+    def _within(self, names: list[str], limit_s: float) -> list[str]:
+        chosen, spent = [], 0.0
+        for name in names:
+            spent += self._seconds[name]
+            if chosen and spent > limit_s:
+                break
+            chosen.append(name)
+        return chosen
+
+    def _of(self, path: str, lines: range) -> set[str]:
+        masks: dict[int, int] = defaultdict(int)
+        for line in lines:
+            for number, mask in self._masks[path].get(line, ()):
+                masks[number] |= mask
+        return {
+            name
+            for number, mask in masks.items()
+            for place, name in enumerate(self._names[number])
+            if mask >> place & 1
+        }
+
+
+def _imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
