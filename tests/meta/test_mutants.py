@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.mutants.operators import mutants_of
-from tests.mutants.sample import ROOMS, ROOT, equivalents, identity, mutants_in, sample
+from tests.mutants.sample import ROOMS, ROOT, equivalents, identity, mutants_in, named, sample
 
 CHANGES = {
     "x = a < b": {"a <= b", "a >= b"},
@@ -81,6 +81,14 @@ def test_equivalents_name_faults_that_there_are_and_say_why():
     there = {identity(mutant) for room in rooms for mutant in mutants_in(room)}
     assert [one for one in known if one not in there] == []
     assert [one for one, why in known.items() if len(why) < 10] == []
+
+
+@pytest.mark.parametrize("row", named(), ids=lambda row: row["fault"])
+def test_named_fault_can_be_made_and_its_test_exists(row):
+    assert set(row) == {"fault", "path", "before", "after", "test"}
+    assert (ROOT / row["path"]).read_text().count(row["before"]) == 1
+    path, _, name = row["test"].partition("::")
+    assert f"def {name.partition('[')[0]}" in (ROOT / path).read_text()
 
 
 _PROGRAM = """

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.mutants import reach as reaching
 from tests.mutants.operators import Mutant
-from tests.mutants.sample import ROOMS, ROOT, equivalents, identity, sample
+from tests.mutants.sample import ROOMS, ROOT, equivalents, identity, named, sample
 from tests.mutants.sandbox import Sandbox
 
 _LAST = ROOT / "build" / "mutants" / "survivors.json"
@@ -51,6 +51,16 @@ def _try(mutant: Mutant, names: list[str], seconds: float, ends_at: float) -> tu
     return ("survived" if status == 0 else "killed"), (killers or [""])[0]
 
 
+def _try_named(row: dict[str, str]) -> bool:
+    """Return whether the test of a named fault notices it, and passes without it."""
+    assert _sandbox, "a process of the pool has a sandbox"
+    before, after = row["before"].encode(), row["after"].encode()
+    with _sandbox.changed(row["path"], lambda source: source.replace(before, after)):
+        changed, _ = _sandbox.run(["-x", row["test"]], reaching.Chosen(None), 120)
+    whole, _ = _sandbox.run([row["test"]], reaching.Chosen(None), 120)
+    return (changed, whole) == (1, 0)
+
+
 def _unsure(names: list[str]) -> set[str]:
     """Return those of some tests that fail without a mutant too, in a run like theirs."""
     assert _sandbox, "a process of the pool has a sandbox"
@@ -67,6 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="another number, another sample")
     parser.add_argument("--tests-s", type=float, default=10, help="seconds of tests per mutant")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--named", action="store_true", help="those of named.yaml, and no others")
     parser.add_argument("--again", action="store_true", help="only survivors of the last run")
     return parser.parse_args()
 
@@ -84,6 +95,10 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="mutants-") as home,
         ProcessPoolExecutor(given.processes, context, _open, (home,)) as pool,
     ):
+        if given.named:
+            for row, is_noticed in zip(named(), pool.map(_try_named, named()), strict=True):
+                print("noticed" if is_noticed else "SURVIVED", row["fault"], flush=True)
+            return
         list(pool.map(_measure, reaching.test_files(ROOT)))
         reach = reaching.Reach(ROOT)
         names = [reach.nearest(mutant, given.tests_s) for mutant in chosen]

@@ -57,15 +57,18 @@ class _Recorder:
 
 
 class Chosen:
-    """Leaves only these tests of a run, file by file."""
+    """Leaves only these tests of a run, file by file; None: all."""
 
-    def __init__(self, names: list[str]) -> None:
-        self._names, files = set(names), [name.partition("::")[0] for name in names]
-        self._rank = {file: place for place, file in reversed(list(enumerate(files)))}
+    def __init__(self, names: list[str] | None) -> None:
+        self._names = names
 
     def pytest_collection_modifyitems(self, items) -> None:
-        items[:] = [item for item in items if item.nodeid in self._names]
-        items.sort(key=lambda item: self._rank[item.nodeid.partition("::")[0]])
+        if self._names is None:
+            return
+        names, files = set(self._names), [name.partition("::")[0] for name in self._names]
+        rank = {file: place for place, file in reversed(list(enumerate(files)))}
+        items[:] = [item for item in items if item.nodeid in names]
+        items.sort(key=lambda item: rank[item.nodeid.partition("::")[0]])
 
     def at_end(self) -> None:
         """Do nothing."""

@@ -8,11 +8,12 @@ import yaml
 
 from tests.mutants.operators import Mutant, mutants_of
 
-__all__ = ["ROOMS", "ROOT", "equivalents", "identity", "mutants_in", "sample"]
+__all__ = ["ROOMS", "ROOT", "equivalents", "identity", "mutants_in", "named", "sample"]
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("engine", "pipelines", "jobs", "images", "net", "api", "models", "replica", "service")
 _EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
+_NAMED = Path(__file__).with_name("named.yaml")
 
 
 def mutants_in(room: str) -> list[Mutant]:
@@ -40,3 +41,8 @@ def equivalents() -> dict[tuple[str, str, str], str]:
     """Return the mutants that no test can notice, and why."""
     rows = yaml.safe_load(_EQUIVALENT.read_text()) or []
     return {(row["path"], row["code"], row["change"]): row["why"] for row in rows}
+
+
+def named() -> list[dict[str, str]]:
+    """Return the faults that passed once: each with `fault`, `path`, `before`, `after`, `test`."""
+    return yaml.safe_load(_NAMED.read_text())
