@@ -82,11 +82,13 @@ def table_rows(page):
 
 
 def in_prose():
-    """Every "`section.field` (default)" and "`section.field` words (default)" of the pages."""
+    """Every "`section.field` words (default)" and "`section.field`, default unit" of the pages."""
+    in_brackets = r"`(\w+\.\w+)`[^`.()|]{0,40}?\((\d[^)]*)\)"
+    after_comma = r"`(\w+\.\w+)`, (\d[\d,]* (?:[KM]iB|s|px|h|days))\b"
     for page, text in PAGES.items():
         if page in GENERATED:
             continue
-        for setting, told in re.findall(r"`(\w+\.\w+)`\s\((\d[^)]*)\)", text):
+        for setting, told in re.findall(in_brackets, text) + re.findall(after_comma, text):
             if setting.split(".")[0] in AppConfig.model_fields:
                 yield page, setting, " ".join(told.split())
 
