@@ -11,9 +11,9 @@ import coverage
 from tests.mutants.operators import Mutant
 from tests.mutants.sandbox import Sandbox
 
-__all__ = ["Chosen", "Reach", "measure"]
+__all__ = ["Chosen", "Reach", "measure", "records"]
 
-_FOLDERS = ("tests/unit", "tests/contract", "tests/engine")
+_ALSO = {"pipelines": ["tests/engine"]}  # beside the folders that are named after a room
 _LIMIT_S = 240  # for one test file
 
 
@@ -79,21 +79,27 @@ def _digest(paths: list[Path]) -> str:
     return hashlib.sha256(texts).hexdigest()[:16]
 
 
-def test_files(root: Path) -> list[str]:
-    """List the files of tests that may be chosen."""
-    found = [path for folder in _FOLDERS for path in (root / folder).rglob("test_*.py")]
-    return sorted(str(path.relative_to(root)) for path in found)
+def records(root: Path, rooms: list[str]) -> dict[str, Path]:
+    """Return, for each test file of these rooms, where its measurement lies.
+
+    Other code or another test file, another place.
+    """
+    place = root / "build" / "mutants" / _digest(list((root / "serve_app").rglob("*.py")))
+    folders = [folder for room in rooms for folder in _folders(room)]
+    found = {path for folder in folders for path in (root / folder).rglob("test_*.py")}
+    names = {str(path.relative_to(root)): path for path in found}
+    return {
+        name: place / f"{name.replace('/', '-')}.{_digest([names[name]])}.json"
+        for name in sorted(names)
+    }
 
 
-def record_of(root: Path, file: str) -> Path:
-    """Return where the measurement of a test file lies; other code, another place."""
-    folder = root / "build" / "mutants" / _digest(list((root / "serve_app").rglob("*.py")))
-    return folder / f"{file.replace('/', '-')}.{_digest([root / file])}.json"
+def _folders(room: str) -> list[str]:
+    return [f"tests/unit/{room}", f"tests/{room}", *_ALSO.get(room, [])]
 
 
-def measure(sandbox: Sandbox, root: Path, file: str) -> None:
+def measure(sandbox: Sandbox, file: str, record: Path) -> None:
     """Run one test file and keep what those of its tests reach that pass without a fault."""
-    record = record_of(root, file)
     if record.exists():
         return
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -107,13 +113,13 @@ def measure(sandbox: Sandbox, root: Path, file: str) -> None:
 class Reach:
     """What `measure` found, for choosing."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, places: dict[str, Path]) -> None:
         self._seconds: dict[str, float] = {}
         self._names: list[list[str]] = []  # of each test file
         self._masks = defaultdict(lambda: defaultdict(list))  # by path and line: (file, its tests)
         self._importers: dict[str, set[str]] = defaultdict(set)
-        for number, file in enumerate(test_files(root)):
-            record = json.loads(record_of(root, file).read_text())
+        for number, (file, place) in enumerate(places.items()):
+            record = json.loads(place.read_text())
             self._names.append(list(record["tests"]))
             self._seconds |= record["tests"]
             for path, lines in record["lines"].items():
@@ -128,8 +134,7 @@ class Reach:
         module = mutant.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         if not found or mutant.function.start == 1:
             found |= self._importers[module]
-        room = mutant.path.split("/")[1]
-        near = tuple(f"tests/{place}{room}/" for place in ("", "unit/"))
+        near = tuple(_folders(mutant.path.split("/")[1]))
         ordered = sorted(found, key=lambda name: (not name.startswith(near), self._seconds[name]))
         return self._within(ordered, limit_s)
 
