@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+import serve_app
 from serve_app import errors
 from serve_app.api import create_api
 from serve_app.api.replies import bodies
@@ -56,6 +57,11 @@ async def test_page_names_every_call(api):
         base = first if line.startswith("| `/api/v3/dreambooth`") else first.rpartition("/")[0]
         named |= {first, *(path if path.startswith("/api/") else base + path for path in others)}
     assert {path for path in paths if path.startswith("/api/")} == named
+
+
+async def test_version_is_told_where_the_page_of_versions_says(api):
+    info = (await api.http.get("/openapi.json")).json()["info"]
+    assert info["version"] == serve_app.__version__
 
 
 def rows_of(heading, page=PAGE):
