@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 
 from tests.mutants import reach as reaching
 from tests.mutants import trial
@@ -26,7 +27,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("rooms", nargs="*", default=list(ROOMS), help="rooms of serve_app")
     parser.add_argument("--each", type=int, default=25, help="mutants per room")
-    parser.add_argument("--seconds", type=float, default=1800, help="no new mutant after these")
+    parser.add_argument("--seconds", type=float, default=3600, help="no new mutant after these")
     parser.add_argument("--seed", type=int, default=1, help="another number, another sample")
     parser.add_argument("--tests-s", type=float, default=10, help="seconds of tests per mutant")
     parser.add_argument("--processes", type=int, default=2)
@@ -43,6 +44,7 @@ def main() -> None:
         last = {tuple(one) for one in json.loads(_LAST.read_text())}
         everything = sample(given.rooms, 10**9, given.seed)
         chosen = [mutant for mutant in everything if identity(mutant) in last]
+    ends_at = time.time() + given.seconds
     places = reaching.records(ROOT, given.rooms)
     context = multiprocessing.get_context("spawn")
     with (
@@ -53,13 +55,14 @@ def main() -> None:
             for row, is_noticed in zip(named(), pool.map(trial.try_named, named()), strict=True):
                 print("noticed" if is_noticed else "SURVIVED", row["fault"], flush=True)
             return
-        list(pool.map(trial.measure, places, places.values()))
+        half = ends_at - given.seconds / 2
+        list(pool.map(trial.measure, places, places.values(), repeat(half)))
         reach = reaching.Reach(ROOT, places)
+        unknown = sum(not place.exists() for place in places.values())
         names = [reach.nearest(mutant, given.tests_s) for mutant in chosen]
-        ends_at = time.time() + given.seconds
-        print(f"{len(chosen)} mutants", flush=True)
+        print(f"{len(chosen)} mutants; {unknown} test files were not measured in time", flush=True)
         tries = pool.map(
-            trial.try_mutant, chosen, names, map(reach.seconds, names), [ends_at] * len(chosen)
+            trial.try_mutant, chosen, names, map(reach.seconds, names), repeat(ends_at)
         )
         outcomes = []
         for mutant, (outcome, killer) in zip(chosen, tries, strict=True):

@@ -15,6 +15,7 @@ __all__ = ["Chosen", "Reach", "measure", "records"]
 
 _ALSO = {"pipelines": ["tests/engine"]}  # beside the folders that are named after a room
 _LIMIT_S = 240  # for one test file
+_NOTHING: dict[str, dict] = {"tests": {}, "lines": {}}
 
 
 class _Recorder:
@@ -100,18 +101,16 @@ def _folders(room: str) -> list[str]:
 
 def measure(sandbox: Sandbox, file: str, record: Path) -> None:
     """Run one test file and keep what those of its tests reach that pass without a fault."""
-    if record.exists():
-        return
     record.parent.mkdir(parents=True, exist_ok=True)
     status, text = sandbox.run([file], _Recorder(record), _LIMIT_S)
     if status not in (0, 5):
         print(f"fails in part without a fault: {file}\n{text[-2000:]}", flush=True)
     if not record.exists():
-        record.write_text(json.dumps({"tests": {}, "lines": {}}))
+        record.write_text(json.dumps(_NOTHING))
 
 
 class Reach:
-    """What `measure` found, for choosing."""
+    """What `measure` found, for choosing; tests that were not measured are none."""
 
     def __init__(self, root: Path, places: dict[str, Path]) -> None:
         self._seconds: dict[str, float] = {}
@@ -119,7 +118,7 @@ class Reach:
         self._masks = defaultdict(lambda: defaultdict(list))  # by path and line: (file, its tests)
         self._importers: dict[str, set[str]] = defaultdict(set)
         for number, (file, place) in enumerate(places.items()):
-            record = json.loads(place.read_text())
+            record = json.loads(place.read_text()) if place.exists() else _NOTHING
             self._names.append(list(record["tests"]))
             self._seconds |= record["tests"]
             for path, lines in record["lines"].items():
