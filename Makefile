@@ -3,6 +3,8 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 SOAK_S ?= 600
+MUTANTS ?= 25
+MUTANTS_S ?= 3600
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -14,7 +16,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Else each process of the tests compiles them anew, a quarter of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test-fast test test-plain test-ray test-long test-ops test-browser run chaos soak bench train train-trial check format hooks clean
+.PHONY: help demo test-fast test test-plain test-ray test-long test-ops test-browser mutants run chaos soak bench train train-trial check format hooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 13
@@ -56,6 +58,9 @@ run: $(INSTALLED)  ## serve on http://HOST:PORT until Ctrl-C
 
 test-browser: $(INSTALLED)  ## the playground in a real Chromium, with the demo models; skips where there is none
 	$(BIN)/python -m pytest tests/browser -m browser -p no:cacheprovider -rs
+
+mutants: $(INSTALLED)  ## small faults that tests should notice: MUTANTS per room, MUTANTS_S seconds in all
+	$(BIN)/python -m tests.mutants --each $(MUTANTS) --seconds $(MUTANTS_S)
 
 chaos: $(INSTALLED)  ## kill things for minutes while jobs run; figures go to out/
 	$(BIN)/python -m pytest tests/chaos -m chaos

@@ -18,7 +18,7 @@ from serve_app.testing.checkpoints import random_vae
 from serve_app.testing.ldm_names import LEVELS, original_vae
 from serve_app.types import GenerationSpec
 from tests.engine.lora_files import save
-from tests.engine.weaving import TOLERANCE, Weaver, difference, paint_stock
+from tests.engine.weaving import CPU, TOLERANCE, Weaver, difference, paint_stock
 
 MakeSpec = Callable[..., GenerationSpec]
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -177,3 +177,18 @@ def test_vae_that_two_kinds_have_in_common_fits_both(
     weights("a", None, **{"modelspec.architecture": said})(vae)
     weaver.known[:] = [AddOn(id="soft", type="vae", source=vae)]
     assert weaver.paint(make_spec(vae="soft"))
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_forward_of_a_vae_takes_as_many_pictures_as_its_setting_says(
+    folder: Callable[[str], Path], make_spec: MakeSpec, rows: int
+) -> None:
+    weaver = Weaver(folder("attention"), [], CPU.model_copy(update={"vae_rows": rows}))
+    seen: list[int] = []
+    decoder = weaver.checkpoint.vaes.own.module.decoder
+    decoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    try:
+        weaver.paint(*(make_spec(seed=seed) for seed in range(6)))
+    finally:
+        weaver.engine.close()
+    assert (max(seen), sum(seen)) == (rows, 6)

@@ -82,11 +82,13 @@ def table_rows(page):
 
 
 def in_prose():
-    """Every "`section.field` (default)" and "`section.field` words (default)" of the pages."""
+    """Every "`section.field` words (default)" and "`section.field`, default unit" of the pages."""
+    in_brackets = r"`(\w+\.\w+)`[^`.()|]{0,40}?\((\d[^)]*)\)"
+    after_comma = r"`(\w+\.\w+)`, (\d[\d,]* (?:[KM]iB|s|px|h|days))\b"
     for page, text in PAGES.items():
         if page in GENERATED:
             continue
-        for setting, told in re.findall(r"`(\w+\.\w+)`\s\((\d[^)]*)\)", text):
+        for setting, told in re.findall(in_brackets, text) + re.findall(after_comma, text):
             if setting.split(".")[0] in AppConfig.model_fields:
                 yield page, setting, " ".join(told.split())
 
@@ -276,3 +278,19 @@ def test_sample_tells_genuine_messages_from_forged_ones(tmp_path, language, case
 def test_page_of_versions_is_about_this_one():
     assert f"page is about {serve_app.__version__}." in " ".join(PAGES["versions.md"].split())
     assert f"### To {serve_app.__version__}" in PAGES["versions.md"]
+
+
+def test_images_that_pages_and_manifests_name_are_of_this_version():
+    files = [*DOCS.glob("*.md"), *(DOCS.parent / "deploy").rglob("*.yaml")]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    named = set(re.findall(r"dreamserve:(\d+\.\d+\.\d+)", text))
+    assert named == {serve_app.__version__}
+
+
+def test_changelog_has_a_section_of_this_version_below_that_of_what_is_to_come():
+    text = (DOCS.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+    heads = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert heads[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(serve_app.__version__)}\] - 20\d\d-\d\d-\d\d", heads[1])
+    section = text.split(f"## {heads[1]}", 1)[1].split("\n## ")[0]
+    assert re.findall(r"^### (.*)$", section, re.MULTILINE) == ["Added", "Changed", "Fixed"]

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+import serve_app
 from serve_app import errors
 from serve_app.api import create_api
 from serve_app.api.replies import bodies
-from serve_app.api.requests.schemas import ControlNetBody, FetchBody
+from serve_app.api.requests.schemas import ControlNetBody, FetchBody, parse
 from serve_app.api.routes.admin import Accounts, Admin
 from serve_app.api.routes.overview import Watch
 from serve_app.config import HttpConfig, JobsConfig
@@ -56,6 +57,11 @@ async def test_page_names_every_call(api):
         base = first if line.startswith("| `/api/v3/dreambooth`") else first.rpartition("/")[0]
         named |= {first, *(path if path.startswith("/api/") else base + path for path in others)}
     assert {path for path in paths if path.startswith("/api/")} == named
+
+
+async def test_version_is_told_where_the_page_of_versions_says(api):
+    info = (await api.http.get("/openapi.json")).json()["info"]
+    assert info["version"] == serve_app.__version__
 
 
 def rows_of(heading, page=PAGE):
@@ -163,6 +169,62 @@ def test_page_tells_the_default_of_a_yes_or_no(field):
         for name in quoted(row[0])
     }
     assert told[field] == DEFAULT_AS_WORD[ControlNetBody.model_fields[field].default]
+
+
+# What becomes of a call that leaves such a field out; and of one with a LoRA, an adapter, a net.
+NUMBERS = {
+    "samples": lambda job: job.spec.samples,
+    "clip_skip": lambda job: job.spec.clip_skip,
+    "priority": lambda job: job.priority,
+    "mask_expand": lambda job: job.spec.masking.expand_px,
+    "overlap_width": lambda job: job.spec.outpaint.overlap_px,
+    "lora_strength": lambda job: job.spec.loras[0].strength,
+    "ip_adapter_scale": lambda job: job.spec.ip_adapter.scale,
+    "controlnet_conditioning_scale": lambda job: job.spec.controlnets[0].scale,
+    "control_guidance_start": lambda job: job.spec.control_start,
+    "control_guidance_end": lambda job: job.spec.control_end,
+}
+ADDED = {
+    "lora_strength": {"lora_model": "contrast-fix"},
+    "ip_adapter_scale": fields.ADAPTER,
+    "overlap_width": {"outpaint": {"right": 64}},
+}
+
+
+def cells_of(column):
+    """That column of the tables of fields, by field."""
+    headings = ("## Request fields of a generation call", "### ControlNet")
+    rows = [row for heading in headings for row in rows_of(heading)[2:]]
+    return {name: row[column] for row in rows for name in quoted(row[0])}
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+async def test_page_tells_the_default_of_a_number(api, inpaint_body, field):
+    told = dict(zip(quoted("`control_guidance_start` `control_guidance_end`"), "01", strict=True))
+    is_net = field.startswith("control")
+    path = "/api/v5/controlnet" if is_net else "/api/v4/dreambooth/inpaint"
+    body = controls.BASE if is_net else inpaint_body
+    body = {name: value for name, value in body.items() if name != field} | ADDED.get(field, {})
+    reply = await api.reply(path, body)
+    job = api.service.jobs[reply["id"]].request
+    assert NUMBERS[field](job) == float(told.get(field) or cells_of(1)[field])
+
+
+RANGES = {
+    field: tuple(float(number) for number in found[0])
+    for field, text in cells_of(2).items()
+    if (found := re.findall(r"^(-?\d+) to (-?\d+)\b", text))
+}
+
+
+@pytest.mark.parametrize("field", RANGES)
+def test_page_tells_the_range_of_a_number(field):
+    least, most = RANGES[field]
+    for value in (least, most):
+        parse(ControlNetBody, {field: value})
+    for value in (least - 1, most + 1):
+        with pytest.raises(errors.InvalidFields):
+            parse(ControlNetBody, {field: value})
 
 
 @pytest.mark.parametrize(
