@@ -14,7 +14,7 @@ import psutil
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 DREAMSERVE = "from serve_app.cli import main; main()"
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "inpaint"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 ROOT = Path(__file__).parents[2]
 PAGES = {
     name: re.findall(
