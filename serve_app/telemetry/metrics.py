@@ -204,6 +204,7 @@ ERRORS = (
         "errors that clients were told: code of docs/errors.md; call: path, or job for what a job "
         "ended with; key: its id, other for those beyond `logging.error_keys`, none",
         ("code", "call", "key"),
+        "errors",
     ),
 )
 

@@ -72,7 +72,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 def test_command_in_an_empty_folder_gets_the_demo(tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr(serving, "exec_service", lambda *given: started.append(given))
+    monkeypatch.setattr(serving, "exec_service", lambda *given, **_: started.append(given))
     done = CliRunner().invoke(app, ["run"])
     assert (done.exit_code, len(started)) == (0, 1)
     assert "wrote configs/dev.yaml" in done.stderr

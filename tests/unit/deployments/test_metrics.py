@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from deployments import metrics
-from serve_app.telemetry.metrics import Kind, Metric
+from serve_app.telemetry.metrics import DATABASE, ERRORS, DatabaseWait, Kind, Metric
+from serve_app.telemetry.tally import Tally
 
 COUNT = Metric("dreamserve_engine_failed_total", Kind.COUNTER, "", ("model_id",))
 BY_STAGE = Metric("dreamserve_engine_stage_total", Kind.COUNTER, "", ("model_id", "stage"))
@@ -51,3 +52,15 @@ def test_counter_by_several_labels_has_a_series_for_each_of_their_values(counter
         counts = {("a", "x"): number, ("a", "y"): 1}
         instruments.report(SimpleNamespace(errors=counts), {})
     assert counters[0].values == {("a", "x"): pytest.approx(5), ("a", "y"): 1}
+
+
+def test_errors_and_waits_are_read_from_where_they_are_counted(counters, monkeypatch):
+    levels = {}
+    gauge = SimpleNamespace(set=lambda value, labels: levels.update({"wait": (value, labels)}))
+    monkeypatch.setattr(metrics, "Gauge", lambda *_: gauge)
+    counted = Tally()
+    counted.add("internal", "/a", "key_1")
+    metrics.Instruments(ERRORS).report(counted, {})
+    assert counters[0].values["internal", "/a", "key_1"] == 1
+    metrics.Instruments(DATABASE).report(DatabaseWait(0.5), {})
+    assert levels == {"wait": (0.5, {})}
