@@ -9,6 +9,9 @@ from structlog.testing import capture_logs
 from serve_app import errors
 from serve_app.api.middleware import Fallback
 from serve_app.config import HttpConfig
+from tests.spans import spans
+
+__all__ = ["spans"]
 
 TEXT2IMG = "/api/v4/dreambooth"
 V6 = "/api/v6/images/text2img"
@@ -148,3 +151,16 @@ async def test_failure_in_the_middle_of_an_answer_begins_no_second_one():
     with pytest.raises(errors.Overloaded):
         await Fallback(app, HttpConfig())(scope, None, send)
     assert sent == ["http.response.start", "http.response.body"]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [(None, None), (errors.RateLimited(30), None), (errors.Overloaded(), "503")],
+)
+async def test_span_of_a_call_tells_an_error_of_the_server_alone(
+    api, text_body, spans, refusal, told
+):
+    api.service.refusal = refusal
+    await api.post(V6, text_body)
+    (span,) = [one for one in spans.all() if "http.response.status_code" in one.attributes]
+    assert span.attributes.get("error.type") == told

@@ -105,3 +105,34 @@ async def unused_port() -> int:
     listener.close()
     await listener.wait_closed()
     return port
+
+
+async def test_calls_do_not_wait_for_each_other(serve, client):
+    """As many as there are: those who call bound them, and one slow host holds up no other."""
+    num_calls, here, all_here = 30, 0, asyncio.Event()
+
+    async def reply(_reader, writer):
+        nonlocal here
+        here += 1
+        if here == num_calls:
+            all_here.set()
+        await all_here.wait()
+        writer.write(OK)
+
+    server = await serve(reply)
+    async with client() as guarded:
+        calls = [guarded.get(f"http://good.test:{server.port}/") for _ in range(num_calls)]
+        assert await asyncio.gather(*calls) == [b"hello"] * num_calls
+
+
+async def test_calls_at_work_end_with_the_client(serve, client):
+    async def reply(_reader, _writer):
+        await asyncio.sleep(60)
+
+    server = await serve(reply)
+    async with client(timeout_s=30) as guarded:
+        call = asyncio.create_task(guarded.get(f"http://good.test:{server.port}/"))
+        while not server.requests:
+            await asyncio.sleep(0.005)
+    with pytest.raises(NetFailure):
+        await asyncio.wait_for(call, 5)
