@@ -92,10 +92,17 @@ async def test_post_to_the_inside_is_refused(serve, client):
 
 
 def test_every_failure_pickles_with_its_fields():
-    for failure in (Refused("x"), BadStatus(404), TooLarge(5), TooSlow(1.5), TooManyRedirects(3)):
+    fields = {
+        Refused("x"): {"reason": "x"},
+        BadStatus(404): {"status": 404},
+        TooLarge(5): {"limit_bytes": 5},
+        TooSlow(1.5): {"limit_s": 1.5},
+        TooManyRedirects(3): {"limit": 3},
+    }
+    for failure, held in fields.items():
         again = pickle.loads(pickle.dumps(failure))
         assert isinstance(again, NetFailure)
-        assert again.__dict__ == failure.__dict__
+        assert again.__dict__ == failure.__dict__ == held
 
 
 @pytest.fixture
