@@ -188,6 +188,16 @@ def test_planner_variants_switch_once_per_turn() -> None:
     assert switches <= 2 * 16 // 8 + 1
 
 
+def test_planner_turn_goes_on_with_a_group_of_its_variant_before_it_switches() -> None:
+    groups = (("base", "small", 1), ("lora", "small", 3), ("base", "large", 3))
+    requests = [
+        Fake(seq, variant, group, 2, steps, 0) for seq, (variant, group, steps) in enumerate(groups)
+    ]
+    plans = Simulation(requests, Policy(turn_ticks=8)).run()
+    ran = [plan.batch[0] for plan in plans if plan.batch]
+    assert list(dict.fromkeys(ran)) == [0, 2, 1]
+
+
 def test_planner_urgent_call_goes_first_and_keeps_the_turn() -> None:
     planner = Planner(Policy(), lambda _: LIMIT)
     old = Candidate(0, "base", "small", 2)

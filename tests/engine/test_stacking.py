@@ -27,6 +27,18 @@ def arguments(rows: int, **more: object) -> dict[str, object]:
             True,
             id="nested",
         ),
+        pytest.param(
+            arguments(1, c={"ids": torch.ones(1, 6)}),
+            arguments(1, c={"ids": torch.ones(1, 5)}),
+            False,
+            id="nested-shape-differs",
+        ),
+        pytest.param(
+            arguments(1, c=[torch.ones(1, 6)]),
+            arguments(1, c=[torch.ones(1, 6).half()]),
+            False,
+            id="listed-dtype-differs",
+        ),
     ],
 )
 def test_signature_says_what_can_be_stacked(
@@ -117,3 +129,19 @@ def test_forward_optional_argument_that_no_call_has_is_not_passed() -> None:
     lane = Lane("denoiser", run, optional=frozenset({"more"}))
     forward([Call(lane, arguments(rows), rows, 16) for rows in (1, 2)], limit=4)
     assert run.names == [{"sample"}]
+
+
+def test_call_to_measure_runs_the_plain_forward_with_zeros_for_its_marks() -> None:
+    def run(stacked: dict[str, object]) -> object:
+        return stacked["sample"]
+
+    def plain(stacked: dict[str, object]) -> object:
+        return stacked["sample"]
+
+    given = arguments(1, mark=torch.ones(1))
+    for other, expected in ((None, run), (plain, plain)):
+        lane = Lane("x", run, marks=frozenset({"mark"}), plain=other)
+        call = Call(lane, given, 1, 16).unmarked()
+        assert call.lane.run is expected
+        assert call.arguments["mark"] == 0
+        assert call.arguments["sample"] is given["sample"]

@@ -2,7 +2,9 @@
 
 import ast
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 __all__ = ["Mutant", "mutants_of"]
@@ -41,9 +43,19 @@ class Mutant:
         return source[: self.start] + self.after.encode() + source[self.end :]
 
     def __str__(self) -> str:
-        """Show the place and both texts, each in one line of at most 100 characters."""
-        texts = [" ".join(text.split())[:100] for text in (self.before, self.after)]
-        return f"{self.path}:{self.lines.start}: {texts[0]}  ->  {texts[1]}"
+        """Show the place, and of both texts about 90 characters from shortly before they differ."""
+        texts = [_plain(self.before), _plain(self.after)]
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
+        begin = max(0, same - 30)
+        shown = [("..." if begin else "") + text[begin : begin + 90] for text in texts]
+        return f"{self.path}:{self.lines.start}: {shown[0]}  ->  {shown[1]}"
+
+
+def _plain(text: str) -> str:
+    """Return an expression as `ast` writes it, a statement as it stands, in one line."""
+    with suppress(SyntaxError):
+        text = ast.unparse(ast.parse(f"({text})", mode="eval"))
+    return " ".join(text.split())
 
 
 def mutants_of(path: Path, root: Path) -> list[Mutant]:
@@ -151,7 +163,7 @@ def _of_expression(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Constant(not value)
         case ast.Constant(value=int() | float() as value):
             yield ast.Constant(value + 1)
-        case ast.Tuple(ctx=ast.Load(), elts=[_, _, *_]):
+        case ast.Tuple(ctx=ast.Load(), elts=[_, _, *_]) if not _has_slice(node):
             yield ast.Tuple(node.elts[:-1], ast.Load())
         case ast.Call():
             yield from _of_call(node)
@@ -169,3 +181,7 @@ def _of_call(node: ast.Call) -> Iterator[ast.AST]:
         if left_out.arg and left_out.arg not in _PROSE:
             rest = [keyword for keyword in node.keywords if keyword is not left_out]
             yield ast.Call(node.func, node.args, rest)
+
+
+def _has_slice(node: ast.Tuple) -> bool:
+    return any(isinstance(element, ast.Slice) for element in node.elts)

@@ -220,3 +220,9 @@ def test_id_of_something_else_is_refused(read, value):
 def test_image_of_something_else_is_refused(value):
     with pytest.raises(PydanticCustomError):
         coerce.to_image(value)
+
+
+@pytest.mark.parametrize(("asked", "kept"), [("2", 2), (-4, -4), (None, 0)])
+async def test_priority_is_that_of_the_call(api, text_body, asked, kept):
+    request = await api.last_request("/api/v4/dreambooth", text_body | {"priority": asked})
+    assert request.priority == kept

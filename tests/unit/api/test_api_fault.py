@@ -10,6 +10,9 @@ from serve_app import errors
 from serve_app.api.middleware import Fallback
 from serve_app.config import HttpConfig
 from serve_app.telemetry import tally
+from tests.spans import spans
+
+__all__ = ["spans"]
 
 TEXT2IMG = "/api/v4/dreambooth"
 V6 = "/api/v6/images/text2img"
@@ -181,3 +184,16 @@ async def test_refusals_are_counted_by_code_call_and_key(api, text_body, counted
 async def test_call_that_succeeds_counts_nothing(api, text_body, counted):
     await api.post(TEXT2IMG, text_body)
     assert counted() == {}
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [(None, None), (errors.RateLimited(30), None), (errors.Overloaded(), "503")],
+)
+async def test_span_of_a_call_tells_an_error_of_the_server_alone(
+    api, text_body, spans, refusal, told
+):
+    api.service.refusal = refusal
+    await api.post(V6, text_body)
+    (span,) = [one for one in spans.all() if "http.response.status_code" in one.attributes]
+    assert span.attributes.get("error.type") == told

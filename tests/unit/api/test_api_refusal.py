@@ -235,3 +235,23 @@ async def test_codes_of_each_era_can_be_switched(make_api):
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "4")
     answer = await api.post(V6, body)
     assert (answer.status_code, "retry-after" in answer.headers) == (200, False)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "beside"),
+    [
+        ({"strength": 0.01}, "strength", "these steps"),
+        ({"strength": 0.01, "steps": 20}, "strength", "these steps"),
+        ({"steps": 1}, "steps", "this strength"),
+    ],
+    ids=["strength", "both", "steps"],
+)
+async def test_strength_that_leaves_no_step_is_told_in_a_sentence(
+    api, inpaint_body, asked, field, beside
+):
+    body = {
+        name: value for name, value in inpaint_body.items() if name not in ("steps", "strength")
+    }
+    reply = await api.reply(INPAINT, body | asked)
+    text = f"The {field} is too small: with {beside} not one would run."
+    assert reply["message"] == {field: [text]}

@@ -120,6 +120,16 @@ def test_transparent_part_of_a_black_and_white_mask_is_kept() -> None:
     assert (repainted(image) == EXPECTED).all()
 
 
+@pytest.mark.parametrize(("num_coloured", "is_mask"), [(0, True), (35, True), (45, False)])
+def test_mask_may_have_a_hundredth_of_coloured_pixels(num_coloured: int, is_mask: bool) -> None:
+    image = drawn().convert("RGBA")
+    assert SIDE**2 == 4096
+    for place in range(num_coloured):
+        image.putpixel((place, 60), (255, 0, 0, 255))
+    image.putpixel((60, 62), CLEAR)
+    assert (repainted(image) == EXPECTED).all() == is_mask
+
+
 @pytest.mark.parametrize("quality", [10, 75])
 def test_noise_and_soft_edges_do_not_hide_that_a_mask_is_black_and_white(quality: int) -> None:
     buffer = io.BytesIO()
@@ -271,3 +281,8 @@ def test_a_fleck_of_grey_in_a_large_mask_is_a_flaw() -> None:
     assert not has_greys(mask)
     mask.paste(128, (0, 0, 120, 120))
     assert has_greys(mask)
+
+
+@pytest.mark.parametrize(("level", "is_grey"), [(32, False), (33, True), (222, True), (223, False)])
+def test_grey_is_more_than_32_levels_from_black_and_from_white(level: int, is_grey: bool) -> None:
+    assert has_greys(drawn(white=level)) == is_grey

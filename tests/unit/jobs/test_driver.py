@@ -116,6 +116,17 @@ async def test_driver_retries_what_may_pass(error):
     assert (graph.runs[job.id], done.attempts) == (2, 2)
 
 
+async def test_driver_retries_at_once_the_first_time_alone():
+    graph = FakeGraph(failures=[errors.ReplicaLost()] * 3)
+    async with driving(graph, retry_delay_s=30, max_retry_delay_s=60) as (driver, store):
+        job = await accept(driver, store)
+        async with asyncio.timeout(5):
+            while graph.runs[job.id] < 2:
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.1)
+        assert graph.runs[job.id] == 2
+
+
 async def test_driver_gives_up_on_a_job_that_kills_every_replica():
     graph = FakeGraph(failures=[errors.ReplicaLost()] * 9)
     async with driving(graph, max_attempts=3) as (driver, store):

@@ -3,7 +3,7 @@
 import pytest
 
 from serve_app.jobs import number
-from serve_app.jobs.number import FIRST, id_of, new_key
+from serve_app.jobs.number import FIRST, derived, id_of, new_key
 
 KEY = "0f" * 32
 
@@ -47,3 +47,9 @@ def test_ids_are_spread_evenly():
     for n in range(FIRST, FIRST + 4000):
         counts[id_of(n, KEY, FIRST) >> 27] += 1
     assert sum((count - 250) ** 2 / 250 for count in counts) < 45
+
+
+def test_derived_key_is_the_hmac_of_its_purpose():
+    """RFC 4231, test case 1."""
+    told = "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
+    assert derived("0b" * 20, "Hi There").hex() == told

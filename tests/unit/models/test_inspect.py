@@ -250,6 +250,12 @@ def test_unknown_file_says_so_with_its_first_keys(tmp_path, shapes):
     assert "\n" not in found.describe()
 
 
+def test_unknown_file_shows_no_more_than_five_keys_of_96_letters(tmp_path):
+    shapes = {f"{letter * 97}.weight": (1,) for letter in "abcdef"}
+    found = inspect(community_files.write(tmp_path / "x.safetensors", shapes))
+    assert found.first_keys == tuple(letter * 96 for letter in "abcde")
+
+
 def test_bytes_of_ema_copies_are_told_apart(tmp_path):
     plain = inspect(community_files.write_named(tmp_path, "sd1"))
     both = inspect(community_files.write_named(tmp_path, "sd1-with-ema"))

@@ -184,3 +184,11 @@ async def test_requests_of_clients_that_hang_up_want_one_version(make, turns):
         call.cancel()
     await asyncio.sleep(0.01)
     assert (await replicas.store.desired([MODEL]))[MODEL].weights_version <= 1
+
+
+def test_report_of_a_version_that_told_less_is_read():
+    """As a replica of the version before reports, while a new one is deployed."""
+    row = {"model_id": MODEL, "replica_id": "a", "generation": 2, "phase": "ready", "serving": 2}
+    report = ReplicaReport.model_validate(row)
+    told = (report.load_s, report.reported_at, report.digest, report.reason, report.revision)
+    assert (report.weights_version, *told) == (2, 0.0, 0.0, "", "", None)

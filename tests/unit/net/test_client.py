@@ -92,10 +92,17 @@ async def test_post_to_the_inside_is_refused(serve, client):
 
 
 def test_every_failure_pickles_with_its_fields():
-    for failure in (Refused("x"), BadStatus(404), TooLarge(5), TooSlow(1.5), TooManyRedirects(3)):
+    fields = {
+        Refused("x"): {"reason": "x"},
+        BadStatus(404): {"status": 404},
+        TooLarge(5): {"limit_bytes": 5},
+        TooSlow(1.5): {"limit_s": 1.5},
+        TooManyRedirects(3): {"limit": 3},
+    }
+    for failure, held in fields.items():
         again = pickle.loads(pickle.dumps(failure))
         assert isinstance(again, NetFailure)
-        assert again.__dict__ == failure.__dict__
+        assert again.__dict__ == failure.__dict__ == held
 
 
 @pytest.fixture
@@ -105,3 +112,34 @@ async def unused_port() -> int:
     listener.close()
     await listener.wait_closed()
     return port
+
+
+async def test_calls_do_not_wait_for_each_other(serve, client):
+    """As many as there are: those who call bound them, and one slow host holds up no other."""
+    num_calls, here, all_here = 30, 0, asyncio.Event()
+
+    async def reply(_reader, writer):
+        nonlocal here
+        here += 1
+        if here == num_calls:
+            all_here.set()
+        await all_here.wait()
+        writer.write(OK)
+
+    server = await serve(reply)
+    async with client() as guarded:
+        calls = [guarded.get(f"http://good.test:{server.port}/") for _ in range(num_calls)]
+        assert await asyncio.gather(*calls) == [b"hello"] * num_calls
+
+
+async def test_calls_at_work_end_with_the_client(serve, client):
+    async def reply(_reader, _writer):
+        await asyncio.sleep(60)
+
+    server = await serve(reply)
+    async with client(timeout_s=30) as guarded:
+        call = asyncio.create_task(guarded.get(f"http://good.test:{server.port}/"))
+        while not server.requests:
+            await asyncio.sleep(0.005)
+    with pytest.raises(NetFailure):
+        await asyncio.wait_for(call, 5)

@@ -76,6 +76,13 @@ def test_open_canvas_text2img_needs_no_picture() -> None:
     assert open_canvas(spec(Kind.TEXT2IMG), None, Framing(512, 32)) is None
 
 
+def test_open_canvas_img2img_has_the_picture_and_no_mask() -> None:
+    canvas = open_canvas(spec(Kind.IMG2IMG), inputs(), Framing(64, 8))
+    assert canvas is not None
+    assert (canvas.mask, canvas.box) == (None, (0, 0, 192, 128))
+    assert canvas.init.size == (192, 128)
+
+
 def test_open_canvas_full_frame_takes_no_crop() -> None:
     cropped = open_canvas(spec(), inputs(), Framing(64, 8))
     whole = open_canvas(spec(full_frame=True), inputs(), Framing(64, 8))

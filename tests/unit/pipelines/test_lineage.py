@@ -39,7 +39,7 @@ TINY = lineage_of(pipeline("StableDiffusionPipeline", 32))
 )
 def test_header_fits_the_kinds_that_it_names_alone(said, fits):
     for lineage in (SD1, SD2, XL, SD3, FLUX, TINY):
-        if lineage in fits:
+        if any(lineage is one for one in fits):
             lineage.check(said)
             continue
         with pytest.raises(Unfit, match="expected one for"):
