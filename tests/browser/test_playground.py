@@ -590,6 +590,14 @@ def test_server_that_is_down_for_a_while_loses_nothing(ready, server):
     ready.locator("#result").wait_for()
 
 
+def test_page_that_is_opened_too_early_goes_on_by_itself(page, server):
+    page.route("**/model_list", lambda route: route.fulfill(status=503, body="not yet"), times=2)
+    page.goto(server.url)
+    page.get_by_text("The server's answer cannot be read (HTTP 503).").wait_for()
+    page.locator("#modes input").first.wait_for(state="attached")
+    assert notices(page) == ""
+
+
 def test_server_that_is_down_at_the_call_is_told(ready, server):
     drag(ready, (0.4, 0.5), (0.6, 0.5))
     server.is_down = True

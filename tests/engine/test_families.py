@@ -116,10 +116,10 @@ def make_sd3() -> DiffusionPipeline:
     )
 
 
-def make_flux() -> DiffusionPipeline:
+def make_flux(latent_channels: int = 1) -> DiffusionPipeline:
     transformer = diffusers.FluxTransformer2DModel(
         patch_size=1,
-        in_channels=4,
+        in_channels=4 * latent_channels,  # packed, two by two cells
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=16,
@@ -132,7 +132,7 @@ def make_flux() -> DiffusionPipeline:
     t5 = T5Config(d_model=32, d_ff=37, d_kv=8, num_layers=2, num_heads=4, vocab_size=600)
     return diffusers.FluxPipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        vae=small_vae(latent_channels=1, shift_factor=0.06, scaling_factor=1.5),
+        vae=small_vae(latent_channels=latent_channels, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=CLIPTextModel(clip_config()),
         tokenizer=byte_tokenizer(),
         text_encoder_2=T5EncoderModel(t5),

@@ -26,6 +26,10 @@ export const key = kept(KEY);
 export const adminKey = kept(ADMIN_KEY);
 export const address = (path) => new URL(path, document.baseURI).href;
 
+// Whether a server that starts, or starts again, may do better soon.
+export const passes = ({ reason }) =>
+    ["unreachable", "unreadable", "job_store_unavailable"].includes(reason);
+
 const bearer = (value) => (value ? { Authorization: `Bearer ${value}` } : {});
 
 export async function post(path, fields = {}, { signal, headers = {} } = {}) {
@@ -149,10 +153,7 @@ async function patiently(call, tell, signal) {
         try {
             return await call();
         } catch (error) {
-            const passes = ["unreachable", "unreadable", "job_store_unavailable"].includes(
-                error.reason,
-            );
-            if (signal?.aborted || !passes || tries > 60) throw error;
+            if (signal?.aborted || !passes(error) || tries > 60) throw error;
             tell("unreachable", {});
             await pause(2000, signal);
         }

@@ -1,6 +1,6 @@
 // The playground: wires the panel, the stage, the runs and the history together.
 
-import { ApiError, getJson, key, post } from "./api.js";
+import { ApiError, getJson, key, passes, post } from "./api.js";
 import { showCode, startCode } from "./code.js";
 import { byId, icon, make, randomInt } from "./dom.js";
 import { Form, readOffer } from "./form.js";
@@ -358,6 +358,7 @@ async function load() {
             getJson("openapi.json").catch(() => null),
             list(),
         ]);
+        clearProblemNotices(); // of earlier tries
         form.show(rows, readOffer(offer));
         const draft = sessionStorage.getItem(DRAFT);
         if (draft) form.restore(JSON.parse(draft));
@@ -372,6 +373,8 @@ async function load() {
         }
         await collectOrphans();
     } catch (error) {
+        clearProblemNotices();
+        if (passes(error)) setTimeout(load, RELIST_MS);
         showError(error);
     }
 }
