@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,15 +109,19 @@ def size(name: str) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Running:
-    """The service with the demo models. start_s: seconds until every model could answer."""
+    """The service with the demo models. start_s: seconds until it was what was waited for."""
 
     url: str
     start_s: float
 
 
 @contextlib.contextmanager
-def running(folder: Path):
-    """Run the service as `make run` does, on a port of its own, with an operator's key."""
+def running(folder: Path, is_up: Callable[[str], bool] | None = None):
+    """Run the service as `make run` does, on a port of its own, with an operator's key.
+
+    is_up: says of an address whether to go on; by default when every model can answer.
+    """
+    is_up = is_up or is_ready
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -133,10 +138,10 @@ def running(folder: Path):
         begun = time.monotonic()
         url = f"http://127.0.0.1:{port}/"
         with running_service(ROOT / "configs" / "dev.yaml", "127.0.0.1", port, log) as child:
-            while not is_ready(url):
+            while not is_up(url):
                 assert child.poll() is None, (folder / "log").read_text()[-3000:]
                 assert time.monotonic() - begun < START_TIMEOUT_S, "it did not start"
-                time.sleep(0.5)
+                time.sleep(0.1)
             yield Running(url, time.monotonic() - begun)
 
 
@@ -148,8 +153,14 @@ def service(tmp_path_factory):
 
 
 def is_ready(url: str) -> bool:
+    """Whether every model can answer."""
+    return answers(f"{url}health/ready")
+
+
+def answers(url: str) -> bool:
+    """Whether there is anything at an address."""
     try:
-        return httpx2.get(f"{url}health/ready", trust_env=False).status_code == 200
+        return httpx2.get(url, trust_env=False).status_code == 200
     except httpx2.TransportError:
         return False
 

@@ -59,6 +59,10 @@ def record(page, url: str, recorder: Recorder) -> None:
     drag(page, (0.41, 0.27), (0.6, 0.3), (0.42, 0.44), (0.6, 0.46))
     recorder.take("brush")
     page.locator("#prompt").fill("a big green triangle on a blue background")
+    more = page.locator("summary", has_text="More")
+    more.click()
+    page.locator("#safety").uncheck()  # of what is checked there are no previews
+    more.click()
     recorder.take("prompt")
     page.locator("#paint").click()
     # By hand: the page's policy keeps Playwright's own waiting from evaluating text.
