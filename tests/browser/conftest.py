@@ -208,3 +208,11 @@ def paint(page) -> None:
     page.locator("#paint").click()
     page.locator("#result").wait_for()
     page.locator("#result-tools").wait_for()
+
+
+@pytest.fixture
+def ready(page, server):
+    """The playground with an example picture."""
+    open_playground(page, server.url)
+    take_example(page)
+    return page
