@@ -45,7 +45,9 @@ class Colours:
         cells = _scaled(torch.cat(latents).float(), vae).cpu().permute(0, 2, 3, 1).flatten(0, 2)
         colours = functional.avg_pool2d(pictures, cell_px).permute(0, 2, 3, 1).flatten(0, 2)
         ones = torch.ones(len(cells), 1)
-        solution: torch.Tensor = torch.linalg.lstsq(torch.cat([cells, ones], 1), colours).solution
+        # By singular values: torch's default gave wrong maps where channels depend on each other.
+        known = torch.cat([cells, ones], 1)
+        solution: torch.Tensor = torch.linalg.lstsq(known, colours, driver="gelsd").solution
         return solution
 
 

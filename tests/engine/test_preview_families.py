@@ -1,6 +1,6 @@
-"""Previews of transformers against the pictures that their own VAEs decode of the same latents.
+"""Previews of each family against the pictures that its own VAE decodes of the same latents.
 
-Latents of 16 channels, packed by Flux. For those of UNets see `test_previews.py`.
+Of 4 channels, of 16, and of 16 that Flux packs.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
 from serve_app.types import Kind
 from tests.engine.linear_vaes import make_linear
-from tests.engine.test_families import make_flux, make_sd3
+from tests.engine.test_families import make_flux, make_sd3, make_xl
 
 HEIGHT, WIDTH = 48, 96  # not square: what is packed by rows must not come back by columns
-FAMILIES = {"sd3": make_sd3, "flux": lambda: make_flux(latent_channels=16)}
+FAMILIES = {"xl": make_xl, "sd3": make_sd3, "flux": lambda: make_flux(latent_channels=16)}
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
@@ -50,7 +50,7 @@ def clean_latents(base: DiffusionPipeline, picture: torch.Tensor) -> torch.Tenso
     """Encode a picture, -1 to 1, as the stock pipelines do it, packed where they pack."""
     config = base.vae.config
     latents = base.vae.encode(picture).latent_dist.mode()
-    latents = (latents - (config.shift_factor or 0.0)) * config.scaling_factor
+    latents = (latents - (config.get("shift_factor") or 0.0)) * config.scaling_factor
     if isinstance(base, FluxPipeline):
         latents = FluxPipeline._pack_latents(latents, *latents.shape)
     return latents
@@ -61,7 +61,9 @@ def stock_decoded(base: DiffusionPipeline, latents: torch.Tensor) -> np.ndarray:
     config = base.vae.config
     if isinstance(base, FluxPipeline):
         latents = FluxPipeline._unpack_latents(latents, HEIGHT, WIDTH, base.vae_scale_factor)
-    made = base.vae.decode(latents / config.scaling_factor + (config.shift_factor or 0.0)).sample
+    made = base.vae.decode(
+        latents / config.scaling_factor + (config.get("shift_factor") or 0.0)
+    ).sample
     cells = functional.avg_pool2d(made, base.vae_scale_factor)[0].permute(1, 2, 0)
     return (cells / 2 + 0.5).clamp(0, 1).mul(255).numpy()
 
