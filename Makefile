@@ -16,7 +16,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 # Else each process of the tests compiles them anew, a quarter of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test-fast test test-plain test-ray test-long test-ops test-browser mutants run chaos soak bench train train-trial check format hooks clean
+.PHONY: help demo test-fast test test-plain test-ray test-slow test-long test-ops test-browser mutants run chaos soak bench train train-trial check format hooks clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 13
@@ -33,21 +33,27 @@ demo: $(INSTALLED)  ## start the service, send the documented inpaint request, s
 test-fast: $(INSTALLED)  ## the inner loop: unit tests that need no models and no Ray, under 90 s on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(FAST) --numprocesses=auto --maxprocesses=4 --dist=loadfile -m 'not slow and not long'
 
-test: $(INSTALLED)  ## all tests that need neither a GPU nor minutes
+test: $(INSTALLED)  ## the tests of every part, but for what is slow: 8 minutes on two cores
 	$(MAKE) --no-print-directory test-plain test-ray
 
 test-plain: $(INSTALLED)  ## those without a Ray cluster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
-		--dist=loadfile --no-loadscope-reorder \
-		-m 'not ray and not chaos and not gpu and not ops and not browser and not long'
+		--dist=loadfile --no-loadscope-reorder --ignore=tests/meta \
+		-m 'not ray and not chaos and not gpu and not ops and not browser and not slow and not long'
 
 test-ray: $(INSTALLED)  ## those on a real Ray cluster
 	$(BIN)/python -m pytest tests/serve -p no:cacheprovider \
-		-m 'ray and not chaos and not gpu and not ops and not long'
+		-m 'ray and not chaos and not gpu and not ops and not slow and not long'
 
-test-long: $(INSTALLED)  ## all of what `make test` takes in part, and a short storm
+test-slow: $(INSTALLED)  ## what takes seconds to minutes each: CI runs it after `make test`
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
-		--dist=worksteal -m 'long and not ray'
+		--dist=loadfile --ignore=tests/meta \
+		-m 'slow and not long and not ray and not chaos and not gpu and not ops and not browser'
+	$(BIN)/python -m pytest tests/serve -p no:cacheprovider -m 'slow and not long and ray'
+
+test-long: $(INSTALLED)  ## all of what the others take in part, and a short storm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 \
+		--dist=worksteal -m 'long and not ray and not browser and not chaos'
 	$(BIN)/python -m pytest tests/serve tests/chaos -p no:cacheprovider -m 'long and ray'
 
 test-ops: $(INSTALLED)  ## HAProxy, Ray's token, deploys: the service with each, on a Ray of its own

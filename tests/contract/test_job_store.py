@@ -15,6 +15,7 @@ FAILURE = JobFailure(code="generation_failed", message="Failed", fields={"prompt
 HOOK = "https://example.com/hook?token=1"
 
 
+@pytest.mark.slow
 async def test_add_returns_a_queued_job_that_get_shows(bench):
     request = job_request(
         init_image=ImageSource(field="init_image", stored_key="inputs/a"),
@@ -38,6 +39,7 @@ async def test_get_an_unknown_id_finds_nothing(bench, job_id):
     assert await bench.jobs.cancel(job_id) is False
 
 
+@pytest.mark.slow
 async def test_ids_are_given_once_also_after_expiry(bench):
     ids = set()
     for _ in range(30):

@@ -19,6 +19,7 @@ async def add(bench, idempotency=None, **changes):
     return await bench.jobs.add(job_request(**changes), 100, None, idempotency)
 
 
+@pytest.mark.slow
 async def test_repeat_returns_the_first_job(bench):
     first = await add(bench, FIRST)
     again = await add(bench, FIRST, track_id="ignored")

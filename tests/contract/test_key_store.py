@@ -32,6 +32,7 @@ async def test_create_with_a_name_that_is_no_text_is_refused(bench, name):
         await bench.keys.create(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -121,6 +121,7 @@ async def test_key_that_may_use_the_model_may_use_its_canary_and_no_other(bench)
         await bench.jobs.add(request, 10, KeyRules(models=("other",)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["end_canary", "promote_canary", "begin_canary"])
 async def test_open_jobs_of_a_canary_that_ends_go_to_the_model(bench, end):
     await bench.models.begin_canary(NEW, 100)

@@ -34,6 +34,7 @@ def store(object_bench):
     return object_bench.store
 
 
+@pytest.mark.slow
 async def test_get_after_put_reads_the_same_bytes(store):
     data = bytes(range(256)) * 50
     await store.put(KEY, data, "image/png")
@@ -104,6 +105,7 @@ async def test_expire_of_an_empty_folder_removes_nothing(store):
     assert await store.expire("temp", 0) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", BAD_KEYS, ids=ascii)
 async def test_a_text_that_is_no_key_reaches_no_file(store, key):
     assert await store.get(key) is None

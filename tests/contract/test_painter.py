@@ -98,6 +98,7 @@ def pixels(pictures: Pictures, index: int = 0) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(pictures.pictures[index].data)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(Kind))
 async def test_paint_any_kind_gives_png_of_asked_size(painter: Painter, kind: Kind) -> None:
     result = await painter.paint(1, spec(kind=kind, width=72), resized(72))
@@ -119,6 +120,7 @@ def resized(width: int) -> PreparedImages:
     return PreparedImages(*(encode(np.asarray(image)) for image in opened))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Kind.IMG2IMG, Kind.INPAINT])
 async def test_paint_size_left_to_the_picture_is_that_of_the_picture(
     painter: Painter, kind: Kind
@@ -138,6 +140,7 @@ async def test_paint_twice_gives_equal_pictures(painter: Painter) -> None:
     assert first.pictures == second.pictures
 
 
+@pytest.mark.slow
 async def test_paint_samples_use_consecutive_seeds(painter: Painter) -> None:
     many = await painter.paint(1, spec(samples=3), images())
     third = await painter.paint(2, spec(seed=9), images())
@@ -145,6 +148,7 @@ async def test_paint_samples_use_consecutive_seeds(painter: Painter) -> None:
     assert np.abs(pixels(many, 2).astype(int) - pixels(third)).max() <= 1
 
 
+@pytest.mark.slow
 async def test_paint_other_prompt_or_seed_gives_another_picture(painter: Painter) -> None:
     base = pixels(await painter.paint(1, spec(), images()))
     for change in ({"prompt": "a blue circle"}, {"seed": 8}):
@@ -171,6 +175,7 @@ async def test_paint_upscale_enlarges_the_same_picture(painter: Painter, factor:
     assert (pixels(result) == np.asarray(expected)).all()
 
 
+@pytest.mark.slow
 async def test_paint_many_at_once_gives_each_its_own(painter: Painter) -> None:
     specs = [spec(seed=seed, steps=2 + seed % 3) for seed in range(6)]
     together = await asyncio.gather(*(painter.paint(one.seed, one, images()) for one in specs))
@@ -202,6 +207,7 @@ async def test_paint_picture_of_other_size_is_refused(painter: Painter) -> None:
         await painter.paint(1, spec(height=128), images())
 
 
+@pytest.mark.slow
 async def test_progress_grows_and_ends_with_the_job(painter: Painter) -> None:
     assert painter.progress() == {}
     task = asyncio.create_task(painter.paint(5, spec(steps=40), images()))
@@ -214,6 +220,7 @@ async def test_progress_grows_and_ends_with_the_job(painter: Painter) -> None:
     assert painter.progress() == {}
 
 
+@pytest.mark.slow
 async def test_look_shows_the_steps_of_watched_jobs_and_newer_previews_only(
     painter: Painter,
 ) -> None:
@@ -259,6 +266,7 @@ async def test_paint_cancelled_stops_the_work(painter: Painter) -> None:
     await asyncio.wait_for(painter.paint(7, spec(), images()), 10)
 
 
+@pytest.mark.slow
 async def test_close_fails_jobs_at_work_and_health(make_painter: Callable[[], Painter]) -> None:
     painter = make_painter()
     painter.check_health()

@@ -85,6 +85,7 @@ async def receiver(request):
     server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [200, 204, 302, 410, 500])
 async def test_post_returns_the_status_and_follows_nothing(receiver, status):
     url = receiver.answers(status)

@@ -113,6 +113,7 @@ def truth(
     return paint
 
 
+@pytest.mark.slow
 async def test_lora_sets_in_one_engine_equal_stock_each(
     painter: WeavePainter,
     stock: DiffusionPipeline,
@@ -143,6 +144,7 @@ async def test_lora_sets_in_one_engine_equal_stock_each(
     assert counts.rows > 2 * counts.forwards
 
 
+@pytest.mark.slow
 async def test_tomesd_next_to_requests_without_equals_stock(
     painter: WeavePainter, stock: DiffusionPipeline, make_spec: Callable[..., GenerationSpec]
 ) -> None:
@@ -172,6 +174,7 @@ def test_embedding_without_its_trigger_goes_to_the_end(
     assert (spec.prompt, spec.negative_prompt) == (f"{token}, tasks", token)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("texts", "ran"),
     [
@@ -218,6 +221,7 @@ async def test_unknown_name_is_refused_with_its_field(
     assert caught.value.field == field
 
 
+@pytest.mark.slow
 async def test_add_ons_that_come_later_equal_stock(
     truth: Callable[[GenerationSpec], np.ndarray],
     folder: Callable[[str], Path],
@@ -251,6 +255,7 @@ async def test_add_ons_that_come_later_equal_stock(
         assert np.abs(pixels(picture) - truth(make_spec())).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("add_on_type", ["lora", "vae", "embedding"])
 async def test_add_on_that_does_not_fit_fails_its_job_alone_each_time(
     painter: WeavePainter,
@@ -320,6 +325,7 @@ def adapters(painter: WeavePainter) -> int:
     return len(getattr(painter._checkpoint.base.unet, "peft_config", {}))
 
 
+@pytest.mark.slow
 async def test_loras_leave_for_others_and_come_back_the_same(
     truth: Callable[[GenerationSpec], np.ndarray],
     stingy: WeavePainter,
@@ -335,6 +341,7 @@ async def test_loras_leave_for_others_and_come_back_the_same(
         assert adapters(stingy) <= 1
 
 
+@pytest.mark.slow
 async def test_loras_of_jobs_at_work_stay(
     truth: Callable[[GenerationSpec], np.ndarray],
     stingy: WeavePainter,
@@ -350,6 +357,7 @@ async def test_loras_of_jobs_at_work_stay(
         assert np.abs(pixels(made) - truth(spec)).max() <= 1
 
 
+@pytest.mark.slow
 async def test_vaes_leave_for_others(
     truth: Callable[[GenerationSpec], np.ndarray],
     stingy: WeavePainter,

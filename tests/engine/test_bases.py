@@ -34,16 +34,19 @@ def num_parameters(base, part):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "number"), UNETS.items())
 def test_unet_is_the_published_one(base, number):
     assert num_parameters(base, "unet") == number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "number"), TRANSFORMERS.items())
 def test_transformer_is_the_published_one(base, number):
     assert num_parameters(base, "transformer") == number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base", "number"), TEXT_ENCODERS.items())
 def test_text_encoder_is_the_published_one(base, number):
     assert num_parameters(base, "text_encoder") == number
@@ -55,6 +58,7 @@ def test_second_text_encoder_of_xl_and_autoencoders_are_the_published_ones():
     assert num_parameters("flux-dev", "vae") == 83_819_683
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
 def test_folder_is_written_once_and_names_what_diffusers_has(name, tmp_path):
     folder = BASES[name].write(tmp_path)

@@ -7,6 +7,7 @@ import pytest
 from benchmarks.engine import MODELS, compare, load, row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["overhead-bound, two sizes", "overhead-bound, equal requests"])
 def test_compare_gives_a_row_with_both_ratios_and_the_caps(name: str) -> None:
     model = replace(MODELS[name], steps=(2, 3), requests=3)

@@ -77,6 +77,7 @@ UNETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ours", "config"), UNETS.values(), ids=UNETS)
 def test_unet_has_the_layers_of_the_stock_one(ours, config):
     model = empty(diffusers.UNet2DConditionModel, **config)
@@ -127,6 +128,7 @@ def test_text_encoders_have_the_layers_of_the_stock_ones():
     assert files.t5() == tied
 
 
+@pytest.mark.slow
 def test_transformers_have_the_layers_of_the_stock_ones():
     model = empty(diffusers.FluxTransformer2DModel, guidance_embeds=True)
     assert files.diffusers_flux() == shapes_of(model)

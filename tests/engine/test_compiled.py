@@ -166,6 +166,7 @@ def spec_of(**changes: object) -> GenerationSpec:
     return GenerationSpec.model_validate(values | changes)
 
 
+@pytest.mark.slow
 def test_mix_paints_the_same_and_compiles_nothing_in_service(
     painter: Callable[[EngineConfig], WeavePainter], compiler: Compiler
 ) -> None:
@@ -192,6 +193,7 @@ def test_mix_paints_the_same_and_compiles_nothing_in_service(
         assert np.abs(again[name] - wanted).max() <= 1, name
 
 
+@pytest.mark.slow
 def test_rows_are_filled_up_to_a_bucket_and_equal_those_of_the_module(
     files: Path, compiler: Compiler
 ) -> None:
@@ -210,6 +212,7 @@ def test_rows_are_filled_up_to_a_bucket_and_equal_those_of_the_module(
     assert lane.name == "denoiser"
 
 
+@pytest.mark.slow
 def test_what_is_patched_meanwhile_is_in_no_graph(files: Path, compiler: Compiler) -> None:
     checkpoint = load_checkpoint(entry_of(files), ONE)
     (expected,) = forward([call(checkpoint, 2)], 8)
@@ -224,6 +227,7 @@ def test_what_is_patched_meanwhile_is_in_no_graph(files: Path, compiler: Compile
     assert float((found[0] - expected[0]).abs().max()) < 1e-4  # type: ignore[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault",
     [
@@ -247,6 +251,7 @@ def test_graph_that_is_wrong_is_never_used(
     assert told == [("denoiser_not_compiled", 2, 256)]
 
 
+@pytest.mark.slow
 def test_graph_that_fails_in_service_is_given_up(files: Path, compiler: Compiler) -> None:
     checkpoint = load_checkpoint(entry_of(files), ONE)
     (expected,) = forward([call(checkpoint, 2)], 8)
@@ -257,6 +262,7 @@ def test_graph_that_fails_in_service_is_given_up(files: Path, compiler: Compiler
     assert (checkpoint.compiled.shapes, checkpoint.compiled.forwards) == (0, 0)
 
 
+@pytest.mark.slow
 def test_what_is_compiled_is_told_and_limited(files: Path, compiler: Compiler) -> None:
     config = ONE.model_copy(update={"compiled_shapes": 2})
     checkpoint = load_checkpoint(entry_of(files), config)
@@ -287,6 +293,7 @@ def test_inductor_gives_what_the_module_gives(files: Path) -> None:
     assert float((found[0] - expected[0]).abs().max()) < 1e-4  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_row_caps_are_measured_without_graphs(files: Path, compiler: Compiler) -> None:
     """Else some row counts would be timed compiled, and others not."""
     checkpoint = load_checkpoint(entry_of(files), ONE)

@@ -167,6 +167,7 @@ UNNAMED: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_load_in_float16_changes_the_process_at_no_moment(
     loads: dict[str, Load], library: str
@@ -185,6 +186,7 @@ def test_load_in_float16_changes_the_process_at_no_moment(
     assert changed == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("name", NAMED | UNNAMED)
 def test_paint_beside_a_construction_is_equal_to_the_bit(
@@ -202,6 +204,7 @@ def test_paint_beside_a_construction_is_equal_to_the_bit(
     assert not np.array_equal(alone, paint_alone(make_spec()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNNAMED)
 def test_those_paints_would_show_another_default_dtype(
     name: str,
@@ -218,6 +221,7 @@ def test_those_paints_would_show_another_default_dtype(
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", LIBRARIES)
 @pytest.mark.parametrize("second", LIBRARIES)
 def test_constructions_that_overlap_leave_the_process_as_it_was(
@@ -281,6 +285,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_loads_are_those_of_stock_libraries(
     loads: dict[str, Load], folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def pixels(pictures: Pictures) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(pictures.pictures[0].data))).astype(int)
 
 
+@pytest.mark.slow
 async def test_folder_and_single_files_of_either_naming_paint_the_same(
     painter: WeavePainter,
     known: dict[str, AddOn],
@@ -124,6 +125,7 @@ async def test_folder_and_single_files_of_either_naming_paint_the_same(
     assert np.abs(made[0] - plain).mean() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
@@ -174,6 +176,7 @@ async def test_single_file_of_another_architecture_is_refused(
     assert caught.value.field == "controlnet_model"
 
 
+@pytest.mark.slow
 async def test_replaced_net_is_another_one_from_the_next_request_on(
     painter: WeavePainter,
     known: dict[str, AddOn],
@@ -190,6 +193,7 @@ async def test_replaced_net_is_another_one_from_the_next_request_on(
     assert (made[1] != made[2]).any()
 
 
+@pytest.mark.slow
 async def test_nets_leave_for_others_unless_they_are_at_work(
     entry: ModelEntry,
     add_ons: AddOns,
@@ -217,6 +221,7 @@ async def test_nets_leave_for_others_unless_they_are_at_work(
         assert np.abs(one - pixels(other)).max() <= 1
 
 
+@pytest.mark.slow
 async def test_net_larger_than_its_budget_is_not_kept_in_cpu_memory(
     entry: ModelEntry,
     add_ons: AddOns,
@@ -235,6 +240,7 @@ async def test_net_larger_than_its_budget_is_not_kept_in_cpu_memory(
         assert not nets._host._things
 
 
+@pytest.mark.slow
 async def test_net_that_left_the_device_comes_back_from_cpu_memory(
     entry: ModelEntry,
     add_ons: AddOns,
@@ -340,6 +346,7 @@ async def test_control_that_cannot_be_shown_is_refused(
         assert caught.value.field == field
 
 
+@pytest.mark.slow
 async def test_controls_work_with_highres_fix_samples_and_upscale(
     painter: WeavePainter,
     known: dict[str, AddOn],

@@ -143,6 +143,7 @@ def test_controlnet_requests_alone_equal_those_in_any_batch(
         assert (difference(image, own) > 1e-3) is bool(spec.acting_controlnets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["plain", "inpaint", "xl"])
 def test_rows_with_and_without_controlnets_share_denoiser_forwards(
     shape: str,
@@ -169,6 +170,7 @@ def test_rows_with_and_without_controlnets_share_denoiser_forwards(
     assert counts.forwards - before.forwards <= 15
 
 
+@pytest.mark.slow
 def test_controlnet_of_scale_0_or_outside_its_steps_runs_no_forward(
     net_of: Callable[[str], Net],
     canvas: Canvas,
@@ -227,6 +229,7 @@ def test_inpaint_controlnet_sees_what_is_to_be_repainted(
     assert difference(image, stock) <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(Kind))
 def test_loras_and_controlnets_compose_row_by_row(
     net_of: Callable[[str], Net],
@@ -257,6 +260,7 @@ def test_loras_and_controlnets_compose_row_by_row(
     assert difference(woven[1], woven[4]) > 0.02
 
 
+@pytest.mark.slow
 def test_token_merging_and_controlnets_equal_stock_together(
     net_of: Callable[[str], Net],
     canvas: Canvas,
@@ -276,6 +280,7 @@ def test_token_merging_and_controlnets_equal_stock_together(
     assert difference(image, net.stock(spec, canvas, large)) > TOLERANCE
 
 
+@pytest.mark.slow
 def test_ip_adapter_and_controlnets_equal_stock_together(
     net_of: Callable[[str], Net],
     canvas: Canvas,

@@ -135,6 +135,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path, form: str) -> None:
     assert_not_run(tmp_path / "model.ckpt")
 
 
+@pytest.mark.slow
 def test_code_in_a_pickle_is_not_run_in_the_process_of_the_reader(tmp_path: Path) -> None:
     write_evil(tmp_path / "model.ckpt", "zip")
     assert_not_run(tmp_path / "model.ckpt")
@@ -184,6 +185,7 @@ def test_what_is_no_checkpoint_is_a_row_and_the_rest_goes_on(
     assert_refused_alone(tmp_path, harm, reason)
 
 
+@pytest.mark.slow
 def test_process_of_a_bad_file_ends_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert_refused_alone(tmp_path, *BAD["truncated"])
 
@@ -231,6 +233,7 @@ def test_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_reader_has_no_network_and_starts_nothing() -> None:
     code = (
         "import socket, subprocess\n"

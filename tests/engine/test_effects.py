@@ -113,6 +113,7 @@ def pixels(pictures: Pictures) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(pictures.pictures[0].data))).astype(int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance_scale", [5.0, 1.0])
 @pytest.mark.parametrize("kind", list(Kind))
 def test_self_attention_equals_the_stock_pipeline_of_every_kind(
@@ -136,6 +137,7 @@ def test_self_attention_equals_the_stock_pipeline_of_every_kind(
     assert worst(guided[0], expected) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_self_attention_changes_no_neighbour_and_shares_forwards(
     load: Callable[..., Checkpoint], make_spec: MakeSpec
 ) -> None:
@@ -151,6 +153,7 @@ def test_self_attention_changes_no_neighbour_and_shares_forwards(
     assert engine.snapshot().forwards < 4 * 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance_scale", [5.0, 1.0])
 def test_panorama_equals_the_stock_pipeline(
     guidance_scale: float,
@@ -174,6 +177,7 @@ def test_self_attention_is_possible_where_a_middle_block_has_it(
     assert not Perturbation(torch.nn.Identity()).is_possible
 
 
+@pytest.mark.slow
 def test_panorama_differs_from_a_wide_picture_and_shares_forwards(
     load: Callable[..., Checkpoint], make_spec: MakeSpec
 ) -> None:
@@ -205,6 +209,7 @@ def test_windows_cover_a_side(
     assert window_starts(length, window, overlap) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["attention", "inpaint"])
 def test_highres_fix_refines_what_was_painted_at_the_native_size(
     name: str, load: Callable[..., Checkpoint], make_spec: MakeSpec
@@ -223,6 +228,7 @@ def test_highres_fix_refines_what_was_painted_at_the_native_size(
     assert distances[0] < distances[1]
 
 
+@pytest.mark.slow
 def test_first_pass_of_another_shape_is_what_the_stock_pipeline_paints(
     folder: Callable[[str], Path], load: Callable[..., Checkpoint], make_spec: MakeSpec
 ) -> None:
@@ -254,6 +260,7 @@ def test_first_pass_of_another_shape_is_what_the_stock_pipeline_paints(
     assert worst(images[0], expected) <= 2e-3
 
 
+@pytest.mark.slow
 async def test_highres_fix_tells_both_passes_and_its_progress_grows(
     painter: WeavePainter, make_spec: MakeSpec
 ) -> None:
@@ -310,6 +317,7 @@ async def test_effect_on_a_picture_of_the_native_size_says_that_it_did_nothing(
     assert np.abs(pixels(plain) - pixels(result)).max() <= 1
 
 
+@pytest.mark.slow
 async def test_effects_work_together(painter: WeavePainter, make_spec: MakeSpec) -> None:
     spec = make_spec(
         height=128, width=192, steps=1,

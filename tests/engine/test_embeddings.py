@@ -79,6 +79,7 @@ def stock(folder: Path, of_encoders: dict[str, torch.Tensor]) -> DiffusionPipeli
     return pipeline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(WIDTH,), (1, WIDTH), (3, WIDTH)])
 def test_embedding_of_one_encoder_equals_stock(
     weave: Callable[..., Weaver],
@@ -99,6 +100,7 @@ def test_embedding_of_one_encoder_equals_stock(
     assert difference(after, paint_stock(expected, plain)) <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_embedding_of_two_encoders_equals_stock_on_every_replica(
     weave: Callable[..., Weaver], xl: Path, make_spec: MakeSpec
 ) -> None:
@@ -114,6 +116,7 @@ def test_embedding_of_two_encoders_equals_stock_on_every_replica(
     assert difference(truth, paint_stock(expected, spec)) > 1e-3, "it does something"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["clip_l", "clip_g"])
 def test_encoder_that_a_file_has_no_vectors_for_reads_the_text_without_the_word(
     weave: Callable[..., Weaver], xl: Path, make_spec: MakeSpec, key: str
@@ -136,6 +139,7 @@ def test_encoder_that_a_file_has_no_vectors_for_reads_the_text_without_the_word(
     assert difference(truth, paint_stock(expected, spec, **both)) > 1e-3, "the word is left out"
 
 
+@pytest.mark.slow
 def test_embeddings_whose_words_overlap_or_are_one_all_act(
     folder: Callable[[str], Path], tmp_path: Path, make_spec: MakeSpec
 ) -> None:
@@ -197,6 +201,7 @@ MISFITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "tensors", "reason"), MISFITS)
 def test_embedding_that_does_not_fit_is_an_error_of_its_field(
     refusing: Callable[[str], Weaver],
@@ -232,6 +237,7 @@ def test_embedding_of_another_family_is_refused_by_its_header(
     assert_refused(weaver, make_spec, "a file for Stable Diffusion XL")
 
 
+@pytest.mark.slow
 def test_embedding_is_tried_again_after_memory_ended_half_way(
     weave: Callable[..., Weaver],
     xl: Path,

@@ -37,6 +37,7 @@ def wait(plans: list[Plan], request: Fake) -> int:
     return sum(request.seq not in plan.batch for plan in meanwhile)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     num_heavy=st.integers(1, 100),
@@ -56,6 +57,7 @@ def test_light_caller_waits_for_one_forward_at_most(
     assert wait(plans, light) <= 1
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     num_heavy=st.integers(1, 60),
@@ -105,6 +107,7 @@ policies = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(traffic=traffic, policy=policies)
 def test_any_traffic_of_any_owners_ends_within_the_bounds(
@@ -133,6 +136,7 @@ def test_no_row_stays_empty_that_a_call_would_fit(calls: list[tuple[int, Stake]]
         assert all(call.rows > free for call in candidates if call.seq not in plan.batch)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     weights=st.lists(st.integers(1, 8), min_size=2, max_size=5),

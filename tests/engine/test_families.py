@@ -168,6 +168,7 @@ def painter(family_folder: Path) -> Iterator[WeavePainter]:
     painter.close()
 
 
+@pytest.mark.slow
 def test_engine_family_equals_stock_for_every_kind(
     family_folder: Path,
     engine: Engine,
@@ -199,6 +200,7 @@ def test_engine_family_equals_stock_for_every_kind(
     assert counts.rows > 2 * counts.forwards
 
 
+@pytest.mark.slow
 async def test_effects_of_a_unet_are_refused_by_a_transformer(
     painter: WeavePainter, make_spec: Callable[..., GenerationSpec]
 ) -> None:
@@ -212,6 +214,7 @@ async def test_effects_of_a_unet_are_refused_by_a_transformer(
         assert caught.value.field == field
 
 
+@pytest.mark.slow
 async def test_highres_fix_works_for_every_family(
     painter: WeavePainter, make_spec: Callable[..., GenerationSpec]
 ) -> None:
@@ -227,6 +230,7 @@ CHANGES: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", CHANGES)
 async def test_what_changes_no_picture_is_said_to_have_not_run(
     painter: WeavePainter, make_spec: Callable[..., GenerationSpec], field: str

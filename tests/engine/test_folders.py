@@ -60,6 +60,7 @@ def assert_stock(checkpoint: Checkpoint, folder: Path, variant: str | None, *par
         assert all(torch.equal(weight, expected[name]) for name, weight in loaded.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [{}, {"variant": "fp16"}], ids=["found", "named"])
 def test_folder_of_a_variant_alone_loads_as_in_stock(
     halves: Path, tmp_path: Path, said: dict[str, object]
@@ -73,6 +74,7 @@ def test_folder_of_a_variant_alone_loads_as_in_stock(
     assert weight_bytes(entry) == sum(w.nbytes for part in modules for w in part.parameters())
 
 
+@pytest.mark.slow
 def test_variant_of_an_entry_is_loaded_beside_whole_files(
     halves: Path, folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -99,6 +101,7 @@ def test_lack_of_a_text_encoders_tensor_is_seen_in_a_variant(halves: Path, tmp_p
         load(broken, tmp_path)
 
 
+@pytest.mark.slow
 def test_parts_of_a_variant_stand_in_for_what_a_file_lacks(
     halves: Path, checkpoint: Callable[[str], Checkpoint], tmp_path: Path
 ) -> None:
@@ -110,6 +113,7 @@ def test_parts_of_a_variant_stand_in_for_what_a_file_lacks(
         assert_stock(single, halves, "fp16", "vae", "text_encoder")
 
 
+@pytest.mark.slow
 def test_vae_of_a_request_may_be_a_variant(
     folder: Callable[[str], Path], tmp_path: Path, make_spec: Callable[..., GenerationSpec]
 ) -> None:
@@ -155,6 +159,7 @@ def served(
     return {"/models": str(tmp_path)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", documented())
 def test_each_documented_source_loads(
     line: str,

@@ -212,6 +212,7 @@ ROUNDS = st.lists(
 )
 
 
+@pytest.mark.slow
 def test_requests_alone_give_pictures_of_their_own(house: House) -> None:
     """What the property below rests on: confusing two of them would show."""
     told_apart = CHANGES if house.entry.id == "demo" else ACTING
@@ -250,6 +251,7 @@ async def _live(house: House, painter: WeavePainter, together: list[Step], numbe
 
 
 # To shrink would take minutes; the message says what was painted together.
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(rounds=ROUNDS)
 def test_history_does_not_matter(house: House, rounds: list[list[Step]]) -> None:

@@ -47,6 +47,7 @@ def no_files(*_args):
     raise AssertionError("files were read")
 
 
+@pytest.mark.slow
 async def test_copy_paints_what_the_files_paint(folder, monkeypatch):
     host = HostCopies(GB)
     before = await painted(load(folder, None))
@@ -56,6 +57,7 @@ async def test_copy_paints_what_the_files_paint(folder, monkeypatch):
     assert host.snapshot().hits == 1
 
 
+@pytest.mark.slow
 async def test_what_requests_added_does_not_stick_to_the_copy(folder, tmp_path):
     write_lora(folder, tmp_path / "ink")
     source = tmp_path / "ink" / diffusers.loaders.lora_pipeline.LORA_WEIGHT_NAME_SAFE
@@ -65,6 +67,7 @@ async def test_what_requests_added_does_not_stick_to_the_copy(folder, tmp_path):
     assert without == await painted(load(folder, None)) != with_ink
 
 
+@pytest.mark.slow
 async def test_new_files_are_read(folder):
     host = HostCopies(GB)
     before = await painted(load(folder, host))
@@ -73,6 +76,7 @@ async def test_new_files_are_read(folder):
     assert host.snapshot().hits == 0
 
 
+@pytest.mark.slow
 def test_another_dtype_is_another_copy(folder):
     host = HostCopies(GB)
     for dtype in ("float32", "bfloat16"):
@@ -90,6 +94,7 @@ def test_weights_that_do_not_paint_are_not_kept(folder):
     assert host.snapshot().held == 0
 
 
+@pytest.mark.slow
 async def test_model_beyond_the_budget_is_served_without_a_copy(folder):
     host = HostCopies(10)
     assert await painted(load(folder, host)) == await painted(load(folder, None))
@@ -120,6 +125,7 @@ def test_files_overwritten_in_place_do_not_reach_the_copy(folder):
     assert all(torch.isfinite(weight).all() for weight in copy.unet.parameters())
 
 
+@pytest.mark.slow
 def test_entries_of_one_copy_keep_what_each_says_of_the_training(folder):
     """The copy is shared by files and dtype; what entries correct must not come to another."""
     host = HostCopies(GB)

@@ -127,6 +127,7 @@ def changed(images: PreparedImages, result: Pictures, index: int = 0) -> np.ndar
     return (opened(result.pictures[index]) != opened(images.init)).any(axis=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_soft", [False, True], ids=["hard-mask", "soft-mask"])
 @pytest.mark.parametrize("option", OPTIONS)
 async def test_black_of_a_mask_stays_exact_with_every_option(
@@ -144,6 +145,7 @@ async def test_black_of_a_mask_stays_exact_with_every_option(
     assert (result.ran.get("mask_mode") == "soft") == (is_faded or (is_soft and mode != "hard"))
 
 
+@pytest.mark.slow
 async def test_options_with_lora_and_controlnet_alone_equal_those_in_any_batch(
     painter: WeavePainter, spec_of: Callable[..., GenerationSpec]
 ) -> None:
@@ -165,6 +167,7 @@ async def test_options_with_lora_and_controlnet_alone_equal_those_in_any_batch(
         assert not changed(images, second)[shades == 0].any()
 
 
+@pytest.mark.slow
 async def test_lora_and_controlnet_change_what_a_soft_mask_lets_change(
     painter: WeavePainter, spec_of: Callable[..., GenerationSpec]
 ) -> None:
@@ -185,6 +188,7 @@ def plan(**changes: object) -> Outpaint:
     return Outpaint.model_validate(values | changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sides", "num_windows"),
     [
@@ -221,6 +225,7 @@ async def test_picture_that_grows_keeps_what_it_was(
     assert (old[inner, inner] == np.asarray(INIT)[inner, inner]).all()
 
 
+@pytest.mark.slow
 async def test_growing_pictures_share_forwards_and_change_nothing_of_others(
     painter: WeavePainter, spec_of: Callable[..., GenerationSpec]
 ) -> None:
@@ -234,6 +239,7 @@ async def test_growing_pictures_share_forwards_and_change_nothing_of_others(
         assert apart.max() <= 1
 
 
+@pytest.mark.slow
 async def test_progress_of_a_growing_picture_only_rises(
     painter: WeavePainter, spec_of: Callable[..., GenerationSpec]
 ) -> None:

@@ -203,6 +203,7 @@ def compare(
         assert difference <= TOLERANCE, (spec.kind, spec.ip_adapter, difference)
 
 
+@pytest.mark.slow
 def test_adapter_of_xl_equals_stock(canvas: Canvas, tmp_path: Path, make_spec: MakeSpec) -> None:
     torch.manual_seed(1)
     pipeline = make_xl()
@@ -242,6 +243,7 @@ async def test_picture_acts_by_its_scale_and_on_no_neighbour(
     assert 0.5 < distances[2] < distances[3]
 
 
+@pytest.mark.slow
 async def test_plain_call_is_timed_while_the_hooks_of_an_adapter_are_on(
     entry: ModelEntry, add_ons: AddOns, make_spec: MakeSpec
 ) -> None:
@@ -281,6 +283,7 @@ async def test_adapter_without_picture_is_refused(
     assert caught.value.field == "ip_adapter_image"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
@@ -328,6 +331,7 @@ def test_denoiser_without_layers_for_it_refuses(known: dict[str, AddOn]) -> None
     assert caught.value.field == "ip_adapter_id"
 
 
+@pytest.mark.slow
 async def test_adapters_leave_for_others_unless_they_are_at_work(
     entry: ModelEntry,
     add_ons: AddOns,

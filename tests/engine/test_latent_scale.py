@@ -43,6 +43,7 @@ def saved(make: Callable[[], DiffusionPipeline], folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("name", MODELS)
 def test_latents_are_brought_to_scale_and_back(
@@ -62,6 +63,7 @@ def test_latents_are_brought_to_scale_and_back(
     assert difference(made, expected) <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", Kind)
 def test_latents_are_brought_to_scale_beside_controlnets(
     kind: Kind, tmp_path: Path, canvas: Canvas, make_spec: Callable[..., GenerationSpec]

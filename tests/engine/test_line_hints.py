@@ -230,6 +230,7 @@ def drawn(file: Path, hint: str, image: Image.Image | None = None) -> np.ndarray
     return np.asarray(codec.to_image(made)).astype(int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hint", CASES)
 @torch.inference_mode()
 def test_hint_is_what_the_arithmetic_gives(hint: str, tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ SETS = [
 ]
 
 
+@pytest.mark.slow
 def test_sets_in_one_forward_equal_stock_each(
     weaver: Weaver, base: DiffusionPipeline, made: dict[str, Made], make_spec: MakeSpec
 ) -> None:
@@ -141,6 +142,7 @@ def test_sets_in_one_forward_equal_stock_each(
     assert before.switches in (after.switches, 0)
 
 
+@pytest.mark.slow
 def test_sixteen_at_once_and_ranks_beyond_the_layers_equal_the_arithmetic(
     folder: Callable[[str], Path], base: DiffusionPipeline, tmp_path: Path, make_spec: MakeSpec
 ) -> None:
@@ -158,6 +160,7 @@ def test_sixteen_at_once_and_ranks_beyond_the_layers_equal_the_arithmetic(
     assert difference(woven[0], paint_stock(base, many)) > 0.02
 
 
+@pytest.mark.slow
 @settings(
     max_examples=12, deadline=None, phases=[Phase.generate], derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -272,6 +275,7 @@ def test_failure_half_way_leaves_no_layer_changed(
     assert difference(weaver.paint(spec)[0], before) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "effects",
     [

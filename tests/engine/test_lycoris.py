@@ -276,6 +276,7 @@ def xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", XL_UNET)
 def test_lycoris_of_xl_equals_stock_in_each_naming(
     xl: Path, tmp_path: Path, make_spec: MakeSpec, names: str

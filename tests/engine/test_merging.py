@@ -14,6 +14,7 @@ from serve_app.pipelines.painter import WeavePainter
 from serve_app.types import GenerationSpec, Kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.5, 0.0])
 @pytest.mark.parametrize("name", ["attention", "plain", "deep"])
 async def test_tomesd_is_said_to_have_run_where_tokens_were_merged(

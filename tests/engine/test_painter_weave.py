@@ -69,6 +69,7 @@ async def test_paint_inpaint_only_checkpoint_does_every_kind(
     assert (pixels(result, 0) != pixels(result, 1)).any()
 
 
+@pytest.mark.slow
 async def test_paint_large_picture_runs_the_crop_and_says_so(
     make_painter: Callable[..., WeavePainter], make_spec: Callable[..., GenerationSpec]
 ) -> None:
@@ -86,6 +87,7 @@ async def test_paint_large_picture_runs_the_crop_and_says_so(
     assert whole.ran == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 4])
 @pytest.mark.parametrize("name", ["demo", "demo-inpaint"])
 async def test_paint_over_a_scratch_leaves_nothing_of_it(

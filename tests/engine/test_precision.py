@@ -17,6 +17,7 @@ def number(cell: str) -> float:
     return float(cell.rstrip("%")) / (100 if cell.endswith("%") else 1)
 
 
+@pytest.mark.slow
 def test_engine_in_half_precision_paints_what_float32_does() -> None:
     found = rows_of(list(engines(make_cases(2, 1, 128), "cpu", steps=4)))
     assert list(found) == ["float32", "bfloat16", "float16"]

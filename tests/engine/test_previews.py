@@ -135,6 +135,7 @@ def check_order(sights, steps):
     assert max(sight.step for sight in sights) >= steps - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheduler", "steps"),
     [("DDIMScheduler", 8 + 4), ("HeunDiscreteScheduler", 15 + 7)],
@@ -164,6 +165,7 @@ async def test_windows_of_a_picture_that_grows_count_on(painter):
     assert max(shown) > 6  # of later windows too
 
 
+@pytest.mark.slow
 async def test_watching_does_not_change_the_picture(painter):
     watched, shown = await watch(painter, spec(**ASKED))
     (picture,) = (await painter.paint(2, spec(**ASKED), None)).pictures

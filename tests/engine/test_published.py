@@ -26,6 +26,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
         shop.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_layout_paints_as_stock_or_is_refused(shop: Workshop, name: str) -> None:
     """If a text differs: `python -m tests.engine.published`, and `tests.meta.formats` again."""

@@ -28,6 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         yield made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", _KINDS)
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if SAMPLERS[name].runs == name])
 def test_no_step_of_a_sampler_waits_for_the_device(small: Rehearsal, name: str, kind: Kind) -> None:
@@ -38,6 +39,7 @@ def test_no_step_of_a_sampler_waits_for_the_device(small: Rehearsal, name: str, 
     assert cost.request_waits <= 11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FEATURES))
 def test_no_step_of_a_feature_waits_for_the_device(trained: Rehearsal, name: str) -> None:
     spec = spec_of(**FEATURES[name])

@@ -59,6 +59,7 @@ def rescale(pipeline: DiffusionPipeline, share: float) -> None:
     pipeline.scheduler.step = rescaled_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["attention", "xl"])
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_kind_is_rescaled(
@@ -95,6 +96,7 @@ def test_every_kind_is_rescaled(
     assert worst(plain[0][0], expected) > 10 * TOLERANCE
 
 
+@pytest.mark.slow
 def test_picture_without_guidance_is_not_rescaled(
     folder: Callable[[str], Path], canvas: Canvas, make_spec: Callable[..., GenerationSpec]
 ) -> None:

@@ -112,6 +112,7 @@ def drawn(folder: Path, image: Image.Image) -> np.ndarray:
     return np.asarray(codec.to_image(made))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_classes_are_those_of_the_pipeline_of_transformers(name: str, tmp_path: Path) -> None:
     make, kind = MODELS[name]

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -120,6 +121,7 @@ def test_file_with_nothing_beside_it_is_known_by_its_header(load, assert_equal):
 MARKS = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("field", [None, "base", "base_config"])
 def test_keys_of_v_prediction_with_zero_signal_are_heeded(load, folder, field):
@@ -271,6 +273,7 @@ def test_part_that_nothing_has_is_refused_with_the_way_out(load, folder):
         load("unet", "vae", base_config=folder("deep"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("beginning", ["", "first_stage_model.", "vae."])
 def test_vae_of_an_entry_may_be_a_file(load, assert_equal, checkpoint, tmp_path, beginning):
@@ -309,7 +312,15 @@ def test_file_is_read_ahead_and_copied_once(load, monkeypatch, tmp_path):
 
     monkeypatch.setattr(os, "posix_fadvise", advise)
     loaded = load(*PARTS)
-    assert asked == [(tmp_path / "model.safetensors", 0, 0, os.POSIX_FADV_WILLNEED)]
+    for thread in threading.enumerate():
+        if thread.name == "read-ahead":
+            thread.join(10)
+    file = tmp_path / "model.safetensors"
+    steps = [step for path, *step in asked if path == file]
+    assert {advice for _, _, advice in steps} == {os.POSIX_FADV_WILLNEED}
+    ends = [0, *(start + length for start, length, _ in steps)]
+    assert [start for start, _, _ in steps] == ends[:-1]
+    assert ends[-1] >= file.stat().st_size
     kernels = [w for w in loaded.base.unet.parameters() if w.dim() == 4 and min(w.shape[2:]) > 1]
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in kernels)
     gc.collect()
@@ -323,6 +334,7 @@ def test_ema_copies_are_not_loaded(load, assert_equal):
     assert_equal(load(*PARTS, extra=copies))
 
 
+@pytest.mark.slow
 def test_file_beyond_the_default_limits_loads_where_the_operator_allows_it(
     load, assert_equal, folder
 ):

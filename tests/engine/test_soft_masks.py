@@ -167,6 +167,7 @@ def noise_to(
     return pipeline.scheduler.add_noise(original, noise, t[None])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "samplers"),
     [
@@ -255,6 +256,7 @@ def nine_channels(checkpoint: Checkpoint, spec: GenerationSpec, canvas: Canvas) 
     return (base.vae.decode(latents / scale).sample[0] / 2 + 0.5).clamp(0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "inpaint", "xl", "flux"])
 def test_soft_masks_alone_equal_those_in_any_batch(
     name: str,

@@ -122,6 +122,7 @@ def pixels(pictures: Pictures, number: int = 0) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(pictures.pictures[number].data)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 async def test_painter_enlarges_with_a_file_of_each_form(
     painter: WeavePainter, put: Put, make_spec: MakeSpec, form: str
@@ -188,6 +189,7 @@ def esrgan_of(channels: int) -> Tensors:
     return tensors | {"model.0.weight": torch.ones(12, channels, 3, 3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BAD)
 async def test_bad_file_fails_its_own_job_with_the_reason(
     painter: WeavePainter, put: Put, make_spec: MakeSpec, fault: str

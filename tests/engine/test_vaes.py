@@ -53,6 +53,7 @@ FORMS: dict[str, Callable[[Path], Path]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_vae_of_a_request_equals_stock_with_it(
     weaver: Weaver, folder: Callable[[str], Path], vae: Path, form: str, make_spec: MakeSpec
@@ -145,6 +146,7 @@ MISFITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("harm", "form", "reason"), MISFITS)
 def test_vae_that_does_not_fit_is_an_error_of_its_field(
     weaver: Weaver,

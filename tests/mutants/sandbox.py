@@ -27,8 +27,7 @@ PRELOADED = (
 _OPTIONS = (
     "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=60", "--hypothesis-seed=0",
     "-W", "ignore::pytest.PytestAssertRewriteWarning",
-    "-m", "not long and not ray and not gpu and not ops and not browser"
-    " and not chaos and not postgres",
+    "-m", "not ray and not gpu and not ops and not browser and not chaos and not postgres",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from PIL import Image
 
-pytestmark = [pytest.mark.ray, pytest.mark.long]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 DREAMSERVE = "from serve_app.cli import main; main()"
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "inpaint"

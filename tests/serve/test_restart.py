@@ -10,7 +10,7 @@ from tests.fake_app import MODEL, FakeApp
 from tests.serve.conftest import free_port
 from tests.webhook_receiver import Receiver
 
-pytestmark = [pytest.mark.ray, pytest.mark.long]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 NUM_JOBS = 12
 
 

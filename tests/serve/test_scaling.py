@@ -14,7 +14,7 @@ from serve_app.models import Catalogue, ModelEntry
 from serve_app.types import Kind
 from tests.builders import spec
 
-pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 APP = "scaling"
 BURST = 50
 

@@ -15,6 +15,7 @@ from tests.engine.weaving import TOLERANCE, Weaver, changed, difference, paint_s
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [1, 0.5, -1])
 def test_dora_equals_its_arithmetic(
     weaver: Weaver,
@@ -45,6 +46,7 @@ def test_dora_equals_its_arithmetic(
     assert difference(paint_stock(lora, specs[0]), truth) > VISIBLE, "it is no plain LoRA"
 
 
+@pytest.mark.slow
 def test_dora_is_applied_before_loras_whatever_their_names(
     weaver: Weaver, base: DiffusionPipeline, add: Callable[..., None], make_spec: MakeSpec
 ) -> None:

@@ -33,6 +33,7 @@ XL_NAMES = {
 }
 
 
+@pytest.mark.slow
 def test_lora_of_both_text_encoders_acts_on_xl(
     xl: Path, tmp_path: Path, make_spec: MakeSpec
 ) -> None:
@@ -73,6 +74,7 @@ def flux(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weaver]:
     weaver.engine.close()
 
 
+@pytest.mark.slow
 def test_lora_of_flux_changes_its_layers_and_no_other(
     flux: Weaver, tmp_path: Path, make_spec: MakeSpec
 ) -> None:

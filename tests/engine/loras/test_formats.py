@@ -39,6 +39,7 @@ TRAINED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("of_unet", "of_text_encoder"), TRAINED)
 def test_lora_of_diffusers_trainers_acts_as_in_training(
     weaver: Weaver,
@@ -108,6 +109,7 @@ def test_alphas_of_kohya_scale_each_layer_by_its_own(
     assert difference(woven, plain) > VISIBLE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [kohya, in_peft_names])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_lora_without_alpha_is_added_as_it_is(

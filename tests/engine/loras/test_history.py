@@ -30,6 +30,7 @@ from tests.engine.weaving import CPU, TOLERANCE, Weaver, changed, difference, pa
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
 
 
+@pytest.mark.slow
 def test_good_bad_good_again_leaves_no_trace(
     weaver: Weaver, base: DiffusionPipeline, add: Callable[..., None], make_spec: MakeSpec
 ) -> None:
@@ -55,6 +56,7 @@ def test_good_bad_good_again_leaves_no_trace(
             assert difference(weaver.paint(specs[name])[0], truths[name]) <= TOLERANCE, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "meant"),
     [
@@ -95,6 +97,7 @@ def test_lora_that_cannot_be_placed_fails_its_own_request(
     assert torch.equal(weaver.paint(specs["good"])[0], before)
 
 
+@pytest.mark.slow
 def test_lora_that_left_leaves_nothing(
     folder: Callable[[str], Path], base: DiffusionPipeline, tmp_path: Path, make_spec: MakeSpec
 ) -> None:
@@ -117,6 +120,7 @@ def test_lora_that_left_leaves_nothing(
     assert not any("forward" in vars(own) for own in weaver.checkpoint.base.unet.modules())
 
 
+@pytest.mark.slow
 def test_lora_that_left_the_device_comes_back_from_cpu_memory(
     folder: Callable[[str], Path],
     base: DiffusionPipeline,
@@ -140,6 +144,7 @@ def test_lora_that_left_the_device_comes_back_from_cpu_memory(
     assert [file.stem for file in read] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_prefetched_lora_is_not_read_again(
     folder: Callable[[str], Path],
     base: DiffusionPipeline,
@@ -213,6 +218,7 @@ def test_files_are_read_without_a_walk_through_modules_at_work(
     weaver.request(make_spec(loras=using(("ink", 1)), embeddings=("sun",), ip_adapter=adapter))
 
 
+@pytest.mark.slow
 def test_downloads_of_others_hold_up_nobody_who_has_all_he_names(
     folder: Callable[[str], Path], base: DiffusionPipeline, tmp_path: Path, make_spec: MakeSpec
 ) -> None:

@@ -24,6 +24,7 @@ from tests.engine.loras.strengths import MakeSpec, Tensors, plus, stingy, using
 from tests.engine.weaving import TOLERANCE, Weaver, changed, difference, paint_stock
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", [1, 2, 4])
 def test_loras_of_one_request_are_read_side_by_side_within_the_limit(
     folder: Callable[[str], Path],
@@ -92,6 +93,7 @@ def test_strength_that_makes_numbers_overflow_is_an_error_of_its_field(
     assert told.value.field == "lora_model"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 1, 3])
 def test_prefetches_beyond_the_limit_are_left_to_the_paints(
     folder: Callable[[str], Path], make_spec: MakeSpec, limit: int
@@ -115,6 +117,7 @@ def test_prefetches_beyond_the_limit_are_left_to_the_paints(
     assert len(asked) == limit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 2])
 async def test_add_ons_are_fetched_for_as_many_jobs_at_once_as_the_limit_says(
     folder: Callable[[str], Path], make_spec: MakeSpec, limit: int

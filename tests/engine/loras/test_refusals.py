@@ -60,6 +60,7 @@ HARM = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("harm", "reason"), HARM)
 def test_lora_that_does_not_fit_is_an_error_of_its_field(
     weaver: Weaver,
@@ -112,6 +113,7 @@ def test_lora_that_tells_alpha_twice_is_refused(
     assert_refused(weaver, make_spec, "alphas both as tensors and in the header")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("header", "reason"),
     [

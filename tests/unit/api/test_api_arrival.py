@@ -235,6 +235,7 @@ async def drip(port, head, *, every_s=0.05):
     return answer.result().decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "header", "status"),
     [

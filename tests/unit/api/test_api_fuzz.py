@@ -228,6 +228,7 @@ async def test_random_bodies_go_to_every_call(api):
     assert as_v4 <= set(CASES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/api/v4/dreambooth/inpaint", "/api/v3/base64_crop"])
 def test_any_body_is_answered_without_a_fault(open_api, path):
     with asyncio.Runner() as runner:

@@ -27,6 +27,7 @@ def put_back(value, lifted):
     return value
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(_objects, st.booleans())
 @example({"a": '\\"' * 20}, False)

@@ -159,6 +159,7 @@ def app(service, shared):
     return shared[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "kind", "make"), BODIES.values(), ids=list(BODIES))
 async def test_hostile_body_does_not_stop_the_loop(app, path, kind, make):
     data = make(LARGE)
@@ -181,6 +182,7 @@ async def test_repeat_of_a_hostile_body_does_not_stop_the_loop(app, name):
     assert stalls.longest_s <= MAX_STALL_S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "kind", "make"), BODIES.values(), ids=list(BODIES))
 async def test_hostile_body_takes_a_few_times_its_size(app, path, kind, make):
     data = make(MIDDLE)

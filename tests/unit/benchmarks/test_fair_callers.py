@@ -8,6 +8,7 @@ from benchmarks.simulator.devices import FAMILIES
 from benchmarks.simulator.fair import Callers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 @pytest.mark.parametrize("has_size", [False, True], ids=["same-size", "own-size"])
 def test_light_caller_waits_for_one_forward_of_others_per_step_and_a_tenth(family, has_size):

@@ -29,6 +29,7 @@ def test_random_loras_have_the_layers_of_the_trained_ones(tmp_path):
     assert spreads == pytest.approx([1.0] * len(own), abs=0.2)
 
 
+@pytest.mark.slow
 def test_requests_name_loras_as_the_trace_does():
     bodies = list(itertools.islice(with_loras(1), 2_000))
     named = [tuple(filter(None, str(body.get("lora_model", "")).split(","))) for body in bodies]

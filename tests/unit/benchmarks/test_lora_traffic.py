@@ -181,6 +181,7 @@ def test_calls_of_one_set_share_forwards_although_they_take_turns():
     assert outcome.busy_s == pytest.approx((1 + LORA_SHARE) * steps_s + 2 * SD15.decode_s)
 
 
+@pytest.mark.slow
 def test_homes_find_more_loras_than_a_route_that_knows_none():
     base = Deployment(4, 0.3, 300).with_memory(8, 8)
     models = Models(1, 0.0, 1.0, seed=1)

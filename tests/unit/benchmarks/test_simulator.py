@@ -18,6 +18,7 @@ def simulate(calls, models, *, num_gpus=1, router=None, config=None, **options):
     return cluster, cluster.run(router or Hash(), calls, length_s=1e5, skip_s=0)
 
 
+@pytest.mark.slow
 def test_waits_of_one_server_follow_pollaczek_and_khinchine():
     models = Models(1, 0.0, 0.0, seed=1)
     service_s = np.array(list(RUNS)) * 0.011 + 0.006  # steps of 11 ms, and the VAE
@@ -29,6 +30,7 @@ def test_waits_of_one_server_follow_pollaczek_and_khinchine():
     assert np.mean(outcome.waits_s[20:]) == pytest.approx(expected_s, rel=0.15)
 
 
+@pytest.mark.slow
 def test_batching_takes_a_load_that_one_by_one_cannot():
     models = Models(1, 0.0, 0.0, seed=1)
     calls = list(Traffic(rate=4.5).calls(models, 300, 1))  # 1.65 times what one at a time can do

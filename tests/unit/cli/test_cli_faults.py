@@ -87,6 +87,7 @@ def told(result, *words):
     return [word for word in words if word not in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [

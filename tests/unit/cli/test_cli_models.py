@@ -185,6 +185,7 @@ def test_folder_is_scanned_and_added_once(run, downloads, tmp_path):
     assert "1 same, 1 gone, 2 refused" in run("scan", str(downloads)).output
 
 
+@pytest.mark.slow
 def test_what_changed_is_loaded_anew_and_keeps_its_entry(run, downloads, tmp_path, write):
     served_sd1(tmp_path)
     model, lora = downloads / "mine.safetensors", downloads / "lora-sd1-peft.safetensors"

@@ -216,6 +216,7 @@ def accept_until_killed(url):
         return seen + [int(line) for line in process.stdout.read().split("\n")[:-1]]
 
 
+@pytest.mark.slow
 async def test_jobs_acknowledged_before_a_kill_are_there(config):
     seen = await asyncio.to_thread(accept_until_killed, config.url.get_secret_value())
     store = SqlJobStore(config)
@@ -224,6 +225,7 @@ async def test_jobs_acknowledged_before_a_kill_are_there(config):
     assert set(seen) <= claimed
 
 
+@pytest.mark.slow
 @pytest.mark.postgres
 async def test_store_answers_again_after_the_server_crashed(postgres_server, postgres_url):
     config = DatabaseConfig(url=postgres_url, busy_timeout_s=2)

@@ -101,6 +101,7 @@ def test_upgrade_twice_changes_nothing(url, engine):
         assert connection.scalar(text("SELECT count(*) FROM alembic_version")) == 1
 
 
+@pytest.mark.slow
 def test_upgrade_by_three_processes_at_once_succeeds(url):
     command = [sys.executable, "-W", "error", "-c", UPGRADE, url]
     started = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]

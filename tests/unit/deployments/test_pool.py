@@ -65,6 +65,7 @@ async def test_models_take_turns_and_tell_where_they_are(pool):
     await pool.check_health()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [{"memory_bytes": 2, "turn_s": 0}], indirect=True)
 async def test_twelve_calls_for_six_models_with_room_for_two(pool):
     """A fake painter that is closed in use fails its job, so pictures say that none was."""

@@ -63,6 +63,7 @@ async def test_bad_picture_is_named_by_its_field(prepare, sources):
     assert failure.error.field == "ip_adapter_image"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("crop", "size"), [(False, (60, 40)), (True, (40, 40))])
 async def test_inline_picture_becomes_one_of_ours(preprocess, crop, size):
     buffer = io.BytesIO()

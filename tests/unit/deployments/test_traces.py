@@ -184,6 +184,7 @@ async def test_traces_of_two_callers_at_once_are_not_mixed(installation, spans):
         assert jobs == {reply["id"], None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("caller", ["", "00-0-0-00", CALLER.upper(), f"{CALLER}\nx"])
 async def test_call_without_a_good_parent_begins_a_trace_of_its_own(installation, spans, caller):
     await installation.inpaint(caller.replace("\n", " "))
@@ -204,6 +205,7 @@ async def test_caller_that_does_not_want_a_trace_gets_none(installation, spans):
     assert spans.all() == []
 
 
+@pytest.mark.slow
 async def test_error_of_a_stage_is_its_status_and_those_of_what_is_around_it(installation, spans):
     reply = await installation.inpaint(init_image=base64.b64encode(b"no picture").decode())
     assert reply["status"] == "error"
@@ -216,6 +218,7 @@ async def test_error_of_a_stage_is_its_status_and_those_of_what_is_around_it(ins
     assert spans.named("Generator.paint") == []
 
 
+@pytest.mark.slow
 async def test_takeover_goes_on_with_the_trace(installation, spans):
     """The driver that accepted the job dies; another one, which knows only the row, runs it."""
     started = asyncio.Event()

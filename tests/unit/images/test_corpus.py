@@ -46,6 +46,7 @@ async def outcome(isolation, work) -> str:
     return "made"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEEDS | HARMLESS)
 async def test_sound_picture_is_read(isolation, name):
     work = partial(prepare, (SEEDS | HARMLESS)[name], None, Size(height=8, width=8), CONFIG)
@@ -65,6 +66,7 @@ async def test_hostile_picture_is_refused_by_name(isolation, name):
         assert "takes too much" not in said, "refused by what it says, not by a limit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEAR)
 async def test_dear_picture_ends_by_the_limit_and_its_neighbour_does_not(name):
     isolation = Isolation(ImagesConfig(decode_timeout_s=2))

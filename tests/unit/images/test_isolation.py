@@ -129,6 +129,7 @@ async def test_workers_are_kept(isolate):
     assert workers() == before
 
 
+@pytest.mark.slow
 async def test_picture_that_takes_too_long_is_refused_and_its_worker_replaced(isolate):
     isolation, config = await isolate(decode_timeout_s=1)
     before = workers()
@@ -139,6 +140,7 @@ async def test_picture_that_takes_too_long_is_refused_and_its_worker_replaced(is
     assert isolation.workers_lost == {"time": 1}
 
 
+@pytest.mark.slow
 async def test_time_is_counted_for_each_picture_and_names_the_one_that_took_it(isolate):
     isolation, config = await isolate(decode_timeout_s=1)
     with pytest.raises(errors.InvalidImage, match=DEAR) as caught:
@@ -146,6 +148,7 @@ async def test_time_is_counted_for_each_picture_and_names_the_one_that_took_it(i
     assert caught.value.field == "mask_image"
 
 
+@pytest.mark.slow
 async def test_picture_that_takes_too_much_memory_is_refused(isolate):
     isolation, config = await isolate(decode_memory_bytes=16 * 1024**2)
     with pytest.raises(errors.InvalidImage, match=f"init_image picture {DEAR}"):
@@ -171,6 +174,7 @@ async def test_cancelled_caller_ends_the_worker_at_once(isolate):
     assert isolation.workers_lost == {"cancelled": 1}
 
 
+@pytest.mark.slow
 async def test_cancelled_waiter_takes_no_place(isolate):
     isolation, config = await isolate(decode_timeout_s=2)
     caller = await begin(isolation, config, SLOW)
@@ -193,6 +197,7 @@ async def test_neighbours_of_a_dear_picture_go_on(isolate):
     assert await read(isolation, config) == (255, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=str)
 async def test_worker_that_dies_at_work_is_the_pictures_fault(isolate, number):
     isolation, config = await isolate(decode_timeout_s=60)
@@ -235,6 +240,7 @@ async def test_worker_that_does_not_come_to_its_start_is_given_up(tmp_path, monk
         await Isolation(ImagesConfig(**LIMITS)).start()
 
 
+@pytest.mark.slow
 async def test_worker_that_hangs_is_replaced(isolate):
     isolation, config = await isolate(decode_timeout_s=0.5)
     (worker,) = workers()
@@ -309,6 +315,7 @@ async def test_workers_that_end_at_work_are_not_replaced(isolate):
     assert workers() == []
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_parent_however_it_ends(tmp_path):
     (tmp_path / "slow.jpg").write_bytes(SLOW)
     command = [sys.executable, "-c", PARENT, str(tmp_path / "slow.jpg")]

@@ -182,6 +182,7 @@ async def test_driver_stops_the_work_on_a_job_cancelled_elsewhere():
     assert (await store.get(job.id)).state is JobState.CANCELLED
 
 
+@pytest.mark.slow
 async def test_driver_keeps_the_lease_of_a_long_job():
     # A lease that outlasts the stalls of a busy machine, and a job that outlasts two leases.
     graph, lease = FakeGraph(duration_s=5.5), {"lease_s": 2.5}

@@ -91,6 +91,7 @@ def test_revision_that_was_fetched_loads_without_the_hub(hub, config, tmp_path):
         resolve(entry(), gone.model_copy(update={"cache_dir": tmp_path / "other"}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "revision", "message"),
     [
@@ -155,6 +156,7 @@ def without_blob(cache):
     (next(cache.glob("*/snapshots/*")) / WEIGHTS).resolve().unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "source"),
     [
@@ -196,6 +198,7 @@ def test_snapshot_is_a_source_by_its_path(kept):
         assert resolve(said, kept).path == path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target", ["/etc/hostname", "../../../outside", "../../../../models--b--c/blobs/x", "blob-link"]
 )
@@ -242,6 +245,7 @@ print(resolve(ModelEntry(**entry), CatalogueConfig(**config)).path)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_fetch_each_file_once(hub, config):
     hub.commit(REPO, files() | {WEIGHTS: save({"w": np.ones(4_000_000, np.float32)})})
     values = [value.model_dump_json(exclude_unset=True) for value in (entry(), config)]

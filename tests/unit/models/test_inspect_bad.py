@@ -110,6 +110,7 @@ def test_bad_file_is_told_with_its_reason(tmp_path, write, fault, reason):
     assert str(tmp_path) not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_file_of_very_many_tensors_is_told(tmp_path):
     file = tmp_path / "x.safetensors"
     write_many(file, 300_000)

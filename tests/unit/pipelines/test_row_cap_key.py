@@ -26,6 +26,7 @@ def write(tmp_path: Path) -> Callable[..., ModelEntry]:
     return make
 
 
+@pytest.mark.slow
 def test_cap_file_other_weights_share_it_other_conditions_do_not(
     write: Callable[..., ModelEntry], tmp_path: Path
 ) -> None:

@@ -126,6 +126,7 @@ def _words(line: str) -> str:
     return re.sub(r"\d\.\d{3}|inf", "", line)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", ["Stable Diffusion 1.5", "DPM++ 2M SDE Karras, linspace"])
 @pytest.mark.parametrize("name", list(SAMPLERS))
 @pytest.mark.parametrize("karras", [False, True])

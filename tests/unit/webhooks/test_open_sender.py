@@ -54,6 +54,7 @@ async def test_schedule_of_the_settings_is_kept(busy_url):
     assert await outbox.state_of(1) is DeliveryState.FAILED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "state"),
     [

@@ -81,6 +81,7 @@ def test_signer_without_secrets_sends_no_signature():
     assert set(Signer([]).headers("msg_a", 1, BODY)) == {"webhook-id", "webhook-timestamp"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "secret",
     ["", "whsec_", "whsec_c2hvcnQ=", "whsec_!!!", "plJ3nmyCDGBKInavdOK15jsl", "whsec_" + "A" * 400],
