@@ -63,6 +63,7 @@ def names(scales: str, number: int) -> Sequence[str]:
     return NETS[number % 3 :] if scales == "one" else NETS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["plain", "inpaint", "xl"])
 @pytest.mark.parametrize(
     "turn", ["in-turn", *(pytest.param(scales, marks=pytest.mark.long) for scales in SCALES)]
@@ -107,6 +108,7 @@ def test_engine_with_controlnets_equals_stock_over_kinds_and_samplers(
         assert difference(image, net.stock(spec, canvas, picture)) <= TOLERANCE, spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_specs", [5, pytest.param(12, marks=pytest.mark.long)])
 @pytest.mark.parametrize("shape", ["plain", "inpaint", "xl"])
 def test_controlnet_requests_alone_equal_those_in_any_batch(

@@ -253,6 +253,7 @@ async def test_progress_of_a_growing_picture_only_rises(
     assert seen == sorted(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shade", [16, 128, 254])
 async def test_one_grey_all_over_changes_all(
     painter: WeavePainter, spec_of: Callable[..., GenerationSpec], shade: int

@@ -177,6 +177,7 @@ class Stock:
         return pipeline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [2, pytest.param(1, marks=pytest.mark.long)])
 def test_adapters_and_scales_in_one_engine_equal_stock_each(
     every: int,

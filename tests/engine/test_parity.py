@@ -68,6 +68,7 @@ def part(number: int) -> list[str]:
     return list(SAMPLERS)[number % 3 :: 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "kinds", "samplers"),
     [

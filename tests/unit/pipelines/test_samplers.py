@@ -42,6 +42,7 @@ def third(number: int) -> Grid:
     return {kind: runs[number % 3 :: 3] for kind, runs in GRID.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("title", "grid"),
     [
@@ -78,6 +79,7 @@ STRAYS: list[dict[str, object]] = [
 STRAY_STEPS = (1, 3, 10, 21)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stray", "steps"),
     [
