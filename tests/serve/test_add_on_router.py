@@ -11,7 +11,7 @@ from serve_app.config import DeploymentOptions
 from serve_app.types import LoraUse
 from tests.builders import spec
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 OPTIONS = DeploymentOptions(
     min_replicas=2, max_replicas=2, num_cpus=0, max_ongoing_requests=2, add_on_slack_calls=1
 )

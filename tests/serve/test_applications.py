@@ -21,7 +21,7 @@ from serve_app.cli.main import app as command_line
 from tests.serve.conftest import ADMIN_KEY
 from tests.serve.test_loss import final, progressing
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(560)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(560)]
 
 SERVICE = "second"
 OPERATOR = {"authorization": f"Bearer {ADMIN_KEY}"}

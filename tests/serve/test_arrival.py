@@ -71,6 +71,7 @@ def drip(port, path, header, is_to_the_end):
     return answer.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "header", "status", "is_to_the_end"),
     [

@@ -10,7 +10,7 @@ import pytest
 from tests.fake_app import MODEL, FakeApp
 from tests.serve.conftest import free_port
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(500)]
 PATH = "/api/v4/dreambooth"
 STEPS = 30
 MAX_STREAMS = 8  # of one ingress replica

@@ -45,6 +45,7 @@ async def state_of(service, job_id, wanted, timeout_s=20):
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.slow
 async def test_killed_generator_does_not_lose_the_job(service, http):
     asked = body(instant_response="yes", **SLOW)
     answer = (await http.post(INPAINT, json=asked)).json()

@@ -70,6 +70,7 @@ async def test_cancelled_job_ends_the_reading_of_its_picture(http):
     assert (await http.post(INPAINT, json=body())).json()["status"] == "success"
 
 
+@pytest.mark.slow
 async def test_workers_end_with_their_replica(http):
     lost = workers()
     lost[0].parent().kill()

@@ -90,6 +90,7 @@ async def pool_metric(name: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if 'application="dreamserve"' in line)
 
 
+@pytest.mark.slow
 async def test_twelve_requests_for_six_models_with_room_for_two(http, record_property):
     """The show. A painter that is closed in use fails its jobs, so success says none was."""
     begun = time.monotonic()

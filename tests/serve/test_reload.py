@@ -147,6 +147,7 @@ async def test_reload_brings_a_model_of_the_pool_into_memory(http):
     assert [row["serving"] for row in answer["replicas"]] == [answer["generation"]]
 
 
+@pytest.mark.slow
 async def test_replacement_of_a_dead_replica_has_the_reloaded_weights(http, service, weights):
     dye(weights, "green")
     answer = await reload(http)

@@ -39,6 +39,7 @@ def is_complete(rows: dict[str, list[str]]) -> bool:
     return is_up and all(rows.get(name, [])[1:3] == ["1", "1"] for name in ONE_EACH)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_top_shows_models_deployments_and_nodes_of_the_cluster(http):
     assert (await http.post(INPAINT, json=body())).json()["status"] == "success"
