@@ -59,13 +59,15 @@ def is_seen(page, selector: str) -> bool:
     )
 
 
-def test_what_is_painted_and_told_is_brought_onto_the_screen(phone, server):
-    lower = phone.locator("summary", has_text="More")
-    lower.scroll_into_view_if_needed()
+def test_what_is_told_is_brought_onto_the_screen(phone):
+    phone.locator("summary", has_text="More").scroll_into_view_if_needed()
     phone.locator("#paint").tap()
     assert is_seen(phone, ".notice.error")  # nothing is masked yet
-    touch(phone, [(0.3, 0.5), (0.7, 0.5)])
-    lower.scroll_into_view_if_needed()
+
+
+def test_what_is_painted_is_brought_onto_the_screen(phone, server):
+    touch(phone, [(0.3, 0.5), (0.5, 0.5), (0.7, 0.5)])
+    phone.locator("summary", has_text="More").scroll_into_view_if_needed()
     server.service.is_stuck = True
     phone.locator("#paint").tap()
     phone.get_by_text("Waiting").first.wait_for()
