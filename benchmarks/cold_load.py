@@ -57,9 +57,9 @@ def compare(root: Path, rounds: int, device: str) -> str:
         "single file": (file, lambda: load(file)),
         "folder": (folder, lambda: load(folder)),
     }
-    load(file)  # imports and caches of the libraries
     taken: dict[tuple[str, bool], list[float]] = {}
     with watching() as most:
+        load(file)  # imports and caches of the libraries
         for _ in range(rounds):
             for is_cold in (True, False):
                 for name, (path, work) in works.items():

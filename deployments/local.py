@@ -1,5 +1,6 @@
 """`main`: `serve run` on a Ray that it starts itself, on this machine alone."""
 
+import signal
 import sys
 
 import ray
@@ -11,7 +12,9 @@ _IN_EACH_WORKER = {"worker_process_setup_hook": "deployments.loopback.bind_to_lo
 
 
 def main() -> None:
-    """Serve the config file that is named last; `--dashboard` before it starts Ray's too.
+    """Serve the config file that is named last, until Ctrl-C or SIGTERM.
+
+    `--dashboard` before the file starts Ray's dashboard too.
 
     `serve run` by itself always starts that: ten processes, a third of what the whole service takes
     at rest. Metrics and the operator's commands for one machine need none of it.
@@ -23,4 +26,6 @@ def main() -> None:
         include_dashboard=has_dashboard,
         runtime_env=_IN_EACH_WORKER,
     )
+    # As Ctrl-C does, for process managers: Ray's own handler leaves at once, with jobs at work.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     cli(["run", "--address", "auto", sys.argv[-1]])

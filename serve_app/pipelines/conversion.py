@@ -5,8 +5,8 @@ diffusers' converters map names and matrices. What they would leave out is refus
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, ModelMixin
 from diffusers.loaders import single_file_utils as stock
@@ -16,10 +16,11 @@ from serve_app import errors
 from serve_app.models.weights.components import beginnings_of
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.soundness import check_shapes
+from serve_app.pipelines.tensor_reader import Tensors
 
-__all__ = ["Tensors", "module_of", "read_vae", "taken"]
+__all__ = ["module_of", "read_vae", "taken"]
 
-Tensors = dict[str, torch.Tensor]
+T = TypeVar("T")
 Settings = Mapping[str, object]
 
 _UNET = "model.diffusion_model."
@@ -40,8 +41,11 @@ def read_vae(file: Path, settings: Settings) -> AutoencoderKL:
     return vae
 
 
-def taken(tensors: Tensors, beginnings: tuple[str, ...]) -> tuple[Tensors, str]:
-    """Return the tensors of the first beginning that there is, without it, and the beginning."""
+def taken(tensors: Mapping[str, T], beginnings: tuple[str, ...]) -> tuple[dict[str, T], str]:
+    """Return the tensors of the first beginning that there is, without it, and the beginning.
+
+    tensors: or where they are, by name.
+    """
     for beginning in beginnings:
         own = {
             name.removeprefix(beginning): tensor

@@ -4,6 +4,7 @@ Blocks; needs no network.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import diffusers
@@ -40,6 +41,7 @@ from serve_app.pipelines.precision import device_of, with_dtype
 from serve_app.pipelines.samplers.schedulers import Schedulers
 from serve_app.pipelines.single_file import read_components
 from serve_app.pipelines.soundness import check_complete, check_filled, settle
+from serve_app.pipelines.tensor_reader import TensorReader, read_modules
 from serve_app.pipelines.text.encoding import TextCache
 
 __all__ = ["load_checkpoint"]
@@ -132,14 +134,10 @@ def _on_device(
 ) -> DiffusionPipeline:
     """Duplicate the copy in CPU memory, made now if there is room, or else read the files."""
 
-    def settled(pipeline: DiffusionPipeline) -> DiffusionPipeline:
-        for name, module in _modules(pipeline).items():
-            settle(name, module, pipeline.device, channels_last=channels_last)
-        return pipeline
-
     if host is None or not host.fits(weight_bytes(entry)):
-        return settled(_read(entry).to(device))
-    kept = host.get(key, lambda: settled(_read(entry)))
+        return _read(entry, device, channels_last=channels_last)
+    cpu = torch.device("cpu")
+    kept = host.get(key, lambda: _read(entry, cpu, channels_last=channels_last))
     return duplicate(kept, _modules(kept).values(), device)
 
 
@@ -148,9 +146,13 @@ def _modules(pipeline: DiffusionPipeline) -> dict[str, torch.nn.Module]:
     return {name: part for name, part in parts if isinstance(part, torch.nn.Module)}
 
 
-def _read(entry: ModelEntry) -> DiffusionPipeline:
-    """Load the pipeline class that the folder, or the settings of a single file, names."""
+def _read(entry: ModelEntry, device: torch.device, *, channels_last: bool) -> DiffusionPipeline:
+    """Load the pipeline class that the folder, or the settings of a single file, names.
+
+    Its weights are sound, and in memory of their own on the device.
+    """
     prefetch(loaded_files(entry))
+    reader = TensorReader(copies=device.type == "cpu", channels_last=channels_last)
     folder = _settings_of(entry)
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     cls = getattr(diffusers, index["_class_name"])
@@ -160,20 +162,26 @@ def _read(entry: ModelEntry) -> DiffusionPipeline:
     dtype = getattr(torch, entry.dtype)
     named = named_parts(entry, folder, dtype)
     options = {"dtype": dtype, "local_files_only": True, **left_out, **named}
-    if entry.path.is_dir():
-        variant = choose_variant(folder, entry.variant)
-        pipeline = cls.from_pretrained(folder, variant=variant, **options)
-        check_complete(pipeline, folder, named, variant)
-        return _with_fitting_vae(pipeline, entry)
     wanted = {
         name: value
         for name, value in index.items()
-        if name not in options and isinstance(value, list) and beginnings_of(name, value[1])
+        if name not in options and isinstance(value, list)
     }
-    components = read_components(entry, folder, wanted, dtype)
-    pipeline = cls.from_pretrained(folder, **options, **components)
-    for name, module in _modules(pipeline).items():
-        check_filled(name, module)
+    if entry.path.is_dir():
+        variant = choose_variant(folder, entry.variant)
+        own: Mapping[str, object] = read_modules(folder, wanted, variant, dtype, reader)
+        pipeline = cls.from_pretrained(folder, variant=variant, **options, **own)
+        check_complete(pipeline, folder, named, variant)
+    else:
+        wanted = {name: value for name, value in wanted.items() if beginnings_of(name, value[1])}
+        own = read_components(entry, folder, wanted, dtype, reader)
+        pipeline = cls.from_pretrained(folder, **options, **own)
+        for name, module in _modules(pipeline).items():
+            check_filled(name, module)
+    for name, module in _modules(pipeline.to(device)).items():
+        module.eval().requires_grad_(False)
+        if not reader.copies or name not in own:
+            settle(name, module, device, channels_last=channels_last)
     return _with_fitting_vae(pipeline, entry)
 
 

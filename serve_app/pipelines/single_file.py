@@ -4,6 +4,7 @@ Here a file is sorted into components, so that each layout that `models.inspect`
 libraries in the one form that they take. What they would leave out, or draw at random, is refused.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from transformers import PreTrainedModel, T5EncoderModel
 
 from serve_app import errors
 from serve_app.models import ModelEntry
-from serve_app.models.weights.components import T5, beginnings_of, held
+from serve_app.models.weights.components import T5, beginnings_of, component_of, held
 from serve_app.pipelines.addons.misfit import Unfit
-from serve_app.pipelines.conversion import Tensors, module_of, taken
+from serve_app.pipelines.conversion import module_of, taken
 from serve_app.pipelines.parts import load_part
+from serve_app.pipelines.soundness import settle
+from serve_app.pipelines.tensor_reader import Places, TensorReader, Tensors, places
 
 __all__ = ["read_components"]
 
@@ -35,9 +38,13 @@ _UNUSED = {"embeddings.position_ids", "logit_scale", "text_projection"}  # of te
 
 
 def read_components(
-    entry: ModelEntry, settings: Path, index: Mapping[str, Sequence[str]], dtype: torch.dtype
+    entry: ModelEntry,
+    settings: Path,
+    index: Mapping[str, Sequence[str]],
+    dtype: torch.dtype,
+    reader: TensorReader,
 ) -> dict[str, object]:
-    """Read components on the CPU; their numbers stay in the file until they are converted or moved.
+    """Read components on the CPU, in the order of the file.
 
     What the file lacks comes from the base that its entry names.
 
@@ -46,43 +53,58 @@ def read_components(
         index: library and class of each component that is wanted.
 
     Raises:
-        Unfit: nothing has one, or the file holds more or less of it than its configuration says.
+        Unfit: nothing has one, or the file holds more or less of it than its configuration says,
+            or NaN.
         OSError: it cannot be read.
+        SafetensorError: it is truncated or no safetensors file.
     """
-    tensors = stock.load_single_file_checkpoint(str(entry.path), local_files_only=True)
-    there = held(tensors, index)
-    lacking = [name for name in index if name not in there]
-    if lacking and settings != entry.base:
-        wanted = "one with all parts, or base, or vae and text_encoders in its entry"
-        raise Unfit(f"a file without {' and '.join(lacking)}", wanted)
-    if entry.text_encoders is None:
-        _tell_left_out(entry.id, tensors, index)
-    lent = {name: load_part(settings, name, dtype) for name in lacking}
-    return lent | {
-        name: _read(tensors, name, index[name][1], settings / name, dtype) for name in there
-    }
+    with places(entry.path) as found:
+        there = held(found, index)
+        lacking = [name for name in index if name not in there]
+        if lacking and settings != entry.base:
+            wanted = "one with all parts, or base, or vae and text_encoders in its entry"
+            raise Unfit(f"a file without {' and '.join(lacking)}", wanted)
+        if entry.text_encoders is None:
+            _tell_left_out(entry.id, found, index)
+        parts = {name: _lent(name, settings, dtype, reader) for name in lacking}
+        order = [component_of(name, index) for name in found]
+        for name in sorted(there, key=lambda name: order.index(name) if name in order else 0):
+            parts[name] = _read(found, name, index[name][1], settings / name, dtype, reader)
+        return parts
 
 
-def _tell_left_out(model_id: str, tensors: Tensors, index: Mapping[str, Sequence[str]]) -> None:
+def _lent(name: str, settings: Path, dtype: torch.dtype, reader: TensorReader) -> object:
+    part = load_part(settings, name, dtype)
+    if reader.copies and isinstance(part, torch.nn.Module):
+        settle(name, part, torch.device("cpu"), channels_last=reader.channels_last)
+    return part
+
+
+def _tell_left_out(model_id: str, names: Iterable[str], index: Mapping[str, Sequence[str]]) -> None:
     """Log that a file has T5 and its settings do not, so that prompts are read without it."""
     begins = beginnings_of("", T5)[0]
-    is_there = any(name.startswith(begins) for name in tensors)
+    is_there = any(name.startswith(begins) for name in names)
     if is_there and not any(T5 in value for value in index.values()):
         way = "name a folder with T5 and its vocabulary as base_config, base or text_encoders"
         _log.warning("t5_left_out", model_id=model_id, way_out=way)
 
 
 def _read(
-    tensors: Tensors, name: str, class_name: str, settings: Path, dtype: torch.dtype
+    found: Places,
+    name: str,
+    class_name: str,
+    settings: Path,
+    dtype: torch.dtype,
+    reader: TensorReader,
 ) -> object:
-    own, beginning = taken(tensors, beginnings_of(name, class_name))
+    own, beginning = taken(found, beginnings_of(name, class_name))
     if hasattr(transformers, class_name):
         encoder: type[PreTrainedModel] = getattr(transformers, class_name)
-        return _of_transformers(encoder, own, beginning, settings, dtype)
+        return _of_transformers(encoder, reader.tensors(own), beginning, settings, dtype)
     cls: type[ModelMixin] = getattr(diffusers, class_name)
     # A denoiser alone may have no beginning; marks of one number may stand beside it.
-    alone = {name: tensor for name, tensor in tensors.items() if tensor.numel() > 1 or "." in name}
-    module = module_of(cls, own or alone, cls.load_config(settings))
+    alone = {n: place for n, place in found.items() if math.prod(place.shape) > 1 or "." in n}
+    module = module_of(cls, reader.tensors(own or alone, dtype), cls.load_config(settings))
     module.to(dtype)
     return module
 

@@ -1,0 +1,140 @@
+"""`TensorReader`: how tensors come from files into memory; `read_modules` does so for a folder.
+
+On the CPU each is looked at and copied while the system reads the next ones, in the order of the
+files: what took its turn after the disk takes place beside it. On another device they stay mapped
+until they are moved there.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import diffusers
+import torch
+from accelerate import init_empty_weights
+from diffusers import ModelMixin
+from safetensors import safe_open
+
+from serve_app.models.weights.folder import weight_files
+from serve_app.pipelines.soundness import check_tensor
+
+__all__ = ["Places", "TensorReader", "Tensors", "places", "read_modules"]
+
+Tensors = dict[str, torch.Tensor]
+_CONV_DIM = 4  # of the weights of a convolution
+
+
+class _File(Protocol):
+    def get_tensor(self, name: str) -> torch.Tensor: ...
+
+    def get_slice(self, name: str) -> object: ...
+
+
+class Place(NamedTuple):
+    """Where a tensor is. name: in the file."""
+
+    file: _File
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape, from the header."""
+        return tuple(self.file.get_slice(self.name).get_shape())  # type: ignore[attr-defined]
+
+
+Places = Mapping[str, Place]
+
+
+@contextmanager
+def places(*files: Path) -> Iterator[Places]:
+    """Open files; gives where their tensors are, in the order in which they lie there.
+
+    Raises:
+        OSError: a file cannot be read.
+        SafetensorError: it is truncated or no safetensors file.
+    """
+    with ExitStack() as stack:
+        opened = [stack.enter_context(safe_open(file, "pt")) for file in files]
+        yield {name: Place(file, name) for file in opened for name in file.offset_keys()}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorReader:
+    """Reads the tensors of one model.
+
+    copies: into memory of their own, which no file can change; each is looked at first. Else
+        tensors are mapped, and `settle` does both.
+    channels_last: the layout in which copies of convolutions are wanted.
+    """
+
+    copies: bool
+    channels_last: bool
+
+    def tensors(self, wanted: Places, dtype: torch.dtype | None = None) -> Tensors:
+        """Read tensors, by the names under which they are wanted.
+
+        dtype: of copies of real numbers; none: as they are, as is what is mapped.
+
+        Raises:
+            Unfit: one holds NaN or infinity.
+        """
+        return {name: self._tensor(place, dtype) for name, place in wanted.items()}
+
+    def _tensor(self, place: Place, dtype: torch.dtype | None) -> torch.Tensor:
+        tensor = place.file.get_tensor(place.name)
+        if not self.copies:
+            return tensor
+        check_tensor(place.name, tensor)
+        is_last = self.channels_last and tensor.dim() == _CONV_DIM
+        form = torch.channels_last if is_last else torch.preserve_format
+        kept = dtype if tensor.is_floating_point() else None
+        return tensor.to(kept or tensor.dtype, copy=True, memory_format=form)
+
+
+def read_modules(
+    folder: Path,
+    index: Mapping[str, Sequence[str]],
+    variant: str | None,
+    dtype: torch.dtype,
+    reader: TensorReader,
+) -> dict[str, ModelMixin]:
+    """Read the modules of a pipeline's folder for which copies of their files' tensors are enough.
+
+    The rest is left to the libraries, which know older names and other kinds of files.
+
+    Args:
+        index: library and class of each component that is wanted.
+        variant: of the files.
+
+    Raises:
+        Unfit: a tensor holds NaN or infinity.
+        OSError: a file cannot be read.
+        SafetensorError: a file is truncated or no safetensors file.
+    """
+    found: dict[str, ModelMixin] = {}
+    for name, (library, class_name) in index.items() if reader.copies else ():
+        files = weight_files(folder / name, variant)
+        if library == "diffusers" and files:
+            cls: type[ModelMixin] = getattr(diffusers, class_name)
+            module = _module(cls, cls.load_config(folder / name), files, dtype, reader)
+            found |= {} if module is None else {name: module}
+    return found
+
+
+def _module(
+    cls: type[ModelMixin],
+    settings: Mapping[str, object],
+    files: Sequence[Path],
+    dtype: torch.dtype,
+    reader: TensorReader,
+) -> ModelMixin | None:
+    with init_empty_weights():
+        module = cls.from_config(settings)
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    with places(*files) as found:
+        if {name: place.shape for name, place in found.items()} != shapes:
+            return None
+        module.load_state_dict(reader.tensors(found, dtype), assign=True)
+    return module
