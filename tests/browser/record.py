@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tests.browser.conftest import drag, launched, open_playground, running, size, take_example
 
 WAIT_MS = 300_000
+STEPS = "50"  # of fewer a small model has no time to show any
 TILE = (640, 400)
 COLUMNS = 2
 HEAD_PX = 30  # of a caption
@@ -63,10 +64,14 @@ def record(page, url: str, recorder: Recorder) -> None:
     more.click()
     page.locator("#safety").uncheck()  # of what is checked there are no previews
     more.click()
+    sampling = page.locator("summary", has_text="Sampling")
+    sampling.click()
+    page.locator("#steps").fill(STEPS)
+    sampling.click()
     recorder.take("prompt")
     page.locator("#paint").click()
     # By hand: the page's policy keeps Playwright's own waiting from evaluating text.
-    while page.locator("#progress-bar").evaluate("bar => bar.value") < 0.3:
+    while page.locator("#progress-bar").evaluate("bar => bar.value") < 0.6:
         page.wait_for_timeout(50)
     recorder.take("preview")
     page.locator("#result-tools").wait_for()
