@@ -25,10 +25,14 @@ _SKEW = timedelta(minutes=15)
 
 
 class S3Server:
-    """One server in a thread; `clock_offset` moves its clock, `failures` are answered first."""
+    """One server in a thread; `clock_offset` moves its clock, `failures` are answered first.
+
+    While `is_down` it answers 503 to all.
+    """
 
     def __init__(self):
         self.clock_offset = timedelta()
+        self.is_down = False
         self.failures = []
         self.calls = []
         # Slow to import, and only few tests need it.
@@ -68,6 +72,10 @@ class S3Server:
 
     def config(self, **changes):
         """Settings for the bucket."""
+        return StorageConfig.model_validate(self.settings(**changes))
+
+    def settings(self, **changes):
+        """Those, as a file has them."""
         bucket = {
             "bucket": BUCKET,
             "endpoint_url": self.url,
@@ -76,7 +84,7 @@ class S3Server:
             "prefix": "site/a",
             "timeout_s": 5,
         }
-        return StorageConfig(backend="s3", s3={**bucket, **changes})
+        return {"backend": "s3", "s3": {**bucket, **changes}}
 
     def age(self, seconds):
         """Make every file older."""
@@ -100,6 +108,8 @@ class S3Server:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         environ["wsgi.input"] = io.BytesIO(body)
         self.calls.append(environ["REQUEST_METHOD"])
+        if self.is_down:
+            return _refuse(start_response, HTTPStatus.SERVICE_UNAVAILABLE, "SlowDown")
         if self.failures:
             return _refuse(start_response, self.failures.pop(0), "InternalError")
         reason = _fault(environ, body, datetime.now(UTC) + self.clock_offset)
