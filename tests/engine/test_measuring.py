@@ -144,6 +144,12 @@ def test_engine_close_ends_a_measurement(
     assert timed == [2]
 
 
+def test_cap_file_makes_the_folders_that_it_lies_in(tmp_path: Path) -> None:
+    file = RowCapStore(tmp_path / "a" / "b", {"a": 1})
+    file.add({("denoiser", 64): 4})
+    assert file.read() == {("denoiser", 64): 4}
+
+
 def test_cap_file_keeps_what_others_wrote(tmp_path: Path) -> None:
     one, two = RowCapStore(tmp_path, {"a": 1}), RowCapStore(tmp_path, {"a": 1})
     one.add({("denoiser", 64): 4})
