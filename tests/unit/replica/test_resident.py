@@ -86,6 +86,15 @@ async def test_bad_weights_leave_the_old_ones_serving(make, store, files, failur
     resident.check_health()
 
 
+async def test_reason_of_a_failure_is_cut(make, store, files):
+    resident = await make()
+    files.files[None] = "bad"
+    files.broken["bad"] = OSError("x" * 1000)
+    await store.advance(MODEL)
+    await resident.reconcile()
+    assert len((await report_of(store)).reason) == 500
+
+
 async def test_missing_revision_leaves_the_old_weights_serving(make, store):
     resident = await make()
     await store.advance(MODEL, "nowhere")
