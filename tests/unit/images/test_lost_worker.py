@@ -7,6 +7,7 @@ import sys
 import time
 from functools import partial
 
+import psutil
 import pytest
 
 from serve_app import errors
@@ -37,10 +38,15 @@ while True:
 
 
 @pytest.fixture
-async def isolation(tmp_path, monkeypatch):
-    program = tmp_path / "python"
-    program.write_text(PROGRAM.format(python=sys.executable))
-    program.chmod(0o755)
+def program(tmp_path):
+    path = tmp_path / "python"
+    path.write_text(PROGRAM.format(python=sys.executable))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+async def isolation(program, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(program))
     made = Isolation(ImagesConfig(decode_workers=1))
     await made.start()
@@ -52,6 +58,10 @@ async def lost(isolation):
     """Return what was counted, once another worker is at work."""
     assert await isolation.run(partial(abs, -5)) == 5
     return dict(isolation.workers_lost)
+
+
+def processes(program):
+    return [one for one in psutil.Process().children() if str(program) in one.cmdline()]
 
 
 @pytest.mark.parametrize(
@@ -83,3 +93,26 @@ async def test_workers_that_end_before_they_read_anything_are_nobodys_pictures_f
     with pytest.raises(errors.ReplicaLost, match="worker of pictures"):
         await isolation.run(partial(os._exit, 12, is_last=True))
     assert await lost(isolation) == {"memory": 2}
+
+
+async def test_worker_that_ends_with_all_is_not_replaced(isolation, program):
+    await isolation.run(partial(abs, -5))  # it is ready
+    caller = asyncio.create_task(isolation.run(partial(time.sleep, 60, field="init_image")))
+    await asyncio.sleep(0.05)
+    await isolation.aclose()
+    with pytest.raises(errors.InvalidImage):
+        await caller
+    assert processes(program) == []
+    assert dict(isolation.workers_lost) == {}
+
+
+async def test_start_waits_for_all_workers_and_says_that_there_are_none(program, monkeypatch):
+    isolation = Isolation(ImagesConfig(decode_workers=3))
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", str(program.with_name("absent")))
+        with pytest.raises(errors.ReplicaLost, match="FileNotFoundError"):
+            await isolation.start()
+    monkeypatch.setattr(sys, "executable", str(program))
+    await isolation.start()
+    assert len(processes(program)) == 3
+    await isolation.aclose()
