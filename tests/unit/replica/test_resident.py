@@ -1,6 +1,7 @@
 """Weights are exchanged under work: nothing is lost, bad ones change nothing."""
 
 import asyncio
+import weakref
 
 import pytest
 
@@ -84,6 +85,36 @@ async def test_bad_weights_leave_the_old_ones_serving(make, store, files, failur
     assert type(failure).__name__ in report.reason
     assert resident.state().reload_failures == 1
     resident.check_health()
+
+
+class Half:
+    """Weights of which a part was loaded."""
+
+
+@pytest.mark.parametrize("is_cause", [True, False])
+async def test_half_loaded_weights_are_gone_before_memory_is_tidied(make, store, files, is_cause):
+    resident = await make()
+    loaded, left = [], []
+
+    def begin():
+        half = Half()
+        loaded.append(weakref.ref(half))
+        raise OSError("truncated")
+
+    def load(_digest):
+        try:
+            begin()
+        except OSError as exc:
+            if is_cause:
+                raise ValueError("shape") from exc
+            raise ValueError("shape")  # noqa: B904
+
+    files.files[None] = "second"
+    files.load = load
+    files.tidy = lambda: left.append([one() for one in loaded])
+    await store.advance(MODEL)
+    await resident.reconcile()
+    assert left == [[None]]
 
 
 async def test_reason_of_a_failure_is_cut(make, store, files):
