@@ -80,6 +80,18 @@ async def test_worker_that_ends_by_itself_tells_why(isolation, end, cause):
     assert await lost(isolation) == {cause: 1}
 
 
+async def test_program_is_told_its_limits_and_no_secret(isolation, monkeypatch):
+    config = ImagesConfig()
+    told = await isolation.run(partial(eval, "[sys.argv[1:], dict(os.environ)]"))
+    bounds = (config.decode_memory_bytes, config.decode_timeout_s, config.decode_niceness)
+    command = ["-P", "-W", "ignore", "-m", "serve_app.images.worker"]
+    assert told[0] == [*command, *map(str, bounds)]
+    assert told[1].pop("PYTHONPATH") == os.pathsep.join(sys.path)
+    assert {name for name in told[1] if not name.startswith(("MALLOC_", "OMP_", "OPENBLAS_"))} <= {
+        "LC_CTYPE"  # which Python sets for itself
+    }
+
+
 async def test_worker_whose_caller_left_is_killed(isolation):
     caller = asyncio.create_task(isolation.run(partial(time.sleep, 60)))
     await asyncio.sleep(0.05)

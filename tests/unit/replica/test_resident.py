@@ -15,7 +15,8 @@ async def test_start_serves_what_the_entry_names_and_says_so(make, store):
     assert await colour(resident) == (await colour_of("first"), 0)
     report = await report_of(store)
     assert (report.phase, report.weights_version, report.serving) == (ReplicaPhase.READY, 0, 0)
-    assert report.digest == "first"
+    assert (report.digest, report.load_s) == ("first", resident._slot.current.load_s)
+    assert report.load_s > 0
 
 
 async def test_reconcile_takes_up_the_wanted_revision(make, store, files):
