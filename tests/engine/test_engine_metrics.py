@@ -19,7 +19,7 @@ def test_rates_are_of_the_last_seconds_and_totals_of_all() -> None:
         counters.step(now, seconds, calls, rows)
     for now, pictures in ((59, 7), (60, 1), (110, 2)):
         counters.succeed(now, pictures)
-    found = counters.snapshot(120.0, 3, 2, {"denoiser/8": 4})
+    found = counters.snapshot(120.0, 3, 2, {"denoiser/8": 4, "denoiser/32": 2})
     assert (found.forwards, found.rows, found.succeeded) == (3, 15, 10)
     assert (found.rows_per_forward, found.tick_s) == (3, 2)
     assert found.steps_per_s == 3 / 10  # from the begin of the first of two, 10 s ago
