@@ -311,7 +311,14 @@ def test_nobody_waits_for_a_net_that_another_request_loads(
         gate.wait(30)
         return load(self, named)  # type: ignore[arg-type]
 
+    put = nets._loaded.put
+
+    def put_alone(*given: object) -> object:
+        assert nets._lock.locked(), "others look there at the same time"
+        return put(*given)  # type: ignore[arg-type]
+
     monkeypatch.setattr(ControlNets, "_load", load_slowly)
+    monkeypatch.setattr(nets._loaded, "put", put_alone)
     waiting = [threading.Thread(target=nets.get, args=(slow,)) for _ in range(2)]
     for thread in waiting:
         thread.start()

@@ -16,6 +16,7 @@ from serve_app.config import EngineConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.request import Progress, Request
 from serve_app.models import ModelEntry
+from serve_app.pipelines import work
 from serve_app.pipelines.addons.lookup import NamedAddOns
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
@@ -226,6 +227,16 @@ def test_highres_fix_refines_what_was_painted_at_the_native_size(
     small = torch.nn.functional.interpolate(images[2][None], (128, 128), mode="bicubic")[0]
     distances = [float((image - small).abs().mean()) for image in (gentle[0], images[0])]
     assert distances[0] < distances[1]
+
+
+def test_picture_between_the_passes_overshoots_nowhere() -> None:
+    """Bicubic weights would go beyond black and white beside an edge."""
+    edge = torch.zeros(3, 8, 8)
+    edge[..., 4:] = 1
+    large = work._enlarge(edge.half(), (16, 32))
+    assert (large.shape, large.dtype) == ((1, 3, 16, 32), torch.float16)
+    assert (large.min(), large.max()) == (0, 1)
+    assert large[..., 15].unique().item() < 0.5 < large[..., 16].unique().item()
 
 
 @pytest.mark.slow

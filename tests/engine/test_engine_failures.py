@@ -175,8 +175,9 @@ def test_engine_lost_device_kills_it_and_fails_all(
     engine.close()
     with pytest.raises(errors.ReplicaLost):
         engine.submit(Request(Body(lane)))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError) as caught:
         engine.check_health()
+    assert isinstance(caught.value.__cause__, torch.AcceleratorError)
 
 
 def test_engine_close_with_drain_finishes_the_work(

@@ -218,6 +218,15 @@ def test_places_that_become_free_go_to_owners_in_turn() -> None:
     assert started == [0, 20, 1, 21, 2, 22, 3, 23, 4, 24]
 
 
+def test_start_counts_as_much_in_its_own_tick_as_in_later_ones() -> None:
+    """One of two owners was the only one to begin while there was one place for them."""
+    planner = Planner(Policy(max_live=4, max_guests=0, max_starts=8), lambda _: 32)
+    waiting = [Candidate(seq, "base", stake=(HEAVY, LIGHT)[seq % 2]) for seq in range(8)]
+    others = [Candidate(20 + seq, "base", "small", ROWS, stake=Stake("c")) for seq in range(3)]
+    assert planner.next(others, waiting).start == (0,)
+    assert planner.next([], waiting[1:]).start == (1, 2, 3, 4)
+
+
 def test_owner_of_another_variant_waits_for_one_turn() -> None:
     """A switch costs time, so the turn is not cut short for him."""
     heavy = requests(9, HEAVY)

@@ -317,6 +317,7 @@ HARM: Mapping[str, tuple[Tensors, str]] = {
         "no alpha for unet",
     ),
     "full-and-loha": (GOOD | {"x.diff": draw(16, 24)}, "diff, hada_w1_a"),
+    "no-form": ({"x.lora_w1": draw(16, 24)}, "lora_w1 for x"),
     "full-of-a-vector": ({"x.diff": draw(16)}, "diff for x"),
     "lora-beside": (GOOD | {"x.lora_down.weight": draw(3, 24)}, "two adapters for x"),
     "core-alone": ({"x.lora_mid.weight": draw(3, 3, 3, 3)}, "core without its halves"),

@@ -53,6 +53,25 @@ def test_engine_measuring_request_sets_the_cap_before_it_ends(
     assert timings == [(8, 2), (8, 4), (8, 8)]
 
 
+@pytest.mark.parametrize(("measures", "timed_before"), [(True, 3), (False, 0)])
+def test_engine_measures_between_steps_for_requests_that_ask_for_it_alone(
+    measures: bool,
+    timed_before: int,
+    make_engine: Callable[..., Engine],
+    timings: Timings,
+) -> None:
+    seen: list[int] = []
+
+    def run(arguments: dict[str, object]) -> object:
+        seen.append(len(timings))
+        return (arguments["sample"],)
+
+    engine = make_engine(max_rows=32, measure_rows=True)
+    body = Body(Lane("denoiser", run), steps=3)
+    engine.submit(Request(body, measures=measures)).result(30)
+    assert seen == [timed_before] * 3
+
+
 def test_engine_size_met_in_service_is_measured_when_idle(
     lane: Lane, make_engine: Callable[..., Engine], timings: Timings
 ) -> None:
@@ -123,6 +142,12 @@ def test_engine_close_ends_a_measurement(
     assert began.wait(30)
     engine.close()
     assert timed == [2]
+
+
+def test_cap_file_makes_the_folders_that_it_lies_in(tmp_path: Path) -> None:
+    file = RowCapStore(tmp_path / "a" / "b", {"a": 1})
+    file.add({("denoiser", 64): 4})
+    assert file.read() == {("denoiser", 64): 4}
 
 
 def test_cap_file_keeps_what_others_wrote(tmp_path: Path) -> None:

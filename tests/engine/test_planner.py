@@ -156,6 +156,15 @@ def test_planner_call_larger_than_cap_runs_alone() -> None:
     assert plans[-1].limit == LIMIT
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=str)
+def test_planner_first_request_is_first_in_whatever_order_calls_come(
+    order: tuple[int, int],
+) -> None:
+    calls = [Candidate(0, "base", "small", 2), Candidate(1, "base", "large", 2)]
+    planner = Planner(Policy(turn_groups=1), lambda _: LIMIT)
+    assert planner.next([calls[place] for place in order], []).batch == (0,)
+
+
 def test_planner_two_groups_take_turns_of_set_length() -> None:
     requests = fakes(2)
     requests[1].group = "large"

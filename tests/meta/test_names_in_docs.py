@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
 import typer.main
 
 from serve_app.cli.main import app
@@ -126,20 +125,8 @@ def test_tests_that_documents_name_exist():
     for page, span in named(r"^(tests/[\w/]+\.py(?:::\w+)?)"):
         path, _, name = span.partition("::")
         file = ROOT / path
-        if not file.exists() or (name and f"def {name}" not in file.read_text(encoding="utf-8")):
+        if not file.exists() or (name and f"def {name}(" not in file.read_text(encoding="utf-8")):
             wrong.append((page, span))
-    assert wrong == []
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_anchors_of_links_exist(page):
-    wrong = []
-    for target, anchor in re.findall(r"\]\(((?!https?:)[^)#\s]*)#([^)\s]+)\)", PAGES[page]):
-        path = (ROOT / page).parent / target if target else ROOT / page
-        heads = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        slugs = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
-        if anchor not in slugs:
-            wrong.append((target, anchor))
     assert wrong == []
 
 

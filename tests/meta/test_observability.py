@@ -104,12 +104,6 @@ def test_alert_of_the_servers_faults_knows_all_of_them():
     assert set(codes.split("|")) == faults
 
 
-def test_links_of_the_runbook_lead_somewhere():
-    page = (ROOT / "docs" / "runbook.md").read_text()
-    anchors = {heading.lower() for heading in re.findall(r"^## (\w+)$", page, flags=re.MULTILINE)}
-    assert set(re.findall(r"\]\(#(\w+)\)", page)) <= anchors
-
-
 def test_counts_of_engines_are_added_up():
     """A count that is left out falls when a reload replaces the engine, and is then lost."""
     counts = {field.name for field in dataclasses.fields(EngineSnapshot) if field.type is int}

@@ -9,7 +9,7 @@ from pathlib import Path
 import coverage
 
 from tests.mutants.operators import Mutant
-from tests.mutants.sandbox import Sandbox
+from tests.mutants.sandbox import FAST, Sandbox
 
 __all__ = ["Chosen", "Reach", "measure", "records"]
 
@@ -100,9 +100,9 @@ def _folders(room: str) -> list[str]:
 
 
 def measure(sandbox: Sandbox, file: str, record: Path) -> None:
-    """Run one test file and keep what those of its tests reach that pass without a fault."""
+    """Run the fast tests of a file and keep what those reach that pass without a fault."""
     record.parent.mkdir(parents=True, exist_ok=True)
-    status, text = sandbox.run([file], _Recorder(record), _LIMIT_S)
+    status, text = sandbox.run([*FAST, file], _Recorder(record), _LIMIT_S)
     if status not in (0, 5):
         print(f"fails in part without a fault: {file}\n{text[-2000:]}", flush=True)
     if not record.exists():

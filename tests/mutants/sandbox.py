@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["PRELOADED", "Sandbox"]
+__all__ = ["FAST", "PRELOADED", "Sandbox"]
 
 _COPIED = ("serve_app", "deployments", "benchmarks", "training", "tests")
 # Most of a test run's start is the import of these. Nothing of ours, and no plugins of pytest.
@@ -24,10 +24,12 @@ PRELOADED = (
     "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_inpaint",
     "diffusers.pipelines.controlnet.pipeline_controlnet", "peft",
 )  # fmt: skip
+_HERE = "not ray and not gpu and not ops and not browser and not chaos and not postgres"
+FAST = ("-m", f"{_HERE} and not slow and not long")  # the tests that have to notice a fault
 _OPTIONS = (
     "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=60", "--hypothesis-seed=0",
     "-W", "ignore::pytest.PytestAssertRewriteWarning",
-    "-m", "not ray and not gpu and not ops and not browser and not chaos and not postgres",
+    "-m", _HERE,
 )  # fmt: skip
 
 

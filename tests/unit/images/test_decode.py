@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from serve_app import errors
 from serve_app.config import ImagesConfig
@@ -178,4 +178,19 @@ def test_memory_that_a_codec_lacks_is_not_the_pictures_fault(monkeypatch, code, 
 
     monkeypatch.setattr(Image, "_getdecoder", lambda *_: Codec())
     with pytest.raises(raised):
+        read(image)
+
+
+@pytest.mark.parametrize("where", ["open", "load"])
+def test_memory_that_pillow_lacks_is_not_the_pictures_fault(monkeypatch, where):
+    image = file(gradient())
+
+    def fail(*_args, **_options):
+        raise MemoryError
+
+    if where == "open":
+        monkeypatch.setattr(Image, "open", fail)
+    else:
+        monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(MemoryError):
         read(image)

@@ -7,7 +7,9 @@ from structlog.testing import capture_logs
 
 from serve_app import errors, net
 from serve_app.config import ImagesConfig
+from serve_app.images import download
 from serve_app.images.download import Downloader
+from serve_app.net import Policy
 
 ALLOWED = ImagesConfig(allowed_hosts=("good.test",), download_timeout_s=5)
 
@@ -42,6 +44,15 @@ async def test_limits_of_the_configuration_are_kept(port):
     async with Downloader(config, resolve) as downloader:
         with pytest.raises(errors.InvalidImage, match="over 4 bytes"):
             await downloader.fetch("init_image", f"http://good.test:{port}/")
+
+
+def test_every_limit_of_the_configuration_reaches_the_client(monkeypatch):
+    given = []
+    monkeypatch.setattr(download, "GuardedClient", lambda policy, *_: given.append(policy))
+    names = ("allowed_hosts", "allowed_ports", "max_redirects", "connect_timeout_s", "max_bytes")
+    values = dict(zip(names, (("a.test",), (8443,), 1, 2.5, 2048), strict=True))
+    Downloader(ImagesConfig(**values, download_timeout_s=7))
+    assert given == [Policy(**values, timeout_s=7)]
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,14 @@ def test_limit_is_that_of_the_file(size, window, writing):
                 read("a", sent, 1000)
 
 
+def test_as_much_as_is_decoded_may_be_dropped_beside_the_head():
+    text = "data:image/png;base64," + "\n".join(base64.b64encode(bytes(999)).decode())
+    most = 512 + 2 * 1000 * 4 // 3
+    assert len(read("a", picture(text.ljust(most, "\n")), 1000)) == 999
+    with pytest.raises(errors.InvalidImage, match="over 1000 bytes"):
+        read("a", picture(text.ljust(most + 2, "\n")), 1000)
+
+
 @pytest.mark.parametrize("writing", list(Writing))
 def test_size_is_judged_before_anything_is_decoded(monkeypatch, writing):
     def decode(*_args, **_options):

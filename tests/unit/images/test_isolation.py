@@ -1,10 +1,8 @@
 """Worker processes: what they make, how they are stopped, and what their parent believes."""
 
 import asyncio
-import io
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -20,11 +18,10 @@ from serve_app import errors
 from serve_app.config import ImagesConfig
 from serve_app.images import isolation
 from serve_app.images.codec import to_image
-from serve_app.images.frame import LENGTH, pack, unpack
 from serve_app.images.isolation import Isolation
 from serve_app.images.prepare import prepare, prepare_ip_picture
 from serve_app.images.reencode import reencode
-from serve_app.types import Picture, Size
+from serve_app.types import Size
 from tests.picture_files import LARGE, file, png, rows, scans
 
 pytestmark = pytest.mark.slow
@@ -328,28 +325,3 @@ def test_workers_end_with_their_parent_however_it_ends(tmp_path):
         parent.kill()
     assert len(children) == 2
     assert psutil.wait_procs(children, timeout=20)[1] == []
-
-
-@pytest.mark.parametrize(
-    "value",
-    [os.getcwd, Image.new("L", (1, 1)), errors.JobNotFound(1), io.BytesIO],
-    ids=lambda value: type(value).__name__,
-)
-def test_parent_believes_only_a_few_classes(value):
-    with pytest.raises(pickle.UnpicklingError):
-        unpack(pickle.dumps(value))
-
-
-@pytest.mark.parametrize("data", [b"", b"rubbish", pickle.dumps("init_image")[:-3]], ids=str)
-def test_parent_takes_rubbish_for_a_worker_gone_wrong(data):
-    with pytest.raises(pickle.UnpicklingError):
-        unpack(data)
-
-
-@pytest.mark.parametrize(
-    "value", [Picture(b"x", 1, 2), errors.InvalidImage("f", "m"), "init_image"], ids=str
-)
-def test_what_is_believed_arrives_whole(value):
-    data = pack(value)
-    assert LENGTH.unpack(data[: LENGTH.size]) == (len(data) - LENGTH.size,)
-    assert repr(unpack(data[LENGTH.size :])) == repr(value)

@@ -72,8 +72,9 @@ def test_what_follows_the_end_of_a_jpeg_does_not_count():
         (png(8, 8, *[chunk(b"tEXt", b"k\x00v")] * 20, rows(8 * 25)), 23),
         (jpeg(*[exif(b"")] * 20), 20 + len(["APP0", "DQT", "DQT", "SOF", "4 DHT"]) + 3 + 1),
         (SEEDS["webp_animated"] + bytes(8) * 20, 2 + 3 + 20),
+        (SEEDS["webp_animated"] + b"ODD \x03\x00\x00\x00xyz\x00" * 20, 2 + 3 + 20),
     ],
-    ids=["png", "jpeg", "webp"],
+    ids=["png", "jpeg", "webp", "webp-padded"],
 )
 def test_parts_of_a_file_are_counted(data, number):
     check(data, max_parts=number)

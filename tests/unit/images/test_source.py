@@ -1,10 +1,13 @@
 """What a client may put into `init_image` and `mask_image`."""
 
 import base64
+import threading
 
 import pytest
 
 from serve_app import errors
+from serve_app.images import source
+from serve_app.images.inline import Inline, Writing
 from serve_app.images.source import parse
 
 DATA = bytes(range(256)) * 3 + b"\xff\xfb"  # uses all of both alphabets, needs padding
@@ -92,3 +95,24 @@ def test_data_over_the_limit_is_refused_before_it_is_decoded(monkeypatch):
 
 def test_data_of_exactly_the_limit_passes():
     assert len(parse("init_image", base64.b64encode(bytes(1000)).decode(), 1000)) == 1000
+
+
+@pytest.mark.parametrize(
+    ("picture", "is_beside"),
+    [
+        ("https://a.test/x.png", False),
+        (TEXT * 100, True),
+        (Inline(memoryview(TEXT.encode()), Writing.TEXT), True),
+    ],
+    ids=["url", "long", "inline"],
+)
+async def test_what_takes_long_is_read_beside_the_event_loop(monkeypatch, picture, is_beside):
+    readers = []
+
+    def parse_here(*given):
+        readers.append(threading.current_thread())
+        return given
+
+    monkeypatch.setattr(source, "parse", parse_here)
+    assert await source.read("init_image", picture, LIMIT) == ("init_image", picture, LIMIT)
+    assert (readers != [threading.main_thread()]) is is_beside

@@ -246,6 +246,8 @@ def test_only_masked_enlarges_what_is_around_a_small_mask() -> None:
     [
         pytest.param((60, 60, 61, 61), (52, 52, 69, 69), (128, 128), id="one-pixel"),
         pytest.param((0, 0, 10, 10), (0, 0, 26, 26), (128, 128), id="at-the-corner"),
+        pytest.param((0, 0, 111, 10), (0, 0, 127, 127), (128, 128), id="as-long-as-may-be"),
+        pytest.param((0, 0, 112, 10), None, None, id="as-native"),
         pytest.param((0, 0, 192, 10), None, None, id="too-long"),
         pytest.param((0, 0, 0, 0), None, None, id="all-black"),
     ],

@@ -1,11 +1,29 @@
-"""Small rules on a spec: the first pass of the highres fix, and words of embeddings."""
+"""Small rules on a spec: what it names, its size and samples, what ran of its effects."""
 
 from fractions import Fraction
 
 import pytest
 
-from serve_app.pipelines.specs import first_size
-from serve_app.types import Kind
+from serve_app import errors
+from serve_app.pipelines.specs import (
+    check_kind,
+    first_size,
+    named_add_ons,
+    ran_effects,
+    ran_size,
+    run_strength,
+    sample_specs,
+    sized,
+)
+from serve_app.types import (
+    ControlNetUse,
+    Fit,
+    IpAdapterUse,
+    Kind,
+    LoraUse,
+    Picture,
+    PreparedImages,
+)
 from tests.builders import spec
 
 
@@ -53,3 +71,76 @@ def test_first_pass_is_hardly_stretched_and_about_native(native_px, multiple_px)
 def test_picture_without_the_fix_has_no_first_pass(changes):
     asked = {"height": 1024, "width": 1024, "highres_fix": True} | changes
     assert first_size(spec(**asked), 512) is None
+
+
+def test_kind_that_the_model_does_not_do_is_refused():
+    check_kind(spec(kind=Kind.INPAINT), (Kind.TEXT2IMG, Kind.INPAINT))
+    with pytest.raises(errors.InvalidRequest, match="does not do img2img"):
+        check_kind(spec(kind=Kind.IMG2IMG), (Kind.TEXT2IMG, Kind.INPAINT))
+
+
+def test_every_add_on_is_named_but_nets_that_do_not_act():
+    assert named_add_ons(spec()) == ()
+    nets = tuple(ControlNetUse(id=name, scale=scale) for name, scale in (("n", 1), ("idle", 0)))
+    asked = spec(
+        loras=(LoraUse(id="l", strength=1), LoraUse(id="m", strength=0.5)), embeddings=("e",),
+        controlnets=nets, vae="v", ip_adapter=IpAdapterUse(id="i", scale=1), upscaler="u",
+    )  # fmt: skip
+    assert named_add_ons(asked) == ("l", "m", "e", "n", "v", "i", "u")
+
+
+OPEN = Fit(area_px=4096, multiple_px=8, min_px=8, max_px=1024, max_area_px=10**6)
+INIT, HINT = Picture(b"", height=48, width=80), Picture(b"", height=40, width=56)
+
+
+@pytest.mark.parametrize(
+    ("fit", "images", "size"),
+    [
+        pytest.param(OPEN, PreparedImages(init=INIT, controls=(HINT,)), (48, 80), id="init"),
+        pytest.param(OPEN, PreparedImages(controls=(None, HINT)), (40, 56), id="control"),
+        pytest.param(OPEN, PreparedImages(), (64, 64), id="no-picture"),
+        pytest.param(OPEN, None, (64, 64), id="nothing"),
+        pytest.param(None, PreparedImages(init=INIT), (64, 64), id="asked"),
+    ],
+)
+def test_size_that_is_left_to_the_pictures_is_theirs_and_told(fit, images, size):
+    asked = spec(fit=fit)
+    found = sized(asked, images)
+    assert (found.height, found.width) == size
+    assert ran_size(asked, found) == ({} if fit is None else {"W": size[1], "H": size[0]})
+    assert (found.fit is None) is (size != (64, 64) or fit is None)
+
+
+def test_samples_have_seeds_of_their_own_that_begin_anew_at_the_end():
+    found = sample_specs(spec(samples=3, seed=2**32 - 2))
+    assert [(one.samples, one.seed) for one in found] == [(1, 2**32 - 2), (1, 2**32 - 1), (1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "strength", "steps", "ran"),
+    [
+        (Kind.TEXT2IMG, 0.5, 10, 10),
+        (Kind.IMG2IMG, 0.5, 10, 5),
+        (Kind.IMG2IMG, 0.01, 10, 1),
+        (Kind.INPAINT, 1.0, 1, 1),
+        (Kind.IMG2IMG, 0.0, 49, 1),
+    ],
+)
+def test_strength_that_runs_is_one_step_at_least_and_all_at_most(kind, strength, steps, ran):
+    found = run_strength(spec(kind=kind, strength=strength, steps=steps))
+    assert int(found * steps) == ran
+    assert found <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "ran"),
+    [
+        ({}, {}),
+        ({"highres_fix": True, "height": 1024, "width": 1024}, {"first_pass": [512, 512]}),
+        ({"highres_fix": True, "height": 512, "width": 512}, {"highres_fix": "no"}),
+        ({"panorama": True, "height": 512, "width": 1024}, {}),
+        ({"panorama": True, "height": 512, "width": 512}, {"panorama": "no"}),
+    ],
+)
+def test_effects_that_had_nothing_to_do_are_told(changes, ran):
+    assert ran_effects(spec(**changes), native_px=512) == ran

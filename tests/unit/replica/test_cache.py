@@ -75,6 +75,26 @@ async def test_model_is_loaded_once_for_all_who_wait():
     assert (snapshot.hits, snapshot.waits, snapshot.loads, snapshot.held) == (1, 5, 1, 1)
 
 
+async def test_snapshot_counts_what_is_here_and_who_waits():
+    cache = make(loader := FakeLoader(), budget=5)
+    loader.real["a"] = 3
+    done = asyncio.Event()
+    user = asyncio.create_task(use(cache, "a", done))
+    await settled()
+    loader.gate.clear()
+    waiting = [asyncio.create_task(use(cache, key)) for key in "bbc"]
+    await settled()
+    snapshot = cache.snapshot()
+    assert (snapshot.held, snapshot.used_bytes, snapshot.waiting) == (1, 3 + 1, 3)
+    assert (snapshot.hits, snapshot.waits, snapshot.loads) == (0, 4, 1)
+    occupancy = cache.occupancy()
+    assert (occupancy.held, occupancy.loading, occupancy.used) == (["a"], ["b", "c"], 0.8)
+    done.set()
+    loader.gate.set()
+    await asyncio.gather(user, *waiting)
+    assert cache.snapshot().waiting == 0
+
+
 async def test_model_in_use_stays_although_another_waits():
     cache = make(loader := FakeLoader(), budget=1)
     done = asyncio.Event()

@@ -53,6 +53,17 @@ def test_unused_model_leaves_for_another_least_recently_used_first():
     assert books.step(3).loads == ["c"]
 
 
+def test_room_that_is_being_made_is_not_made_twice():
+    books = ledger(budget=3)
+    hold(books, "a", "b", "c")
+    books.ask("d", 1, 1)
+    assert books.step(1).unloads == ["a"]
+    books.ask("e", 1, 2)
+    assert books.step(2).unloads == []
+    books.unloaded("a")
+    assert books.step(3).loads == ["d"]
+
+
 def test_model_in_use_stays_until_its_turn_is_over_then_finishes():
     books = ledger(budget=1)
     hold(books, "a")

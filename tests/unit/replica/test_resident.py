@@ -1,6 +1,7 @@
 """Weights are exchanged under work: nothing is lost, bad ones change nothing."""
 
 import asyncio
+import weakref
 
 import pytest
 
@@ -14,7 +15,8 @@ async def test_start_serves_what_the_entry_names_and_says_so(make, store):
     assert await colour(resident) == (await colour_of("first"), 0)
     report = await report_of(store)
     assert (report.phase, report.weights_version, report.serving) == (ReplicaPhase.READY, 0, 0)
-    assert report.digest == "first"
+    assert (report.digest, report.load_s) == ("first", resident._slot.current.load_s)
+    assert report.load_s > 0
 
 
 async def test_reconcile_takes_up_the_wanted_revision(make, store, files):
@@ -84,6 +86,45 @@ async def test_bad_weights_leave_the_old_ones_serving(make, store, files, failur
     assert type(failure).__name__ in report.reason
     assert resident.state().reload_failures == 1
     resident.check_health()
+
+
+class Half:
+    """Weights of which a part was loaded."""
+
+
+@pytest.mark.parametrize("is_cause", [True, False])
+async def test_half_loaded_weights_are_gone_before_memory_is_tidied(make, store, files, is_cause):
+    resident = await make()
+    loaded, left = [], []
+
+    def begin():
+        half = Half()
+        loaded.append(weakref.ref(half))
+        raise OSError("truncated")
+
+    def load(_digest):
+        try:
+            begin()
+        except OSError as exc:
+            if is_cause:
+                raise ValueError("shape") from exc
+            raise ValueError("shape")  # noqa: B904
+
+    files.files[None] = "second"
+    files.load = load
+    files.tidy = lambda: left.append([one() for one in loaded])
+    await store.advance(MODEL)
+    await resident.reconcile()
+    assert left == [[None]]
+
+
+async def test_reason_of_a_failure_is_cut(make, store, files):
+    resident = await make()
+    files.files[None] = "bad"
+    files.broken["bad"] = OSError("x" * 1000)
+    await store.advance(MODEL)
+    await resident.reconcile()
+    assert len((await report_of(store)).reason) == 500
 
 
 async def test_missing_revision_leaves_the_old_weights_serving(make, store):

@@ -1,8 +1,10 @@
 """A slot that another thread closes while painters and paints come."""
 
 import asyncio
+import dataclasses
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -74,6 +76,25 @@ async def test_closed_painter_is_gone_although_the_thread_remembers_its_call():
         await asyncio.get_running_loop().run_in_executor(threads, run_and_forget, box)
     assert was_closed.is_set()
     assert seen() is None  # `box` is what the thread was given, held here on purpose
+
+
+async def test_slot_is_empty_when_memory_is_tidied_whoever_wakes_who_waits():
+    tidied = []
+
+    def tidy():
+        slot.close()  # of another thread: it wakes all who wait
+        time.sleep(0.05)
+        tidied.append(painter.closed.is_set())
+
+    slot, painter = Slot(tidy), Closed()
+    slot.put(Served(painter, Desired(model_id="m"), "", 0.0))
+    await slot.empty()
+    assert tidied == [True]
+
+
+def test_slot_without_a_painter_has_done_nothing():
+    found = dataclasses.asdict(Slot().snapshot())
+    assert {name for name, value in found.items() if value} == set()
 
 
 async def test_replaced_painter_is_closed_when_its_last_paint_ends():

@@ -16,19 +16,20 @@ from serve_app.testing.graph import FakeGraph
 from serve_app.testing.jobs import MemoryJobStore, MemoryKeyStore
 from serve_app.testing.models import MemoryModelStore
 from serve_app.testing.storage import MemoryStore
-from serve_app.types import JobState, Kind, OutputPlan
+from serve_app.types import ControlType, JobState, Kind, OutputPlan
 from serve_app.webhooks.protocol import DeliveryState
 from tests.builders import job_request, webhook_body
 
 
 class Bench:
-    def __init__(self, graph=None, models=(), events=None, **settings):
+    def __init__(self, graph=None, models=(), events=None, sections=(), **settings):
         self.config = AppConfig.model_validate(
             {
                 "auth": {"mode": "keys"},
                 "jobs": {"poll_s": 0.05, **settings},
                 "events": events or {},
             }
+            | dict(sections)
         )
         self.graph = graph or FakeGraph()
         self.jobs, self.files = MemoryJobStore(), MemoryStore()
@@ -269,6 +270,21 @@ async def test_client_that_leaves_while_its_job_is_accepted_frees_it(bench):
         while not added or not (job := await bench.jobs.get(added[0].id)).state.is_final:
             await asyncio.sleep(0.01)
     assert job.state is JobState.CANCELLED
+
+
+async def test_service_says_what_its_settings_can_be_asked_for():
+    asked = {"engine": {"painter": "fake"}}
+    nothing = Bench(sections=asked).service
+    assert (nothing.has_checker, nothing.can_translate, nothing.hint_models) == (
+        False,
+        False,
+        set(),
+    )
+    asked |= {"safety": {"checkpoint": "/safety"}, "hints": {"depth": "/depth"}}
+    asked["engine"] |= {"translator": "/translator"}
+    service = Bench(sections=asked).service
+    assert (service.has_checker, service.can_translate) == (True, True)
+    assert service.hint_models == {ControlType.DEPTH}
 
 
 def model(model_id, placement="own"):

@@ -1,0 +1,130 @@
+"""Why a worker was lost: a program that starts quickly in its place, which ends as it is told."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from functools import partial
+
+import psutil
+import pytest
+
+from serve_app import errors
+from serve_app.config import ImagesConfig
+from serve_app.images.isolation import Isolation
+
+# Speaks as `images.worker` does. Of what it is told to call, 0.1 s lie between the end of the
+# output and that of the process: the parent hears of the one before the other.
+PROGRAM = """\
+#!{python} -IS
+import os, pickle, struct, sys, time
+
+def say(said):
+    data = pickle.dumps(said)
+    os.write(1, struct.pack("<Q", len(data)) + data)
+
+say("")
+while True:
+    work = pickle.load(sys.stdin.buffer)
+    field = work.keywords.pop("field", "")
+    if field:
+        say(field)
+    if work.keywords.pop("is_last", False):
+        os.close(1)
+        time.sleep(0.1)
+    say(work())
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    path = tmp_path / "python"
+    path.write_text(PROGRAM.format(python=sys.executable))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+async def isolation(program, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(program))
+    made = Isolation(ImagesConfig(decode_workers=1))
+    await made.start()
+    yield made
+    await made.aclose()
+
+
+async def lost(isolation):
+    """Return what was counted, once another worker is at work."""
+    assert await isolation.run(partial(abs, -5)) == 5
+    return dict(isolation.workers_lost)
+
+
+def processes(program):
+    return [one for one in psutil.Process().children() if str(program) in one.cmdline()]
+
+
+@pytest.mark.parametrize(
+    ("end", "cause"),
+    [
+        pytest.param(partial(os._exit, 12), "memory", id="out-of-memory"),
+        pytest.param(partial(signal.raise_signal, signal.SIGALRM), "time", id="alarm"),
+        pytest.param(partial(signal.raise_signal, signal.SIGSEGV), "crash", id="fault"),
+        pytest.param(partial(os._exit, 0), "crash", id="end-without-a-reason"),
+    ],
+)
+async def test_worker_that_ends_by_itself_tells_why(isolation, end, cause):
+    with pytest.raises(errors.InvalidImage) as caught:
+        await isolation.run(partial(end, field="mask_image", is_last=True))
+    assert caught.value.field == "mask_image"
+    assert await lost(isolation) == {cause: 1}
+
+
+async def test_program_is_told_its_limits_and_no_secret(isolation, monkeypatch):
+    config = ImagesConfig()
+    told = await isolation.run(partial(eval, "[sys.argv[1:], dict(os.environ)]"))
+    bounds = (config.decode_memory_bytes, config.decode_timeout_s, config.decode_niceness)
+    command = ["-P", "-W", "ignore", "-m", "serve_app.images.worker"]
+    assert told[0] == [*command, *map(str, bounds)]
+    assert told[1].pop("PYTHONPATH") == os.pathsep.join(sys.path)
+    assert {name for name in told[1] if not name.startswith(("MALLOC_", "OMP_", "OPENBLAS_"))} <= {
+        "LC_CTYPE"  # which Python sets for itself
+    }
+
+
+async def test_worker_whose_caller_left_is_killed(isolation):
+    caller = asyncio.create_task(isolation.run(partial(time.sleep, 60)))
+    await asyncio.sleep(0.05)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert await lost(isolation) == {"cancelled": 1}
+
+
+async def test_workers_that_end_before_they_read_anything_are_nobodys_pictures_fault(isolation):
+    with pytest.raises(errors.ReplicaLost, match="worker of pictures"):
+        await isolation.run(partial(os._exit, 12, is_last=True))
+    assert await lost(isolation) == {"memory": 2}
+
+
+async def test_worker_that_ends_with_all_is_not_replaced(isolation, program):
+    await isolation.run(partial(abs, -5))  # it is ready
+    caller = asyncio.create_task(isolation.run(partial(time.sleep, 60, field="init_image")))
+    await asyncio.sleep(0.05)
+    await isolation.aclose()
+    with pytest.raises(errors.InvalidImage):
+        await caller
+    assert processes(program) == []
+    assert dict(isolation.workers_lost) == {}
+
+
+async def test_start_waits_for_all_workers_and_says_that_there_are_none(program, monkeypatch):
+    isolation = Isolation(ImagesConfig(decode_workers=3))
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", str(program.with_name("absent")))
+        with pytest.raises(errors.ReplicaLost, match="FileNotFoundError"):
+            await isolation.start()
+    monkeypatch.setattr(sys, "executable", str(program))
+    await isolation.start()
+    assert len(processes(program)) == 3
+    await isolation.aclose()
