@@ -157,16 +157,16 @@ class Loras:
     def _run(self, run: Run, arguments: dict[str, object], numbers: list[int]) -> object:
         """Run one forward; in parts, by set, where its matrices need too much memory.
 
-        Rows that stand apart and have one set change places where that makes groups larger, so that
-        fewer matrices are brought together.
+        Rows change places so that those of one set are together and those of sets that change many
+        layers come last: fewer matrices are brought together, and a layer is only added to where it
+        is changed.
         """
-        order = list(range(len(numbers)))
-        by_set = sorted(order, key=numbers.__getitem__)
-        if len(self._groups(numbers, by_set)) < len(self._groups(numbers, order)):
-            order = by_set
+        own = {number: self._by_number[number] for number in numbers}
+        width = {number: self._denoiser.num_changed(of) for number, of in own.items()}
+        order = sorted(range(len(numbers)), key=lambda row: (width[numbers[row]], numbers[row]))
         sets = self._groups(numbers, order)
-        fits = len(set(numbers)) == 1 or self._denoiser.num_bytes(sets) <= self._batch_bytes
-        parts = [order] if fits else self._parted(by_set, numbers)
+        fits = len(own) == 1 or self._denoiser.num_bytes(sets) <= self._batch_bytes
+        parts = [order] if fits else self._parted(order, numbers)
         outputs = []
         for part in parts:
             self._denoiser.apply(self._groups(numbers, part))
