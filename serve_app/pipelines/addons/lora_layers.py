@@ -158,8 +158,8 @@ class LoraLayers:
         """Bring the matrices of all groups together, zeros where one has less than another."""
         shape = self._shape(parts)
         some = next(part for own in parts for part, _ in own)
-        down = some.down.new_empty(len(parts), shape.rank, shape.inputs)
-        up = some.up.new_empty(len(parts), shape.rank, shape.outputs)
+        down = some.down.new_zeros(len(parts), shape.rank, shape.inputs)
+        up = some.up.new_zeros(len(parts), shape.rank, shape.outputs)
         gain = None
         if any(own is not None for own in gains):
             gain = some.up.new_zeros(len(parts), shape.outputs)
@@ -167,16 +167,12 @@ class LoraLayers:
             start = 0
             for part, strength in own:
                 ranks = slice(start, start := start + len(part.down))
-                inputs, outputs = part.down.shape[1], part.up.shape[1]
-                down[group, ranks, :inputs] = part.down
-                down[group, ranks, inputs:] = 0
                 factor: float | torch.Tensor = strength
                 if part.magnitudes and grown is not None and gain is not None:
                     gain[group, : len(grown)] = grown
                     factor = strength * (1 + grown)
-                torch.mul(part.up, factor, out=up[group, ranks, :outputs])
-                up[group, ranks, outputs:] = 0
-            down[group, start:] = up[group, start:] = 0
+                down[group, ranks, : part.down.shape[1]] = part.down
+                torch.mul(part.up, factor, out=up[group, ranks, : part.up.shape[1]])
         return _Batch(down, up, gain)
 
     def _shape(self, parts: Sequence[Sequence[tuple[PackedPairs, float]]]) -> "_Shape":
