@@ -2,7 +2,8 @@
 
 Mixed requests differ in sampler (10 of them), steps, kind, guidance, prompt and seed, and are of
 one size or of two. Static batching joins requests that agree in sampler, steps, guidance, kind and
-size, which is all that a batched pipeline call can do. The three ways alternate, with the order
+size, which is all that a batched pipeline call can do. Stock pipelines have diffusers' samplers; a
+further way is one after another with those that are served. The ways alternate, with the order
 turned each round. The engine has its default settings and measures its row caps first, as in
 service. Run: `python -m benchmarks.engine --help`.
 """
@@ -158,10 +159,12 @@ def one_by_one(
     return [stock(checkpoint, [spec], make)[0] for spec in specs]
 
 
-def in_groups(checkpoint: Checkpoint, specs: list[GenerationSpec]) -> None:
+def in_groups(
+    checkpoint: Checkpoint, specs: list[GenerationSpec], make: MakeScheduler | None = None
+) -> None:
     """Run the stock pipeline on what a static batch can hold."""
     for group in grouped(specs):
-        stock(checkpoint, group)
+        stock(checkpoint, group, make)
 
 
 def weave(
@@ -266,11 +269,12 @@ def compare(
     config: EngineConfig = CONFIG,
     ways: Mapping[str, Callable[[], object]] | None = None,
 ) -> Comparison:
-    """Measure the engine and other ways in turns. ways: none: sequential and static."""
-    specs = specs_of(model)
+    """Measure the engine and other ways in turns. ways: none: stock ones."""
+    specs, make = specs_of(model), of_diffusers(checkpoint)
     ways = ways or {
-        "sequential": partial(one_by_one, checkpoint, specs),
-        "static": partial(in_groups, checkpoint, specs),
+        "sequential": partial(one_by_one, checkpoint, specs, make),
+        "static": partial(in_groups, checkpoint, specs, make),
+        "samplers": partial(one_by_one, checkpoint, specs),
     }
     engine = Engine(config, checkpoint.variants.activate)
     with contextlib.closing(engine), torch.no_grad():
@@ -278,8 +282,8 @@ def compare(
         times: dict[str, list[Clocks]] = {way: [] for way in ways}
         for spec in specs[: len(model.sides_px)]:
             weave(checkpoint, engine, [spec.model_copy(update={"steps": 2})], measures=True)
-        ways["weave"]()  # makes the prototypes of the schedulers
-        stock(checkpoint, grouped(specs)[0])
+        for run in ways.values():
+            run()  # makes the prototypes of the schedulers
         before = engine.snapshot()
         for number in range(rounds):
             for way in sorted(ways, key=lambda way: (list(ways).index(way) + number) % len(ways)):
@@ -293,7 +297,8 @@ def compare(
 def row(name: str, found: Comparison) -> str:
     """Write a row of the table."""
     cells = [name, str(found.requests), f"{found.seconds('sequential'):.2f}"]
-    cells += [f"{found.ratio(way, clock):.2f}" for way in ("static", "weave") for clock in (0, 1)]
+    ways = ("static", "samplers", "weave")
+    cells += [f"{found.ratio(way, clock):.2f}" for way in ways for clock in (0, 1)]
     caps = ", ".join(str(cap) for cap in found.caps.values())
     return " | ".join(["", *cells, f"{found.rows:.1f}", caps, ""]).strip()
 
@@ -306,8 +311,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.configure(LoggingConfig(level="WARNING"))
-    print("| model | n | sequential, s | static: wall | CPU | weave: wall | CPU | rows | cap |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    ways = "static: wall | CPU | our samplers: wall | CPU | weave: wall | CPU"
+    print(f"| model | n | sequential, s | {ways} | rows | cap |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name in options.model or MODELS:
         model = MODELS[name]
         print(row(name, compare(load(model), model, options.rounds)), flush=True)

@@ -17,7 +17,6 @@ __all__ = [
     "slice_rows",
     "split",
     "stack",
-    "take_rows",
 ]
 
 Arguments = Mapping[str, object]
@@ -118,11 +117,6 @@ def _with_rows(value: object, rows: int) -> torch.Tensor:
 def slice_rows(value: object, start: int, stop: int) -> object:
     """Take some rows of an output, or of stacked arguments."""
     return map_tensors(value, lambda tensor: tensor[start:stop])
-
-
-def take_rows(value: object, rows: Sequence[int]) -> object:
-    """Pick rows of an output, or of stacked arguments, in this order."""
-    return map_tensors(value, lambda tensor: tensor[torch.tensor(rows, device=tensor.device)])
 
 
 def split(output: object, rows: Sequence[int]) -> list[object]:

@@ -29,6 +29,7 @@ from serve_app.pipelines.addons.textual_inversion import Embeddings
 from serve_app.pipelines.addons.upscalers import Upscalers
 from serve_app.pipelines.addons.vaes import Vaes
 from serve_app.pipelines.addons.variants import Variants
+from serve_app.pipelines.attention import remember_parameters
 from serve_app.pipelines.checkpoint import Checkpoint, denoiser_lane, on_device
 from serve_app.pipelines.compiled import Compiled
 from serve_app.pipelines.construction import keep_in_threads
@@ -61,6 +62,7 @@ def load_checkpoint(
         ValueError: an architecture that is not served, or weights that are not sound.
     """
     keep_in_threads()
+    remember_parameters()
     for logging in (diffusers_logging, transformers_logging):
         logging.disable_progress_bar()
         logging.set_verbosity_error()  # warnings quote prompts, which must not reach a log

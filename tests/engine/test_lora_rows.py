@@ -17,6 +17,7 @@ from serve_app.config import EngineConfig
 from serve_app.models import AddOn
 from serve_app.pipelines.addons import lora_layers
 from serve_app.pipelines.addons.lora_layers import LoraLayers
+from serve_app.pipelines.addons.lora_set import LoraSet
 from serve_app.pipelines.addons.loras import LORA_ROWS
 from serve_app.types import GenerationSpec, LoraUse
 from tests.engine.lora_files import LAYERS, Made, kohya, make, peft, save
@@ -224,36 +225,37 @@ def test_rows_without_loras_stay_together_where_memory_is_short(
     hook.remove()
 
 
-def test_equal_sets_that_stand_apart_are_brought_together_once(
+def test_rows_are_brought_in_order_once(
     weaver: Weaver, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = make_spec(steps=1)
-    sets = [weaver.request(spec.model_copy(update={"loras": uses})).body.loras for uses in SETS[:2]]
-    numbers = [sets[index].number for index in (0, 1, 0, 1)]
-    denoiser, batches = weaver.checkpoint.loras._denoiser, list[list[int]]()
-    batch = LoraLayers._batch
+    """Those of one set together; last of sets that change much, so that layers touch few rows."""
+    spec, asked = make_spec(steps=1), (using(all=1), using(), using(attention=1))
+    sets = [weaver.request(spec.model_copy(update={"loras": uses})).body.loras for uses in asked]
+    numbers = [own.number for own in sets] * 2
+    denoiser, applied = weaver.checkpoint.loras._denoiser, list[list[LoraSet]]()
+    apply = LoraLayers.apply
 
-    def watched(self: LoraLayers, parts: list[object], gains: object) -> object:
-        batches.append([len(own) for own in parts])
-        return batch(self, parts, gains)
+    def watched(self: LoraLayers, own: list[LoraSet]) -> None:
+        applied.append(own)
+        apply(self, own)
 
-    monkeypatch.setattr(LoraLayers, "_batch", watched)
+    monkeypatch.setattr(LoraLayers, "apply", watched)
     arguments = {
-        "sample": torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
-        "timestep": torch.full((4,), 500.0),
-        "encoder_hidden_states": torch.randn(4, 77, 32, generator=torch.Generator().manual_seed(1)),
+        "sample": torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
+        "timestep": torch.full((6,), 500.0),
+        "encoder_hidden_states": torch.randn(6, 77, 32, generator=torch.Generator().manual_seed(1)),
     }
     run = weaver.checkpoint.denoiser.run
     with torch.inference_mode():
         (together,) = run(arguments | {"return_dict": False, LORA_ROWS: torch.tensor(numbers)})
-        assert [len(groups) for groups in batches] == [2]
+        assert applied == [[sets[1], sets[2], sets[0]]]
         for row, number in enumerate(numbers):
             one = {name: value[row : row + 1] for name, value in arguments.items()}
             marks = {"return_dict": False, LORA_ROWS: torch.tensor([number])}
             (alone,) = run(one | marks)
             assert difference(together[row : row + 1], alone) <= ALIKE
     denoiser.apply(())
-    assert difference(together[0], together[2]) > 1e-3, "rows are in their places"
+    assert difference(together[0], together[3]) > 1e-3, "rows are in their places"
 
 
 def test_failure_half_way_leaves_no_layer_changed(
@@ -261,14 +263,14 @@ def test_failure_half_way_leaves_no_layer_changed(
 ) -> None:
     spec = make_spec(steps=2)
     before = weaver.paint(spec)[0]
-    added, calls = lora_layers._Place.added, iter(range(3))
+    pair, calls = lora_layers._Place.pair, iter(range(3))
 
-    def fail(self: lora_layers._Place, batch: object) -> object:
+    def fail(self: lora_layers._Place, batch: object, groups: slice) -> object:
         if next(calls, None) is None:
             raise RuntimeError("half way")
-        return added(self, batch)
+        return pair(self, batch, groups)
 
-    monkeypatch.setattr(lora_layers._Place, "added", fail)
+    monkeypatch.setattr(lora_layers._Place, "pair", fail)
     request = weaver.request(spec.model_copy(update={"loras": using(attention=1)}))
     with pytest.raises(RuntimeError, match="half way"):
         weaver.engine.submit(request).result(60)

@@ -5,23 +5,34 @@ applied by batched products, one batch entry a group. The trained weights are ne
 layer that nothing is added to runs as it was made.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
+from diffusers.models.attention_processor import Attention
 from torch import nn
-from torch.nn import functional
 
 from serve_app.pipelines.addons.lora_file import Pair
+from serve_app.pipelines.addons.lora_products import (
+    Forward,
+    GroupedPair,
+    Layer,
+    adding,
+    adding_together,
+    flat,
+)
 from serve_app.pipelines.addons.lora_set import LoraSet, PackedPairs
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.soundness import check_tensor
 
 __all__ = ["LoraLayers"]
 
+_PROJECTIONS = (
+    ("to_q", "to_k", "to_v"),
+    ("add_q_proj", "add_k_proj", "add_v_proj"),
+    ("q_proj", "k_proj", "v_proj"),
+)
 _MIN_RANK = 8  # ranks are powers of two from here on: few shapes, which suit a GPU
-_Layer = nn.Linear | nn.Conv2d
 
 
 class LoraLayers:
@@ -38,7 +49,7 @@ class LoraLayers:
         weight = next(module.parameters())
         self._item_bytes = weight.element_size()
         self._now: tuple[int, ...] | None = ()  # numbers of the sets, by group; none: half changed
-        self._changed: list[_Layer] = []
+        self._changed: list[Layer] = []
 
     def packed(self, pairs: Mapping[str, Pair]) -> PackedPairs:
         """Check pairs against the layers, and put them side by side, on the CPU.
@@ -60,8 +71,8 @@ class LoraLayers:
         up = torch.zeros(rank, max(place.outputs.stop for place in places), dtype=dtype)
         for place, pair in zip(places, fitted.values(), strict=True):
             own = len(pair.down)
-            down[:own, place.inputs] = pair.down.flatten(1)
-            up[:own, place.outputs] = pair.up.flatten(1).T
+            down[:own, place.inputs] = flat(pair.down)
+            up[:own, place.outputs] = flat(pair.up).T
         magnitudes = {
             layer: pair.magnitude.float()
             for layer, pair in fitted.items()
@@ -80,7 +91,7 @@ class LoraLayers:
         gain = part.up.new_zeros(part.up.shape[1], dtype=torch.float32)
         for layer, magnitude in part.magnitudes.items():
             place = self._places[layer]
-            weight = place.layer.weight.flatten(1).float()
+            weight = flat(place.layer.weight).float()
             up, down = part.up[:, place.outputs].float(), part.down[:, place.inputs].float()
             lengths = torch.linalg.vector_norm(weight + strength * (up.T @ down), dim=1)
             gain[place.outputs] = magnitude / lengths - 1
@@ -91,10 +102,19 @@ class LoraLayers:
             raise Unfit(f"numbers that overflow at a strength of {strength:g}", "a smaller one")
         return gain
 
+    def num_changed(self, own: LoraSet) -> int:
+        """Count what a set changes; a layer of two LoRAs twice."""
+        return sum(len(part.layers) for part, _ in own.of(self._name))
+
     def num_bytes(self, sets: Sequence[LoraSet]) -> int:
-        """Memory that a batch of groups with these sets takes."""
+        """Memory that a batch of groups with these sets takes at most.
+
+        Matrices of inputs may be in it twice: of kernels there is a copy with channels last, and
+        those of layers that are given the same are brought together.
+        """
         shape = self._shape([own.of(self._name) for own in sets])
-        return len(sets) * shape.rank * (shape.inputs + shape.outputs) * self._item_bytes
+        columns = 2 * shape.inputs + shape.outputs
+        return len(sets) * shape.rank * columns * self._item_bytes
 
     def apply(self, sets: Sequence[LoraSet]) -> None:
         """Add these sets to the layers from now on, each to its group of rows; none: nothing."""
@@ -107,11 +127,28 @@ class LoraLayers:
         parts = [own.of(self._name) for own in sets]
         if any(parts):
             batch = self._batch(parts, [own.gains.get(self._name) for own in sets])
-            for name in {layer: None for own in parts for part, _ in own for layer in part.layers}:
-                layer, add = self._places[name].added(batch)
-                layer.__dict__["forward"] = add
+            for layer, forward in self._forwards(batch, _reached(parts)):
+                layer.__dict__["forward"] = forward
                 self._changed.append(layer)
         self._now = numbers
+
+    def _forwards(
+        self, batch: "_Batch", reached: Mapping[str, slice]
+    ) -> Iterator[tuple[Layer, Forward]]:
+        """Yield forwards that add a batch; layers that are given the same compute together."""
+        beside: dict[str, list[str]] = {}
+        for name in reached:
+            beside.setdefault(self._places[name].given, []).append(name)
+        for names in beside.values():
+            places = [self._places[name] for name in names]
+            ends = [(reached[name].start, reached[name].stop) for name in names]
+            groups = slice(min(ends)[0], max(stop for _, stop in ends))
+            pairs = [place.pair(batch, groups) for place in places]
+            linears = [own.layer for own in places if isinstance(own.layer, nn.Linear)]
+            if len(linears) > 1:
+                yield from zip(linears, adding_together(linears, pairs), strict=True)
+            else:
+                yield places[0].layer, adding(places[0].layer, pairs[0])
 
     def _batch(
         self,
@@ -121,8 +158,8 @@ class LoraLayers:
         """Bring the matrices of all groups together, zeros where one has less than another."""
         shape = self._shape(parts)
         some = next(part for own in parts for part, _ in own)
-        down = some.down.new_empty(len(parts), shape.rank, shape.inputs)
-        up = some.up.new_empty(len(parts), shape.rank, shape.outputs)
+        down = some.down.new_zeros(len(parts), shape.rank, shape.inputs)
+        up = some.up.new_zeros(len(parts), shape.rank, shape.outputs)
         gain = None
         if any(own is not None for own in gains):
             gain = some.up.new_zeros(len(parts), shape.outputs)
@@ -130,17 +167,12 @@ class LoraLayers:
             start = 0
             for part, strength in own:
                 ranks = slice(start, start := start + len(part.down))
-                inputs, outputs = part.down.shape[1], part.up.shape[1]
-                down[group, ranks, :inputs] = part.down
-                down[group, ranks, inputs:] = 0
                 factor: float | torch.Tensor = strength
                 if part.magnitudes and grown is not None and gain is not None:
                     gain[group, : len(grown)] = grown
                     factor = strength * (1 + grown)
-                up[group, ranks, :outputs] = part.up
-                up[group, ranks, :outputs] *= factor
-                up[group, ranks, outputs:] = 0
-            down[group, start:] = up[group, start:] = 0
+                down[group, ranks, : part.down.shape[1]] = part.down
+                torch.mul(part.up, factor, out=up[group, ranks, : part.up.shape[1]])
         return _Batch(down, up, gain)
 
     def _shape(self, parts: Sequence[Sequence[tuple[PackedPairs, float]]]) -> "_Shape":
@@ -194,50 +226,83 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Place:
-    """Where a layer's columns are in packed matrices."""
+    """Where a layer's columns are in packed matrices.
 
-    layer: _Layer
+    given: tells what the layer is given from what others are.
+    """
+
+    layer: Layer
+    given: str
     inputs: slice
     outputs: slice
 
-    def added(self, batch: _Batch) -> tuple[_Layer, Callable[[torch.Tensor], torch.Tensor]]:
-        """Return the layer with a forward that adds its part of a batch."""
-        gain = None if batch.gain is None else batch.gain[:, self.outputs]
-        down, up = batch.down[..., self.inputs], batch.up[..., self.outputs]
-        if isinstance(self.layer, nn.Conv2d):
-            kernels = down.reshape(*down.shape[:2], *self.layer.weight.shape[1:])
-            return self.layer, partial(_add_to_conv, self.layer, _Group(kernels, up, gain))
-        return self.layer, partial(_add_to_linear, self.layer, _Group(down, up, gain))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Group:
-    """Of one layer, by group. down: (G, R, in, ...). up: (G, R, out). gain: (G, out)."""
-
-    down: torch.Tensor
-    up: torch.Tensor
-    gain: torch.Tensor | None
+    def pair(self, batch: _Batch, groups: slice) -> GroupedPair:
+        """Take its part of a batch out, of these groups."""
+        return GroupedPair(
+            batch.down[groups, :, self.inputs],
+            batch.up[groups, :, self.outputs],
+            None if batch.gain is None else batch.gain[groups, self.outputs],
+            groups.start,
+            len(batch.up),
+        )
 
 
 def _placed(module: nn.Module) -> dict[str, _Place]:
     """Assign columns to each layer; those that most LoRAs change come first, the largest last."""
-    layers: list[tuple[str, _Layer]] = [
+    layers: list[tuple[str, Layer]] = [
         (name, own)
         for name, own in module.named_modules()
         if isinstance(own, nn.Linear) or (isinstance(own, nn.Conv2d) and own.groups == 1)
     ]
 
-    def place(entry: tuple[str, _Layer]) -> tuple[bool, bool]:
+    def place(entry: tuple[str, Layer]) -> tuple[bool, bool]:
         name, own = entry
-        return own.weight[0, 0].numel() > 1, ".attn" not in name and "self_attn." not in name
+        return _is_kernel(own), ".attn" not in name and "self_attn." not in name
 
-    places: dict[str, _Place] = {}
+    places, given = dict[str, _Place](), _given(module)
     inputs = outputs = 0
     for name, own in sorted(layers, key=place):
         ends = inputs + own.weight[0].numel(), outputs + len(own.weight)
-        places[name] = _Place(own, slice(inputs, ends[0]), slice(outputs, ends[1]))
+        places[name] = _Place(
+            own, given.get(name, name), slice(inputs, ends[0]), slice(outputs, ends[1])
+        )
         inputs, outputs = ends
     return places
+
+
+def _given(module: nn.Module) -> dict[str, str]:
+    """Name what attention's projections are given: the texts are given to all that read them."""
+    given: dict[str, str] = {}
+    for name, own in module.named_modules():
+        for names in _PROJECTIONS:
+            layers = {one: getattr(own, one, None) for one in names}
+            for one, layer in layers.items():
+                if not isinstance(layer, nn.Linear):
+                    continue
+                is_cross = isinstance(own, Attention) and own.is_cross_attention
+                if not is_cross:
+                    given[f"{name}.{one}"] = f"{name}.{names[0]}"
+                elif one != "to_q":
+                    given[f"{name}.{one}"] = f"texts of {layer.in_features}"
+    return given
+
+
+def _is_kernel(layer: Layer) -> bool:
+    return layer.weight[0, 0].numel() > 1
+
+
+def _reached(parts: Sequence[Sequence[tuple[PackedPairs, float]]]) -> dict[str, slice]:
+    """Return from which group to which each layer is changed; some between may leave it alone."""
+    ends: dict[tuple[str, ...], list[int]] = {}  # many adapters change the same layers
+    for group, own in enumerate(parts):
+        for part, _ in own:
+            ends.setdefault(part.layers, [group, group])[1] = group
+    reached: dict[str, slice] = {}
+    for layers, (first, last) in ends.items():
+        for layer in layers:
+            known = reached.get(layer, slice(first, last + 1))
+            reached[layer] = slice(min(known.start, first), max(known.stop, last + 1))
+    return reached
 
 
 def _bucket(rank: int) -> int:
@@ -257,44 +322,3 @@ def _balanced(
             power = round(torch.log2(torch.tensor(largest[0] / largest[1])).item() / 2)
             down, up = down * 2.0**-power, up * 2.0**power
     return down.to(dtype), up.to(dtype)
-
-
-def _add_to_linear(layer: nn.Linear, own: _Group, x: torch.Tensor) -> torch.Tensor:
-    """Run a layer for x (B, ..., in), B a multiple of the groups."""
-    output = functional.linear(x, layer.weight, layer.bias)
-    groups = len(own.down)
-    by_group = output.view(groups, -1, output.shape[-1])
-    if own.gain is not None:
-        bias = 0 if layer.bias is None else layer.bias
-        by_group.add_(own.gain[:, None] * (by_group - bias))
-    inner = torch.bmm(x.reshape(groups, -1, x.shape[-1]), own.down.transpose(1, 2))
-    by_group.baddbmm_(inner, own.up)
-    return output
-
-
-def _add_to_conv(layer: nn.Conv2d, own: _Group, x: torch.Tensor) -> torch.Tensor:
-    """Run a layer for x (B, C, H, W), B a multiple of the groups G.
-
-    The groups become those of one grouped convolution, with G * C channels.
-    """
-    output: torch.Tensor = layer._conv_forward(x, layer.weight, layer.bias)
-    groups, rank = own.down.shape[:2]
-    rows, (channels, height, width) = len(x) // groups, x.shape[1:]
-    if own.gain is not None:
-        bias = 0 if layer.bias is None else layer.bias[:, None, None]
-        gain = own.gain.repeat_interleave(rows, dim=0)[..., None, None]
-        output.add_(gain * (output - bias))
-    beside = x.reshape(groups, rows, channels, height, width).transpose(0, 1)
-    inner = functional.conv2d(
-        beside.reshape(rows, groups * channels, height, width),
-        own.down.flatten(0, 1),
-        None,
-        layer.stride,
-        layer.padding,
-        layer.dilation,
-        groups,
-    )
-    inner = inner.reshape(rows, groups, rank, -1).transpose(0, 1).reshape(len(x), rank, -1)
-    up = own.up.transpose(1, 2).repeat_interleave(rows, dim=0)
-    output.flatten(2).baddbmm_(up, inner)
-    return output

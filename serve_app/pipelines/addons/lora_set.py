@@ -7,7 +7,7 @@ made from those of the adapters, so strengths of which there are many cost no me
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -30,7 +30,7 @@ class PackedPairs:
 
     down: torch.Tensor
     up: torch.Tensor
-    layers: Collection[str]
+    layers: tuple[str, ...]
     magnitudes: Mapping[str, torch.Tensor]
     largest: float
 

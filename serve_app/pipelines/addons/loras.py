@@ -6,10 +6,9 @@ other LoRAs and with none run in one forward; texts are encoded for one request 
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from itertools import count, groupby
+from itertools import count
 from threading import Lock
 from weakref import WeakValueDictionary
 
@@ -20,11 +19,11 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from serve_app import errors
 from serve_app.config import EngineConfig
-from serve_app.engine.stacking import join_outputs, take_rows
 from serve_app.pipelines.addons.lineage import Lineage, read_header
 from serve_app.pipelines.addons.lookup import Named
 from serve_app.pipelines.addons.lora_file import Tensors, read_pairs
 from serve_app.pipelines.addons.lora_layers import LoraLayers
+from serve_app.pipelines.addons.lora_plan import RowPlan
 from serve_app.pipelines.addons.lora_sd3 import in_diffusers_names
 from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet, summed
 from serve_app.pipelines.addons.lru import Lru
@@ -46,10 +45,15 @@ def with_loras(run: Run, sample: str, loras: LoraSet) -> Run:
     sample: name of the argument (B, ...).
     """
 
+    marks = torch.empty(0)
+
     def run_marked(arguments: dict[str, object]) -> object:
+        nonlocal marks
         tensor = arguments[sample]
         assert isinstance(tensor, torch.Tensor), "the sample is a tensor"
-        return run(arguments | {LORA_ROWS: torch.full((len(tensor),), loras.number)})
+        if len(marks) != len(tensor):
+            marks = torch.full((len(tensor),), loras.number)
+        return run(arguments | {LORA_ROWS: marks})
 
     return run_marked
 
@@ -94,6 +98,7 @@ class Loras:
         self._turns: WeakValueDictionary[str, _Turn] = WeakValueDictionary()  # by key
         self._kept = kept
         self._host = host
+        self._plan: RowPlan | None = None  # of the last forward with LoRAs
         self._names, self._numbers = count(), count(1)
         self._sets: WeakValueDictionary[object, LoraSet] = WeakValueDictionary()
         self._by_number: WeakValueDictionary[int, LoraSet] = WeakValueDictionary({0: NO_LORAS})
@@ -155,54 +160,24 @@ class Loras:
                 part.apply(())
 
     def _run(self, run: Run, arguments: dict[str, object], numbers: list[int]) -> object:
-        """Run one forward; in parts, by set, where its matrices need too much memory.
+        """Run one forward with the sets of these numbers, a row each."""
+        if self._plan is None or self._plan.numbers != numbers:
+            self._plan = RowPlan(
+                numbers,
+                lambda number: self._denoiser.num_changed(self._by_number[number]),
+                lambda groups: (
+                    self._denoiser.num_bytes(self._by_numbers(groups)) <= self._batch_bytes
+                ),
+            )
 
-        Rows that stand apart and have one set change places where that makes groups larger, so that
-        fewer matrices are brought together.
-        """
-        order = list(range(len(numbers)))
-        by_set = sorted(order, key=numbers.__getitem__)
-        if len(self._groups(numbers, by_set)) < len(self._groups(numbers, order)):
-            order = by_set
-        sets = self._groups(numbers, order)
-        fits = len(set(numbers)) == 1 or self._denoiser.num_bytes(sets) <= self._batch_bytes
-        parts = [order] if fits else self._parted(by_set, numbers)
-        outputs = []
-        for part in parts:
-            self._denoiser.apply(self._groups(numbers, part))
-            is_whole = part == list(range(len(numbers)))
-            outputs.append(run(arguments if is_whole else self._rows(arguments, part)))
-        places = [row for part in parts for row in part]
-        if places == list(range(len(numbers))) and len(parts) == 1:
-            return outputs[0]
-        back = sorted(range(len(places)), key=places.__getitem__)
-        return take_rows(join_outputs(outputs), back)
+        def run_groups(groups: Sequence[int], own: dict[str, object]) -> object:
+            self._denoiser.apply(self._by_numbers(groups))
+            return run(own)
 
-    def _groups(self, numbers: Sequence[int], rows: Sequence[int]) -> list[LoraSet]:
-        """Return the set of each group of rows; groups are as large as the rows allow."""
-        own = [numbers[row] for row in rows]
-        size = math.gcd(*(len(list(same)) for _, same in groupby(own)))
-        return [self._by_number[number] for number in own[::size]]
+        return self._plan.run(run_groups, arguments, self._shared)
 
-    def _parted(self, order: Sequence[int], numbers: Sequence[int]) -> list[list[int]]:
-        """Cut rows, in the order of their sets, into parts whose matrices have room."""
-        parts: list[list[int]] = []
-        for number, rows in groupby(order, key=numbers.__getitem__):
-            same = list(rows)
-            longer = [*parts[-1], *same] if parts else same
-            sets = self._groups(numbers, longer)
-            fits = self._denoiser.num_bytes(sets) <= self._batch_bytes
-            if parts and fits and number and numbers[parts[-1][0]]:
-                parts[-1] = longer
-            else:
-                parts.append(same)
-        return parts
-
-    def _rows(self, arguments: Mapping[str, object], rows: Sequence[int]) -> dict[str, object]:
-        return {
-            name: value if name in self._shared else take_rows(value, rows)
-            for name, value in arguments.items()
-        }
+    def _by_numbers(self, numbers: Sequence[int]) -> list[LoraSet]:
+        return [self._by_number[number] for number in numbers]
 
     def _set_of(self, uses: tuple[tuple[Adapter, float], ...]) -> LoraSet:
         key = tuple((adapter.name, strength) for adapter, strength in uses)

@@ -1,0 +1,99 @@
+"""How much of a forward LoRAs touch; what they make of it is tested with pictures."""
+
+from collections import Counter
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+
+from serve_app.pipelines.addons import lora_layers, lora_products
+from serve_app.pipelines.addons.lora_file import Pair
+from serve_app.pipelines.addons.lora_layers import LoraLayers
+from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+BLOCKS = 4  # one in the lower block, one in the middle, two in the upper
+
+
+@pytest.fixture(scope="module")
+def unet():
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=4,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        cross_attention_dim=12,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    ).requires_grad_(False)
+
+
+@pytest.fixture
+def layers(unet):
+    made = LoraLayers("unet", unet)
+    yield made
+    made.apply(())
+
+
+def lora(layers, unet, number, names):
+    """A set of one LoRA on the layers whose names end in these."""
+    pairs = {}
+    for name, own in unet.named_modules():
+        if isinstance(own, nn.Linear | nn.Conv2d) and name.endswith(names):
+            ones = [1] * (own.weight.ndim - 2)
+            down, up = torch.randn(4, *own.weight.shape[1:]), torch.randn(len(own.weight), 4, *ones)
+            pairs[name] = Pair(down / 4, up / 4)
+    adapter = Adapter(str(number), str(number), {"unet": layers.packed(pairs)})
+    return LoraSet(number, ((adapter, 1.0),))
+
+
+def predict(unet, rows):
+    rng = torch.Generator().manual_seed(0)
+    sample, texts = torch.randn(3, 4, 4, 4, generator=rng), torch.randn(3, 7, 12, generator=rng)
+    with torch.inference_mode():
+        return unet(sample[rows], torch.full((3,), 500.0)[rows], texts[rows])[0]
+
+
+def test_what_attention_is_given_is_multiplied_once(unet, layers, monkeypatch):
+    shapes = []
+    product = lora_products._product
+    monkeypatch.setattr(
+        lora_products,
+        "_product",
+        lambda pair, down, x: shapes.append(tuple(down.shape)) or product(pair, down, x),
+    )
+    layers.apply((lora(layers, unet, 1, ATTENTION),))
+    predict(unet, slice(None))
+    # Of each block: queries, keys and values of the picture; queries of the texts; two outputs.
+    # All blocks' keys and values of the texts.
+    widths = Counter(width for _, _, width in shapes)
+    assert widths == {3 * 8: BLOCKS, 8: 3 * BLOCKS, 2 * BLOCKS * 8: 1}
+
+
+def test_layers_are_added_to_where_sets_change_them(unet, layers, monkeypatch):
+    sets = [
+        NO_LORAS,
+        lora(layers, unet, 1, ATTENTION),
+        lora(layers, unet, 2, ("conv1", *ATTENTION)),
+    ]
+    alone = []
+    for row, own in enumerate(sets):
+        layers.apply((own,))
+        alone.append(predict(unet, slice(row, row + 1)))
+    reached = Counter()
+    pair = lora_layers._Place.pair
+
+    def watched(self, batch, groups):
+        reached[type(self.layer).__name__, groups.start, groups.stop] += 1
+        return pair(self, batch, groups)
+
+    monkeypatch.setattr(lora_layers._Place, "pair", watched)
+    layers.apply(sets)
+    together = predict(unet, slice(None))
+    convolutions = sum(name.endswith("conv1") for name, _ in unet.named_modules())
+    assert reached == {("Linear", 1, 3): 8 * BLOCKS, ("Conv2d", 2, 3): convolutions}
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    assert (alone[0] - alone[2]).abs().max() > 1e-3
