@@ -21,11 +21,10 @@ _READERS = (attention_processor, transformer_flux)
 def remember_parameters() -> None:
     """Replace what reads signatures, in the modules that read them at each call.
 
-    Raises:
-        AttributeError: a module does not read them any more.
+    A module that does not read them any more is left as it is.
     """
     for module in _READERS:
-        if module.inspect is inspect:
+        if getattr(module, "inspect", None) is inspect:
             module.inspect = _Inspect()
 
 

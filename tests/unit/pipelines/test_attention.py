@@ -75,3 +75,10 @@ def test_signature_of_what_is_no_method_is_read_anew(read):
         assert list(found.parameters) == ["unet", "arguments"]
     assert len(read) == 2
     assert attention_processor.inspect.isfunction(predict)
+
+
+def test_module_that_reads_no_signatures_any_more_is_left_alone(read, monkeypatch):
+    monkeypatch.delattr(transformer_flux, "inspect")
+    remember_parameters()
+    assert not hasattr(transformer_flux, "inspect")
+    assert attention_processor.inspect is not inspect
