@@ -40,7 +40,7 @@ _FAINT = 16
 
 
 def finished(
-    mask: Image.Image, sides: tuple[int, int], masking: Masking, *, is_alpha_mask: bool = False
+    mask: Image.Image, sides: tuple[int, int], masking: Masking, *, is_alpha_mask: bool
 ) -> Image.Image:
     """Make of a decoded mask what is painted by, mode L, with greys only where they count.
 
