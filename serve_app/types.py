@@ -309,6 +309,7 @@ class Job(Frozen):
     result: JobResult | None = None
     failure: JobFailure | None = None
     weight: float = Field(default=1.0, gt=0, description="of its key when it was accepted")
+    number: int = Field(default=0, description="grows with each job; no client may see it")
 
     @property
     def stake(self) -> Stake:

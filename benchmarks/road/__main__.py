@@ -64,41 +64,38 @@ def _report(setup: Setup, service: Served, options: argparse.Namespace) -> None:
             _profile(setup, service, options)
             _drain(http)
         print(f"\n### {setup}\n")
-        _jobs(service, http, options)
+        _jobs(service, http, options.connections, options.seconds)
+        _jobs(service, http, options.connections * _CROWD, options.seconds)
         final = http.post(_V4, json=_ASKED).json()["id"]
         _drain(http)
         fetch = Call(f"{_V4}/fetch", {"key": "", "request_id": final}, '"success"')
         print("\n| call | per second | p50 ms | p99 ms | other answers |\n|---|---|---|---|---|")
-        crowd = options.connections * _CROWD
-        for name, call, connections in (
-            ("fetch of a final job", fetch, options.connections),
-            ("/health/live", _LIVE, options.connections),
-            (f"accept, {crowd} connections", _ACCEPT, crowd),
-        ):
-            got = send(service.base_url, call, connections, options.seconds)
+        for name, call in (("fetch of a final job", fetch), ("/health/live", _LIVE)):
+            got = send(service.base_url, call, options.connections, options.seconds)
             print(
                 f"| {name} | {got.rate_hz:.0f} | {got.p50_s * 1e3:.0f} | {got.p99_s * 1e3:.0f} "
                 f"| {got.other + got.broken} |",
                 flush=True,
             )
-            _drain(http)
 
 
-def _jobs(service: Served, http: httpx2.Client, options: argparse.Namespace) -> None:
+def _jobs(service: Served, http: httpx2.Client, connections: int, seconds: float) -> None:
     """Send jobs, wait for the last one, print what they took."""
-    before, begun = service.cpu_s(), time.monotonic()
-    got = send(service.base_url, _ACCEPT, options.connections, options.seconds)
+    before, first, begun = service.cpu_s(), service.num_jobs(), time.monotonic()
+    got = send(service.base_url, _ACCEPT, connections, seconds)
     _drain(http)
     took_s, after = time.monotonic() - begun, service.cpu_s()
+    num_jobs = service.num_jobs() - first
     print(
-        f"{got.expected / took_s:.1f} jobs per second; call to `processing` p50 "
-        f"{got.p50_s * 1e3:.0f} ms, p99 {got.p99_s * 1e3:.0f} ms; "
+        f"{connections} connections: {num_jobs / took_s:.1f} jobs per second; call to `processing` "
+        f"p50 {got.p50_s * 1e3:.0f} ms, p99 {got.p99_s * 1e3:.0f} ms; "
         f"{got.other + got.broken} other answers.\n\n| process | CPU ms per job |\n|---|---|"
     )
-    used = {part: (after[part] - before.get(part, 0.0)) / got.expected * 1e3 for part in after}
+    used = {part: (after[part] - before.get(part, 0.0)) / num_jobs * 1e3 for part in after}
     print(f"| all | {sum(used.values()):.1f} |")
     for part in sorted(used, key=used.__getitem__, reverse=True)[:10]:
         print(f"| {part} | {used[part]:.1f} |")
+    print(flush=True)
 
 
 def _drain(http: httpx2.Client) -> None:
@@ -112,7 +109,7 @@ def _drain(http: httpx2.Client) -> None:
 def _profile(setup: Setup, service: Served, options: argparse.Namespace) -> None:
     """Sample the parts that a job meets, in a run of its own."""
     options.profile.mkdir(parents=True, exist_ok=True)
-    parts = ("Ingress", "proxy", "Upload", f"Generator-{MODEL}", "Janitor")
+    parts = ("Ingress", "proxy", "Upload", f"Generator:{MODEL}", "Janitor")
     samplers = {
         part: kinds.Sampler(pid, options.seconds, options.profile / f"{setup}-{part}.txt")
         for part in parts

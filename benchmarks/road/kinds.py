@@ -1,4 +1,8 @@
-"""Where a process spends its time: stacks sampled by `py-spy`, by kind of work."""
+"""Where the Python of a process spends its time: stacks sampled by `py-spy`, by kind of work.
+
+Of a process only the thread that holds the interpreter is sampled: which threads are idle `py-spy`
+cannot tell on every kernel, and those would be most of all samples.
+"""
 
 import re
 import subprocess
@@ -33,7 +37,7 @@ class Sampler:
         self._file = file
         self._process = subprocess.Popen(
             [
-                *("py-spy", "record", "--pid", str(pid), "--duration", f"{seconds:.0f}"),
+                *("py-spy", "record", "--gil", "--pid", str(pid), "--duration", f"{seconds:.0f}"),
                 *("--rate", str(rate_hz), "--format", "raw", "--output", str(file)),
             ],
             stdout=subprocess.DEVNULL,

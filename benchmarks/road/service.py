@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from sqlalchemy import func, select
 
 from benchmarks.fake_service import configure, part_name, serving
+from serve_app.cli.database import read_config, with_database
 from serve_app.cli.demo import free_port
+from serve_app.config import AppConfig
+from serve_app.database.connection import Database
+from serve_app.database.schema import jobs
 
 __all__ = ["Served", "Setup", "served"]
 
@@ -38,6 +43,7 @@ class Served:
 
     base_url: str
     process: psutil.Process
+    config: AppConfig
 
     def cpu_s(self) -> Mapping[str, float]:
         """Return the CPU seconds that each part has used; what has no name is Ray's."""
@@ -47,6 +53,13 @@ class Served:
                 times = process.cpu_times()
                 used[part_name(process) or process.name()] += times.user + times.system
         return used
+
+    def num_jobs(self) -> int:
+        """Count the jobs that were accepted; the answers that the load heard of may be fewer.
+
+        What is on its way when the load ends is accepted too, and nobody counts its answer.
+        """
+        return with_database(self.config, _num_jobs)
 
     def pids(self, part: str) -> list[int]:
         """Return the processes of a part."""
@@ -68,7 +81,12 @@ def served(setup: Setup, log_path: Path) -> Iterator[Served]:
             sections["database"] = {"url": setup.database_url}
         config = configure(Path(folder), sections, setup.num_ingresses)
         with _environment(setup, Path(folder)), serving(config, port, log) as process:
-            yield Served(f"http://127.0.0.1:{port}", process)
+            yield Served(f"http://127.0.0.1:{port}", process, read_config(config))
+
+
+async def _num_jobs(database: Database) -> int:
+    count = select(func.count()).select_from(jobs)
+    return await database.read(lambda connection: connection.scalar(count) or 0)
 
 
 @contextlib.contextmanager

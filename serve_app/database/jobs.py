@@ -5,7 +5,8 @@ by one UPDATE: PostgreSQL skips the rows that another claim has locked, SQLite h
 time.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import structlog
 from sqlalchemy import Connection, Row, Update, case, delete, func, select, update
@@ -18,6 +19,7 @@ from serve_app.database.outbox import insert_message
 from serve_app.database.schema import job_numbers, jobs
 from serve_app.database.transaction import SqlStore, reads, writes
 from serve_app.failure import to_failure
+from serve_app.jobs.line import Line, Turn
 from serve_app.jobs.number import MAX_ID, derived, id_of
 from serve_app.jobs.protocol import Idempotency, Lease
 from serve_app.jobs.rules import KeyRules, placed
@@ -118,6 +120,7 @@ class SqlJobStore(SqlStore):
             created_at=created_at,
             started_at=None if lease is None else created_at,
             weight=weight or 1.0,
+            number=drawn.last,
         )
 
     @reads()
@@ -223,16 +226,17 @@ class SqlJobStore(SqlStore):
         return {row.model_id: row.num_jobs for row in connection.execute(count)}
 
     @reads()
-    def waiting(self, connection: Connection, model_id: str) -> list[int]:
-        """List jobs of a model that have not begun; see the protocol."""
-        found = connection.scalars(statements.WAITING, {"model_id": model_id})
-        return [int(job_id) for job_id in found.all()]
+    def waiting(self, connection: Connection, model_id: str) -> Line:
+        """Return the jobs of a model that have not begun; see the protocol."""
+        of_model = {"model_id": model_id}
+        begun = connection.execute(statements.BEGUN_OF_MODEL, of_model)
+        return _line(begun, connection.execute(statements.WAITING, of_model))
 
     @reads()
-    def turns(self, connection: Connection) -> tuple[int, list[int]]:
+    def turns(self, connection: Connection) -> Line:
         """Return what is at work and who is next; see the protocol."""
-        num_begun = connection.execute(statements.NUM_BEGUN).scalar_one()
-        return num_begun, [int(one) for one in connection.scalars(statements.QUEUED)]
+        begun = connection.execute(statements.BEGUN)
+        return _line(begun, connection.execute(statements.QUEUED))
 
     @reads()
     def secret(self, connection: Connection, purpose: str) -> bytes:
@@ -335,6 +339,11 @@ class SqlJobStore(SqlStore):
         connection.execute(self._count_usage, usage.counted(row, None))
 
 
+def _line(begun: Iterable[Row[str, int]], turns: Iterable[Row[tuple[object, ...]]]) -> Line:
+    waiting = (Turn(row.due, row.number, row.id, row.owner, row.rank) for row in turns)
+    return Line(waiting, Counter({row.owner: row.num for row in begun}))
+
+
 def _readable(row: Row[tuple[object, ...]]) -> Job:
     job = _read(row)
     if job is None:
@@ -369,4 +378,5 @@ def _job(row: Row[tuple[object, ...]], request: JobRequest, attempts: int) -> Jo
         result=None if row.result is None else codec.load(JobResult, row.result),
         failure=None if row.failure is None else codec.load(JobFailure, row.failure),
         weight=row.weight or 1.0,
+        number=row.number,
     )

@@ -4,7 +4,18 @@ To build a statement anew for each job costs more than to run it: 1.7 of a claim
 Values that differ from job to job are bound by name when it is run.
 """
 
-from sqlalchemy import ColumnElement, Subquery, bindparam, case, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Subquery,
+    bindparam,
+    case,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from serve_app.database.connection import Now
 from serve_app.database.schema import job_numbers, jobs
@@ -14,13 +25,14 @@ from serve_app.types import JobState
 __all__ = [
     "ADD",
     "ADD_HELD",
+    "BEGUN",
+    "BEGUN_OF_MODEL",
     "CANCEL",
     "CLAIM",
     "COLUMNS",
     "GET",
     "HELD",
     "NEXT_NUMBER",
-    "NUM_BEGUN",
     "OPEN",
     "QUEUED",
     "SETTLE_HELD",
@@ -47,37 +59,42 @@ _PULLS = {step: 2.0**step for step in range(-MAX_PRIORITY, MAX_PRIORITY + 1)}
 _PULL = func.coalesce(jobs.c.weight, 1.0) * case(_PULLS, value=_PRIORITY)
 
 
+# No plain column, or SQLite would read all jobs there ever were, by the index of the keys.
+_OWNER = func.coalesce(jobs.c.key_id, "")
+
+
+def _at_work(begun: ColumnElement[bool]) -> Select[str, int]:
+    """Count what each owner has at work."""
+    owner = _OWNER.label("owner")
+    return select(owner, func.count().label("num")).where(OPEN, begun).group_by(owner)
+
+
 def _in_turn(waits: ColumnElement[bool], begun: ColumnElement[bool]) -> Subquery:
     """Return the jobs that wait with their turns, which are those of `fairness.turn`.
 
     begun: what an owner has at work; his jobs that wait come after it.
     """
-    # No plain column, or SQLite would read all jobs there ever were, by the index of the keys.
-    owner = func.coalesce(jobs.c.key_id, "")
-    held = (
-        select(owner.label("owner"), func.count().label("num"))
-        .where(OPEN, begun)
-        .group_by(owner)
-        .subquery()
-    )
-    line = (jobs.c.number - OVERTAKES * _PRIORITY, jobs.c.number, jobs.c.id)
-    nth = func.row_number().over(partition_by=owner, order_by=line)
+    held = _at_work(begun).subquery()
+    rank = jobs.c.number - OVERTAKES * _PRIORITY
+    nth = func.row_number().over(partition_by=_OWNER, order_by=(rank, jobs.c.number, jobs.c.id))
     due = (func.coalesce(held.c.num, 0) + nth) / _PULL + jobs.c.number / float(YOUNGER)
     return (
-        select(jobs.c.id, jobs.c.number, due.label("due"))
-        .join(held, held.c.owner == owner, isouter=True)
+        select(
+            due.label("due"), jobs.c.number, jobs.c.id, _OWNER.label("owner"), rank.label("rank")
+        )
+        .join(held, held.c.owner == _OWNER, isouter=True)
         .where(OPEN, waits)
         .subquery()
     )
 
 
 _OF_MODEL = jobs.c.model_id == bindparam("model_id")
-_WAITING = _in_turn(_OF_MODEL & (jobs.c.progress == 0.0), _OF_MODEL & (jobs.c.progress > 0.0))
-WAITING = select(_WAITING.c.id).order_by(_WAITING.c.due, _WAITING.c.number, _WAITING.c.id)
+_IS_BEGUN_OF_MODEL = _OF_MODEL & (jobs.c.progress > 0.0)
+BEGUN_OF_MODEL = _at_work(_IS_BEGUN_OF_MODEL)
+WAITING = select(_in_turn(_OF_MODEL & (jobs.c.progress == 0.0), _IS_BEGUN_OF_MODEL))
 _IS_BEGUN = jobs.c.state == JobState.PROCESSING
-_QUEUED = _in_turn(jobs.c.state == JobState.QUEUED, _IS_BEGUN)
-QUEUED = select(_QUEUED.c.id).order_by(_QUEUED.c.due, _QUEUED.c.number, _QUEUED.c.id)
-NUM_BEGUN = select(func.count()).where(OPEN, _IS_BEGUN)
+BEGUN = _at_work(_IS_BEGUN)
+QUEUED = select(_in_turn(jobs.c.state == JobState.QUEUED, _IS_BEGUN))
 GET = select(*COLUMNS).where(jobs.c.id == bindparam("job_id"))
 # Driven by this owner; a lease that ran out counts until it is taken over.
 HELD = (jobs.c.state == JobState.PROCESSING) & (jobs.c.lease_owner == bindparam("owner"))

@@ -15,6 +15,7 @@ from typing import Protocol
 from pydantic import Field, JsonValue
 
 from serve_app import errors
+from serve_app.jobs.line import Line
 from serve_app.jobs.rules import KeyRules
 from serve_app.types import Frozen, Job, JobFailure, JobRequest, JobResult
 
@@ -168,12 +169,12 @@ class JobStore(Protocol):
         """Open (queued or processing) jobs per model id."""
         ...
 
-    async def waiting(self, model_id: str) -> list[int]:
-        """Open jobs of a model of which no step is known to be done, in the order of turns."""
+    async def waiting(self, model_id: str) -> Line:
+        """Return the open jobs of a model: those without a known step wait, the others began."""
         ...
 
-    async def turns(self) -> tuple[int, list[int]]:
-        """Return how many jobs are at work, and which wait for a driver, in the order of turns.
+    async def turns(self) -> Line:
+        """Return how many jobs are at work, and which wait for a driver.
 
         One that waits for its next attempt is where it will be when that is due.
         """

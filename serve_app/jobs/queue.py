@@ -1,15 +1,18 @@
 """`Queue`: which place a job has among those that have not begun, of its model and of all.
 
-One question to the store serves all who ask within `_FRESH_S`. Who has begun the store learns every
-few seconds only, from the leases; whoever sees jobs at work says so here (`saw`).
+One question to the store serves all who ask within `_FRESH_S`; jobs that are accepted here
+meanwhile join what it said (`joined`). Who has begun the store learns every few seconds only, from
+the leases; whoever sees jobs at work says so here (`saw`).
 """
 
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 
+from serve_app.jobs.line import Line
 from serve_app.jobs.protocol import JobStore
 from serve_app.models.revision import asked_id
 from serve_app.types import Job, JobState
@@ -20,23 +23,28 @@ _FRESH_S = 0.25
 
 
 @dataclass(slots=True)
-class _Line:
-    """Jobs of one model that wait as far as the store knows, in order; some of them have begun."""
+class _Seen:
+    """A line as last seen. begun: jobs that wait as far as the store knows, and are at work."""
 
-    job_ids: list[int] = field(default_factory=list)
+    line: Line = field(default_factory=Line)
     begun: set[int] = field(default_factory=set)
     looked_at: float = -_FRESH_S
     look: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    @property
+    def is_fresh(self) -> bool:
+        return time.monotonic() - self.looked_at < _FRESH_S
 
-@dataclass(slots=True)
-class _Turns:
-    """Who waits for a driver, over all models: places from 0 by job."""
-
-    num_begun: int = 0
-    places: dict[int, int] = field(default_factory=dict)
-    looked_at: float = -_FRESH_S
-    look: asyncio.Lock = field(default_factory=asyncio.Lock)
+    async def ahead_of(self, job: Job, ask: Callable[[], Awaitable[Line]]) -> list[int] | None:
+        """Return who is ahead of a job, by a look if need be; None: it does not wait."""
+        async with self.look:  # who comes meanwhile takes what the first one saw
+            ahead = self.line.ahead_of(job.id) if self.is_fresh else None
+            if ahead is None:  # else it may have come since, elsewhere
+                self.line = await ask()
+                self.looked_at = time.monotonic()
+                self.begun.intersection_update(self.line.job_ids)
+                ahead = self.line.ahead_of(job.id)
+        return ahead
 
 
 class Queue:
@@ -44,13 +52,25 @@ class Queue:
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
-        self._lines: dict[str, _Line] = defaultdict(_Line)
-        self._turns = _Turns()
+        self._of_models: dict[str, _Seen] = defaultdict(_Seen)
+        self._of_all = _Seen()
+
+    def joined(self, job: Job) -> None:
+        """Note that a job was accepted just now."""
+        of_model = self._of_models[asked_id(job.request.spec.model_id)]
+        if of_model.is_fresh:
+            of_model.line.join(job)
+        if not self._of_all.is_fresh:
+            return
+        if job.state is JobState.QUEUED:
+            self._of_all.line.join(job)
+        else:
+            self._of_all.line.begin(job)
 
     def saw(self, model_id: str, job_ids: Collection[int]) -> None:
         """Note that these jobs are at work."""
         if job_ids:
-            self._lines[asked_id(model_id)].begun.update(job_ids)
+            self._of_models[asked_id(model_id)].begun.update(job_ids)
 
     async def place(self, job: Job) -> int:
         """Return 1 for the job that is to begin next, and so on; 0: it has begun, or ended.
@@ -60,16 +80,14 @@ class Queue:
         """
         if job.state.is_final or job.progress:
             return 0
-        line = self._lines[asked_id(job.request.spec.model_id)]
+        model_id = asked_id(job.request.spec.model_id)
+        seen = self._of_models[model_id]
         if job.state is JobState.QUEUED:
-            line.begun.discard(job.id)  # its run was lost, and it waits again
-        elif job.id in line.begun:
+            seen.begun.discard(job.id)  # its run was lost, and it waits again
+        elif job.id in seen.begun:
             return 0
-        await self._look(job, line)
-        if job.id not in line.job_ids:
-            return 0
-        ahead = line.job_ids[: line.job_ids.index(job.id)]
-        return 1 + sum(other not in line.begun for other in ahead)
+        ahead = await seen.ahead_of(job, partial(self._store.waiting, model_id))
+        return 0 if ahead is None else 1 + len(set(ahead) - seen.begun)
 
     async def ahead(self, job: Job) -> int:
         """Count the jobs that are at work, or in turn before one that waits for a driver.
@@ -77,22 +95,5 @@ class Queue:
         Raises:
             errors.JobStoreUnavailable: the store does not answer.
         """
-        turns = self._turns
-        async with turns.look:
-            is_fresh = time.monotonic() - turns.looked_at < _FRESH_S
-            if not is_fresh or job.id not in turns.places:  # else it may have come since
-                turns.num_begun, waiting = await self._store.turns()
-                turns.places = {job_id: place for place, job_id in enumerate(waiting)}
-                turns.looked_at = time.monotonic()
-        place = turns.places.get(job.id)
-        return 0 if place is None else turns.num_begun + place
-
-    async def _look(self, job: Job, line: _Line) -> None:
-        model_id = asked_id(job.request.spec.model_id)
-        async with line.look:  # who comes meanwhile takes what the first one saw
-            is_fresh = time.monotonic() - line.looked_at < _FRESH_S
-            if is_fresh and job.id in line.job_ids:  # else it may have come since
-                return
-            line.job_ids = await self._store.waiting(model_id)
-            line.begun.intersection_update(line.job_ids)
-            line.looked_at = time.monotonic()
+        ahead = await self._of_all.ahead_of(job, self._store.turns)
+        return 0 if ahead is None else self._of_all.line.num_begun + len(ahead)

@@ -170,11 +170,14 @@ class GenerationService:
             request = request.model_copy(update={"spec": spec})
         accepting = self._background.start(self._admission.accept(request, idempotency))
         try:
-            return self._recent.see(await asyncio.shield(accepting))
+            job = self._recent.see(await asyncio.shield(accepting))
         except asyncio.CancelledError:
             if request.webhook is None:  # the client left, and nobody will tell it the job's id
                 self._background.start(self._withdraw(accepting))
             raise
+        if idempotency is None:  # else perhaps one that has its place
+            self._queue.joined(job)
+        return job
 
     async def wait(self, job_id: int, hold_s: float, *, cancel_if_left: bool) -> Job:
         """Wait until the job is final or the hold is over.

@@ -8,13 +8,14 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from serve_app import errors
 from serve_app.database import codec
 from serve_app.database.outbox import new_message_id
-from serve_app.fairness import line_place, turn
+from serve_app.fairness import line_place
+from serve_app.jobs.line import Line
 from serve_app.jobs.number import FIRST, derived, id_of, new_key
 from serve_app.jobs.protocol import Idempotency, Lease
 from serve_app.jobs.rules import KeyRules, KeyUse, placed
@@ -48,7 +49,6 @@ class _Lease:
 class _Row:
     job: Job
     lease: _Lease
-    number: int
     idempotency: Idempotency | None = None
 
     def change(self, **values: object) -> None:
@@ -81,9 +81,7 @@ class MemoryJobStore:
         repeated = idempotency and self._find_repeated(key_id, idempotency)
         if repeated:
             return repeated
-        owners = Counter(
-            row.job.request.key_id for row in self._rows.values() if not row.job.state.is_final
-        )
+        owners = Counter(job.request.key_id for job in self._open())
         room = max_open if owners[key_id] else max_open + guests
         if owners.total() >= room:
             raise errors.Overloaded()
@@ -124,8 +122,9 @@ class MemoryJobStore:
             ),
             created_at=self._clock(),
             weight=own.weight or 1.0,
+            number=number,
         )
-        row = self._rows[job.id] = _Row(job, _Lease(due=job.created_at), number, idempotency)
+        row = self._rows[job.id] = _Row(job, _Lease(due=job.created_at), idempotency)
         if lease is not None:
             self._take(row, lease.owner, lease.seconds)
         return row.job
@@ -143,14 +142,11 @@ class MemoryJobStore:
     async def claim(self, owner: str, lease_s: float, limit: int) -> list[Job]:
         """Take leases on due jobs; see the protocol."""
         now = self._clock()
-        still_open = [row for row in self._rows.values() if not row.job.state.is_final]
-        due = [row for row in still_open if row.lease.is_free(now)]
-        begun = [
-            row
-            for row in still_open
-            if row.job.state is JobState.PROCESSING and not row.lease.is_free(now)
-        ]
-        taken = sorted(_in_turn(due, begun)[:limit], key=lambda row: row.number)
+        due = [job for job in self._open() if self._rows[job.id].lease.is_free(now)]
+        at_work = [job for job in self._open() if job.state is JobState.PROCESSING]
+        begun = [job for job in at_work if not self._rows[job.id].lease.is_free(now)]
+        taken = [self._rows[job_id] for job_id in _line(due, begun).job_ids[:limit]]
+        taken.sort(key=lambda row: row.job.number)
         for row in taken:
             self._take(row, owner, lease_s)
         return [row.job for row in taken]
@@ -196,26 +192,19 @@ class MemoryJobStore:
 
     async def count_open(self) -> dict[str, int]:
         """Count open jobs per model; see the protocol."""
-        open_jobs = [row.job for row in self._rows.values() if not row.job.state.is_final]
-        return dict(Counter(asked_id(job.request.spec.model_id) for job in open_jobs))
+        return dict(Counter(asked_id(job.request.spec.model_id) for job in self._open()))
 
-    async def waiting(self, model_id: str) -> list[int]:
-        """List jobs of a model that have not begun; see the protocol."""
-        mine = [
-            row
-            for row in self._rows.values()
-            if not row.job.state.is_final and asked_id(row.job.request.spec.model_id) == model_id
-        ]
-        begun = [row for row in mine if row.job.progress]
-        waiting = [row for row in mine if not row.job.progress]
-        return [row.job.id for row in _in_turn(waiting, begun)]
+    async def waiting(self, model_id: str) -> Line:
+        """Return the jobs of a model that have not begun; see the protocol."""
+        mine = [job for job in self._open() if asked_id(job.request.spec.model_id) == model_id]
+        return _line(
+            [job for job in mine if not job.progress], [job for job in mine if job.progress]
+        )
 
-    async def turns(self) -> tuple[int, list[int]]:
+    async def turns(self) -> Line:
         """Return what is at work and who is next; see the protocol."""
-        still_open = [row for row in self._rows.values() if not row.job.state.is_final]
-        begun = [row for row in still_open if row.job.state is JobState.PROCESSING]
-        waiting = [row for row in still_open if row.job.state is JobState.QUEUED]
-        return len(begun), [row.job.id for row in _in_turn(waiting, begun)]
+        begun = [job for job in self._open() if job.state is JobState.PROCESSING]
+        return _line([job for job in self._open() if job.state is JobState.QUEUED], begun)
 
     async def secret(self, purpose: str) -> bytes:
         """Derive a secret from the key of this store; see the protocol."""
@@ -223,9 +212,8 @@ class MemoryJobStore:
 
     async def oldest_open_s(self) -> float:
         """Return the age of the oldest open job; see the protocol."""
-        open_jobs = [row.job for row in self._rows.values() if not row.job.state.is_final]
         now = self._clock()
-        return now - min((job.created_at for job in open_jobs), default=now)
+        return now - min((job.created_at for job in self._open()), default=now)
 
     async def last_failed(self, limit: int) -> list[Job]:
         """Return jobs that failed; see the protocol."""
@@ -242,6 +230,9 @@ class MemoryJobStore:
 
     async def close(self) -> None:
         """Keep everything, so that a test can look."""
+
+    def _open(self) -> list[Job]:
+        return [row.job for row in self._rows.values() if not row.job.state.is_final]
 
     def leave_canary(self, model_id: str) -> None:
         """Send the open jobs of a model's canary to the model."""
@@ -305,14 +296,12 @@ class MemoryJobStore:
         return True
 
 
-def _in_turn(waiting: list[_Row], begun: list[_Row]) -> list[_Row]:
-    """Order jobs by `fairness.turn`."""
-    num_before = Counter(row.job.request.key_id for row in begun)
-    due: dict[int, float] = {}
-    for row in sorted(waiting, key=lambda row: (line_place(row.number, row.job.stake), row.number)):
-        due[row.number] = turn(row.number, row.job.stake, num_before[row.job.stake.owner])
-        num_before[row.job.stake.owner] += 1
-    return sorted(waiting, key=lambda row: (due[row.number], row.number))
+def _line(waiting: Iterable[Job], begun: Iterable[Job]) -> Line:
+    """Put jobs into the order of `fairness.turn`."""
+    line = Line(begun=Counter(job.stake.owner for job in begun))
+    for job in sorted(waiting, key=lambda job: (line_place(job.number, job.stake), job.number)):
+        line.join(job)
+    return line
 
 
 @dataclass(slots=True)

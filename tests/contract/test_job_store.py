@@ -270,9 +270,9 @@ async def test_waiting_are_open_jobs_of_the_model_without_a_step_in_their_order(
     queued, settled = await bench.job(), await bench.claimed("b")
     await bench.jobs.renew("a", 10, {begun.id: 0.25})
     await bench.jobs.succeed("b", settled.id, RESULT)
-    assert await bench.jobs.waiting("tiny") == [first.id, third.id, queued.id]
-    assert await bench.jobs.waiting("other") == [other.id]
-    assert await bench.jobs.waiting("none") == []
+    assert (await bench.jobs.waiting("tiny")).job_ids == [first.id, third.id, queued.id]
+    assert (await bench.jobs.waiting("other")).job_ids == [other.id]
+    assert (await bench.jobs.waiting("none")).job_ids == []
 
 
 async def test_secret_is_one_for_each_purpose_and_stays(bench):

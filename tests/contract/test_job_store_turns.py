@@ -13,6 +13,11 @@ async def add(bench, key_id, count=1, rules=None, **changes):
     return [(await bench.jobs.add(request, 10_000, rules)).id for _ in range(count)]
 
 
+async def turns(bench):
+    line = await bench.jobs.turns()
+    return line.num_begun, line.job_ids
+
+
 async def claimed(bench, limit):
     return [job.id for job in await bench.jobs.claim("a", 10, limit)]
 
@@ -72,7 +77,7 @@ async def test_priority_orders_the_jobs_of_a_key_and_stays_with_them(bench):
     plain = await add(bench, "one", 3)
     (patient,) = await add(bench, "one", priority=-2)
     (urgent,) = await add(bench, "one", priority=2)
-    assert await bench.jobs.waiting("tiny") == [urgent, *plain, patient]
+    assert (await bench.jobs.waiting("tiny")).job_ids == [urgent, *plain, patient]
     assert [(await bench.jobs.get(one)).request.priority for one in (urgent, patient)] == [2, -2]
     job, *_ = await bench.jobs.claim("a", 10, 1)
     assert (job.id, job.request.priority, job.stake.priority) == (urgent, 2, 2)
@@ -97,7 +102,7 @@ async def test_priority_beyond_what_the_key_may_ask_for_is_refused(bench, highes
 async def test_places_in_the_queue_are_those_of_the_turns(bench):
     heavy = await add(bench, "heavy", 4)
     light = await add(bench, "light", 2)
-    assert await bench.jobs.waiting("tiny") == [
+    assert (await bench.jobs.waiting("tiny")).job_ids == [
         heavy[0], light[0], heavy[1], light[1], heavy[2], heavy[3],
     ]  # fmt: skip
 
@@ -110,17 +115,18 @@ async def test_turns_tell_in_which_order_jobs_will_be_claimed(bench):
     await add(bench, "light")
     await add(bench, strong.id, 4, KeyRules())
     await add(bench, "heavy", priority=2)
-    num_begun, order = await bench.jobs.turns()
-    assert (num_begun, len(order)) == (3, 12)
+    line = await bench.jobs.turns()
+    order = line.job_ids
+    assert (line.num_begun, len(order)) == (3, 12)
     assert [(await claimed(bench, 1))[0] for _ in order] == order
-    assert await bench.jobs.turns() == (15, [])
+    assert await turns(bench) == (15, [])
 
 
 async def test_turns_know_of_jobs_that_wait_for_their_next_attempt(bench):
     first, second = await add(bench, "a", 2)
     await claimed(bench, 1)
     await bench.jobs.release("a", [first], 60)
-    assert await bench.jobs.turns() == (0, [first, second])
+    assert await turns(bench) == (0, [first, second])
 
 
 async def test_key_without_open_jobs_is_accepted_although_others_hold_all_places(bench):

@@ -108,7 +108,7 @@ async def test_job_stays_with_its_revision_over_retries_and_restarts(bench):
 async def test_queue_and_costs_know_the_models_id_only(bench):
     job = await bench.claimed(**for_canary())
     assert await bench.jobs.count_open() == {"sd": 1}
-    assert await bench.jobs.waiting("sd") == [job.id]
+    assert (await bench.jobs.waiting("sd")).job_ids == [job.id]
     await bench.jobs.succeed("a", job.id, result())
     month = await bench.usage.this_month()
     assert [row.model_id for row in await bench.usage.usage(month)] == ["sd"]

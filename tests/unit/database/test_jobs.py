@@ -110,8 +110,9 @@ async def test_questions_asked_each_second_use_the_indexes(store, monkeypatch):
     await store.expire(60)
     await store.count_open()
     await store.waiting("tiny")
-    for plan in (plans[0], plans[3]):  # the turns of keys, not by way of all they ever asked for
-        assert plan.count("SCAN jobs USING INDEX ix_jobs_open") == plan.count("SCAN jobs") == 2
+    # The turns of keys, not by way of all they ever asked for.
+    for plan, scans in ((plans[0], 2), (plans[3], 1), (plans[4], 2)):
+        assert plan.count("SCAN jobs USING INDEX ix_jobs_open") == plan.count("SCAN jobs") == scans
     assert "ix_jobs_open" in plans[0]
     assert "ix_jobs_finished" in plans[1]
     assert "ix_jobs_open" in plans[2]

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from serve_app.jobs.protocol import Lease
 from serve_app.jobs.queue import Queue
 from serve_app.testing.jobs import MemoryJobStore
 from tests.builders import job_request, spec
@@ -13,6 +14,10 @@ class Store(MemoryJobStore):
     async def waiting(self, model_id):
         self.looks += 1
         return await super().waiting(model_id)
+
+    async def turns(self):
+        self.looks += 1
+        return await super().turns()
 
 
 async def add(store, count, **changes):
@@ -80,16 +85,36 @@ async def test_jobs_ahead_are_those_at_work_and_those_whose_turn_comes_before():
 
 
 async def test_one_look_at_the_turns_serves_all_who_ask():
-    class Counting(MemoryJobStore):
-        looks = 0
-
-        async def turns(self):
-            self.looks += 1
-            return await super().turns()
-
-    store = Counting()
+    store = Store()
     queue, jobs = Queue(store), await add(store, 5)
     assert await asyncio.gather(*map(queue.ahead, jobs)) == [0, 1, 2, 3, 4]
     assert store.looks == 1
     (later,) = await add(store, 1)
     assert await queue.ahead(later) == 5
+
+
+async def test_jobs_that_are_accepted_here_need_no_look_of_their_own():
+    store = Store()
+    queue, (first,) = Queue(store), await add(store, 1, key_id="heavy")
+    assert (await queue.place(first), await queue.ahead(first)) == (1, 0)
+    assert store.looks == 2
+    begun = await store.add(job_request(key_id="other"), 99, lease=Lease("a", 60))
+    accepted = [begun, *await add(store, 3, key_id="heavy"), *await add(store, 1, key_id="light")]
+    for job in accepted:
+        queue.joined(job)
+    # One is at work; the light key's comes before all but the first one of the heavy key.
+    assert [await queue.ahead(job) for job in accepted[1:]] == [3, 4, 5, 2]
+    # Until it has made a step, the one that is at work has a place like all others.
+    assert [await queue.place(job) for job in accepted] == [2, 4, 5, 6, 3]
+    assert store.looks == 2
+
+
+async def test_place_of_a_job_accepted_here_holds_when_the_store_is_asked_again(monkeypatch):
+    store = Store()
+    queue, jobs = Queue(store), await add(store, 2)
+    await queue.place(jobs[0])
+    (later,) = await add(store, 1)
+    queue.joined(later)
+    assert await queue.place(later) == 3
+    monkeypatch.setattr("serve_app.jobs.queue._FRESH_S", -1.0)
+    assert await queue.place(later) == 3

@@ -66,6 +66,23 @@ async def test_wait_returns_the_finished_job(bench):
     assert done.state is JobState.SUCCESS
 
 
+async def test_places_of_jobs_accepted_one_after_the_other_take_one_look(bench, monkeypatch):
+    looks = []
+    waiting = bench.jobs.waiting
+
+    async def look(model_id):
+        looks.append(model_id)
+        return await waiting(model_id)
+
+    monkeypatch.setattr(bench.jobs, "waiting", look)
+    bench.graph.duration_s = 30
+    jobs = [await bench.service.submit(job_request()) for _ in range(3)]
+    assert await bench.service.queue_place(jobs[0]) == 1
+    jobs += [await bench.service.submit(job_request()) for _ in range(3)]
+    assert [await bench.service.queue_place(job) for job in jobs] == [1, 2, 3, 4, 5, 6]
+    assert looks == ["tiny"]
+
+
 async def test_wait_returns_when_the_hold_is_over(bench):
     bench.graph.duration_s = 30
     job = await bench.service.submit(job_request())
