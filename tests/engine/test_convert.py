@@ -185,6 +185,19 @@ def test_what_is_no_checkpoint_is_a_row_and_the_rest_goes_on(
     assert_refused_alone(tmp_path, harm, reason)
 
 
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("you tried to allocate memory")])
+def test_file_that_needs_more_memory_than_there_is_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def load(*_: object, **__: object) -> object:
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    code, output = convert(write(tmp_path / "model.ckpt", {"a": WEIGHT}))
+    assert (code, "bytes of memory" in output) == (1, True)
+
+
 @pytest.mark.slow
 def test_process_of_a_bad_file_ends_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert_refused_alone(tmp_path, *BAD["truncated"])

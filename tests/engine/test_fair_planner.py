@@ -169,6 +169,14 @@ def test_owners_with_enough_work_get_rows_by_weight(
     assert max(shares) - min(shares) <= 2 * step
 
 
+def test_row_that_others_wait_for_is_charged_to_who_leaves_it_empty() -> None:
+    planner = Planner(Policy(), lambda _: 4)
+    full = Candidate(0, "base", "large", 4, stake=HEAVY)
+    half = Candidate(1, "base", "small", 2, stake=LIGHT)
+    got = Counter(planner.next([full, half], []).batch[0] for _ in range(200))
+    assert got[0] == pytest.approx(100, abs=8)
+
+
 def test_priority_counts_as_twice_the_weight_and_has_its_price() -> None:
     """One owner's urgent call takes part of what is his, not what is others'."""
     planner = Planner(Policy(), lambda _: ROWS)

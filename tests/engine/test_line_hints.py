@@ -18,6 +18,7 @@ from torch.nn import functional
 from serve_app import errors
 from serve_app.config import HintsConfig
 from serve_app.images import codec
+from serve_app.pipelines.hints import lines
 from serve_app.pipelines.hints.hint_models import HintModels
 from serve_app.types import ControlType, Picture
 
@@ -255,8 +256,6 @@ def test_hint_is_what_the_arithmetic_gives(hint: str, tmp_path: Path) -> None:
 def test_hint_of_any_size_is_a_picture_of_that_size(
     size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from serve_app.pipelines.hints import lines
-
     monkeypatch.setattr(lines, "_SHORTER_PX", 64)
     save_file(wires(), tmp_path / "weights.safetensors")
     made = drawn(tmp_path / "weights.safetensors", "mlsd", Image.new("RGB", size))
@@ -287,3 +286,10 @@ def test_bad_file_fails_the_job_and_no_path_is_told(
     with pytest.raises(errors.GenerationFailed, match=r"hints\.mlsd") as failure:
         drawn(file, "mlsd")
     assert str(tmp_path) not in failure.value.public_message
+
+
+def test_lines_are_where_no_neighbour_scores_higher() -> None:
+    told = torch.full((9, 16, 16), -9.0)
+    told[0, 3, 4], told[0, 3, 5], told[0, 2, 4] = 4.0, 3.0, 2.0
+    told[1:5] = torch.tensor([-30.0, 0.0, 30.0, 0.0])[:, None, None]
+    assert lines._likely(told) == [[4.0, 3.0, -30.0, 0.0, 30.0, 0.0]]

@@ -85,3 +85,29 @@ def test_drawn_hints_of_a_job_are_found_among_what_its_nets_see():
 def test_hint_of_any_size_and_of_one_colour_is_a_picture_of_that_size(size, name, value):
     made = hint.make(name, Image.new("RGB", size, (value,) * 3))
     assert (made.size, made.mode) == (size, "RGB")
+
+
+def step(width, height=64):
+    """Black beside white."""
+    values = np.zeros((height, width, 3), np.uint8)
+    values[:, width // 2 :] = 255
+    return Image.fromarray(values)
+
+
+@pytest.mark.parametrize(("width", "stroke_px"), [(128, 2), (256, 2), (512, 3), (1024, 6)])
+def test_strokes_are_as_wide_as_the_picture_asks_for(width, stroke_px):
+    strokes = np.asarray(hint.make(ControlType.SCRIBBLE, step(width)))[..., 0] > 0
+    assert set(strokes[16:48].sum(1)) == {stroke_px}
+
+
+@pytest.mark.parametrize(
+    ("above", "below", "rows"),
+    [(50.0, 50.0, 0), (50.2, 50.2, 64), (50.2, 25.2, 64), (50.2, 25.0, 33), (25.2, 25.2, 0)],
+)
+def test_edges_are_stronger_than_200_or_joined_to_one_by_more_than_100(above, below, rows):
+    """Across a step of h the gradient is 4 h; where two meet, that of the rows comes to it."""
+    values = np.zeros((64, 64, 3), np.float32)
+    values[:32, 32:], values[32:, 32:] = above, below
+    assert hint._edges(values)[:, 20:44].any(1).sum() == pytest.approx(
+        rows, abs=1 if rows == 33 else 0
+    )

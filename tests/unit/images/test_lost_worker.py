@@ -107,6 +107,18 @@ async def test_workers_that_end_before_they_read_anything_are_nobodys_pictures_f
     assert await lost(isolation) == {"memory": 2}
 
 
+async def test_caller_who_leaves_while_a_worker_is_replaced_ends_no_start(isolation):
+    former = await isolation._workers[0].ready()
+    former.kill()
+    while not former.stdout.at_eof():
+        await asyncio.sleep(0.01)
+    caller = asyncio.create_task(isolation.run(partial(abs, -7)))
+    await asyncio.sleep(0.01)
+    caller.cancel()
+    await asyncio.wait([caller])
+    assert await isolation.run(partial(abs, -5)) == 5
+
+
 async def test_worker_that_ends_with_all_is_not_replaced(isolation, program):
     await isolation.run(partial(abs, -5))  # it is ready
     caller = asyncio.create_task(isolation.run(partial(time.sleep, 60, field="init_image")))

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from serve_app.config import ImagesConfig
 from serve_app.images.decode import decode
-from serve_app.images.mask import has_greys, resized, to_binary, to_shades
+from serve_app.images.mask import has_greys, resized, to_binary, to_shades, to_soft
 
 SIDE = 64
 PART = (8, 16, 40, 48)
@@ -286,3 +286,10 @@ def test_a_fleck_of_grey_in_a_large_mask_is_a_flaw() -> None:
 @pytest.mark.parametrize(("level", "is_grey"), [(32, False), (33, True), (222, True), (223, False)])
 def test_grey_is_more_than_32_levels_from_black_and_from_white(level: int, is_grey: bool) -> None:
     assert has_greys(drawn(white=level)) == is_grey
+
+
+def test_nearly_black_and_nearly_white_of_a_soft_mask_are_black_and_white():
+    shades = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    expected = shades.copy()
+    expected[shades < 16], expected[shades >= 240] = 0, 255
+    assert np.array_equal(to_soft(Image.fromarray(shades), (16, 16)), expected)

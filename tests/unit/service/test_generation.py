@@ -16,7 +16,7 @@ from serve_app.testing.graph import FakeGraph
 from serve_app.testing.jobs import MemoryJobStore, MemoryKeyStore
 from serve_app.testing.models import MemoryModelStore
 from serve_app.testing.storage import MemoryStore
-from serve_app.types import ControlType, JobState, Kind, OutputPlan
+from serve_app.types import ControlType, JobState, Kind, OutputPlan, PictureFormat
 from serve_app.webhooks.protocol import DeliveryState
 from tests.builders import job_request, webhook_body
 
@@ -88,6 +88,38 @@ async def test_wait_returns_when_the_hold_is_over(bench):
     job = await bench.service.submit(job_request())
     held = await bench.service.wait(job.id, 0.05, cancel_if_left=True)
     assert held.state is JobState.PROCESSING
+
+
+async def test_names_are_reserved_for_the_form_that_is_asked_for(bench):
+    form = PictureFormat.JPEG
+    plan = bench.service.reserve_output(2, base64=False, temp=True, form=form, quality=37)
+    assert (len(plan.keys), plan.temp, plan.base64) == (2, True, False)
+    assert (plan.format, plan.quality) == (form, 37)
+    assert all(key.startswith("temp/") and key.endswith(".jpeg") for key in plan.keys)
+
+
+async def test_job_is_cancelled_although_its_client_leaves_twice(bench, monkeypatch):
+    """The second time while the store is asked."""
+    bench.graph.duration_s = 30
+    job = await bench.service.submit(job_request())
+    asked, go, cancel = asyncio.Event(), asyncio.Event(), bench.jobs.cancel
+
+    async def cancel_slowly(*given):
+        asked.set()
+        await go.wait()
+        return await cancel(*given)
+
+    monkeypatch.setattr(bench.jobs, "cancel", cancel_slowly)
+    waiting = asyncio.create_task(bench.service.wait(job.id, 5, cancel_if_left=True))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.wait_for(asked.wait(), 5)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    go.set()
+    async with asyncio.timeout(5):
+        while (await bench.jobs.get(job.id)).state is not JobState.CANCELLED:
+            await asyncio.sleep(0.01)
 
 
 async def test_wait_sees_a_job_that_another_process_drives(bench):
