@@ -16,6 +16,7 @@ from serve_app.cli.database import read_config, with_database
 from serve_app.cli.demo import free_port
 from serve_app.config import AppConfig
 from serve_app.database.connection import Database
+from serve_app.database.migrate import upgrade
 from serve_app.database.schema import jobs
 
 __all__ = ["Served", "Setup", "served"]
@@ -80,8 +81,11 @@ def served(setup: Setup, log_path: Path) -> Iterator[Served]:
         if setup.database_url is not None:
             sections["database"] = {"url": setup.database_url}
         config = configure(Path(folder), sections, setup.num_ingresses)
+        settings = read_config(config)
+        if setup.database_url is not None:
+            upgrade(settings.database)
         with _environment(setup, Path(folder)), serving(config, port, log) as process:
-            yield Served(f"http://127.0.0.1:{port}", process, read_config(config))
+            yield Served(f"http://127.0.0.1:{port}", process, settings)
 
 
 async def _num_jobs(database: Database) -> int:
