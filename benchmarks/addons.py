@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from benchmarks.engine import CONFIG, MODELS, Model, canvas_of, load, seconds, specs_of
+from benchmarks.engine import CONFIG, MODELS, Model, canvas_of, load, seconds, specs_of, unaided
 from serve_app.config import LoggingConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.request import Progress, Request
@@ -111,14 +111,15 @@ def stock(bench: Bench, specs: Sequence[GenerationSpec]) -> None:
             pictures = {"image": canvas.init, "strength": run_strength(spec)}
         if canvas is not None and canvas.mask is not None:
             pictures |= {"mask_image": canvas.mask, "height": spec.height, "width": spec.width}
-        pipeline(
-            prompt=spec.prompt,
-            num_inference_steps=spec.steps,
-            guidance_scale=spec.guidance_scale,
-            generator=torch.Generator().manual_seed(spec.seed),
-            output_type="pt",
-            **pictures,
-        )
+        with unaided():
+            pipeline(
+                prompt=spec.prompt,
+                num_inference_steps=spec.steps,
+                guidance_scale=spec.guidance_scale,
+                generator=torch.Generator().manual_seed(spec.seed),
+                output_type="pt",
+                **pictures,
+            )
 
 
 def weave(

@@ -11,12 +11,13 @@ service. Run: `python -m benchmarks.engine --help`.
 import argparse
 import contextlib
 import copy
+import inspect
 import itertools
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -25,6 +26,7 @@ import diffusers
 import numpy as np
 import torch
 from diffusers import SchedulerMixin
+from diffusers.models import attention_processor
 from PIL import Image
 
 from serve_app.config import EngineConfig, LoggingConfig
@@ -207,14 +209,15 @@ def stock(
         pictures = {"image": canvas.init, "strength": run_strength(spec)}
     if canvas is not None and canvas.mask is not None:
         pictures |= {"mask_image": canvas.mask, "height": spec.height, "width": spec.width}
-    images: torch.Tensor = pipeline(
-        prompt=[one.prompt for one in specs],
-        num_inference_steps=spec.steps,
-        guidance_scale=spec.guidance_scale,
-        generator=[torch.Generator().manual_seed(one.seed) for one in specs],
-        output_type="pt",
-        **pictures,
-    ).images
+    with unaided():
+        images: torch.Tensor = pipeline(
+            prompt=[one.prompt for one in specs],
+            num_inference_steps=spec.steps,
+            guidance_scale=spec.guidance_scale,
+            generator=[torch.Generator().manual_seed(one.seed) for one in specs],
+            output_type="pt",
+            **pictures,
+        ).images
     return images
 
 
@@ -231,6 +234,16 @@ def of_diffusers(checkpoint: Checkpoint) -> MakeScheduler:
         return getattr(diffusers, name).from_config(config | own)
 
     return lambda spec: copy.deepcopy(prototype(spec.scheduler))
+
+
+@contextlib.contextmanager
+def unaided() -> Iterator[None]:
+    """Let diffusers' attention run as it is for a while, without the service's memory."""
+    aided, attention_processor.inspect = attention_processor.inspect, inspect
+    try:
+        yield
+    finally:
+        attention_processor.inspect = aided
 
 
 def grouped(specs: list[GenerationSpec]) -> list[list[GenerationSpec]]:
