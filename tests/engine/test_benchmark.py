@@ -14,5 +14,5 @@ def test_compare_gives_a_row_with_both_ratios_and_the_caps(name: str) -> None:
     written = row(name, compare(load(model), model, rounds=1))
     cells = [cell.strip() for cell in written.strip("|").split("|")]
     assert cells[:2] == [name, "3"]
-    assert all(float(cell) > 0 for cell in cells[2:8])
-    assert all(int(cap) in (2, 4, 8, 16, 32) for cap in cells[8].split(","))
+    assert all(float(cell) > 0 for cell in cells[2:10])
+    assert all(int(cap) in (2, 4, 8, 16, 32) for cap in cells[10].split(","))

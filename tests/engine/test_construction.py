@@ -37,6 +37,7 @@ from tests.engine.test_families import make_flux, make_sd3, make_xl
 from tests.weight_files import write_lora
 
 CPU = EngineConfig(device="cpu", measure_rows=False)
+CPU_DEVICE = torch.device("cpu")
 WAIT_S = 60
 Load = Callable[[], object]
 
@@ -300,7 +301,7 @@ def test_loads_are_those_of_stock_libraries(
     subprocess.run([sys.executable, "-c", STOCK, *names], check=True, timeout=300)
     for path in folders:
         entry = ModelEntry(id=path.name, source=path, kinds=tuple(Kind), dtype="float16")
-        components = loader._read(entry).components
+        components = loader._read(entry, CPU_DEVICE, channels_last=False).components
         stock = torch.load(f"{path}.pt")
         stock.pop("safety_checker", None)
         for part, tensors in stock.items():
