@@ -55,7 +55,12 @@ class Line:
         return [one.job_id for one in self._turns[: bisect_left(self._turns, mine)]]
 
     def join(self, job: Job) -> None:
-        """Add a job that waits, accepted after all that are there."""
+        """Add a job that waits, accepted after all that are there, unless the line knows it.
+
+        Jobs of its owner that it goes ahead of keep the turns that they have.
+        """
+        if job.id in self._by_id:
+            return  # a look came between its acceptance and this
         stake = job.stake
         rank = line_place(job.number, stake)
         num_before = self._begun[stake.owner] + self._num_before(stake, rank)

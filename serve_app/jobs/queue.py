@@ -20,6 +20,7 @@ from serve_app.types import Job, JobState
 __all__ = ["Queue"]
 
 _FRESH_S = 0.25
+_MAX_BEGUN = 4096  # jobs of a model that are remembered to be at work
 
 
 @dataclass(slots=True)
@@ -69,8 +70,12 @@ class Queue:
 
     def saw(self, model_id: str, job_ids: Collection[int]) -> None:
         """Note that these jobs are at work."""
-        if job_ids:
-            self._of_models[asked_id(model_id)].begun.update(job_ids)
+        if not job_ids:
+            return
+        begun = self._of_models[asked_id(model_id)].begun
+        if len(begun) > _MAX_BEGUN:  # nobody has asked for a place, which forgets what has ended
+            begun.clear()
+        begun.update(job_ids)
 
     async def place(self, job: Job) -> int:
         """Return 1 for the job that is to begin next, and so on; 0: it has begun, or ended.

@@ -23,7 +23,7 @@ from serve_app.models.weights.components import T5, beginnings_of, component_of,
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.conversion import module_of, taken
 from serve_app.pipelines.parts import load_part
-from serve_app.pipelines.soundness import settle
+from serve_app.pipelines.soundness import check_finite, settle
 from serve_app.pipelines.tensor_reader import Places, TensorReader, Tensors, places
 
 __all__ = ["read_components"]
@@ -100,11 +100,15 @@ def _read(
     own, beginning = taken(found, beginnings_of(name, class_name))
     if hasattr(transformers, class_name):
         encoder: type[PreTrainedModel] = getattr(transformers, class_name)
-        return _of_transformers(encoder, reader.tensors(own), beginning, settings, dtype)
+        tensors = reader.tensors(name, own)
+        module = _of_transformers(encoder, tensors, beginning, settings, dtype)
+        if reader.copies:
+            check_finite(name, module)  # in the dtype
+        return module
     cls: type[ModelMixin] = getattr(diffusers, class_name)
     # A denoiser alone may have no beginning; marks of one number may stand beside it.
     alone = {n: place for n, place in found.items() if math.prod(place.shape) > 1 or "." in n}
-    module = module_of(cls, reader.tensors(own or alone, dtype), cls.load_config(settings))
+    module = module_of(cls, reader.tensors(name, own or alone, dtype), cls.load_config(settings))
     module.to(dtype)
     return module
 
@@ -115,7 +119,7 @@ def _of_transformers(
     beginning: str,
     settings: Path,
     dtype: torch.dtype,
-) -> object:
+) -> PreTrainedModel:
     """Read tensors by transformers: it ties T5's words, and keeps in float32 what has to be."""
     config = cls.config_class.from_pretrained(settings, local_files_only=True)
     if beginning.endswith(_OPEN_CLIP):

@@ -22,6 +22,7 @@ __all__ = [
     "check_complete",
     "check_files",
     "check_filled",
+    "check_finite",
     "check_module",
     "check_shapes",
     "check_tensor",

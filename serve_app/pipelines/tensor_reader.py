@@ -6,7 +6,7 @@ until they are moved there.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -24,6 +24,7 @@ __all__ = ["Places", "TensorReader", "Tensors", "places", "read_modules"]
 
 Tensors = dict[str, torch.Tensor]
 _CONV_DIM = 4  # of the weights of a convolution
+_WEIGHTS = "diffusion_pytorch_model"  # as diffusers names the files of its modules
 
 
 class _File(Protocol):
@@ -48,16 +49,15 @@ Places = Mapping[str, Place]
 
 
 @contextmanager
-def places(*files: Path) -> Iterator[Places]:
-    """Open files; gives where their tensors are, in the order in which they lie there.
+def places(file: Path) -> Iterator[Places]:
+    """Open a file; gives where its tensors are, in the order in which they lie there.
 
     Raises:
-        OSError: a file cannot be read.
+        OSError: it cannot be read.
         SafetensorError: it is truncated or no safetensors file.
     """
-    with ExitStack() as stack:
-        opened = [stack.enter_context(safe_open(file, "pt")) for file in files]
-        yield {name: Place(file, name) for file in opened for name in file.offset_keys()}
+    with safe_open(file, "pt") as opened:
+        yield {name: Place(opened, name) for name in opened.offset_keys()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +72,30 @@ class TensorReader:
     copies: bool
     channels_last: bool
 
-    def tensors(self, wanted: Places, dtype: torch.dtype | None = None) -> Tensors:
-        """Read tensors, by the names under which they are wanted.
+    def tensors(self, part: str, wanted: Places, dtype: torch.dtype | None = None) -> Tensors:
+        """Read tensors of a component, by the names under which they are wanted.
 
         dtype: of copies of real numbers; none: as they are, as is what is mapped.
 
         Raises:
-            Unfit: one holds NaN or infinity.
+            Unfit: one holds NaN or infinity, or does so in the dtype.
         """
-        return {name: self._tensor(place, dtype) for name, place in wanted.items()}
+        return {name: self._tensor(part, place, dtype) for name, place in wanted.items()}
 
-    def _tensor(self, place: Place, dtype: torch.dtype | None) -> torch.Tensor:
+    def _tensor(self, part: str, place: Place, dtype: torch.dtype | None) -> torch.Tensor:
         tensor = place.file.get_tensor(place.name)
         if not self.copies:
             return tensor
-        check_tensor(place.name, tensor)
         is_last = self.channels_last and tensor.dim() == _CONV_DIM
         form = torch.channels_last if is_last else torch.preserve_format
-        kept = dtype if tensor.is_floating_point() else None
-        return tensor.to(kept or tensor.dtype, copy=True, memory_format=form)
+        kept = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        name = f"{part}: {place.name}"
+        if kept is tensor.dtype:
+            check_tensor(name, tensor)  # before it is copied, which then finds it in the cache
+        copied = tensor.to(kept, copy=True, memory_format=form)
+        if kept is not tensor.dtype:
+            check_tensor(name, copied)  # a number may be too large for the dtype
+        return copied
 
 
 def read_modules(
@@ -115,26 +120,37 @@ def read_modules(
     """
     found: dict[str, ModelMixin] = {}
     for name, (library, class_name) in index.items() if reader.copies else ():
-        files = weight_files(folder / name, variant)
-        if library == "diffusers" and files:
+        file = _only_file(folder / name, variant)
+        if library == "diffusers" and file is not None:
             cls: type[ModelMixin] = getattr(diffusers, class_name)
-            module = _module(cls, cls.load_config(folder / name), files, dtype, reader)
+            module = _module(name, cls, folder / name, file, dtype, reader)
             found |= {} if module is None else {name: module}
     return found
 
 
+def _only_file(component: Path, variant: str | None) -> Path | None:
+    """Return the file that diffusers would load; None where there are others beside it.
+
+    Of several, which may be copies of training, older ones or shards, diffusers knows which count.
+    """
+    files = weight_files(component, variant)
+    is_alone = len(files) == 1 and files[0].name.partition(".")[0] == _WEIGHTS
+    return files[0] if is_alone else None
+
+
 def _module(
+    name: str,
     cls: type[ModelMixin],
-    settings: Mapping[str, object],
-    files: Sequence[Path],
+    folder: Path,
+    file: Path,
     dtype: torch.dtype,
     reader: TensorReader,
 ) -> ModelMixin | None:
     with init_empty_weights():
-        module = cls.from_config(settings)
-    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    with places(*files) as found:
-        if {name: place.shape for name, place in found.items()} != shapes:
+        module = cls.from_config(cls.load_config(folder))
+    shapes = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    with places(file) as found:
+        if {key: place.shape for key, place in found.items()} != shapes:
             return None
-        module.load_state_dict(reader.tensors(found, dtype), assign=True)
+        module.load_state_dict(reader.tensors(name, found, dtype), assign=True)
     return module

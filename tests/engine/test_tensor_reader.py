@@ -47,16 +47,15 @@ def test_modules_of_a_folder_are_those_of_diffusers_in_memory_of_their_own(copy,
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in kernels)
 
 
-def test_weights_split_over_files_are_one_module(copy):
-    whole = load_file(copy / UNET)
-    names = list(whole)
+@pytest.mark.parametrize(
+    "name", ["diffusion_pytorch_model_ema", "old", "diffusion_pytorch_model-00001-of-00002"]
+)
+def test_of_several_files_diffusers_says_which_count(copy, name):
+    other = {key: torch.zeros_like(tensor) for key, tensor in load_file(copy / UNET).items()}
+    save_file(other, copy / "unet" / f"{name}.safetensors")
+    assert read(copy).keys() == {"vae"}
     (copy / UNET).unlink()
-    for place, part in enumerate((names[::2], names[1::2]), 1):
-        file = f"unet/diffusion_pytorch_model-0000{place}-of-00002.safetensors"
-        save_file({name: whole[name] for name in part}, copy / file)
-    own = read(copy)["unet"].state_dict()
-    assert own.keys() == whole.keys()
-    assert all(torch.equal(tensor, own[name]) for name, tensor in whole.items())
+    assert read(copy).keys() == {"vae"}
 
 
 @pytest.mark.parametrize(
@@ -79,8 +78,15 @@ def test_number_that_is_none_is_told_with_its_tensor(copy):
         tensors["conv_out.bias"][0] = float("inf")
 
     rewrite(copy, UNET, spoil)
-    with pytest.raises(Unfit, match=r"NaN or infinity in conv_out\.bias"):
+    with pytest.raises(Unfit, match=r"NaN or infinity in unet: conv_out\.bias"):
         read(copy)
+
+
+def test_number_too_large_for_the_dtype_is_told(copy):
+    rewrite(copy, UNET, lambda tensors: tensors["conv_out.bias"].fill_(1e5))
+    with pytest.raises(Unfit, match=r"NaN or infinity in unet: conv_out\.bias"):
+        read(copy, torch.float16)
+    assert read(copy, torch.bfloat16).keys() == STOCK.keys()
 
 
 def test_each_tensor_is_looked_at_and_copied_in_the_order_of_the_file(copy, monkeypatch):
@@ -88,7 +94,8 @@ def test_each_tensor_is_looked_at_and_copied_in_the_order_of_the_file(copy, monk
     monkeypatch.setattr(tensor_reader, "check_tensor", lambda name, _: seen.append(name))
     read(copy)
     with safe_open(copy / UNET, "pt") as unet, safe_open(copy / VAE, "pt") as vae:
-        assert seen == [*unet.offset_keys(), *vae.offset_keys()]
+        expected = [f"unet: {name}" for name in unet.offset_keys()]
+        assert seen == expected + [f"vae: {name}" for name in vae.offset_keys()]
 
 
 def test_what_is_moved_to_another_device_is_left_to_the_libraries(copy):

@@ -88,8 +88,9 @@ class _SharedProduct:
         if self._left and self._given is not x:
             self._left, self._is_shared = 0, False
         if self._is_shared and not self._left:
-            self._given, self._left = x, len(self._pairs)
+            # First, since it may fail for lack of memory.
             self._made = torch.split(_product(pair, self._down, x), self._ranks, dim=2)
+            self._given, self._left = x, len(self._pairs)
         made = self._made[number] if self._left else _product(pair, pair.down.transpose(1, 2), x)
         self._left = max(0, self._left - 1)
         if not self._left:

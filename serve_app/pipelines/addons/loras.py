@@ -172,7 +172,11 @@ class Loras:
 
         def run_groups(groups: Sequence[int], own: dict[str, object]) -> object:
             self._denoiser.apply(self._by_numbers(groups))
-            return run(own)
+            try:
+                return run(own)
+            except BaseException:
+                self._denoiser.apply(())  # what the layers hold of this forward goes with it
+                raise
 
         return self._plan.run(run_groups, arguments, self._shared)
 

@@ -56,3 +56,12 @@ async def test_job_that_begins_at_once_goes_before_the_others_of_its_owner_to_co
     store = await bench.jobs.turns()
     assert begun.state is JobState.PROCESSING
     assert (line.num_begun, line.job_ids) == (store.num_begun, store.job_ids)
+
+
+async def test_job_that_a_look_has_seen_already_joins_no_second_time(bench):
+    first, second = [await bench.job() for _ in range(2)]
+    line = await bench.jobs.turns()
+    before = line.job_ids
+    line.join(first)
+    assert line.job_ids == before
+    assert line.ahead_of(second.id) == [first.id]
