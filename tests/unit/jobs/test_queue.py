@@ -118,3 +118,10 @@ async def test_place_of_a_job_accepted_here_holds_when_the_store_is_asked_again(
     assert await queue.place(later) == 3
     monkeypatch.setattr("serve_app.jobs.queue._FRESH_S", -1.0)
     assert await queue.place(later) == 3
+
+
+async def test_jobs_seen_at_work_are_not_remembered_for_ever():
+    queue = Queue(MemoryJobStore())
+    for number in range(20_000):
+        queue.saw("m", {number})
+    assert len(queue._of_models["m"].begun) < 5_000

@@ -133,3 +133,20 @@ def test_layer_that_is_not_asked_leaves_the_others_right():
     x = torch.randn(TOTAL * ROWS, 7, 6)
     for forward, own in zip(together, alone, strict=True):
         torch.testing.assert_close(forward(x), own(x), rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_product_that_fails_leaves_nothing_that_the_next_forward_would_take(monkeypatch):
+    together, alone = beside(3)
+    x = torch.randn(TOTAL * ROWS, 7, 6)
+    product = lora_products._product
+
+    def fail(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(lora_products, "_product", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        together[0](x)
+    monkeypatch.setattr(lora_products, "_product", product)
+    for forward, own in zip(together, alone, strict=True):
+        torch.testing.assert_close(forward(x), own(x), rtol=1e-4, atol=1e-5)
