@@ -39,8 +39,8 @@ writes this page from the table in `serve_app/models/inspect/layouts.py` and fro
   configuration. Stable Diffusion 3 and Flux predict the flow. Many files do not say.
 - **Parts**, their bytes and precision: UNet or transformer, VAE, text encoders by their width,
   EMA copies.
-- **Rank and alpha** of LoRAs and related adapters: those that most layers have; alpha comes from its
-  tensors, else from `ss_network_alpha` or `lora_adapter_metadata`.
+- **Rank and alpha** of LoRAs and related adapters: those that most layers have; alpha comes from
+  its tensors, else from `ss_network_alpha` or `lora_adapter_metadata`.
 - **Trigger words and name**: `modelspec.trigger_phrase`, else the most frequent of
   `ss_tag_frequency`; `modelspec.title`, else `ss_output_name`.
 
