@@ -61,8 +61,8 @@ difference from the picture, in standard deviations of the picture; at most {lim
 is the worst over runs of {steps} steps, for img2img at strengths of 0.02, 0.04, 0.1, 0.3, 0.5,
 0.8 and 1, and for inpaint (4 channels) at 0.1, 0.5 and 1. Where there are two figures, the first
 is without and the second with `use_karras_sigmas`. A sampler that ends at the model's smallest
-noise level, instead of at zero, leaves 0.01 to 0.04. The denoiser sees what a UNet sees, and knows the
-noise schedule with which the checkpoint was trained; the loop is that of the stock pipelines
+noise level, instead of at zero, leaves 0.01 to 0.04. The denoiser sees what a UNet sees, and knows
+the noise with which the checkpoint was trained; the loop is that of the stock pipelines
 (`benchmarks/denoiser.py`). `python -m benchmarks.samplers` writes this page;
 `tests/unit/pipelines/test_samplers.py` measures a part of it.
 
