@@ -59,11 +59,11 @@ This page shows how much of the noise each scheduler name leaves when the denois
 picture, so that only the sampler can be wrong. Each figure is the root mean square of the
 difference from the picture, in standard deviations of the picture; at most {limit} is allowed. It
 is the worst over runs of {steps} steps, for img2img at strengths of 0.02, 0.04, 0.1, 0.3, 0.5,
-0.8 and 1, for inpaint (4 channels) at 0.1, 0.5 and 1. Where there are two figures, the first is
-without and the second with `use_karras_sigmas`. A sampler that ends at the least noise of the
-model, instead of at none, leaves 0.01 to 0.04. The denoiser sees what a UNet sees, and knows the
-noise with which the checkpoint was trained; the loop is that of the stock pipelines
-(`benchmarks/denoiser.py`). The page is written by `python -m benchmarks.samplers`;
+0.8 and 1, and for inpaint (4 channels) at 0.1, 0.5 and 1. Where there are two figures, the first
+is without and the second with `use_karras_sigmas`. A sampler that ends at the model's smallest
+noise level, instead of at zero, leaves 0.01 to 0.04. The denoiser sees what a UNet sees, and knows
+the noise with which the checkpoint was trained; the loop is that of the stock pipelines
+(`benchmarks/denoiser.py`). `python -m benchmarks.samplers` writes this page;
 `tests/unit/pipelines/test_samplers.py` measures a part of it.
 
 Where diffusers 0.42 is wrong, `serve_app/pipelines/samplers/` corrects it. Where a class cannot
