@@ -55,7 +55,7 @@ def _convert(file: Path, target: Path | None, timeout_s: float) -> Path:
     if file.suffix.lower() not in _PICKLES:
         raise _Refused(f"is none of {', '.join(_PICKLES)}")
     if not file.is_file():
-        raise _Refused("does not exist, or is no plain file")
+        raise _Refused("does not exist, or is not a plain file")
     if made.exists():
         raise _Refused(f"would become {made}, which exists already")
     try:

@@ -64,7 +64,7 @@ def change(
     """Change what a key may ask for, at once and on all replicas; the rest stays as it is."""
     ended = set(clear or ())
     if unknown := ended - {*KeyRules.model_fields, "expires_at"}:
-        raise ValueError(f"there is no rule {', '.join(sorted(unknown))}")
+        raise ValueError(f"unknown rules: {', '.join(sorted(unknown))}")
     lifetime_s = math.inf if "expires_at" in ended else None
     if days is not None:
         lifetime_s = days * _DAY_S

@@ -43,7 +43,7 @@ _NAMED: dict[By, Callable[[Usage], str]] = {
 def show(config: Path, month: str | None, by: By, *, as_csv: bool) -> None:
     """Print what a month cost: a table of sums, or every row as CSV."""
     if month is not None and not _MONTH.fullmatch(month):
-        raise ValueError(f"{month} is no month such as 2026-11")
+        raise ValueError(f"{month} is not a month; write it as 2026-11")
 
     async def read(database: Database) -> tuple[str, list[Usage], dict[str, str]]:
         store = SqlUsageStore(database)

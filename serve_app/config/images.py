@@ -153,7 +153,9 @@ class HintsConfig(Section):
     @model_validator(mode="after")
     def _name_both(self) -> Self:
         if (self.pose is None) is not (self.people is None):
-            raise ValueError("pose and people go together: the one finds joints, the other people")
+            raise ValueError(
+                "set pose and people together: one finds joints, the other finds people"
+            )
         return self
 
     @property

@@ -61,7 +61,7 @@ def read_yaml(path: Path) -> JsonValue:
     try:
         values: JsonValue = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as exc:
-        raise SettingsError(f"{path} is no text in UTF-8") from exc
+        raise SettingsError(f"{path} is not UTF-8 text") from exc
     except yaml.YAMLError as exc:
         raise SettingsError(f"{path} is no YAML: {' '.join(str(exc).split())}") from exc
     if values is None:
@@ -104,7 +104,7 @@ def _unknown(where: str, values: Mapping[str, JsonValue], known: frozenset[str])
 
 def _read_settings(path: Path, args: JsonValue) -> AppConfig:
     if not isinstance(args, dict):
-        raise SettingsError(f"{path}: `args` of the application is no mapping of settings")
+        raise SettingsError(f"{path}: `args` of the application is not a mapping of settings")
     try:
         return AppConfig.model_validate(args)
     except ValidationError as exc:

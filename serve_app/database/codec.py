@@ -102,7 +102,9 @@ def check_text(field: str, text: str) -> str:
         errors.InvalidRequest: the text holds NUL or a lone surrogate.
     """
     if _UNSTORABLE.search(text):
-        raise errors.InvalidRequest(field, f"The {field} field holds characters that are no text.")
+        raise errors.InvalidRequest(
+            field, f"The {field} field contains characters that are not valid text."
+        )
     return text
 
 

@@ -85,7 +85,7 @@ def read(field: str, picture: Inline, max_bytes: int) -> bytes:
         text = f"The {field} file is over {max_bytes} bytes."
         raise errors.InvalidImage(field, text) from None
     except _OtherUri:
-        text = f"The {field} data URI is not of the base64 kind."
+        text = f"The {field} data URI is not base64-encoded."
         raise errors.InvalidImage(field, text) from None
     except binascii.Error as exc:
         text = f"The {field} field is neither an http(s) URL, a data URI nor base64."

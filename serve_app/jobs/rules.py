@@ -52,7 +52,7 @@ class KeyUse:
 def _text(model_id: str) -> str:
     """Refuse what no database takes: NUL, lone surrogates."""
     if not model_id.isprintable():
-        raise ValueError("holds characters that are no text")
+        raise ValueError("contains characters that are not valid text")
     return model_id
 
 

@@ -26,7 +26,7 @@ class Canaries:
                 its files are something else than it says.
         """
         if not isinstance(entry, ModelEntry):
-            raise errors.InvalidRequest("id", "A canary is a model, no add-on.")
+            raise errors.InvalidRequest("id", "Only a model can have a canary, not an add-on.")
         if not self._registry.has_pool:
             text = "Canaries are painted by the Pool; set pool.enabled and deploy it again."
             raise errors.InvalidRequest("placement", text)

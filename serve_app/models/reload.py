@@ -70,7 +70,7 @@ def read_revision(value: object, *, has_revisions: bool) -> str | None:
         text = "The revision must be a branch, a tag or a commit."
         raise errors.InvalidRequest("revision", text) from None
     if not has_revisions:
-        text = "The revision cannot be chosen, the weights of this model are not from a hub."
+        text = "The revision cannot be chosen: the weights of this model do not come from a hub."
         raise errors.InvalidRequest("revision", text)
     return revision
 

@@ -111,7 +111,7 @@ def _read(source: Path) -> object:
 def _refuse(text: str, error: Exception) -> NoReturn:
     if found := _GLOBAL.search(text):
         name = "".join(letter for letter in found[1] if letter.isprintable())[:96]
-        raise _Refused(f"wants {name}, which is no tensor; nothing of it was run") from error
+        raise _Refused(f"wants {name}, which is not a tensor; nothing of it was run") from error
     raise _Refused("is truncated, or nothing that torch has saved") from error
 
 
@@ -119,7 +119,7 @@ def _named(said: object) -> dict[str, torch.Tensor]:
     """Take tensors out of what they are wrapped in; raises _Refused where there are none."""
     tensors = dict(_apart(_unwrapped(said)))
     if not tensors:
-        raise _Refused("holds no tensors by name: it is no file of weights")
+        raise _Refused("holds no tensors by name: it is not a file of weights")
     return tensors
 
 

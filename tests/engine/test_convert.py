@@ -123,7 +123,7 @@ def write_evil(file: Path, form: str) -> None:
 def assert_not_run(file: Path) -> None:
     code, output = convert(file)
     assert code == 1
-    assert "wants posix.system, which is no tensor; nothing of it was run" in output
+    assert "wants posix.system, which is not a tensor; nothing of it was run" in output
     assert os.listdir(file.parent) == [file.name]
 
 
@@ -173,7 +173,7 @@ BAD = {
     "no-tensors": (lambda file: write(file, {"a": 1}), "no tensors by name"),
     "sparse": (lambda file: write(file, {"a": WEIGHT.to_sparse()}), "kind that safetensors"),
     "missing": (lambda _: None, "does not exist"),
-    "folder": (lambda file: file.mkdir(), "no plain file"),
+    "folder": (lambda file: file.mkdir(), "not a plain file"),
 }
 
 

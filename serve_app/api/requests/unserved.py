@@ -24,7 +24,7 @@ def reasons(
         ),
         "aspect_ratio": (
             body.aspect_ratio is not None,
-            "aspect_ratio is not served here, ask for width and height.",
+            "aspect_ratio is not served here; use width and height instead.",
         ),
         **_of_unets(body, entry),
     }

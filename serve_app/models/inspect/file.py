@@ -93,7 +93,7 @@ def open_weights(file: Path, config: CatalogueConfig) -> Iterator[OpenFile]:
         if not file.exists():
             raise Unreadable(Fault.MISSING, f"{file.name} does not exist")
         if not file.is_file():  # a pipe would be waited for
-            raise Unreadable(Fault.NO_FILE, f"{file.name} is no plain file")
+            raise Unreadable(Fault.NO_FILE, f"{file.name} is not a plain file")
         with file.open("rb") as stream:
             header = _header(file, stream, config)
 
@@ -119,7 +119,7 @@ def _header(file: Path, stream: BinaryIO, config: CatalogueConfig) -> Header:
         reason = f"{file.name} has {exc.number} tensors; {limit}"
         raise Unreadable(Fault.TOO_MANY_TENSORS, reason) from exc
     except ValueError as exc:
-        reason = f"{file.name} is no safetensors file: its header cannot be read"
+        reason = f"{file.name} is not a safetensors file: its header cannot be read"
         raise Unreadable(Fault.FOREIGN, reason) from exc
     if header.file_bytes > size:
         raise Unreadable(
@@ -145,4 +145,4 @@ def _check_beginning(name: str, stream: BinaryIO, size: int, config: CatalogueCo
             raise Unreadable(fault, f"{name} {reason}")
     if size and length <= FORMAT_MAX_BYTES:
         raise Unreadable(Fault.TRUNCATED, f"{name} is truncated: it ends within its header")
-    raise Unreadable(Fault.FOREIGN, f"{name} is no safetensors file")
+    raise Unreadable(Fault.FOREIGN, f"{name} is not a safetensors file")

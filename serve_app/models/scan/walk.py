@@ -20,10 +20,10 @@ def walk(folder: Path) -> Iterator[Path]:
     read come last.
 
     Raises:
-        NotADirectoryError: it is no folder.
+        NotADirectoryError: it is not a folder.
     """
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is no folder")
+        raise NotADirectoryError(f"{folder} is not a folder")
     closed: list[OSError] = []
     for here, folders, files in os.walk(folder, onerror=closed.append):
         if Path(here) != folder and (_PIPELINE in files or _is_component(files)):

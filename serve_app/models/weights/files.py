@@ -87,7 +87,7 @@ def _target(file: Path, within: Sequence[Path]) -> Path:
     if not any(target.is_relative_to(folder) for folder in within):
         raise Refused(f"{file} leads out of its folder")
     if not target.is_file():
-        raise Refused(f"{file} is no plain file")
+        raise Refused(f"{file} is not a plain file")
     return file
 
 
@@ -111,7 +111,7 @@ def check_headers(files: Mapping[str, Path], *, max_bytes: int, max_tensors: int
             try:
                 _check_header(name, file, max_bytes, max_tensors)
             except (safetensors.SafetensorError, OSError) as exc:
-                raise Refused(f"{name} is truncated or no safetensors file: {exc}") from exc
+                raise Refused(f"{name} is truncated or not a safetensors file: {exc}") from exc
 
 
 def _check_header(name: str, file: Path, max_bytes: int, max_tensors: int) -> None:

@@ -36,7 +36,7 @@ def weight_bytes(entry: ModelEntry, max_header_bytes: int = FORMAT_MAX_BYTES) ->
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file is no safetensors file, or its header is longer than allowed.
+        ValueError: a file is not a safetensors file, or its header is longer than allowed.
     """
     item_bytes = _ITEM_BYTES[entry.dtype]
     own, unread = _files(entry.source, entry.variant), _unread(entry)
@@ -109,7 +109,7 @@ def _file_bytes(file: Path, item_bytes: int, max_header_bytes: int, unread: tupl
         try:
             tensors = read_header(opened, max_header_bytes).tensors
         except ValueError as exc:
-            raise ValueError(f"{file.name} is no safetensors file: {exc}") from exc
+            raise ValueError(f"{file.name} is not a safetensors file: {exc}") from exc
     return sum(
         math.prod(tensor.shape) * item_bytes
         if tensor.dtype in _FLOATS

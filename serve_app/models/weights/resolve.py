@@ -98,7 +98,7 @@ def _check_kind(name: str, path: Path, config: CatalogueConfig) -> None:
         return
     mark = "config.json" if name == "vae" else "model_index.json"
     if not (path / mark).is_file():
-        raise Refused(f"{name}: {path} is no diffusers folder, which has a {mark}")
+        raise Refused(f"{name}: {path} is not a diffusers folder, which has a {mark}")
 
 
 def _check(name: str, folder: Path, config: CatalogueConfig) -> None:

@@ -247,4 +247,4 @@ def _factor(settings: Mapping[str, object], layer: str, pair: Pair) -> float:
         alpha = pattern.get(get_pattern_key(list(pattern), layer), settings.get("lora_alpha", rank))
         return float(alpha) / (math.sqrt(rank) if settings.get("use_rslora") else rank)
     except (AssertionError, TypeError, ValueError, re.error) as exc:
-        raise Unfit(f"an alpha of {layer} that is no number", "a number") from exc
+        raise Unfit(f"an alpha of {layer} that is not a number", "a number") from exc

@@ -71,7 +71,7 @@ class DepthHints(HintModel):
     def _check(self, config: PretrainedConfig) -> None:
         """Raise ValueError when nobody knows what a model tells."""
         if config.model_type not in (*_TELL_NEAR, *_TELL_FAR):
-            raise ValueError(f"{config.model_type} is no model of depths known here")
+            raise ValueError(f"{config.model_type} is not a depth model known here")
 
 
 class NormalHints(DepthHints):

@@ -83,8 +83,8 @@ SAID = [
     pytest.param({"unet.init_lora_weights": "pissa"}, "init_lora_weights: pissa", id="start"),
     pytest.param({"unet.peft_type": "LOKR"}, "peft_type: LOKR", id="type"),
     pytest.param({"unet.use_dora": True}, "a DoRA without magnitudes", id="dora"),
-    pytest.param({"unet.lora_alpha": "much"}, "alpha of .* no number", id="alpha"),
-    pytest.param({"unet.alpha_pattern": {"(": 3}}, "alpha of .* no number", id="pattern"),
+    pytest.param({"unet.lora_alpha": "much"}, "alpha of .* not a number", id="alpha"),
+    pytest.param({"unet.alpha_pattern": {"(": 3}}, "alpha of .* not a number", id="pattern"),
     pytest.param({"unet.some_day": [1]}, "the setting some_day", id="later-peft"),
     pytest.param([1], "header .* cannot be read", id="no-object"),
 ]

@@ -256,7 +256,7 @@ async def test_revision_that_is_none_is_refused(http, store, revision):
 async def test_revision_of_local_weights_is_refused(http, store):
     answer = await http.post("/admin/models/local/reload", json={"revision": "v2"})
     assert answer.status_code == 400
-    assert "not from a hub" in answer.json()["message"]
+    assert "do not come from a hub" in answer.json()["message"]
     assert (await store.desired(["local"]))["local"].weights_version == 0
     assert (await http.post("/admin/models/local/reload", json={})).status_code == 200
 

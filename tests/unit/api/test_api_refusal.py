@@ -137,7 +137,10 @@ async def test_bad_value_is_named_with_its_field(api, inpaint_body, field, value
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"aspect_ratio": "16:9"}, "aspect_ratio is not served here, ask for width and height."),
+        (
+            {"aspect_ratio": "16:9"},
+            "aspect_ratio is not served here; use width and height instead.",
+        ),
         (
             {"init_image": ["https://a.example/1.png", "https://a.example/2.png"]},
             "init_image must be one picture, and 2 were sent",

@@ -128,7 +128,7 @@ def test_reload_is_wanted_and_told(run, tmp_path):
     [
         (["nope"], "no model has this id"),
         (["hot", "--revision", "../x"], "branch"),
-        (["hot", "--revision", "v2"], "not from a hub"),
+        (["hot", "--revision", "v2"], "do not come from a hub"),
     ],
 )
 def test_reload_of_what_does_not_exist_is_refused(run, arguments, message):
@@ -236,4 +236,4 @@ def test_written_add_ons_name_no_models_of_the_database(run, write, downloads, t
 
 def test_folder_that_is_none_is_told(run, tmp_path):
     told = run("scan", str(tmp_path / "nowhere"))
-    assert (told.exit_code, "is no folder" in told.output) == (1, True)
+    assert (told.exit_code, "is not a folder" in told.output) == (1, True)

@@ -116,7 +116,7 @@ def test_models_of_hints_start_at_the_root_folder_too(tmp_path):
 
 @pytest.mark.parametrize("alone", ["pose", "people"])
 def test_poses_need_both_of_their_models(alone):
-    with pytest.raises(ValueError, match="pose and people go together"):
+    with pytest.raises(ValueError, match="set pose and people together"):
         AppConfig.model_validate({"hints": {alone: "folder"}})
 
 

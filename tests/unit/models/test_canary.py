@@ -122,7 +122,7 @@ async def test_canary_is_shown_shared_promoted_and_rolled_back():
     [
         (model(source="new", kinds=(Kind.IMG2IMG,)), "in kinds"),
         (model(source="new", native_size_px=768, max_steps=8), "in max_steps, native_size_px"),
-        (AddOn(id="late", type="lora", source="x.safetensors"), "no add-on"),
+        (AddOn(id="late", type="lora", source="x.safetensors"), "not an add-on"),
     ],
     ids=["kinds", "sizes", "add-on"],
 )

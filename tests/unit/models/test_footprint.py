@@ -126,7 +126,7 @@ def test_files_that_are_not_here_count_nothing(tmp_path):
 
 def test_file_of_another_format_is_told(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"PK" * 10)
-    with pytest.raises(ValueError, match="no safetensors file"):
+    with pytest.raises(ValueError, match="not a safetensors file"):
         weight_bytes(entry(tmp_path))
 
 
@@ -138,7 +138,7 @@ def test_file_of_another_format_is_told(tmp_path):
 def test_file_with_another_header_is_told(tmp_path, header):
     file = tmp_path / "model.safetensors"
     file.write_bytes(len(header).to_bytes(8, "little") + header)
-    with pytest.raises(ValueError, match=r"model\.safetensors is no safetensors file"):
+    with pytest.raises(ValueError, match=r"model\.safetensors is not a safetensors file"):
         weight_bytes(entry(file))
 
 

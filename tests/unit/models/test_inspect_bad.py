@@ -80,12 +80,12 @@ def pipe(file):
 
 
 CASES = [
-    (text, Fault.FOREIGN, "no safetensors file"),
-    (empty, Fault.FOREIGN, "no safetensors file"),
+    (text, Fault.FOREIGN, "not a safetensors file"),
+    (empty, Fault.FOREIGN, "not a safetensors file"),
     (truncated, Fault.TRUNCATED, "its header says"),
     (truncated_in_its_header, Fault.TRUNCATED, "within its header"),
     (huge_header, Fault.HEADER_TOO_LARGE, "catalogue.max_header_bytes is"),
-    (header_beyond_the_format, Fault.FOREIGN, "no safetensors file"),
+    (header_beyond_the_format, Fault.FOREIGN, "not a safetensors file"),
     (no_json, Fault.FOREIGN, "header cannot be read"),
     (deep_json, Fault.FOREIGN, "header cannot be read"),
     (other_json, Fault.FOREIGN, "header cannot be read"),
@@ -94,7 +94,7 @@ CASES = [
     (gguf, Fault.FOREIGN, "GGUF"),
     (web_page, Fault.FOREIGN, "web page"),
     (pointer, Fault.FOREIGN, "not downloaded"),
-    (pipe, Fault.NO_FILE, "no plain file"),
+    (pipe, Fault.NO_FILE, "not a plain file"),
 ]
 
 

@@ -111,7 +111,7 @@ def test_single_pickle_is_refused(tmp_path, config):
 def test_broken_safetensors_are_refused(folder, config, change):
     file = folder / "unet" / "model.safetensors"
     file.write_bytes(change(file.read_bytes()))
-    with refused("unet/model.safetensors is truncated or no safetensors"):
+    with refused("unet/model.safetensors is truncated or not a safetensors file"):
         resolve(entry(folder), config)
 
 
@@ -148,7 +148,7 @@ def test_source_that_is_a_circle_of_links_is_refused(tmp_path, config):
 
 def test_pipe_among_the_files_is_refused(folder, config):
     os.mkfifo(folder / "unet" / "pipe.safetensors")
-    with refused("no plain file"):
+    with refused("not a plain file"):
         resolve(entry(folder), config)
 
 
@@ -211,7 +211,7 @@ def test_digest_tells_contents_and_names_apart(folder):
 @pytest.mark.parametrize("base", ["nowhere", "vae"])
 def test_base_config_that_is_no_diffusers_folder_is_refused(folder, config, base):
     file = folder / "vae" / "model.safetensors"
-    with refused("base_config: .* is no diffusers folder"):
+    with refused("base_config: .* is not a diffusers folder"):
         resolve(entry(file, base_config=folder / base), config)
 
 
@@ -220,7 +220,7 @@ def test_base_config_that_is_no_diffusers_folder_is_refused(folder, config, base
 )
 def test_parts_that_are_no_folders_of_diffusers_are_refused(folder, config, field, path):
     file = folder / "vae" / "model.safetensors"
-    with refused(f"{field}: .* is no diffusers folder"):
+    with refused(f"{field}: .* is not a diffusers folder"):
         resolve(entry(file, **{field: folder / path}), config)
 
 

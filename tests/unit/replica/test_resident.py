@@ -328,7 +328,7 @@ async def test_deploy_with_a_revision_of_local_weights_is_refused_and_seen(make,
     resident.request({"revision": "r2"})
     await resident.reconcile()
     assert await colour(resident) == (await colour_of("first"), 0)
-    assert "not from a hub" in (await report_of(store)).reason
+    assert "do not come from a hub" in (await report_of(store)).reason
     resident.request({"note": "the files have changed"})
     await resident.reconcile()
     assert (await colour(resident))[1] == 1

@@ -102,7 +102,7 @@ def test_what_is_wrong_with_a_file_is_its_reason_and_the_rest_goes_on(put, rows,
     put("embedding-sd1-a1111", "Same Name.safetensors")
     put("lora-sd1-kohya", "same-name.safetensors")
     put("sd1-with-ema", "絵.safetensors")
-    (folder / "text.safetensors").write_text("hello, this is no file of weights")
+    (folder / "text.safetensors").write_text("hello, this is not a file of weights")
     (folder / "old.ckpt").write_bytes(b"PK\x03\x04")
     outside = community_files.write_named(tmp_path, "lora-sd1-peft")
     (folder / "out.safetensors").symlink_to(outside)
