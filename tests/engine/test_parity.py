@@ -160,7 +160,7 @@ def _weave(
         scheduler = checkpoint.schedulers.make(spec)
         body = Sample(checkpoint, spec, inputs, size, scheduler, Variant(), Progress())
         futures.append(engine.submit(Request(body, key=size)))
-        time.sleep(rng.random() * 0.01)
+        time.sleep(rng.random() * 0.003)  # a request takes ten times as long and more
     paintings = [future.result() for future in futures]
     assert all(isinstance(painting, Painting) for painting in paintings)
     return [painting.image for painting in paintings if isinstance(painting, Painting)]

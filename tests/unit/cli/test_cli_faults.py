@@ -100,7 +100,7 @@ def told(result, *words):
         (b"applications: []", ["there is no application"]),
         (b"aplications: [{args: {}}]", ["aplications", "did you mean applications?"]),
         (b"applications: [{arg: {}}]", ["applications.0.arg", "did you mean args?"]),
-        (b"applications: [{args: [1]}]", ["no mapping"]),
+        (b"applications: [{args: [1]}]", ["not a mapping"]),
         (b"applications: [{args: {jobs: {hold: 1}}}]", ["jobs.hold", "did you mean hold_s?"]),
         (b"applications: [{args: {job: {}}}]", ["job:", "did you mean jobs?"]),
         (
