@@ -123,7 +123,7 @@ def test_code_to_copy_names_the_adapters_picture(ready):
     ready.locator("#adapter").select_option("style")
     refer(ready, png())
     ready.locator("#code").click()
-    assert "reference.png" in ready.locator("#code-text").inner_text()
+    ready.locator("#code-text", has_text="reference.png").wait_for()
     assert ready.locator("#code-links").inner_text() == "reference.png"
     with ready.expect_download() as saving:
         ready.locator("#code-links button").click()

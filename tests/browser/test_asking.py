@@ -231,6 +231,7 @@ def test_code_to_copy_sends_the_same_request(page, server, tmp_path, language):
     page.locator("#prompt").fill("a star, 'quoted' and \"so\", $HOME \\ \u2606")
     page.locator("#code").click()
     page.locator(f"#languages input[value={language}]").check(force=True)
+    page.locator("#code-text:not(:empty)").wait_for()
     text = page.locator("#code-text").inner_text()
     assert "good" not in text
     for name in ("picture.png", "mask.png"):

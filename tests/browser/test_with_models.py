@@ -94,6 +94,7 @@ def test_code_to_copy_paints_the_same_request(ready, service, tmp_path, language
     ready.locator("#prompt").fill("a star, 'quoted' and \"so\" $HOME")
     ready.locator("#code").click()
     ready.locator(f"#languages input[value={language}]").check(force=True)
+    ready.locator("#code-text:not(:empty)").wait_for()
     text = ready.locator("#code-text").inner_text()
     for name in ("picture.png", "mask.png"):
         with ready.expect_download() as saving:
