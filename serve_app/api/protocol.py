@@ -100,7 +100,7 @@ class Service(Protocol):
         """
         ...
 
-    async def submit(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
+    async def accept(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
         """Accept a job and have it driven in the background; raises as `admit`.
 
         A repeated call gets the job of the first.

@@ -27,10 +27,14 @@ _CONV_DIM = 4  # of the weights of a convolution
 _WEIGHTS = "diffusion_pytorch_model"  # as diffusers names the files of its modules
 
 
+class _Slice(Protocol):
+    def get_shape(self) -> Sequence[int]: ...
+
+
 class _File(Protocol):
     def get_tensor(self, name: str) -> torch.Tensor: ...
 
-    def get_slice(self, name: str) -> object: ...
+    def get_slice(self, name: str) -> _Slice: ...
 
 
 class Place(NamedTuple):
@@ -42,7 +46,7 @@ class Place(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         """Its shape, from the header."""
-        return tuple(self.file.get_slice(self.name).get_shape())  # type: ignore[attr-defined]
+        return tuple(self.file.get_slice(self.name).get_shape())
 
 
 Places = Mapping[str, Place]

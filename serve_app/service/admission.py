@@ -82,7 +82,7 @@ class Admission:
         with self._estimating():
             if idempotency is not None:  # perhaps a repeated call, which no gate may refuse
                 return await self._driver.accept(add, request.key_id, is_new=False)
-            await self._gate.enter(request.key_id)
+            await self._gate.admit(request.key_id)
             with self._closing(request.key_id):
                 return await self._driver.accept(add, request.key_id)
 

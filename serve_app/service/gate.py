@@ -51,7 +51,7 @@ class Gate:
         if self._is_full() and self._refused.get(key_id or "", 0.0) > time.monotonic():
             raise errors.Overloaded()
 
-    async def enter(self, key_id: str) -> None:
+    async def admit(self, key_id: str) -> None:
         """Take a place, just before the store is asked for one; raises as `check`."""
         await self.check(key_id)
         self._num_open += 1

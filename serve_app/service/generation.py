@@ -156,7 +156,7 @@ class GenerationService:
         """
         return await self._admission.admit(key_id, idempotency)
 
-    async def submit(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
+    async def accept(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
         """Accept a job; from here on it is not lost. A repeated call gets the job of the first.
 
         Raises:

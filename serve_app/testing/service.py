@@ -113,7 +113,7 @@ class FakeService:
             raise self.refusal
         return None
 
-    async def submit(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
+    async def accept(self, request: JobRequest, idempotency: Idempotency | None = None) -> Job:
         """Accept, unless `admit` has something to say."""
         if repeated := await self.admit(request.key_id, idempotency):
             return repeated

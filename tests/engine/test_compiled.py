@@ -279,6 +279,7 @@ def test_what_is_compiled_is_told_and_limited(files: Path, compiler: Compiler) -
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch about its own `torch.jit`
 def test_inductor_gives_what_the_module_gives(files: Path) -> None:
     """Needs a C++ compiler."""
     checkpoint = load_checkpoint(entry_of(files), ONE)

@@ -62,7 +62,7 @@ def router(service: Service, http: HttpConfig, jobs: JobsConfig) -> APIRouter:
         job = await service.admit(key_id, repeat)
         if job is None:
             caller = call_of(request, api, key_id, http)
-            job = await service.submit(await build(asked, kind, caller, service, http), repeat)
+            job = await service.accept(await build(asked, kind, caller, service, http), repeat)
         hold_s = 0.0 if asked.instant_response else jobs.hold_s
         # With a webhook nobody has to stay for the result, and who repeats a call comes back.
         return job, hold_s, asked.webhook is None and repeat is None

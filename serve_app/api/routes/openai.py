@@ -102,7 +102,7 @@ class _ImageCalls:
             body = translate(asked, fields, catalogue, has_checker=service.has_checker)
             call = call_of(request, Api.OPENAI, key_id, self._http)
             ours = await build(body, kind_of(asked, body), call, service, self._http)
-            job = await service.submit(_with_output(ours, asked, service), repeat)
+            job = await service.accept(_with_output(ours, asked, service), repeat)
         return asked, job
 
     async def _answer(self, request: Request, asked: ImagesBody, job: Job) -> Response:

@@ -5,7 +5,6 @@ import logging
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from diffusers.models import attention_processor
 from diffusers.models.transformers import transformer_flux
 
@@ -20,21 +19,6 @@ def read(monkeypatch):
     found, signature = [], inspect.signature
     monkeypatch.setattr(inspect, "signature", lambda of: found.append(of) or signature(of))
     return found
-
-
-@pytest.fixture(scope="module")
-def unet():
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=4,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=12,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    ).requires_grad_(False)
 
 
 def predict(unet, **arguments):

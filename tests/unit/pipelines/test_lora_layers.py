@@ -4,31 +4,15 @@ from collections import Counter
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from torch import nn
 
-from serve_app.pipelines.addons import lora_layers, lora_products
+from serve_app.pipelines.addons import lora_layers
 from serve_app.pipelines.addons.lora_file import Pair
 from serve_app.pipelines.addons.lora_layers import LoraLayers
 from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 BLOCKS = 4  # one in the lower block, one in the middle, two in the upper
-
-
-@pytest.fixture(scope="module")
-def unet():
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=4,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=12,
-        attention_head_dim=4,
-        norm_num_groups=4,
-    ).requires_grad_(False)
 
 
 @pytest.fixture
@@ -57,19 +41,12 @@ def predict(unet, rows):
         return unet(sample[rows], torch.full((3,), 500.0)[rows], texts[rows])[0]
 
 
-def test_what_attention_is_given_is_multiplied_once(unet, layers, monkeypatch):
-    shapes = []
-    product = lora_products._product
-    monkeypatch.setattr(
-        lora_products,
-        "_product",
-        lambda pair, down, x: shapes.append(tuple(down.shape)) or product(pair, down, x),
-    )
+def test_what_attention_is_given_is_multiplied_once(unet, layers, products):
     layers.apply((lora(layers, unet, 1, ATTENTION),))
     predict(unet, slice(None))
     # Of each block: queries, keys and values of the picture; queries of the texts; two outputs.
     # All blocks' keys and values of the texts.
-    widths = Counter(width for _, _, width in shapes)
+    widths = Counter(width for _, _, width in products)
     assert widths == {3 * 8: BLOCKS, 8: 3 * BLOCKS, 2 * BLOCKS * 8: 1}
 
 

@@ -72,19 +72,6 @@ def test_layer_with_channels_last_is_added_to_in_its_place():
     assert made.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.fixture
-def products(monkeypatch):
-    """The shapes of what was multiplied by the matrices of inputs."""
-    made = []
-    product = lora_products._product
-    monkeypatch.setattr(
-        lora_products,
-        "_product",
-        lambda pair, down, x: made.append(tuple(down.shape)) or product(pair, down, x),
-    )
-    return made
-
-
 def beside(count):
     """Layers with pairs of their own, and the same computed each by itself."""
     torch.manual_seed(0)

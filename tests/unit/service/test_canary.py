@@ -32,29 +32,29 @@ async def done(bench, job):
 
 async def test_jobs_of_the_model_go_to_the_canary_and_others_do_not(bench):
     for model_id, painted in (("late", canary_id("late")), ("other", "other")):
-        job = await done(bench, await bench.service.submit(request(model_id)))
+        job = await done(bench, await bench.service.accept(request(model_id)))
         assert job.state is JobState.SUCCESS
         assert job.request.spec.model_id == painted
 
 
 async def test_client_sees_the_model_that_it_asked_for(bench):
-    job = await done(bench, await bench.service.submit(request()))
+    job = await done(bench, await bench.service.accept(request()))
     assert meta(job)["model_id"] == "late"
 
 
 async def test_share_of_nothing_sends_nobody(bench):
     await bench.models.share_canary("late", 0)
     await bench.view.refresh()
-    job = await bench.service.submit(request())
+    job = await bench.service.accept(request())
     assert job.request.spec.model_id == "late"
 
 
 async def test_repeated_call_gets_the_job_of_the_first_whatever_is_drawn(bench):
     named = Idempotency("mine", "digest")
-    first = await bench.service.submit(request(), named)
+    first = await bench.service.accept(request(), named)
     await bench.models.share_canary("late", 0)
     await bench.view.refresh()
-    again = await bench.service.submit(request(), named)
+    again = await bench.service.accept(request(), named)
     assert again.id == first.id
     assert again.request.spec.model_id == canary_id("late")
 
@@ -76,6 +76,6 @@ async def test_without_a_pool_no_job_goes_to_a_canary():
     await bench.models.begin_canary(model(source="new"), 100)
     await bench.view.refresh()
     bench.driver.start()
-    job = await bench.service.submit(request())
+    job = await bench.service.accept(request())
     assert job.request.spec.model_id == "late"
     await bench.driver.close()

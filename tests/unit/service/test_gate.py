@@ -30,13 +30,13 @@ def store():
 async def full_gate(store):
     """One place, taken by a job."""
     gate = Gate(store, max_open=1)
-    await gate.enter("a")
+    await gate.admit("a")
     return gate, await store.add(job_request(), max_open=1)
 
 
 async def test_gate_with_room_asks_nobody(store):
     gate = Gate(store, max_open=2)
-    await gate.enter("a")
+    await gate.admit("a")
     await gate.check()
     assert store.num_asked == 0
 
@@ -47,7 +47,7 @@ async def test_full_gate_refuses_and_asks_once(store):
         with pytest.raises(errors.Overloaded):
             await gate.check()
     with pytest.raises(errors.Overloaded):
-        await gate.enter("a")
+        await gate.admit("a")
     assert store.num_asked == 1
 
 
@@ -58,7 +58,7 @@ async def test_gate_opens_when_a_job_has_ended(store, monkeypatch):
         await gate.check()
     await store.cancel(job.id)
     await gate.check()
-    await gate.enter("a")
+    await gate.admit("a")
 
 
 async def test_gate_that_the_store_contradicted_refuses(store):
@@ -73,17 +73,17 @@ async def test_gate_that_the_store_contradicted_refuses(store):
 async def test_gate_that_counted_ended_jobs_refuses_nobody(store):
     gate = Gate(store, max_open=2)
     for _ in range(2):
-        await gate.enter("a")
+        await gate.admit("a")
     await asyncio.gather(*(gate.check() for _ in range(5)))
     assert store.num_asked == 1
 
 
 async def test_gate_looks_again_for_who_wants_the_last_place(store):
     gate = Gate(store, max_open=2)
-    await gate.enter("a")
+    await gate.admit("a")
     await asyncio.gather(gate.check(), gate.check())
     for _ in range(2):
-        await gate.enter("a")
+        await gate.admit("a")
     assert store.num_asked == 1
 
 
@@ -101,14 +101,14 @@ async def test_caller_who_hangs_up_leaves_the_answer_to_the_others(store):
 async def test_guests_pass_beyond_the_limit_and_refused_keys_do_not(store, monkeypatch):
     monkeypatch.setattr(module, "_LOOK_S", 60.0)
     gate = Gate(store, max_open=1, guests=1)
-    await gate.enter("heavy")
+    await gate.admit("heavy")
     await store.add(job_request(), max_open=1)
     await gate.check()  # of nobody in particular: it may be a guest's
     await gate.check("heavy")
     gate.close("heavy")
     with pytest.raises(errors.Overloaded):
         await gate.check("heavy")
-    await gate.enter("light")
+    await gate.admit("light")
     for key_id in ("other", None):
         with pytest.raises(errors.Overloaded):
             await gate.check(key_id)

@@ -61,7 +61,7 @@ async def bench():
 
 
 async def test_wait_returns_the_finished_job(bench):
-    job = await bench.service.submit(job_request())
+    job = await bench.service.accept(job_request())
     done = await bench.service.wait(job.id, 5, cancel_if_left=True)
     assert done.state is JobState.SUCCESS
 
@@ -76,16 +76,16 @@ async def test_places_of_jobs_accepted_one_after_the_other_take_one_look(bench, 
 
     monkeypatch.setattr(bench.jobs, "waiting", look)
     bench.graph.duration_s = 30
-    jobs = [await bench.service.submit(job_request()) for _ in range(3)]
+    jobs = [await bench.service.accept(job_request()) for _ in range(3)]
     assert await bench.service.queue_place(jobs[0]) == 1
-    jobs += [await bench.service.submit(job_request()) for _ in range(3)]
+    jobs += [await bench.service.accept(job_request()) for _ in range(3)]
     assert [await bench.service.queue_place(job) for job in jobs] == [1, 2, 3, 4, 5, 6]
     assert looks == ["tiny"]
 
 
 async def test_wait_returns_when_the_hold_is_over(bench):
     bench.graph.duration_s = 30
-    job = await bench.service.submit(job_request())
+    job = await bench.service.accept(job_request())
     held = await bench.service.wait(job.id, 0.05, cancel_if_left=True)
     assert held.state is JobState.PROCESSING
 
@@ -101,7 +101,7 @@ async def test_names_are_reserved_for_the_form_that_is_asked_for(bench):
 async def test_job_is_cancelled_although_its_client_leaves_twice(bench, monkeypatch):
     """The second time while the store is asked."""
     bench.graph.duration_s = 30
-    job = await bench.service.submit(job_request())
+    job = await bench.service.accept(job_request())
     asked, go, cancel = asyncio.Event(), asyncio.Event(), bench.jobs.cancel
 
     async def cancel_slowly(*given):
@@ -136,7 +136,7 @@ async def test_wait_sees_a_job_that_another_process_drives(bench):
 )
 async def test_client_that_leaves_cancels_its_job_only_if_asked(bench, cancel_if_left, state):
     bench.graph.duration_s = 30
-    job = await bench.service.submit(job_request())
+    job = await bench.service.accept(job_request())
     waiting = asyncio.create_task(bench.service.wait(job.id, 30, cancel_if_left=cancel_if_left))
     await asyncio.sleep(0.02)
     waiting.cancel()
@@ -148,14 +148,14 @@ async def test_client_that_leaves_cancels_its_job_only_if_asked(bench, cancel_if
 
 async def test_fetch_shows_live_progress(bench):
     bench.graph.duration_s = 30
-    job = await bench.service.submit(job_request())
+    job = await bench.service.accept(job_request())
     await asyncio.sleep(0.01)
     assert (await bench.service.fetch(job.id, "open")).progress == 0.5
 
 
 @pytest.mark.parametrize("call", ["fetch", "cancel"])
 async def test_job_of_another_key_is_not_found(bench, call):
-    job = await bench.service.submit(job_request(key_id="key_a"))
+    job = await bench.service.accept(job_request(key_id="key_a"))
     with pytest.raises(errors.JobNotFound):
         await getattr(bench.service, call)(job.id, "key_b")
 
@@ -164,7 +164,7 @@ async def test_submit_beyond_max_open_is_refused():
     bench = Bench(max_open=1)
     await bench.jobs.add(job_request(), max_open=1)
     with pytest.raises(errors.Overloaded):
-        await bench.service.submit(job_request())
+        await bench.service.accept(job_request())
 
 
 async def test_inline_picture_is_kept_as_a_file(bench):
@@ -216,7 +216,7 @@ async def test_temp_link_ends_and_the_other_does_not(bench):
 async def test_webhook_status_follows_the_message(bench, end):
     bench.graph.duration_s = 0.05
     asked = job_request(webhook="https://example.com/hook")
-    job = await bench.service.submit(asked)
+    job = await bench.service.accept(asked)
     assert await bench.service.webhook_status(job) == "pending"
     job = await bench.service.wait(job.id, 5, cancel_if_left=True)
     assert await bench.service.webhook_status(job) == "pending"
@@ -231,7 +231,7 @@ async def test_job_that_is_cancelled_tells_its_webhook_once(bench, call, is_driv
     bench.graph.duration_s = 30
     asked = job_request(webhook="https://example.com/hook")
     if is_driven:
-        job = await bench.service.submit(asked)
+        job = await bench.service.accept(asked)
     else:
         job = await bench.jobs.add(asked, max_open=9)
     for _ in range(2):
@@ -247,7 +247,7 @@ async def test_job_that_is_cancelled_tells_its_webhook_once(bench, call, is_driv
 
 async def test_deleted_job_leaves_neither_results_nor_hints(bench):
     plan = OutputPlan(keys=("generations/a.png",), hint_keys=("generations/h.png",))
-    job = await bench.service.submit(job_request(output=plan))
+    job = await bench.service.accept(job_request(output=plan))
     await bench.service.wait(job.id, 5, cancel_if_left=True)
     for key in plan.files:
         await bench.files.put(key, b"png", "image/png")
@@ -256,7 +256,7 @@ async def test_deleted_job_leaves_neither_results_nor_hints(bench):
 
 
 async def test_job_that_ended_before_it_was_cancelled_tells_its_result_only(bench):
-    job = await bench.service.submit(job_request(webhook="https://example.com/hook"))
+    job = await bench.service.accept(job_request(webhook="https://example.com/hook"))
     await bench.service.wait(job.id, 5, cancel_if_left=True)
     await bench.service.cancel(job.id, "open")
     assert len(await bench.jobs.outbox.claim("sender", 60, 9)) == 1
@@ -271,13 +271,13 @@ async def test_webhook_to_the_inside_is_refused_before_a_job_promises_one(bench)
 
 
 async def test_webhook_status_without_a_webhook_is_empty(bench):
-    job = await bench.service.submit(job_request())
+    job = await bench.service.accept(job_request())
     assert await bench.service.webhook_status(job) == ""
 
 
 async def test_eta_holds_the_load_until_the_job_has_begun(bench):
     bench.graph.duration_s = 30
-    job = await bench.service.submit(job_request())
+    job = await bench.service.accept(job_request())
     loaded = await bench.service.eta_s(job)
     bench.graph.load_left_s = 100
     assert await bench.service.eta_s(job) == pytest.approx(loaded + 100)
@@ -289,7 +289,7 @@ async def test_eta_of_a_queued_job_counts_what_comes_before_it_and_that_of_a_beg
     bench,
 ):
     bench.graph.duration_s = 30
-    begun = await bench.service.submit(job_request())
+    begun = await bench.service.accept(job_request())
     first = await bench.jobs.add(job_request(key_id="heavy"), max_open=999)
     alone = [await bench.service.eta_s(job) for job in (begun, first)]
     for _ in range(200):
@@ -311,7 +311,7 @@ async def test_client_that_leaves_while_its_job_is_accepted_frees_it(bench):
         return added[0]
 
     bench.jobs.add = slow_add
-    submitting = asyncio.create_task(bench.service.submit(job_request()))
+    submitting = asyncio.create_task(bench.service.accept(job_request()))
     await asyncio.sleep(0.01)
     submitting.cancel()
     await asyncio.wait([submitting])

@@ -51,7 +51,7 @@ def inline(image=None):
 
 async def test_delete_removes_results_and_inputs(bench):
     source = await bench.service.keep_input("init_image", inline())
-    job = await bench.service.submit(job_request(init_image=source))
+    job = await bench.service.accept(job_request(init_image=source))
     job = await bench.service.wait(job.id, 5, cancel_if_left=False)
     await bench.files.put(job.request.output.keys[0], b"png", "image/png")
     await bench.service.delete(job.id, "open")
@@ -62,13 +62,13 @@ async def test_delete_removes_results_and_inputs(bench):
 
 async def test_delete_cancels_an_open_job(bench):
     bench.graph.duration_s = 30
-    job = await bench.service.submit(job_request(init_image=ImageSource(field="f", url="http://a")))
+    job = await bench.service.accept(job_request(init_image=ImageSource(field="f", url="http://a")))
     await bench.service.delete(job.id, "open")
     assert (await bench.jobs.get(job.id)).state is JobState.CANCELLED
 
 
 async def test_delete_of_another_keys_job_removes_nothing(bench):
-    job = await bench.service.submit(job_request(key_id="key_a"))
+    job = await bench.service.accept(job_request(key_id="key_a"))
     await bench.files.put(job.request.output.keys[0], b"png", "image/png")
     with pytest.raises(errors.JobNotFound):
         await bench.service.delete(job.id, "key_b")

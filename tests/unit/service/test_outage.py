@@ -51,7 +51,7 @@ def away(bench, monkeypatch):
 async def test_job_that_is_alive_is_processing_for_who_polls(bench, away):
     bench.graph.duration_s = 30
     key, secret = await bench.keys.create("me")
-    job = await bench.service.submit(job_request(key_id=key.id))
+    job = await bench.service.accept(job_request(key_id=key.id))
     await bench.service.identify(secret)
     away.is_away = True
     assert await bench.service.identify(secret) == key.id
@@ -65,7 +65,7 @@ async def test_job_that_is_alive_is_processing_for_who_polls(bench, away):
 async def test_accepted_call_and_polls_are_answered_while_the_database_is_away(bench, away):
     bench.graph.duration_s = 30
     key, _ = await bench.keys.create("me")
-    job = await bench.service.submit(job_request(key_id=key.id))
+    job = await bench.service.accept(job_request(key_id=key.id))
     http = HttpConfig()
     away.is_away = True
     accepted = json.loads((await present.generated(job, bench.service, http)).body)
@@ -76,7 +76,7 @@ async def test_accepted_call_and_polls_are_answered_while_the_database_is_away(b
 
 
 async def test_job_that_was_seen_to_end_has_ended(bench, away):
-    job = await bench.service.submit(job_request(key_id="key_a", webhook="http://x/"))
+    job = await bench.service.accept(job_request(key_id="key_a", webhook="http://x/"))
     done = await bench.service.wait(job.id, 5, cancel_if_left=False)
     away.is_away = True
     assert await bench.service.fetch(job.id, "key_a") == done
@@ -84,7 +84,7 @@ async def test_job_that_was_seen_to_end_has_ended(bench, away):
 
 
 async def test_job_of_another_key_or_one_that_was_never_seen_is_not_shown(bench, away):
-    job = await bench.service.submit(job_request(key_id="key_a"))
+    job = await bench.service.accept(job_request(key_id="key_a"))
     away.is_away = True
     for job_id, key_id in ((job.id, "key_b"), (7, "key_a")):
         with pytest.raises(errors.JobStoreUnavailable):
