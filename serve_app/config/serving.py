@@ -1,12 +1,13 @@
 """Scale and queue bounds of each deployment; plain values that `deployments/` hands to Serve."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
 from serve_app.config.components import Seconds, Section
 
-__all__ = ["DeploymentOptions", "ServingConfig"]
+__all__ = ["DeploymentOptions", "ServingConfig", "over_defaults"]
 
 _LABEL = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"  # what Ray takes as a label's value
 
@@ -127,6 +128,17 @@ class DeploymentOptions(Section):
         return self
 
 
+def over_defaults(section: type[BaseModel], info: ValidationInfo, value: object) -> object:
+    """Complete the options of a deployment with its own defaults, not with those of any.
+
+    For a validator that runs before a field of `section` whose default is `DeploymentOptions`.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    default = section.model_fields[str(info.field_name)].default
+    return default.model_dump(exclude_unset=True) | dict(value)
+
+
 class ServingConfig(Section):
     """One entry per deployment that is not a model; models carry theirs in the catalogue."""
 
@@ -143,6 +155,11 @@ class ServingConfig(Section):
         num_cpus=0.5, max_ongoing_requests=256, target_ongoing_requests=32
     )
     janitor: DeploymentOptions = DeploymentOptions(num_cpus=0)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _keep_what_is_not_named(cls, value: object, info: ValidationInfo) -> object:
+        return over_defaults(cls, info, value)
 
     @model_validator(mode="after")
     def _one_janitor(self) -> Self:

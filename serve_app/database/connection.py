@@ -6,17 +6,19 @@ that run on both, and errors of ours.
 
 import asyncio
 import contextvars
+import select
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Double, Engine, Table, create_engine
+import psycopg
+from sqlalchemy import ColumnElement, Connection, Double, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -85,6 +87,8 @@ class Database:
         url = database_url(config)
         self._is_sqlite = url.drivername == "sqlite"
         self._engine = _sqlite(url, config) if self._is_sqlite else _postgresql(url, config)
+        # PostgreSQL's driver would begin and end a transaction for each, two ways there and back.
+        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._patience_s = config.busy_timeout_s
         self._waited_s = 0.0
         self._readers = ThreadPoolExecutor(config.pool_size, "database")
@@ -202,7 +206,7 @@ class Database:
             giving_up.cancel()
 
     def _read(self, work: Callable[[Connection], Result]) -> Result:
-        with translated(), self._engine.connect() as connection:
+        with translated(), self._reading.connect() as connection:
             return work(connection)
 
     def _write(self, work: Callable[[Connection], Result], *, is_durable: bool) -> Result:
@@ -249,11 +253,25 @@ def _postgresql(url: URL, config: DatabaseConfig) -> Engine:
     # A server or a paused peer that does not answer must become an error, not a stuck service.
     limit_ms = max(1, round(config.busy_timeout_s * 1000))
     options = f"-c statement_timeout={limit_ms} -c idle_in_transaction_session_timeout={limit_ms}"
-    return create_engine(
+    engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
         hide_parameters=True,
         pool_size=config.pool_size,
         max_overflow=0,
-        pool_pre_ping=True,  # connections that died while idle are replaced unseen
         connect_args={"options": options, "connect_timeout": max(2, round(config.busy_timeout_s))},
     )
+    event.listen(engine, "checkout", _check_peer)
+    return engine
+
+
+def _check_peer(link: psycopg.Connection[Any], *_unused: object) -> None:
+    """Have connections that the server closed while they were idle replaced, unseen by the caller.
+
+    What an idle connection has to read is the server's farewell. To look costs no way to the server
+    and back, which `pool_pre_ping` takes for each piece of work.
+    """
+    poll = select.poll()
+    if not link.closed:
+        poll.register(link.fileno(), select.POLLIN)
+    if link.closed or poll.poll(0):
+        raise InvalidatePoolError

@@ -11,11 +11,13 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from serve_app.config.components import Section
-from serve_app.config.serving import DeploymentOptions
+from serve_app.config.serving import DeploymentOptions, over_defaults
 from serve_app.models.revision import asked_id
 from serve_app.types import ControlType, Kind
 
@@ -271,6 +273,11 @@ class ModelEntry(_Files):
         """What it is loaded from besides its source, by field."""
         named = {name: getattr(self, name) for name in _PARTS}
         return {name: source for name, source in named.items() if source is not None}
+
+    @field_validator("serve", mode="before")
+    @classmethod
+    def _keep_what_is_not_named(cls, value: object, info: ValidationInfo) -> object:
+        return over_defaults(cls, info, value)
 
     @model_validator(mode="after")
     def _needs_others(self) -> Self:

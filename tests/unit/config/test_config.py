@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from serve_app.config import AppConfig
+from serve_app.config import AppConfig, ServingConfig
 
 ROOT = Path(__file__).parents[3]
 SECTIONS = {
@@ -126,6 +126,19 @@ def test_shipped_configuration_is_valid(name):
 
     schema = ServeDeploySchema.model_validate(yaml.safe_load((ROOT / "configs" / name).read_text()))
     AppConfig.model_validate({"root_dir": ROOT, **schema.applications[0].args})
+
+
+@pytest.mark.parametrize("deployment", ServingConfig.model_fields)
+def test_one_option_of_a_deployment_leaves_the_others_as_they_are(deployment):
+    named = ServingConfig.model_validate({deployment: {"health_check_timeout_s": 7}})
+    default = getattr(ServingConfig(), deployment)
+    assert getattr(named, deployment) == default.model_copy(update={"health_check_timeout_s": 7})
+
+
+def test_one_option_from_the_environment_leaves_the_others_as_they_are(monkeypatch):
+    monkeypatch.setenv("DREAMSERVE_SERVING__INGRESS__NUM_CPUS", "2")
+    ingress = AppConfig.model_validate({}).serving.ingress
+    assert (ingress.num_cpus, ingress.max_ongoing_requests) == (2, 512)
 
 
 def test_janitor_cannot_be_scaled():

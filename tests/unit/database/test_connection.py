@@ -258,6 +258,21 @@ async def test_connections_that_were_killed_while_idle_are_replaced_unseen(postg
 
 
 @pytest.mark.postgres
+async def test_reading_takes_no_transaction(postgres_url):
+    """Each would be two more ways to the server and back."""
+    database = Database(DatabaseConfig(url=postgres_url))
+
+    def status(connection):
+        connection.exec_driver_sql("SELECT 1")
+        return connection.connection.dbapi_connection.info.transaction_status.name
+
+    assert await database.read(status) == "IDLE"
+    assert await database.write(status) == "INTRANS"  # on the same connection
+    assert await database.read(status) == "IDLE"
+    await database.close()
+
+
+@pytest.mark.postgres
 async def test_lock_that_a_stuck_peer_holds_is_unavailable_after_the_timeout(postgres_url):
     config = DatabaseConfig(url=postgres_url, busy_timeout_s=0.2)
     await asyncio.to_thread(upgrade, config)

@@ -27,6 +27,14 @@ def test_catalogue_resolves_sources_from_the_root(tmp_path):
     assert entry.source == Path("/root-dir/weights/a")
 
 
+def test_one_option_of_a_deployment_leaves_the_others_as_they_are():
+    fields = {"id": "a", "source": "a", "kinds": ["inpaint"]}
+    plain = ModelEntry.model_validate(fields).serve
+    named = ModelEntry.model_validate(fields | {"serve": {"num_gpus": 1}}).serve
+    assert plain.max_ongoing_requests == 256  # all that drivers may send
+    assert named == plain.model_copy(update={"num_gpus": 1})
+
+
 def test_catalogue_serves_only_what_is_named(tmp_path):
     assert [entry.id for entry in load(tmp_path, "a", "b", "c", models=("c", "a"))] == ["c", "a"]
 
