@@ -5,7 +5,8 @@ one size or of two. Static batching joins requests that agree in sampler, steps,
 size, which is all that a batched pipeline call can do. Stock pipelines have diffusers' samplers; a
 further way is one after another with those that are served. The ways alternate, with the order
 turned each round. The engine has its default settings and measures its row caps first, as in
-service. Run: `python -m benchmarks.engine --help`.
+service; with `--compile` there is an engine with `engine.compile: default` too, which has compiled
+what it met before the first round. Run: `python -m benchmarks.engine --help`.
 """
 
 import argparse
@@ -88,6 +89,12 @@ MODELS = {
 }
 
 
+_COLUMNS = {
+    "static": "static",
+    "samplers": "our samplers",
+    "compiled": "compiled",
+    "weave": "weave",
+}
 Clocks = tuple[float, float]  # seconds: of the wall, and of the process at work
 MakeScheduler = Callable[[GenerationSpec], SchedulerMixin]
 
@@ -275,6 +282,23 @@ def load(model: Model, config: EngineConfig = CONFIG, dtype: str = "auto") -> Ch
         return load_checkpoint(ModelEntry.model_validate(values), config)
 
 
+@contextlib.contextmanager
+def running(
+    checkpoint: Checkpoint, model: Model, config: EngineConfig = CONFIG
+) -> Iterator[Engine]:
+    """Start an engine that has measured its row caps, and compiled what it meets if it compiles."""
+    specs, compiled = specs_of(model), checkpoint.compiled
+    engine = Engine(config, checkpoint.variants.activate)
+    with contextlib.closing(engine), torch.no_grad():
+        for spec in specs[: len(model.sides_px)]:
+            weave(checkpoint, engine, [spec.model_copy(update={"steps": 2})], measures=True)
+        compiled.start()
+        weave(checkpoint, engine, specs)
+        while compiled.is_busy:
+            time.sleep(0.5)
+        yield engine
+
+
 def compare(
     checkpoint: Checkpoint,
     model: Model,
@@ -289,12 +313,9 @@ def compare(
         "static": partial(in_groups, checkpoint, specs, make),
         "samplers": partial(one_by_one, checkpoint, specs),
     }
-    engine = Engine(config, checkpoint.variants.activate)
-    with contextlib.closing(engine), torch.no_grad():
+    with running(checkpoint, model, config) as engine:
         ways = {**ways, "weave": partial(weave, checkpoint, engine, specs)}
         times: dict[str, list[Clocks]] = {way: [] for way in ways}
-        for spec in specs[: len(model.sides_px)]:
-            weave(checkpoint, engine, [spec.model_copy(update={"steps": 2})], measures=True)
         for run in ways.values():
             run()  # makes the prototypes of the schedulers
         before = engine.snapshot()
@@ -307,10 +328,24 @@ def compare(
     return Comparison(len(specs), times, mean, rows // rounds, after.row_caps)
 
 
+def compare_compiled(checkpoint: Checkpoint, model: Model, rounds: int) -> Comparison:
+    """Measure as `compare` does, and an engine whose denoiser is compiled among the ways."""
+    config = CONFIG.model_copy(update={"compile": "default"})
+    specs, twin = specs_of(model), load(model, config)
+    with running(twin, model, config) as engine:
+        ways: dict[str, Callable[[], object]] = {
+            "sequential": partial(one_by_one, checkpoint, specs, of_diffusers(checkpoint)),
+            "static": partial(in_groups, checkpoint, specs, of_diffusers(checkpoint)),
+            "samplers": partial(one_by_one, checkpoint, specs),
+            "compiled": partial(weave, twin, engine, specs),
+        }
+        return compare(checkpoint, model, rounds, ways=ways)
+
+
 def row(name: str, found: Comparison) -> str:
     """Write a row of the table."""
     cells = [name, str(found.requests), f"{found.seconds('sequential'):.2f}"]
-    ways = ("static", "samplers", "weave")
+    ways = [way for way in _COLUMNS if way in found.times]
     cells += [f"{found.ratio(way, clock):.2f}" for way in ways for clock in (0, 1)]
     caps = ", ".join(str(cap) for cap in found.caps.values())
     return " | ".join(["", *cells, f"{found.rows:.1f}", caps, ""]).strip()
@@ -321,15 +356,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", choices=list(MODELS), action="append")
+    parser.add_argument("--compile", action="store_true", help="compiling takes minutes a model")
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.configure(LoggingConfig(level="WARNING"))
-    ways = "static: wall | CPU | our samplers: wall | CPU | weave: wall | CPU"
-    print(f"| model | n | sequential, s | {ways} | rows | cap |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    ways = [way for way in _COLUMNS if way != "compiled" or options.compile]
+    heads = [f"{_COLUMNS[way]}: wall | CPU" for way in ways]
+    print(" | ".join(["| model | n | sequential, s", *heads, "rows | cap |"]))
+    print("|---" * (5 + 2 * len(ways)) + "|")
+    measure = compare_compiled if options.compile else compare
     for name in options.model or MODELS:
         model = MODELS[name]
-        print(row(name, compare(load(model), model, options.rounds)), flush=True)
+        print(row(name, measure(load(model), model, options.rounds)), flush=True)
 
 
 if __name__ == "__main__":

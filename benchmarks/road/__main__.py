@@ -33,13 +33,10 @@ def main() -> None:
     """Measure each setup and print the tables."""
     options = _options()
     options.log.parent.mkdir(parents=True, exist_ok=True)
-    urls = {"SQLite": None}
-    if options.postgresql:
-        urls["PostgreSQL"] = options.postgresql
     chosen = [_PROXIES[name] for name in options.proxies.split(",")]
     ingresses = map(int, options.ingresses.split(","))
-    for (database, url), proxy, number in itertools.product(urls.items(), chosen, ingresses):
-        setup = Setup(database, proxy, number, url)
+    for url, proxy, number in itertools.product(options.database or [None], chosen, ingresses):
+        setup = Setup(proxy, number, options.max_open, url)
         with served(setup, options.log) as service:
             _report(setup, service, options)
 
@@ -48,7 +45,11 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each phase")
     parser.add_argument("--connections", type=int, default=16)
-    parser.add_argument("--postgresql", default="", help="URL of an empty database, as well")
+    parser.add_argument(
+        "--database", action="append", help="URL of an empty one, again for another; else SQLite"
+    )
+    parser.add_argument("--max-open", type=int, default=2000, help="jobs; few: calls are refused")
+    parser.add_argument("--pace", type=float, default=30.0, help="calls per second, below the most")
     parser.add_argument("--proxies", default="serve", help="of: serve, haproxy")
     parser.add_argument("--ingresses", default="1", help="numbers of ingress replicas")
     parser.add_argument("--profile", type=Path, help="folder for stacks of the ingress; slows it")
@@ -64,6 +65,8 @@ def _report(setup: Setup, service: Served, options: argparse.Namespace) -> None:
             _profile(setup, service, options)
             _drain(http)
         print(f"\n### {setup}\n")
+        pace_s = options.connections / options.pace
+        _jobs(service, http, options.connections, options.seconds, pace_s)
         _jobs(service, http, options.connections, options.seconds)
         _jobs(service, http, options.connections * _CROWD, options.seconds)
         final = http.post(_V4, json=_ASKED).json()["id"]
@@ -79,17 +82,23 @@ def _report(setup: Setup, service: Served, options: argparse.Namespace) -> None:
             )
 
 
-def _jobs(service: Served, http: httpx2.Client, connections: int, seconds: float) -> None:
-    """Send jobs, wait for the last one, print what they took."""
+def _jobs(
+    service: Served, http: httpx2.Client, connections: int, seconds: float, pace_s: float = 0.0
+) -> None:
+    """Send jobs, wait for the last one, print what they took.
+
+    pace_s: between an answer and the next call of a connection, on the mean.
+    """
     before, first, begun = service.cpu_s(), service.num_jobs(), time.monotonic()
-    got = send(service.base_url, _ACCEPT, connections, seconds)
+    got = send(service.base_url, _ACCEPT, connections, seconds, pace_s)
     _drain(http)
     took_s, after = time.monotonic() - begun, service.cpu_s()
     num_jobs = service.num_jobs() - first
     print(
-        f"{connections} connections: {num_jobs / took_s:.1f} jobs per second; call to `processing` "
-        f"p50 {got.p50_s * 1e3:.0f} ms, p99 {got.p99_s * 1e3:.0f} ms; "
-        f"{got.other + got.broken} other answers.\n\n| process | CPU ms per job |\n|---|---|"
+        f"{connections} connections{', paced' * bool(pace_s)}: {num_jobs / took_s:.1f} jobs per "
+        f"second; answers after p50 {got.p50_s * 1e3:.0f} ms, p99 {got.p99_s * 1e3:.0f} ms; "
+        f"{got.other / got.seconds:.0f} refusals per second, {got.broken} broken.\n\n"
+        "| process | CPU ms per job |\n|---|---|"
     )
     used = {part: (after[part] - before.get(part, 0.0)) / num_jobs * 1e3 for part in after}
     print(f"| all | {sum(used.values()):.1f} |")

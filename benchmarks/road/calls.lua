@@ -3,6 +3,13 @@ wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.body = os.getenv("ROAD_BODY")
 local expected = os.getenv("ROAD_EXPECTED")
+local pace_ms = tonumber(os.getenv("ROAD_PACE_MS"))
+
+if pace_ms > 0 then
+  function delay()
+    return math.floor(-pace_ms * math.log(1 - math.random()))
+  end
+end
 
 -- Answers of this thread; `done` adds those of all.
 num_expected, num_other = 0, 0

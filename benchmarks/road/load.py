@@ -40,8 +40,13 @@ class Answers:
         return self.expected / self.seconds
 
 
-def send(base_url: str, call: Call, connections: int, seconds: float) -> Answers:
+def send(
+    base_url: str, call: Call, connections: int, seconds: float, pace_s: float = 0.0
+) -> Answers:
     """Keep so many calls open for so long; blocks.
+
+    pace_s: what a connection waits between an answer and its next call, on the mean; waits are
+    those of callers who know nothing of each other (exponential).
 
     Raises:
         FileNotFoundError: `wrk` is not installed.
@@ -55,7 +60,12 @@ def send(base_url: str, call: Call, connections: int, seconds: float) -> Answers
             *("--duration", f"{round(seconds)}s", "--timeout", f"{_PATIENCE_S}s"),
             *("--script", str(_SCRIPT), base_url + call.path),
         ],
-        env=os.environ | {"ROAD_BODY": json.dumps(call.body), "ROAD_EXPECTED": call.expected},
+        env=os.environ
+        | {
+            "ROAD_BODY": json.dumps(call.body),
+            "ROAD_EXPECTED": call.expected,
+            "ROAD_PACE_MS": str(pace_s * 1e3),
+        },
         capture_output=True,
         text=True,
         check=True,

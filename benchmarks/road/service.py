@@ -21,21 +21,22 @@ from serve_app.database.schema import jobs
 
 __all__ = ["Served", "Setup", "served"]
 
-_JOBS = {"max_open": 2000, "max_driven": 200}
+_MAX_DRIVEN = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is compared. database_url: None for SQLite."""
+    """What is compared. max_open: jobs. database_url: of PostgreSQL; None for SQLite."""
 
-    database: str
     proxy: str
     num_ingresses: int
+    max_open: int
     database_url: str | None = None
 
     def __str__(self) -> str:
+        database = "SQLite" if self.database_url is None else "PostgreSQL"
         plural = "es" if self.num_ingresses > 1 else ""
-        return f"{self.database}, {self.proxy}, {self.num_ingresses} ingress{plural}"
+        return f"{database}, {self.proxy}, {self.num_ingresses} ingress{plural}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def served(setup: Setup, log_path: Path) -> Iterator[Served]:
     """Start it and wait until it answers; on leaving, its processes and files are gone."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder, log_path.open("ab") as log:
-        sections: dict[str, object] = {"auth": {"mode": "open"}, "jobs": _JOBS}
+        limits = {"max_open": setup.max_open, "max_driven": min(_MAX_DRIVEN, setup.max_open)}
+        sections: dict[str, object] = {"auth": {"mode": "open"}, "jobs": limits}
         if setup.database_url is not None:
             sections["database"] = {"url": setup.database_url}
         config = configure(Path(folder), sections, setup.num_ingresses)

@@ -22,7 +22,7 @@ from serve_app.testing.graph import FakeGraph
 from serve_app.types import GenerationSpec, Job, JobRequest, Kind, OutputPlan
 from serve_app.webhooks.protocol import DeliveryState
 
-__all__ = ["count", "table"]
+__all__ = ["REQUEST", "count", "table"]
 
 _SPEC = GenerationSpec(
     model_id="fake",
@@ -34,7 +34,7 @@ _SPEC = GenerationSpec(
     seed=1,
     scheduler="UniPCMultistepScheduler",
 )
-_REQUEST = JobRequest(
+REQUEST = JobRequest(
     spec=_SPEC,
     output=OutputPlan(keys=("generations/a.png",)),
     key_id="open",
@@ -70,8 +70,8 @@ async def _one(jobs: SqlJobStore, driver: Driver) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     rules = default_rules(LimitsConfig())
     with _noted(found.setdefault("accept, with a key", [])):
-        await jobs.admit(_REQUEST.key_id, 500, rules)
-        job = await driver.accept(partial(jobs.add, _REQUEST, 500, rules, None), _REQUEST.key_id)
+        await jobs.admit(REQUEST.key_id, 500, rules)
+        job = await driver.accept(partial(jobs.add, REQUEST, 500, rules, None), REQUEST.key_id)
     with _noted(found.setdefault("settle", [])):
         await driver.wait(job.id, 10.0)
     with _noted(found.setdefault("fetch", [])):

@@ -265,7 +265,7 @@ def _postgresql(url: URL, config: DatabaseConfig) -> Engine:
 
 
 def _check_peer(link: psycopg.Connection[Any], *_unused: object) -> None:
-    """Have connections that the server closed while they were idle replaced, unseen by the caller.
+    """Replace connections that the server closed while they were idle, unseen by the caller.
 
     What an idle connection has to read is the server's farewell. To look costs no way to the server
     and back, which `pool_pre_ping` takes for each piece of work.
