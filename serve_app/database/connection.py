@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.pq import ExecStatus
 from sqlalchemy import ColumnElement, Connection, Double, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -267,11 +268,11 @@ def _postgresql(url: URL, config: DatabaseConfig) -> Engine:
 def _check_peer(link: psycopg.Connection[Any], *_unused: object) -> None:
     """Replace connections that the server closed while they were idle, unseen by the caller.
 
-    What an idle connection has to read is the server's farewell. To look costs no way to the server
-    and back, which `pool_pre_ping` takes for each piece of work.
+    What an idle connection has to read is most likely the server's farewell. To look costs no way
+    to the server and back, which `pool_pre_ping` takes for each piece of work.
     """
     poll = select.poll()
     if not link.closed:
         poll.register(link.fileno(), select.POLLIN)
-    if link.closed or poll.poll(0):
+    if link.closed or (poll.poll(0) and link.pgconn.exec_(b"").status != ExecStatus.EMPTY_QUERY):
         raise InvalidatePoolError

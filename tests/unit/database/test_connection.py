@@ -258,6 +258,24 @@ async def test_connections_that_were_killed_while_idle_are_replaced_unseen(postg
 
 
 @pytest.mark.postgres
+async def test_connection_that_has_other_news_is_kept(postgres_url):
+    database = Database(DatabaseConfig(url=postgres_url))
+
+    def backend(connection):
+        return connection.connection.dbapi_connection.info.backend_pid
+
+    def listen(connection):
+        connection.exec_driver_sql("LISTEN news")
+        return backend(connection)
+
+    listening = await database.write(listen)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("NOTIFY news")
+    assert await database.read(backend) == listening
+    await database.close()
+
+
+@pytest.mark.postgres
 async def test_reading_takes_no_transaction(postgres_url):
     """Each would be two more ways to the server and back."""
     database = Database(DatabaseConfig(url=postgres_url))
