@@ -99,10 +99,21 @@ def test_each_tier_takes_its_time():
     assert fetch(clock, tiers) == (Found.ON_DEVICE, 0)
 
 
-def test_loras_of_one_call_come_one_after_another_and_the_slowest_place_counts():
+def test_loras_of_one_call_come_side_by_side_and_the_slowest_place_counts():
     clock, tiers = tiers_of(9, 9)
     fetch(clock, tiers, 1)
-    assert fetch(clock, tiers, 1, 2, 3) == (Found.ON_DISK, pytest.approx(2 * READ_S))
+    assert fetch(clock, tiers, 1, 2, 3) == (Found.ON_DISK, pytest.approx(READ_S))
+
+
+def test_loras_of_calls_are_read_by_as_many_threads_as_the_setting_says():
+    clock, tiers = tiers_of(19, 19)
+    ended = []
+    for first in (1, 4):
+        names = range(first, first + 3)
+        tiers.fetch(list(names), lambda _: ended.append(clock.now_s))
+    clock.run_all()
+    assert EngineConfig().lora_reads == 4
+    assert ended == pytest.approx([READ_S, 2 * READ_S])
 
 
 def test_lora_that_is_being_read_is_not_read_again():
@@ -114,13 +125,13 @@ def test_lora_that_is_being_read_is_not_read_again():
     assert ended == [(Found.ON_DISK, pytest.approx(READ_S))] * 3
 
 
-def test_four_threads_read():
-    clock, tiers = tiers_of(9, 9)
-    ended = []
-    for lora in range(5):
+def test_calls_are_served_by_as_many_threads_as_the_setting_says():
+    clock, tiers = tiers_of(19, 19)
+    ended, threads = [], EngineConfig().fetch_threads
+    for lora in range(threads + 1):
         tiers.fetch([lora], lambda _: ended.append(clock.now_s))
     clock.run_all()
-    assert ended == pytest.approx([READ_S] * 4 + [2 * READ_S])
+    assert ended == pytest.approx([READ_S] * threads + [2 * READ_S])
 
 
 def test_loras_of_calls_inside_stay():
