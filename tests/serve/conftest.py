@@ -24,7 +24,7 @@ PLACED = {
 NODE = {"resources": {"accelerator_type:L4": 1, "slot": 3}, "labels": {"role": "gpu"}}
 TAIL = {f"tail-{number}": number for number in range(6)}  # served by the Pool
 TAIL_ROOM = 2  # of them in memory
-HOLD_S = 30.0
+HOLD_S = 60.0  # in which all but the slow jobs end, on a busy machine too
 TINY_BYTES = 2_372_084  # weights of a random checkpoint
 LEASE_S = 2.0
 ADMIN_KEY = "an-operators-key-of-some-length"
@@ -75,7 +75,7 @@ class Service:
     port: int
 
     def client(self, **options) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(base_url=self.base_url, timeout=60, trust_env=False, **options)
+        return httpx2.AsyncClient(base_url=self.base_url, timeout=150, trust_env=False, **options)
 
 
 def write_embedding(folder: Path) -> None:

@@ -34,7 +34,7 @@ def app(tmp_path_factory):
 async def http(app):
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx2.AsyncClient(
-        base_url=app.base_url, trust_env=False, timeout=60, limits=limits
+        base_url=app.base_url, trust_env=False, timeout=150, limits=limits
     ) as client:
         yield client
 

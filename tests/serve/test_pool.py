@@ -22,7 +22,7 @@ from tests.serve.test_loss import final, progressing
 from tests.serve.test_metrics import scrape
 
 pytestmark = pytest.mark.ray
-LOAD_S = 1.0
+LOAD_S = 0.5
 HELD = "dreamserve_pool_held"
 SLOW = {"steps": "50", "width": "256", "height": "256"}
 
@@ -74,7 +74,7 @@ async def test_requests_go_to_the_replica_that_holds_the_model(pool):
 
 
 async def test_busy_model_spreads_and_too_many_calls_are_refused(pool):
-    calls = [asyncio.ensure_future(paint(pool, "d", steps=30)) for _ in range(20)]
+    calls = [asyncio.ensure_future(paint(pool, "d", steps=15)) for _ in range(20)]
     results = await asyncio.gather(*calls)
     refused = [result.error for result in results if hasattr(result, "error")]
     assert {type(error) for error in refused} == {errors.Overloaded}

@@ -29,7 +29,7 @@ def _good_weights_at_the_end(service):
     """Other tests use the model too."""
     yield
     body = {"key": "", "model_id": MODEL}
-    with httpx2.Client(base_url=service.base_url, timeout=90, trust_env=False) as http:
+    with httpx2.Client(base_url=service.base_url, timeout=150, trust_env=False) as http:
         answer = http.post("/api/v4/dreambooth/model_reload", json=body).json()
     assert answer["status"] == "success", answer
 
