@@ -24,7 +24,7 @@ from tests.serve.test_metrics import scrape
 pytestmark = pytest.mark.ray
 LOAD_S = 0.5
 HELD = "dreamserve_pool_held"
-SLOW = {"steps": "50", "width": "256", "height": "256"}
+SLOW = {"steps": "30", "width": "256", "height": "256"}
 
 
 @pytest.fixture(scope="module")
