@@ -79,7 +79,7 @@ def states(app) -> list[str]:
 
 
 async def until_one_is(app, state: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while state not in states(app):
             await asyncio.sleep(0.1)
 
