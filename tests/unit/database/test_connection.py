@@ -254,7 +254,7 @@ async def test_connections_that_were_killed_while_idle_are_replaced_unseen(postg
     job = await store.add(job_request(), max_open=5)
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid, 30_000) FROM pg_stat_activity "
+            "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     assert await store.get(job.id) == job
