@@ -59,7 +59,10 @@ async def test_killed_generator_does_not_lose_the_job(service, http):
 
 async def progressing(http, job_id):
     async with asyncio.timeout(120):
-        while not (await http.post(FETCH, json={"request_id": job_id})).json().get("progress"):
+        while True:
+            answer = (await http.post(FETCH, json={"request_id": job_id})).json()
+            if answer.get("progress") or answer["status"] != "processing":
+                return
             await asyncio.sleep(0.05)
 
 

@@ -23,7 +23,7 @@ from tests.serve.test_metrics import scrape
 
 pytestmark = pytest.mark.ray
 LOAD_S = 0.5
-HELD = "dreamserve_pool_held"
+COUNTS = ("dreamserve_pool_loads_total", "dreamserve_pool_evictions_total", "dreamserve_pool_held")
 SLOW = {"steps": "30", "width": "256", "height": "256"}
 
 
@@ -92,7 +92,7 @@ async def pool_counts() -> tuple[float, ...]:
     lines = [line for line in (await scrape()).splitlines() if 'application="dreamserve"' in line]
     return tuple(
         sum(float(line.split()[-1]) for line in lines if line.startswith(f"ray_{name}{{"))
-        for name in ("dreamserve_pool_loads_total", "dreamserve_pool_evictions_total", HELD)
+        for name in COUNTS
     )
 
 
@@ -120,7 +120,7 @@ async def test_twelve_requests_for_six_models_with_room_for_two(http, record_pro
     assert len(pictures) == 12, "each by its own model and seed"
     expected, counts = (6, 6 - TAIL_ROOM, TAIL_ROOM), ()
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(120):  # they are exported every ten seconds
+        async with asyncio.timeout(120):  # they are exported some seconds later
             while counts != expected:
                 counts = await pool_counts()
                 await asyncio.sleep(1)
