@@ -70,7 +70,9 @@ class OtlpReceiver:
     def of_trace(self, trace_id: str) -> list[ReceivedSpan]:
         return [span for span in list(self._spans) if span.trace_id == trace_id]
 
-    def wait_for(self, trace_id: str, names: set[str], timeout_s: float = 30) -> list[ReceivedSpan]:
+    def wait_for(
+        self, trace_id: str, names: set[str], timeout_s: float = 120
+    ) -> list[ReceivedSpan]:
         """Return the spans of a trace once all of these names have come."""
         end = time.monotonic() + timeout_s
         while True:

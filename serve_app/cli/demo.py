@@ -2,9 +2,12 @@
 
 import base64
 import contextlib
+import functools
 import json
+import random
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -23,6 +26,9 @@ _EXAMPLE = bundle.folder() / "examples" / "inpaint"
 _START_TIMEOUT_S = 180.0
 _JOB_TIMEOUT_S = 300.0
 _POLL_S = 0.3
+# Below what systems give away by themselves, 32768 and above: of that Ray takes some dozens of
+# ports while it starts, before the service listens on its own.
+_PORTS = range(20_000, 32_768)
 
 _console = Console()
 Answer = dict[str, Any]
@@ -60,10 +66,17 @@ def show(config: Path, out: Path) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on at the moment; another one each time."""
+    for port in _drawn_ports():
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise DemoFailedError("no port is free")
+
+
+@functools.cache
+def _drawn_ports() -> Iterator[int]:
+    return iter(random.sample(_PORTS, len(_PORTS)))
 
 
 def _bars() -> Progress:

@@ -6,7 +6,6 @@ import importlib.util
 import io
 import os
 import shutil
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serve_app.cli.demo import free_port
 from serve_app.cli.serving import service as running_service
 from tests.browser.fake_server import ADMIN_KEY, FakeServer
 
@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZES = {"small": (1040, 720), "desktop": (1440, 900), "tablet": (834, 1112), "phone": (390, 844)}
 START_TIMEOUT_S = 300.0
+WAIT_MS = 60_000  # for what a free machine shows at once
 
 
 def pytest_runtest_setup(item):
@@ -74,7 +75,7 @@ def server(_fake_server):
 def context(chromium):
     """A browser that has been nowhere."""
     context = chromium.new_context(viewport=size("small"))
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(WAIT_MS)
     yield context
     context.close()
 
@@ -122,9 +123,7 @@ def running(folder: Path, is_up: Callable[[str], bool] | None = None):
     is_up: says of an address whether to go on; by default when every model can answer.
     """
     is_up = is_up or is_ready
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = {
         "DREAMSERVE_DATA_DIR": str(folder / "var"),
         "DREAMSERVE_AUTH__ADMIN_KEY": ADMIN_KEY,

@@ -7,7 +7,6 @@ import asyncio
 import copy
 import io
 import json
-import socket
 import threading
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from serve_app.api import create_api
 from serve_app.api.protocol import StoredFile
 from serve_app.api.routes.admin import Accounts, Admin
 from serve_app.api.routes.overview import Watch
+from serve_app.cli.demo import free_port
 from serve_app.config import CatalogueConfig, HttpConfig, JobsConfig, ReloadConfig
 from serve_app.jobs.rate import RateLimiter
 from serve_app.models import AddOn, Catalogue, ModelEntry
@@ -40,6 +40,7 @@ from tests.unit.telemetry.test_overview import PAGES
 __all__ = ["ADMIN_KEY", "FakeServer", "png"]
 
 ADMIN_KEY = "an-operators-key-of-some-length"
+MOST_S = 120.0  # that a stream waits for its test
 EVENTS = "/api/v4/dreambooth/events/{job_id:int}"
 SOURCE = Path("nowhere")
 MODELS = [
@@ -80,11 +81,14 @@ async def show_metrics(request):
 
 
 class PaintingService(FakeService):
-    """Paints half of a job at each look; `is_stuck` jobs wait for ever."""
+    """Paints half of a job at each look; `is_stuck` jobs wait for ever.
+
+    Where it `stops_half_way`, no job is painted beyond its half.
+    """
 
     def __init__(self) -> None:
         super().__init__(MODELS, add_ons=ADD_ONS)
-        self.is_stuck = False
+        self.is_stuck = self.stops_half_way = False
 
     async def fetch(self, job_id: int, key_id: str) -> Job:
         job = await super().fetch(job_id, key_id)
@@ -92,6 +96,8 @@ class PaintingService(FakeService):
             return job
         if isinstance(self.outcome, JobFailure):
             return self.settle(job_id)
+        if job.progress >= 0.5 and self.stops_half_way:
+            return job
         if job.progress < 0.5:
             return self._update(job_id, state=JobState.PROCESSING, progress=job.progress + 0.5)
         for number, key in enumerate(job.request.output.keys):
@@ -104,9 +110,7 @@ class FakeServer:
     """Serves on a port of its own until `close`. What it is asked is in `calls`."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.reset()
         config = uvicorn.Config(
@@ -121,7 +125,7 @@ class FakeServer:
     def reset(self) -> None:
         """Forget all jobs; every caller is welcome, and there are no events."""
         self.service = PaintingService()
-        self.events = None  # scripts of jobs: lists of (name, data), or None to break off
+        self.events = None  # scripts of streams: lists of (name, data), and of what to wait for
         self.calls: list[tuple[str, dict]] = []
         self.is_down = False
         self.offers: dict[str, dict] = {}  # fields of the inpaint call besides those that are there
@@ -185,7 +189,11 @@ class FakeServer:
         self.calls.append(("events", {"last": request.headers.get("last-event-id")}))
 
         async def write():
-            for number, (name, data) in enumerate(script):
+            for number, entry in enumerate(script):
+                if isinstance(entry, threading.Event):
+                    await asyncio.to_thread(entry.wait, MOST_S)
+                    continue
+                name, data = entry
                 yield b": heartbeat\n\n"
                 told = await self._paint(job_id) if name == "done" else data
                 yield f"id: {number}\nevent: {name}\ndata: {json.dumps(told)}\n\n".encode()

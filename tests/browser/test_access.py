@@ -5,7 +5,16 @@ import importlib.util
 
 import pytest
 
-from tests.browser.conftest import SIZES, drag, open_playground, paint, size, take_example, watch
+from tests.browser.conftest import (
+    SIZES,
+    WAIT_MS,
+    drag,
+    open_playground,
+    paint,
+    size,
+    take_example,
+    watch,
+)
 from tests.browser.fake_server import ADMIN_KEY
 
 pytestmark = pytest.mark.browser
@@ -17,7 +26,7 @@ STATES = ["empty", "editing", "unfolded", "adapter", "result", "key", "code"]
 def tab(chromium, request):
     """A tab in a colour scheme."""
     context = chromium.new_context(viewport=size("small"), color_scheme=request.param)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     problems = watch(page)
     yield page

@@ -194,8 +194,8 @@ def test_seed_is_drawn_anew_unless_it_is_kept(ready, server):
     ready.locator("#lock").click()
     paint(ready)
     seeds.append(sent(server)["seed"])
-    ready.locator("#vary").click()
-    ready.locator("#progress").wait_for()
+    with ready.expect_request(f"**{INPAINT}"):
+        ready.locator("#vary").click()
     ready.locator("#result-tools").wait_for()
     seeds.append(sent(server)["seed"])
     assert seeds[0] != seeds[1]

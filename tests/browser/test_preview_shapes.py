@@ -2,11 +2,13 @@
 
 import base64
 import io
+import threading
 
 import pytest
 from PIL import Image
 
 from tests.browser.conftest import drag, open_playground, take_example
+from tests.browser.playing import is_red, until
 
 pytestmark = pytest.mark.browser
 
@@ -23,15 +25,18 @@ def preview(size: tuple[int, int]) -> dict[str, str]:
     ids=["same", "rounded", "other"],
 )
 def test_preview_is_never_stretched(page, server, size, place):
-    server.events = [[("started", {}), ("preview", preview(size)), *[("started", {})] * 8]]
-    server.events += [[("done", None)]]
+    goes_on = threading.Event()
+    server.events = [[("started", {}), ("preview", preview(size)), goes_on, ("done", None)]]
     open_playground(page, server.url)
     take_example(page)
     drag(page, (0.4, 0.5), (0.6, 0.5))
     page.locator("#paint").click()
-    page.get_by_text("Painting").first.wait_for()
-    page.wait_for_timeout(900)  # the preview comes 250 ms after that it is begun
+    if place == "#canvas":
+        until(page, lambda: is_red(page))
+    else:
+        page.locator(place).wait_for()
     assert page.locator("#progress").is_visible()
     assert page.locator(place).is_visible()
     assert page.locator("#canvas").is_visible() is (place == "#canvas")
+    goes_on.set()
     page.locator("#result-tools").wait_for()

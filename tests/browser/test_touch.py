@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.browser.conftest import TO_SCREEN, open_playground, paint, pixels, size, watch
+from tests.browser.conftest import TO_SCREEN, WAIT_MS, open_playground, paint, pixels, size, watch
 
 pytestmark = pytest.mark.browser
 INPAINT = "/api/v4/dreambooth/inpaint"
@@ -15,7 +15,7 @@ def phone(chromium, server):
     context = chromium.new_context(
         viewport=size("phone"), device_scale_factor=3, has_touch=True, is_mobile=True
     )
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     problems = watch(page)
     open_playground(page, server.url)

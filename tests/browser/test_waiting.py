@@ -1,6 +1,7 @@
 """Progress, keys and errors, as the playground shows them."""
 
 import io
+import threading
 
 import pytest
 from PIL import Image
@@ -8,29 +9,35 @@ from PIL import Image
 from serve_app import errors
 from serve_app.types import JobFailure
 from tests.browser.conftest import drag, paint, take_example
-from tests.browser.playing import notices, sent
+from tests.browser.playing import is_red, notices, sent, until
 
 pytestmark = pytest.mark.browser
 
 
 def test_progress_is_polled_where_there_are_no_events(ready, server):
+    server.service.stops_half_way = True
     drag(ready, (0.4, 0.5), (0.6, 0.5))
     ready.locator("#paint").click()
     ready.get_by_text("Painting…").wait_for()
     assert ready.locator("#progress-bar").evaluate("bar => bar.value") > 0
     assert ready.locator("#paint").is_disabled()
+    server.service.stops_half_way = False
     ready.locator("#result").wait_for()
 
 
 def test_events_tell_place_steps_and_previews(ready, server):
     preview = {"image": "data:image/jpeg;base64," + jpeg()}
+    goes_on = [threading.Event() for _ in range(3)]
     server.events = [
         [
             ("queued", {"place": 3, "eta": 2}),
+            goes_on[0],
             ("started", {}),
             ("progress", {"step": 5, "steps": 20}),
+            goes_on[1],
             ("preview", preview),
             ("progress", {"step": 6, "steps": 20}),
+            goes_on[2],
             ("progress", {"step": 7, "steps": 20}),
             ("done", None),
         ]
@@ -38,18 +45,13 @@ def test_events_tell_place_steps_and_previews(ready, server):
     drag(ready, (0.4, 0.5), (0.6, 0.5))
     ready.locator("#paint").click()
     ready.get_by_text("Waiting, place 3 in the queue, about 2 s…").wait_for()
+    goes_on[0].set()
     ready.get_by_text("Painting, step 5 of 20…").wait_for()
+    assert not is_red(ready)
+    goes_on[1].set()
     ready.get_by_text("Painting, step 6 of 20…").wait_for()
-    red = ready.evaluate(
-        """async () => {
-          await new Promise((wake) => setTimeout(wake, 100));
-          const canvas = document.getElementById("canvas");
-          const middle = [canvas.width / 2, canvas.height / 2];
-          return [...canvas.getContext("2d").getImageData(...middle, 1, 1).data].slice(0, 3);
-        }"""
-    )
-    assert red[0] > 200
-    assert red[1] < 60
+    until(ready, lambda: is_red(ready))
+    goes_on[2].set()
     ready.locator("#result").wait_for()
     assert not [path for path, _ in server.calls if "/fetch" in path]
 

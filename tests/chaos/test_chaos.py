@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 from standardwebhooks import Webhook
 
+from serve_app.cli.demo import free_port
 from serve_app.config import DatabaseConfig
 from serve_app.database.migrate import upgrade
 from serve_app.webhooks.signing import new_secret
 from tests.chaos.harm import Havoc, PostgresView, SqliteView
 from tests.fake_app import MODEL, FakeApp
-from tests.serve.conftest import free_port
 from tests.webhook_receiver import Receiver
 
 OUT = Path(__file__).parents[2] / "out"

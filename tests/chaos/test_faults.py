@@ -17,13 +17,13 @@ import httpx2
 import psycopg
 import pytest
 
+from serve_app.cli.demo import free_port
 from serve_app.config import DatabaseConfig
 from serve_app.database.migrate import upgrade
 from tests.chaos.harm import PostgresView, SqliteView
 from tests.chaos.test_chaos import OUT, all_delivered
 from tests.fake_app import MODEL, FakeApp
 from tests.s3_server import S3Server
-from tests.serve.conftest import free_port
 from tests.webhook_receiver import Receiver
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]

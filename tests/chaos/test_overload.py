@@ -8,11 +8,11 @@ import time
 
 import pytest
 
+from serve_app.cli.demo import free_port
 from tests.chaos.harm import SqliteView
 from tests.chaos.test_chaos import report
 from tests.chaos.wire import Wire
 from tests.fake_app import MODEL, FakeApp
-from tests.serve.conftest import free_port
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 CONNECTIONS = 300

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serve_app.cli.demo import free_port
 from serve_app.testing.checkpoints import write_random_text2img
 from tests.chaos.test_chaos import report
 from tests.node_cluster import WORKER, NodeCluster
-from tests.serve.conftest import free_port
 from tests.weight_files import HARM, rewrite
 
 HOT = ("hot-1", "hot-2")

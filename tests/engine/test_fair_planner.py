@@ -38,7 +38,7 @@ def wait(plans: list[Plan], request: Fake) -> int:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     num_heavy=st.integers(1, 100),
     rows=st.integers(1, 4),
@@ -58,7 +58,7 @@ def test_light_caller_waits_for_one_forward_at_most(
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     num_heavy=st.integers(1, 60),
     own_steps=st.integers(1, 50),
@@ -108,7 +108,7 @@ policies = st.builds(
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(traffic=traffic, policy=policies)
 def test_any_traffic_of_any_owners_ends_within_the_bounds(
     traffic: list[Fake], policy: Policy
@@ -122,7 +122,7 @@ def test_any_traffic_of_any_owners_ends_within_the_bounds(
     assert simulation.most_live <= policy.max_live + policy.max_guests
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(calls=st.lists(st.tuples(st.integers(1, 6), stakes), min_size=1, max_size=20))
 def test_no_row_stays_empty_that_a_call_would_fit(calls: list[tuple[int, Stake]]) -> None:
     planner = Planner(Policy(), lambda _: 8)
@@ -137,7 +137,7 @@ def test_no_row_stays_empty_that_a_call_would_fit(calls: list[tuple[int, Stake]]
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     weights=st.lists(st.integers(1, 8), min_size=2, max_size=5),
     limit=st.sampled_from([2, 6, 8, 32]),

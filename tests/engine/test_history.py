@@ -252,7 +252,7 @@ async def _live(house: House, painter: WeavePainter, together: list[Step], numbe
 
 # To shrink would take minutes; the message says what was painted together.
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(max_examples=6, phases=[Phase.generate])
 @given(rounds=ROUNDS)
 def test_history_does_not_matter(house: House, rounds: list[list[Step]]) -> None:
     for name in {name for together in rounds for name, _ in together} & set(CHANGES):

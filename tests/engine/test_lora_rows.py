@@ -163,7 +163,7 @@ def test_sixteen_at_once_and_ranks_beyond_the_layers_equal_the_arithmetic(
 
 @pytest.mark.slow
 @settings(
-    max_examples=12, deadline=None, phases=[Phase.generate], derandomize=True,
+    max_examples=12, phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(st.lists(st.tuples(st.sampled_from(range(len(SETS))), st.integers(2, 6)), max_size=6))

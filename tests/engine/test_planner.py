@@ -105,7 +105,7 @@ def fakes(count: int, **changes: object) -> list[Fake]:
     return [Fake(seq=seq, **(values | changes)) for seq in range(count)]  # type: ignore[arg-type]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     requests=requests_strategy,
     policy=st.builds(
@@ -126,7 +126,7 @@ def test_planner_any_traffic_ends_within_cap_and_live_limit(
     assert simulation.most_live <= policy.max_live
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(requests=requests_strategy, turn=st.integers(1, 8), groups=st.integers(1, 4))
 def test_planner_oldest_request_waits_a_bounded_time(
     requests: list[Fake], turn: int, groups: int

@@ -66,14 +66,14 @@ traffic = st.lists(
 ).map(lambda found: [Controlled(n, r.variant, r.nets, r.steps) for n, r in enumerate(found)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(requests=traffic)
 def test_planner_every_net_and_step_of_any_traffic_runs_once(requests: list[Controlled]) -> None:
     wanted = Counter({one.seq: one.steps * (len(one.nets) + 1) for one in requests})
     assert Counter(seq for plan, _ in run(requests) for seq in plan.batch) == wanted
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(requests=traffic)
 def test_planner_denoiser_waits_for_nets_so_that_nobody_misses_its_forward(
     requests: list[Controlled],

@@ -27,7 +27,7 @@ PRELOADED = (
 _HERE = "not ray and not gpu and not ops and not browser and not chaos and not postgres"
 FAST = ("-m", f"{_HERE} and not slow and not long")  # the tests that have to notice a fault
 _OPTIONS = (
-    "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=60", "--hypothesis-seed=0",
+    "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=60",
     "-W", "ignore::pytest.PytestAssertRewriteWarning",
     "-m", _HERE,
 )  # fmt: skip

@@ -11,8 +11,10 @@ import psutil
 import pytest
 import yaml
 
+from serve_app.cli.demo import free_port
 from serve_app.cli.serving import service
-from tests.serve.conftest import ADMIN_KEY, free_port
+from tests.processes import descendants
+from tests.serve.conftest import ADMIN_KEY
 from tests.serve.test_applications import SERVICE, Installation, entry, write_weights
 
 pytestmark = [pytest.mark.ops, pytest.mark.ray, pytest.mark.timeout(700)]
@@ -79,19 +81,12 @@ def token_of(installed):
 
 def replicas(application):
     """Processes of the application's replicas."""
-    found = (one for one in psutil.Process().children(recursive=True) if is_alive(one))
-    return {one.pid for one in found if f"ServeReplica:{application}:" in " ".join(one.cmdline())}
-
-
-def is_alive(process):
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return {one.pid for one, title in descendants() if f"ServeReplica:{application}:" in title}
 
 
 def cluster_address():
     """Where drivers may join."""
-    (gcs,) = [
-        one for one in psutil.Process().children(recursive=True) if "gcs_server" in one.name()
-    ]
+    (gcs,) = [one for one, title in descendants() if "/gcs_server " in title]
     (port,) = {c.laddr.port for c in gcs.net_connections("inet") if c.status == psutil.CONN_LISTEN}
     return f"127.0.0.1:{port}"
 

@@ -8,8 +8,8 @@ import httpx2
 import psutil
 import pytest
 
+from serve_app.cli.demo import free_port
 from tests.fake_app import MODEL, FakeApp
-from tests.serve.conftest import free_port
 from tests.serve.test_inpaint import INPAINT, body
 
 pytestmark = [pytest.mark.ops, pytest.mark.ray, pytest.mark.timeout(400)]
@@ -79,7 +79,7 @@ def states(app) -> list[str]:
 
 
 async def until_one_is(app, state: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while state not in states(app):
             await asyncio.sleep(0.1)
 

@@ -17,9 +17,9 @@ import httpx2
 import pytest
 import yaml
 
+from serve_app.cli.demo import free_port
 from serve_app.cli.serving import service
 from tests.ops.test_deploy import DREAMSERVE, answers, call, replicas, token_of, until
-from tests.serve.conftest import free_port
 from tests.serve.test_applications import (
     SERVICE,
     SMALL,

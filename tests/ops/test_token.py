@@ -7,8 +7,8 @@ import sys
 import httpx2
 import pytest
 
+from serve_app.cli.demo import free_port
 from tests.fake_app import MODEL, FakeApp
-from tests.serve.conftest import free_port
 from tests.serve.test_inpaint import INPAINT, body
 
 pytestmark = [pytest.mark.ops, pytest.mark.ray, pytest.mark.timeout(400)]

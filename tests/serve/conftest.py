@@ -4,7 +4,6 @@ With workers (`--numprocesses=2`) the tests that need no such application have a
 """
 
 import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling
 
+from serve_app.cli.demo import free_port
 from tests.otlp_receiver import OtlpReceiver
 
 MODELS = {"tiny": 0, "twins": 1}  # id -> seed of the random weights
@@ -24,7 +24,7 @@ PLACED = {
 NODE = {"resources": {"accelerator_type:L4": 1, "slot": 3}, "labels": {"role": "gpu"}}
 TAIL = {f"tail-{number}": number for number in range(6)}  # served by the Pool
 TAIL_ROOM = 2  # of them in memory
-HOLD_S = 30.0
+HOLD_S = 60.0  # in which all but the slow jobs end, on a busy machine too
 TINY_BYTES = 2_372_084  # weights of a random checkpoint
 LEASE_S = 2.0
 ADMIN_KEY = "an-operators-key-of-some-length"
@@ -53,8 +53,12 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """Without workers the clusters of their own come first, not beside the shared one."""
-    items.sort(key=lambda item: "cluster" in item.fixturenames)
+    """Without workers the clusters of their own come first, not beside the shared one.
+
+    Long tests come last: they use models whose loads others count.
+    """
+    is_long = {item: item.get_closest_marker("long") is not None for item in items}
+    items.sort(key=lambda item: ("cluster" in item.fixturenames, is_long[item]))
     for item in items:
         if "service" in item.fixturenames and "cluster" in item.fixturenames:
             item.add_marker(pytest.mark.timeout(560))  # with the start of the service
@@ -71,13 +75,7 @@ class Service:
     port: int
 
     def client(self, **options) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(base_url=self.base_url, timeout=60, trust_env=False, **options)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return httpx2.AsyncClient(base_url=self.base_url, timeout=150, trust_env=False, **options)
 
 
 def write_embedding(folder: Path) -> None:

@@ -8,6 +8,7 @@ import sqlite3
 import psutil
 import pytest
 
+from tests.processes import descendants
 from tests.serve.test_inpaint import INPAINT, body
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(560)]  # with the start of the service
@@ -17,9 +18,8 @@ SLOW = {"steps": "50", "width": "256", "height": "256", "samples": "4"}
 
 def replica_of(deployment: str) -> psutil.Process:
     """The process of a replica, among those that this test session started."""
-    for process in psutil.Process().children(recursive=True):
-        title = "".join(process.cmdline()[:1])  # Ray adds the method that runs, after a dot
-        if title.partition(".")[0].endswith(f":{deployment}"):
+    for process, title in descendants():
+        if title.partition(".")[0].endswith(f":{deployment}"):  # the method is after a dot
             return process
     raise AssertionError(f"no replica of {deployment}")
 
@@ -30,8 +30,8 @@ def row_of(service, job_id):
         return database.execute(query, (job_id,)).fetchone()
 
 
-async def final(http, job_id, timeout_s=180):  # of a loaded machine; seconds on a free one
-    async with asyncio.timeout(timeout_s):
+async def final(http, job_id):
+    async with asyncio.timeout(180):  # of a loaded machine; seconds on a free one
         while True:
             answer = (await http.post(FETCH, json={"request_id": job_id})).json()
             if answer["status"] != "processing":
@@ -39,8 +39,8 @@ async def final(http, job_id, timeout_s=180):  # of a loaded machine; seconds on
             await asyncio.sleep(0.2)
 
 
-async def state_of(service, job_id, wanted, timeout_s=20):
-    async with asyncio.timeout(timeout_s):
+async def state_of(service, job_id, wanted):
+    async with asyncio.timeout(180):
         while row_of(service, job_id)[0] != wanted:
             await asyncio.sleep(0.1)
 
@@ -58,8 +58,11 @@ async def test_killed_generator_does_not_lose_the_job(service, http):
 
 
 async def progressing(http, job_id):
-    async with asyncio.timeout(30):
-        while not (await http.post(FETCH, json={"request_id": job_id})).json().get("progress"):
+    async with asyncio.timeout(120):
+        while True:
+            answer = (await http.post(FETCH, json={"request_id": job_id})).json()
+            if answer.get("progress") or answer["status"] != "processing":
+                return
             await asyncio.sleep(0.05)
 
 
@@ -77,7 +80,7 @@ async def test_killed_ingress_does_not_lose_the_job(service, http):
     asked = body(instant_response="yes", **SLOW)
     answer = (await http.post(INPAINT, json=asked)).json()
     replica_of("Ingress").kill()
-    await state_of(service, answer["id"], "success", timeout_s=180)
+    await state_of(service, answer["id"], "success")
 
 
 def newest_job(service):
@@ -86,7 +89,7 @@ def newest_job(service):
 
 
 async def next_job(service, before):
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while (job_id := newest_job(service)) == before:
             await asyncio.sleep(0.05)
     return job_id

@@ -16,11 +16,11 @@ pytestmark = pytest.mark.ray
 
 async def scrape() -> str:
     port = ray.nodes()[0]["MetricsExportPort"]
-    async with httpx2.AsyncClient(trust_env=False) as prometheus:
+    async with httpx2.AsyncClient(trust_env=False, timeout=60) as prometheus:
         return (await prometheus.get(f"http://127.0.0.1:{port}/metrics")).text
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_engine_metrics_are_exported_under_their_names(http):
     assert (await http.post(INPAINT, json=body())).json()["status"] == "success"
     wanted = {
@@ -46,7 +46,7 @@ async def test_engine_metrics_are_exported_under_their_names(http):
     }
     missing, page = wanted, ""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(150):
             while missing := {name for name in missing if f"{name}{{" not in page}:
                 await asyncio.sleep(2)
                 page = await scrape()

@@ -27,7 +27,7 @@ def client(service):
         api_key="any",
         base_url=f"{service.base_url}/v1",
         max_retries=0,
-        http_client=httpx2.Client(trust_env=False, timeout=120),
+        http_client=httpx2.Client(trust_env=False, timeout=150),
     ) as client:
         yield client
 

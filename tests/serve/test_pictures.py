@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.picture_files import LARGE, file, scans
+from tests.processes import descendants
 from tests.serve.test_inpaint import INPAINT, body
 
 pytestmark = pytest.mark.ray
@@ -18,14 +19,7 @@ SLOW = "data:image/jpeg;base64," + base64.b64encode(scans(8000, *LARGE, progress
 
 def workers() -> list[psutil.Process]:
     """Processes that read pictures, of every replica."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if "serve_app.images.worker" in process.cmdline():
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    return [process for process, title in descendants() if "serve_app.images.worker" in title]
 
 
 async def at_work() -> psutil.Process:
@@ -39,7 +33,7 @@ async def at_work() -> psutil.Process:
 
 
 async def gone(*processes) -> bool:
-    return not (await asyncio.to_thread(psutil.wait_procs, processes, 20))[1]
+    return not (await asyncio.to_thread(psutil.wait_procs, processes, 60))[1]
 
 
 async def test_published_picture_is_read_and_stored_by_the_graph(http):

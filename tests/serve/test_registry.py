@@ -165,6 +165,6 @@ async def test_model_serves_without_a_redeploy_until_it_is_removed(http, placeme
 
     removed = await http.delete(f"/admin/models/{late}", headers=OPERATOR)
     assert removed.status_code == 204
-    async with asyncio.timeout(30):  # each process looks at the catalogue every few seconds
+    async with asyncio.timeout(120):  # each process looks at the catalogue every few seconds
         while "not found" not in str(await post(http, model_id=late)):
             await asyncio.sleep(0.2)

@@ -11,10 +11,10 @@ import sqlite3
 
 import httpx2
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
+from tests.processes import descendants
 from tests.weight_files import HARM, rewrite
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(560)]
@@ -29,7 +29,7 @@ def _good_weights_at_the_end(service):
     """Other tests use the model too."""
     yield
     body = {"key": "", "model_id": MODEL}
-    with httpx2.Client(base_url=service.base_url, timeout=90, trust_env=False) as http:
+    with httpx2.Client(base_url=service.base_url, timeout=150, trust_env=False) as http:
         answer = http.post("/api/v4/dreambooth/model_reload", json=body).json()
     assert answer["status"] == "success", answer
 
@@ -105,7 +105,8 @@ async def test_no_request_is_lost_in_a_reload_and_each_has_one_generation(http, 
 
     done = asyncio.Event()
     painters = [asyncio.create_task(keep_painting(seed)) for seed in range(4)]
-    await asyncio.sleep(1)
+    while not made:
+        await asyncio.sleep(0.1)
     dye(weights, "green")
     second = await reload(http)
     assert second["status"] == "success", second
@@ -163,8 +164,8 @@ async def test_replacement_of_a_dead_replica_has_the_reloaded_weights(http, serv
 
 
 def replicas_of(model_id):
-    for process in psutil.Process().children(recursive=True):
-        if f"ServeReplica:dreamserve:Generator:{model_id}" in " ".join(process.cmdline()):
+    for process, title in descendants():
+        if f"ServeReplica:dreamserve:Generator:{model_id}" in title:
             yield process
 
 

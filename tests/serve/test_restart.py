@@ -6,12 +6,12 @@ import time
 import httpx2
 import pytest
 
+from serve_app.cli.demo import free_port
 from tests.fake_app import MODEL, FakeApp
-from tests.serve.conftest import free_port
 from tests.webhook_receiver import Receiver
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-NUM_JOBS = 12
+NUM_JOBS = 24  # three at a time for a second: eight seconds, or the last one is done too early
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import time
 import httpx2
 import pytest
 
+from serve_app.cli.demo import free_port
 from serve_app.cli.serving import service
-from tests.serve.conftest import free_port
 from tests.serve.test_applications import Installation
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
@@ -43,7 +43,7 @@ def test_job_at_work_ends_or_waits_for_the_next_start(tmp_path, starting):
         while not (time.sleep(0.1) or _column(tmp_path, job_id, "attempts")):
             pass
         child.send_signal(signal.SIGTERM)
-        assert child.wait(60) == 0, installed.log.read_text()[-2000:]
+        assert child.wait(180) == 0, installed.log.read_text()[-2000:]
     assert "SIGTERM received" not in installed.log.read_text()  # Ray's words beside a stack
     assert _column(tmp_path, job_id, "state") in {"success", "queued"}
 

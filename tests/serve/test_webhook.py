@@ -20,8 +20,8 @@ def receiver():
     receiver.close()
 
 
-async def accepted(receiver, job_id, timeout_s=30):
-    async with asyncio.timeout(timeout_s):
+async def accepted(receiver, job_id):
+    async with asyncio.timeout(120):
         while not (arrivals := receiver.accepted().get(job_id)):
             await asyncio.sleep(0.1)
     return arrivals

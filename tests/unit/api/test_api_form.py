@@ -51,7 +51,7 @@ def test_form_is_read():
     assert fields == {"prompt": "a cat", "width": "512", "seed": "", "key": "k+1"}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(_texts, _texts), max_size=8), st.binary(max_size=20))
 def test_form_is_read_as_the_standard_library_does(pairs, noise):
     for data in (urlencode(pairs).encode(), noise):
@@ -122,7 +122,7 @@ def test_long_text_of_a_part_stays_where_it_is():
     assert (picture.writing, content(picture)) == (Writing.TEXT, b"iVBO" * LONG)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.dictionaries(st.text('abc_é "\\;=', min_size=1, max_size=9), _texts, max_size=4),
     st.dictionaries(st.text("xyz", min_size=1, max_size=9), st.binary(max_size=40), max_size=3),

@@ -13,7 +13,7 @@ import string
 from urllib.parse import quote, urlencode
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app import errors
@@ -202,7 +202,7 @@ def judge(path, status, text):
 def test_random_bodies_are_answered_without_a_fault(service, shared, path, model, num_bodies):
     logging.configure(LoggingConfig(level="ERROR"))  # a line per call costs as much as the call
 
-    @settings(max_examples=num_bodies // PER_SEED, deadline=None)
+    @settings(max_examples=num_bodies // PER_SEED)
     @given(st.integers(0, 2**64 - 1))
     def check(seed):
         async def call_all():
@@ -234,7 +234,7 @@ def test_any_body_is_answered_without_a_fault(open_api, path):
     with asyncio.Runner() as runner:
         api = open_api()
 
-        @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=200)
         @given(bodies(CASES[path]))
         def check(sent):
             answer = runner.run(api.post(path, sent))
@@ -244,7 +244,7 @@ def test_any_body_is_answered_without_a_fault(open_api, path):
         runner.run(api.http.aclose())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode()))
 def test_any_bytes_parse_or_are_refused(data):
     for content_type in MEDIA_TYPES:

@@ -28,7 +28,7 @@ def put_back(value, lifted):
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(_objects, st.booleans())
 @example({"a": '\\"' * 20}, False)
 @example({'\\"' * 20: "\\" * 31}, True)

@@ -127,7 +127,7 @@ def test_course_tells_failures_and_cuts_what_takes_too_long(tmp_path):
         while True:
             time.sleep(0.01)
 
-    stages = [Stage("fails", 5, fail), Stage("lacks", 5, lack), Stage("lingers", 0.2, linger)]
+    stages = [Stage("fails", 5, fail), Stage("lacks", 5, lack), Stage("lingers", 1, linger)]
     late = Stage("too late", 5, lambda figures: figures.facts.update(ran=True))
     told = list(Course(tmp_path, limit_s=60).run(stages))
     told += Course(tmp_path, limit_s=0).run([late])

@@ -6,9 +6,9 @@ from typer.testing import CliRunner
 
 from deployments import dashboard
 from serve_app.cli import deploy as deploy_command
+from serve_app.cli.demo import free_port
 from serve_app.cli.main import app
 from serve_app.models.rollout import RolloutFailed
-from tests.serve.conftest import free_port
 
 
 @pytest.fixture

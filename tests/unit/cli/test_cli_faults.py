@@ -9,6 +9,7 @@ import yaml
 from ray.serve import schema
 
 from serve_app.cli import main, preflight, serving
+from serve_app.cli.demo import free_port
 from serve_app.config import serve_file as config_file
 from tests import community_files
 
@@ -70,12 +71,6 @@ def call(monkeypatch, capsys, folder):
         return ended.value.code, capsys.readouterr().err, started
 
     return call
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def told(result, *words):
@@ -166,7 +161,7 @@ def test_catalogue_that_is_wrong(call, write, folder, files, words):
         path.unlink(missing_ok=True)
         if content is not None:
             path.write_text(content)
-    assert told(call("run", "--port", free_port(), config=write()), "catalogue", *words) == []
+    assert told(call("run", "--port", str(free_port()), config=write()), "catalogue", *words) == []
 
 
 def test_all_that_is_wrong_is_told_at_once(call, write, folder):
@@ -179,7 +174,7 @@ def test_all_that_is_wrong_is_told_at_once(call, write, folder):
         http={"styles": "styles.yaml"},
         catalogue={"path": "empty", "cache_dir": "weights"},
     )
-    result = call("run", "--port", free_port(), config=path)
+    result = call("run", "--port", str(free_port()), config=path)
     settings = ("data_dir", "hints.depth", "engine.expander", "safety.checkpoint", "http.styles")
     settings += ("catalogue",)
     assert told(result, *(f"dreamserve: {name}" for name in settings), "database") == []
@@ -206,7 +201,7 @@ def test_host_of_nobody(call, write):
 @pytest.mark.parametrize("command", ["run", "db-status", "db-upgrade", "db-check", "keys-list"])
 def test_database_that_does_not_answer(call, write, folder, command, url):
     url = url.format(folder=folder, port=free_port())
-    command = ["run", "--port", free_port()] if command == "run" else COMMANDS[command]
+    command = ["run", "--port", str(free_port())] if command == "run" else COMMANDS[command]
     result = call(*command, config=write(database={"url": url, "busy_timeout_s": 2}))
     assert told(result) == []
     assert len(result[1].splitlines()) == 1
@@ -216,7 +211,7 @@ def test_database_that_does_not_answer(call, write, folder, command, url):
 def test_service_in_which_nothing_is_wrong_is_started(call, write, folder, monkeypatch):
     started = []
     monkeypatch.setattr(os, "execve", lambda *given: started.append(given))
-    serving.exec_service(write(), "127.0.0.1", int(free_port()))
+    serving.exec_service(write(), "127.0.0.1", free_port())
     assert len(started) == 1
     assert list(preflight.problems(config_file.read_file(folder / "serve.yaml").settings)) == []
 

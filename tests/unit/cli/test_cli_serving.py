@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from serve_app.cli import serving, token
+from serve_app.cli.demo import free_port
 
 
 @pytest.fixture
@@ -36,9 +37,7 @@ def started(config, monkeypatch):
 
 @pytest.fixture
 def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 def run_folder(config):

@@ -121,7 +121,7 @@ async def test_work_that_finds_no_free_connection_in_time_is_never_done(empty_da
 
 
 async def test_caller_that_is_cancelled_while_it_waits_for_a_connection_is_cancelled(config):
-    database = Database(config.model_copy(update={"busy_timeout_s": 0.2, "pool_size": 1}))
+    database = Database(config.model_copy(update={"busy_timeout_s": 1, "pool_size": 1}))
     may_end = threading.Event()
     holding = asyncio.create_task(database.write(lambda _connection: may_end.wait(5)))
     await asyncio.sleep(0.05)
@@ -148,8 +148,9 @@ async def test_work_knows_the_context_of_its_caller(database):
 
 
 async def test_now_is_the_clock_of_the_machine(database):
+    before = time.time()
     now = await database.read(lambda connection: connection.scalar(select(Now())))
-    assert now == pytest.approx(time.time(), abs=0.5)
+    assert before - 0.1 < now < time.time() + 0.1
 
 
 @pytest.mark.parametrize("is_durable", [True, False])
@@ -203,7 +204,10 @@ async def test_sqlite_of_eight_writers_starves_none(tmp_path):
             slowest = max(slowest, time.perf_counter() - began)
         return slowest
 
-    assert max(await asyncio.gather(*(slowest_s() for _ in range(8)))) < 3
+    begun = time.perf_counter()
+    slowest = max(await asyncio.gather(*(slowest_s() for _ in range(8))))
+    all_s = time.perf_counter() - begun  # who starves waits for most of it
+    assert slowest < max(3, all_s / 2)
     await store.close()
 
 
@@ -250,7 +254,7 @@ async def test_connections_that_were_killed_while_idle_are_replaced_unseen(postg
     job = await store.add(job_request(), max_open=5)
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
     assert await store.get(job.id) == job
@@ -292,7 +296,7 @@ async def test_reading_takes_no_transaction(postgres_url):
 
 @pytest.mark.postgres
 async def test_lock_that_a_stuck_peer_holds_is_unavailable_after_the_timeout(postgres_url):
-    config = DatabaseConfig(url=postgres_url, busy_timeout_s=0.2)
+    config = DatabaseConfig(url=postgres_url, busy_timeout_s=1)  # of each statement afterwards too
     await asyncio.to_thread(upgrade, config)
     store = SqlJobStore(config)
     with psycopg.connect(postgres_url) as peer:
@@ -307,16 +311,13 @@ async def test_longest_wait_for_a_connection_is_told_once(empty_database_url):
     database = Database(DatabaseConfig(url=empty_database_url, pool_size=1))
     await database.read(lambda _: None)
     assert database.longest_wait_s() < 5  # it had to be opened
-    begun = threading.Event()
-
-    def hold(_):
-        begun.set()
-        time.sleep(0.3)
-
-    first = asyncio.create_task(database.read(hold))
-    await asyncio.to_thread(begun.wait)
-    await database.read(lambda _: None)
-    await first
+    may_end = threading.Event()
+    first = asyncio.create_task(database.read(lambda _: may_end.wait(5)))
+    second = asyncio.create_task(database.read(lambda _: None))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0.3)
+    may_end.set()
+    await asyncio.gather(first, second)
     assert 0.2 < database.longest_wait_s() < 5
     assert database.longest_wait_s() == 0
     await database.close()

@@ -203,7 +203,7 @@ async def test_call_that_waits_for_an_application_that_cannot_be_deployed_is_los
     for _ in range(2):  # the second look finds a call that is ending already
         await models.look()
     with pytest.raises(errors.ReplicaLost):
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, 30)
 
 
 async def test_replicas_answer_while_their_application_is_built_anew(controller):

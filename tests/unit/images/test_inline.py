@@ -46,7 +46,7 @@ def wrapped(text):
     return "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.binary(min_size=1, max_size=200),
     st.sampled_from(WRITINGS),

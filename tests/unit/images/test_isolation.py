@@ -239,7 +239,7 @@ async def test_worker_that_does_not_come_to_its_start_is_given_up(tmp_path, monk
 
 @pytest.mark.slow
 async def test_worker_that_hangs_is_replaced(isolate):
-    isolation, config = await isolate(decode_timeout_s=0.5)
+    isolation, config = await isolate(decode_timeout_s=1)
     (worker,) = workers()
     worker.suspend()
     with pytest.raises(errors.ReplicaLost):

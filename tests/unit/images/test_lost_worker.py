@@ -121,8 +121,13 @@ async def test_caller_who_leaves_while_a_worker_is_replaced_ends_no_start(isolat
 
 async def test_worker_that_ends_with_all_is_not_replaced(isolation, program):
     await isolation.run(partial(abs, -5))  # it is ready
-    caller = asyncio.create_task(isolation.run(partial(time.sleep, 60, field="init_image")))
-    await asyncio.sleep(0.05)
+    seen = program.with_name("seen")  # it is made when the field has been told
+    work = partial(eval, f"(open({str(seen)!r}, 'w').close(), time.sleep(60))", field="init_image")
+    caller = asyncio.create_task(isolation.run(work))
+    while not seen.exists():
+        await asyncio.sleep(0.01)
+    for _ in range(10):  # turns of the loop, until it has heard of it
+        await asyncio.sleep(0)
     await isolation.aclose()
     with pytest.raises(errors.InvalidImage):
         await caller

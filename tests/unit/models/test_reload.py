@@ -20,6 +20,7 @@ class Replicas:
     def __init__(self, store, says):
         self.store = store
         self.says = says
+        self.num_notified = 0
 
     async def notify(self, model_id):
         await asyncio.sleep(0)  # as any call of a replica
@@ -29,7 +30,13 @@ class Replicas:
         for replica, phase in self.says.items():
             if phase is not None:
                 await self.say(replica, phase, wanted.weights_version)
+        self.num_notified += 1
         return frozenset(self.says)
+
+    async def hear(self, times=1):
+        """Wait until they were notified so often."""
+        while self.num_notified < times:
+            await asyncio.sleep(0.001)
 
     async def say(self, replica, phase, weights_version):
         serving = weights_version if phase is READY else 0
@@ -84,6 +91,7 @@ async def test_eta_is_what_the_last_load_took(make):
 async def test_hold_ends_when_the_last_replica_is_ready(make):
     reloads, replicas = make(hold_s=20, a=READY, b=LOADING)
     waiting = asyncio.create_task(reloads.request(MODEL))
+    await replicas.hear()
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await replicas.say("b", READY, 1)
@@ -93,7 +101,7 @@ async def test_hold_ends_when_the_last_replica_is_ready(make):
 async def test_two_reloads_at_once_wait_for_the_newest(make):
     reloads, replicas = make(hold_s=20, a=LOADING)
     both = asyncio.gather(reloads.request(MODEL), reloads.request(MODEL))
-    await asyncio.sleep(0.05)
+    await replicas.hear(2)
     await replicas.say("a", READY, 2)
     assert {state.wanted.weights_version for state in await both} == {1, 2}
     assert {state.phase for state in await both} == {READY}
@@ -103,6 +111,7 @@ async def test_busy_replicas_that_were_not_notified_are_waited_for_too(make):
     reloads, replicas = make(hold_s=20)
     await replicas.say("a", READY, 0)
     waiting = asyncio.create_task(reloads.request(MODEL))
+    await replicas.hear()
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await replicas.say("a", READY, 1)

@@ -114,7 +114,7 @@ def test_parsed_address_is_judged_like_its_text():
     assert not is_public(ip_address("::1"))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))
 def test_public_address_is_global_for_the_standard_library_too(address):
     if is_public(address):
@@ -123,7 +123,7 @@ def test_public_address_is_global_for_the_standard_library_too(address):
         assert not address.is_reserved
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.ip_addresses(v=4))
 def test_v4_address_embedded_in_v6_is_never_public(address: IPv4Address):
     low = int(address)

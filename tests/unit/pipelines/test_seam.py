@@ -114,7 +114,7 @@ def test_edge_weight_of_a_line_does_not_depend_on_what_it_ends_in() -> None:
     width=st.integers(1, 14),
     seam_px=st.integers(0, 9),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_edge_weight_touches_no_black_and_repaints_some_of_every_part(
     points: list[tuple[int, int]], width: int, seam_px: int
 ) -> None:

@@ -135,7 +135,7 @@ async def test_caller_cancelled_together_with_its_grant_holds_nothing():
         await asyncio.sleep(0)
     caller.cancel()
     await asyncio.gather(caller, return_exceptions=True)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await use(cache, "b")
 
 
@@ -252,7 +252,7 @@ async def test_close_fails_who_waits_and_unloads():
 Call = st.tuples(st.sampled_from("abcdef"), st.integers(0, 5), st.integers(0, 12))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(calls=st.lists(Call, max_size=24), budget=st.integers(3, 6), max_loads=st.integers(1, 2))
 def test_any_crowd_is_served_within_the_budget(calls, budget, max_loads):
     """Calls use their model for some turns of the loop; some are cancelled after some turns."""

@@ -293,9 +293,9 @@ class WrongEstimates(Histories):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHistories.settings = settings(max_examples=60, stateful_step_count=40)
 TestWrongEstimates = WrongEstimates.TestCase
-TestWrongEstimates.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestWrongEstimates.settings = settings(max_examples=40, stateful_step_count=40)
 
 
 @pytest.mark.parametrize("turn_s", [0.0, 5.0])

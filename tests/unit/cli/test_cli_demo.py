@@ -1,0 +1,26 @@
+"""Where the demo's service listens."""
+
+import socket
+from pathlib import Path
+
+from serve_app.cli.demo import free_port
+
+RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")  # that Linux gives away by itself
+
+
+def test_ports_are_free_and_never_given_to_anybody_else():
+    ports = {free_port() for _ in range(20)}
+    assert len(ports) == 20
+    lowest = int(RANGE.read_text().split()[0]) if RANGE.exists() else 32_768
+    for port in ports:
+        assert 1024 <= port < lowest
+        with socket.create_server(("127.0.0.1", port)):
+            assert free_port() != port
+
+
+def test_port_that_somebody_listens_on_is_passed_over(monkeypatch):
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        free = free_port()
+        drawn = iter([taken.getsockname()[1], free])
+        monkeypatch.setattr("serve_app.cli.demo._drawn_ports", lambda: drawn)
+        assert free_port() == free
