@@ -19,7 +19,7 @@ from serve_app.config.logs import LoggingConfig
 from serve_app.config.pool import PoolConfig
 from serve_app.config.reload import ReloadConfig
 from serve_app.config.safety import SafetyConfig
-from serve_app.config.serving import DeploymentOptions, ServingConfig
+from serve_app.config.serving import DeploymentOptions, ModelOptions, ServingConfig
 from serve_app.config.storage import StorageConfig
 from serve_app.config.webhook import WebhooksConfig
 
@@ -37,6 +37,7 @@ __all__ = [
     "JobsConfig",
     "LimitsConfig",
     "LoggingConfig",
+    "ModelOptions",
     "PoolConfig",
     "ReloadConfig",
     "SafetyConfig",

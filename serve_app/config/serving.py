@@ -1,15 +1,18 @@
 """Scale and queue bounds of each deployment; plain values that `deployments/` hands to Serve."""
 
-from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from serve_app.config.components import Seconds, Section
 
-__all__ = ["DeploymentOptions", "ServingConfig", "over_defaults"]
+__all__ = ["DeploymentOptions", "ModelOptions", "ServingConfig"]
 
 _LABEL = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"  # what Ray takes as a label's value
+
+
+Cpus = Annotated[float, Field(ge=0, description="Sets the CPUs that Ray reserves per replica.")]
+Calls = Annotated[int, Field(ge=1, description="Limits the calls inside one replica.")]
 
 
 class DeploymentOptions(Section):
@@ -21,9 +24,7 @@ class DeploymentOptions(Section):
     max_replicas: int = Field(
         default=1, ge=1, description="Limits the number of replicas under load."
     )
-    num_cpus: float = Field(
-        default=0.1, ge=0, description="Sets the CPUs that Ray reserves per replica."
-    )
+    num_cpus: Cpus = 0.1
     num_gpus: float = Field(
         default=0.0, ge=0, description="Sets the GPUs that Ray reserves per replica."
     )
@@ -57,9 +58,7 @@ class DeploymentOptions(Section):
         "percent of these, rounded up: a new one is ready before an old one stops. It needs room "
         "for them; 0: the old ones stop first, and a deployment of one replica pauses.",
     )
-    max_ongoing_requests: int = Field(
-        default=32, ge=1, description="Limits the calls inside one replica."
-    )
+    max_ongoing_requests: Calls = 32
     target_ongoing_requests: float = Field(
         default=16, gt=0, description="Sets the calls per replica that autoscaling aims at."
     )
@@ -128,15 +127,12 @@ class DeploymentOptions(Section):
         return self
 
 
-def over_defaults(section: type[BaseModel], info: ValidationInfo, value: object) -> object:
-    """Complete the options of a deployment with its own defaults, not with those of any.
+class ModelOptions(DeploymentOptions):
+    """Those of a model with a deployment of its own, whose engine shares out what waits inside."""
 
-    For a validator that runs before a field of `section` whose default is `DeploymentOptions`.
-    """
-    if not isinstance(value, Mapping):
-        return value
-    default = section.model_fields[str(info.field_name)].default
-    return default.model_dump(exclude_unset=True) | dict(value)
+    num_cpus: Cpus = 0.5
+    # All that drivers may send: Serve's own queue, at the caller, knows no owners. The engine does.
+    max_ongoing_requests: Calls = 256
 
 
 class ServingConfig(Section):
@@ -155,11 +151,6 @@ class ServingConfig(Section):
         num_cpus=0.5, max_ongoing_requests=256, target_ongoing_requests=32
     )
     janitor: DeploymentOptions = DeploymentOptions(num_cpus=0)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _keep_what_is_not_named(cls, value: object, info: ValidationInfo) -> object:
-        return over_defaults(cls, info, value)
 
     @model_validator(mode="after")
     def _one_janitor(self) -> Self:

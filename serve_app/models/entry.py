@@ -11,13 +11,11 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
 from serve_app.config.components import Section
-from serve_app.config.serving import DeploymentOptions, over_defaults
+from serve_app.config.serving import ModelOptions
 from serve_app.models.revision import asked_id
 from serve_app.types import ControlType, Kind
 
@@ -260,8 +258,7 @@ class ModelEntry(_Files):
     instance_prompt: Text | None = Field(default=None, description="put before each prompt")
     enhancement: Enhancement = Enhancement()
     defaults: ModelDefaults = ModelDefaults()
-    # All that drivers may send: Serve's own queue, at the caller, knows no owners. The engine does.
-    serve: DeploymentOptions = DeploymentOptions(max_ongoing_requests=256, num_cpus=0.5)
+    serve: ModelOptions = ModelOptions()
 
     @property
     def has_unet(self) -> bool:
@@ -273,11 +270,6 @@ class ModelEntry(_Files):
         """What it is loaded from besides its source, by field."""
         named = {name: getattr(self, name) for name in _PARTS}
         return {name: source for name, source in named.items() if source is not None}
-
-    @field_validator("serve", mode="before")
-    @classmethod
-    def _keep_what_is_not_named(cls, value: object, info: ValidationInfo) -> object:
-        return over_defaults(cls, info, value)
 
     @model_validator(mode="after")
     def _needs_others(self) -> Self:
@@ -328,7 +320,7 @@ class AddOn(_Files):
 
 
 Entry = ModelEntry | AddOn
-_SECTIONS = (ModelEntry, AddOn, HubSource, ModelDefaults, Enhancement, DeploymentOptions)
+_SECTIONS = (ModelEntry, AddOn, HubSource, ModelDefaults, Enhancement, ModelOptions)
 FIELDS = frozenset(name for section in _SECTIONS for name in section.model_fields)
 """Every name that may stand in the file of an entry, at any depth."""
 E = TypeVar("E", bound=_Files)

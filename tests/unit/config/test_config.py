@@ -130,9 +130,11 @@ def test_shipped_configuration_is_valid(name):
 
 @pytest.mark.parametrize("deployment", ServingConfig.model_fields)
 def test_one_option_of_a_deployment_leaves_the_others_as_they_are(deployment):
-    named = ServingConfig.model_validate({deployment: {"health_check_timeout_s": 7}})
+    named = AppConfig.model_validate({"serving": {deployment: {"health_check_timeout_s": 7}}})
     default = getattr(ServingConfig(), deployment)
-    assert getattr(named, deployment) == default.model_copy(update={"health_check_timeout_s": 7})
+    assert getattr(named.serving, deployment) == default.model_copy(
+        update={"health_check_timeout_s": 7}
+    )
 
 
 def test_one_option_from_the_environment_leaves_the_others_as_they_are(monkeypatch):

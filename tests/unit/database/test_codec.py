@@ -6,6 +6,7 @@ import pytest
 
 from serve_app import errors
 from serve_app.database import codec
+from serve_app.models.entry import read_entry
 from serve_app.models.protocol import ReplicaPhase, ReplicaReport
 from serve_app.types import GenerationSpec, JobRequest, JobResult, OutputPlan
 from tests.builders import job_request, spec
@@ -122,3 +123,9 @@ def test_what_a_later_version_adds_to_a_result_is_passed_over_and_to_a_request_i
     asked = json.loads(codec.dump(job_request())) | {"next": 1}
     with pytest.raises(ValueError):
         codec.load(JobRequest, json.dumps(asked))
+
+
+def test_entry_keeps_only_what_its_operator_wrote():
+    """What it leaves out follows the defaults, those of later versions too."""
+    fields = {"id": "a", "source": "a", "kinds": ["inpaint"], "serve": {"num_gpus": 1}}
+    assert json.loads(codec.dump_entry(read_entry(fields))) == fields
