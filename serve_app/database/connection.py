@@ -88,8 +88,11 @@ class Database:
         url = database_url(config)
         self._is_sqlite = url.drivername == "sqlite"
         self._engine = _sqlite(url, config) if self._is_sqlite else _postgresql(url, config)
-        # PostgreSQL's driver would begin and end a transaction for each, two ways there and back.
-        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._reading = self._engine
+        if not self._is_sqlite:
+            # Its driver would begin and end a transaction for each, two ways there and back.
+            # SQLite's begins none, and SQLAlchemy would make it do so when it takes this back.
+            self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._patience_s = config.busy_timeout_s
         self._waited_s = 0.0
         self._readers = ThreadPoolExecutor(config.pool_size, "database")
@@ -254,8 +257,14 @@ def _postgresql(url: URL, config: DatabaseConfig) -> Engine:
     # A server or a paused peer that does not answer must become an error, not a stuck service.
     limit_ms = max(1, round(config.busy_timeout_s * 1000))
     options = f"-c statement_timeout={limit_ms} -c idle_in_transaction_session_timeout={limit_ms}"
+    # What lies between forgets idle connections and tells nobody, and a lost server says nothing.
+    network = {
+        "keepalives_idle": "30",
+        "keepalives_interval": "10",
+        "tcp_user_timeout": str(max(2000, limit_ms)),
+    }
     engine = create_engine(
-        url.set(drivername="postgresql+psycopg"),
+        url.set(drivername="postgresql+psycopg", query=network | dict(url.query)),
         hide_parameters=True,
         pool_size=config.pool_size,
         max_overflow=0,

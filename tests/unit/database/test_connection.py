@@ -295,6 +295,37 @@ async def test_reading_takes_no_transaction(postgres_url):
 
 
 @pytest.mark.postgres
+async def test_connections_notice_a_network_that_says_nothing(postgres_url):
+    """By the driver's options, since the tests' server listens on no network."""
+    url = f"{postgres_url}&keepalives_interval=7"
+    database = Database(DatabaseConfig(url=url, busy_timeout_s=9))
+
+    def options(connection):
+        return connection.connection.dbapi_connection.info.get_parameters()
+
+    found = await database.read(options)
+    await database.close()
+    assert (found["keepalives_idle"], found["tcp_user_timeout"]) == ("30", "9000")
+    assert found["keepalives_interval"] == "7"  # the operator's
+
+
+async def test_sqlite_begins_nothing_by_itself_after_reading(tmp_path):
+    database = Database(DatabaseConfig(url=f"sqlite:///{tmp_path}/jobs.db", pool_size=1))
+    statements = []
+
+    def look(connection):
+        link = connection.connection.dbapi_connection
+        link.set_trace_callback(statements.append)
+        return link.isolation_level
+
+    assert await database.read(look) is None
+    assert await database.read(look) is None
+    assert await database.write(look) is None
+    assert statements == ["PRAGMA synchronous=FULL", "BEGIN IMMEDIATE", "COMMIT"]  # the writing
+    await database.close()
+
+
+@pytest.mark.postgres
 async def test_lock_that_a_stuck_peer_holds_is_unavailable_after_the_timeout(postgres_url):
     config = DatabaseConfig(url=postgres_url, busy_timeout_s=1)  # of each statement afterwards too
     await asyncio.to_thread(upgrade, config)
