@@ -26,7 +26,7 @@ _MAX_DRIVEN = 200
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is compared. max_open: jobs. database_url: of PostgreSQL; None for SQLite."""
+    """What is compared. max_open: jobs. database_url: None for a SQLite file made anew."""
 
     proxy: str
     num_ingresses: int
@@ -34,7 +34,8 @@ class Setup:
     database_url: str | None = None
 
     def __str__(self) -> str:
-        database = "SQLite" if self.database_url is None else "PostgreSQL"
+        is_sqlite = self.database_url is None or self.database_url.startswith("sqlite")
+        database = "SQLite" if is_sqlite else "PostgreSQL"
         plural = "es" if self.num_ingresses > 1 else ""
         return f"{database}, {self.proxy}, {self.num_ingresses} ingress{plural}"
 

@@ -26,8 +26,8 @@ _EXAMPLE = bundle.folder() / "examples" / "inpaint"
 _START_TIMEOUT_S = 180.0
 _JOB_TIMEOUT_S = 300.0
 _POLL_S = 0.3
-# Below what systems give away by themselves, 32768 and above: of that Ray takes some dozens of
-# ports while it starts, before the service listens on its own.
+# Below what Linux gives away by itself where nobody has set another range, 32768 and above: of that
+# Ray takes some dozens of ports while it starts, before the service listens on its own.
 _PORTS = range(20_000, 32_768)
 
 _console = Console()
@@ -76,7 +76,8 @@ def free_port() -> int:
 
 @functools.cache
 def _drawn_ports() -> Iterator[int]:
-    return iter(random.sample(_PORTS, len(_PORTS)))
+    draw = random.SystemRandom()  # processes that were given the same seed draw other ports
+    return iter(draw.sample(_PORTS, len(_PORTS)))
 
 
 def _bars() -> Progress:

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from benchmarks.road import kinds, statements
-from benchmarks.road.service import Served
+from benchmarks.road.service import Served, Setup
 from serve_app.config import AppConfig
 from serve_app.database import open_job_store
 from tests.builders import job_request
@@ -33,6 +33,14 @@ echo "$asked 3" > "$2"
 )
 def test_innermost_known_frame_names_the_work(stack, kind):
     assert kinds.kind_of(stack) == kind
+
+
+@pytest.mark.parametrize(
+    ("url", "database"),
+    [(None, "SQLite"), ("sqlite:////a.db", "SQLite"), ("postgresql://h/a", "PostgreSQL")],
+)
+def test_setup_names_its_database(url, database):
+    assert str(Setup("HAProxy", 2, 32, url)) == f"{database}, HAProxy, 2 ingresses"
 
 
 def test_only_threads_that_hold_the_interpreter_are_sampled(tmp_path, monkeypatch):
