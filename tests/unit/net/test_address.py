@@ -1,12 +1,13 @@
 """The address table, against hand-picked members of every special range and against stdlib."""
 
+import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.net.address import is_public
+from serve_app.net.address import is_inside, is_public
 
 REFUSED = {
     "this_network": "0.0.0.0",
@@ -101,12 +102,36 @@ PUBLIC = [
 
 @pytest.mark.parametrize("address", REFUSED.values(), ids=REFUSED)
 def test_special_address_is_not_public(address):
-    assert not is_public(address)
+    assert is_public(address) is False
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_neighbour_of_special_range_is_public(address):
-    assert is_public(address)
+    assert is_public(address) is True
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST.", "a.localhost", "10.0.0.1.", "0", "::1"]
+)
+def test_host_of_the_inside_is_known_by_its_text(host):
+    assert is_inside(host) is True
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "8.8.8.8.", "2600::1", "134744072", "a..b", "b" * 99])
+def test_host_that_may_be_public_is_not_of_the_inside(host):
+    assert is_inside(host) is False
+
+
+def test_nobody_is_asked_whether_a_host_is_of_the_inside(monkeypatch):
+    asked = []
+
+    def look_up(host, port, family=0, type=0, proto=0, flags=0):
+        asked.append((host, bool(flags & socket.AI_NUMERICHOST)))
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert is_inside("Private.test.") is False
+    assert asked == [("private.test", True)]
 
 
 def test_parsed_address_is_judged_like_its_text():

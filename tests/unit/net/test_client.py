@@ -2,13 +2,17 @@
 
 import asyncio
 import pickle
+import ssl
+import threading
 
 import pytest
 
 from serve_app.net import (
     BadStatus,
     ForbiddenAddress,
+    GuardedClient,
     NetFailure,
+    Policy,
     Refused,
     TooLarge,
     TooManyRedirects,
@@ -26,7 +30,8 @@ async def test_allowed_host_is_fetched(serve, fetch):
     assert request.startswith(b"get /a?b=c http/1.1\r\n")
     assert b"host: good.test:%d\r\n" % server.port in request
     assert request.count(b"\r\nhost:") == 1
-    assert b"accept-encoding: identity\r\n" in request
+    for header in (b"accept-encoding: identity", b"connection: close", b"user-agent: dreamserve"):
+        assert header + b"\r\n" in request
 
 
 async def test_private_host_that_is_not_allowed_sees_no_connection(serve, client):
@@ -56,6 +61,29 @@ async def test_closed_port_raises_unreachable(serve, unused_port, client):
     async with client() as guarded:
         with pytest.raises(Unreachable):
             await guarded.get(f"http://good.test:{unused_port}/")
+
+
+async def test_lookup_that_hangs_ends_at_the_time_to_connect(client):
+    async def hang(host: str, port: int) -> list[str]:
+        await asyncio.sleep(60)
+        return []
+
+    async with client(hang, connect_timeout_s=0.05, timeout_s=30) as guarded:
+        with pytest.raises(Unreachable):
+            await guarded.get("http://good.test/")
+
+
+async def test_client_that_is_closed_leaves_no_thread_of_its_resolver(serve, monkeypatch):
+    server, before = await serve(OK), set(threading.enumerate())
+    monkeypatch.setattr("serve_app.net.transport._look_up", lambda host, port: ["127.0.0.1"])
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    async with GuardedClient(Policy(allowed_hosts=("good.test",)), ssl_context=tls) as guarded:
+        assert await guarded.get(f"http://good.test:{server.port}/") == b"hello"
+        own = set(threading.enumerate()) - before
+    assert own
+    for thread in own:
+        await asyncio.to_thread(thread.join, 5)
+        assert not thread.is_alive()
 
 
 async def test_one_client_serves_many_calls_at_once(serve, client):

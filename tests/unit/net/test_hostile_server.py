@@ -7,15 +7,13 @@ import pytest
 
 from serve_app.net import BadReply, BadStatus, TooLarge, TooSlow
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-
 
 @pytest.mark.parametrize(
     "reply",
     [
         b"HTTP/1.1 302 Go\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 302 Go\r\nLocation: http://[x]/\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 302 Go\r\nLocation: /" + b"a" * 9000 + b"\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Go\r\nLocation: /" + b"a" * 8192 + b"\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 302 Go\r\nLocation: \xff\xfe\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort",
         b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
@@ -56,8 +54,9 @@ async def test_other_status_raises_bad_status(serve, status, fetch):
 
 async def test_declared_length_over_the_limit_is_not_read(serve, fetch):
     server = await serve(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")
-    with pytest.raises(TooLarge):
+    with pytest.raises(TooLarge) as caught:
         await fetch(server, max_bytes=1000)
+    assert caught.value.limit_bytes == 1000
 
 
 async def test_endless_body_ends_at_the_limit(serve, fetch):
@@ -67,20 +66,26 @@ async def test_endless_body_ends_at_the_limit(serve, fetch):
             writer.write(b"x" * 65536)
             await writer.drain()
 
-    with pytest.raises(TooLarge):
+    with pytest.raises(TooLarge) as caught:
         await fetch(await serve(endless), max_bytes=300_000)
+    assert caught.value.limit_bytes == 300_000
 
 
-async def test_body_of_exactly_the_limit_passes(serve, fetch):
-    assert await fetch(await serve(OK), max_bytes=5) == b"hello"
+@pytest.mark.parametrize("head", [b"Content-Length: 5\r\n", b""], ids=["declared", "undeclared"])
+async def test_body_of_exactly_the_limit_passes_and_no_larger_one(serve, head, fetch):
+    server = await serve(b"HTTP/1.1 200 OK\r\n" + head + b"\r\nhello")
+    assert await fetch(server, max_bytes=5) == b"hello"
+    with pytest.raises(TooLarge):
+        await fetch(server, max_bytes=4)
 
 
 async def test_silent_server_ends_at_the_deadline(serve, fetch):
     async def silent(reader, writer):
         await reader.read()
 
-    with pytest.raises(TooSlow):
+    with pytest.raises(TooSlow) as caught:
         await fetch(await serve(silent), timeout_s=0.2)
+    assert caught.value.limit_s == 0.2
 
 
 @pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "])

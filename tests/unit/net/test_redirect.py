@@ -4,7 +4,14 @@ import asyncio
 
 import pytest
 
-from serve_app.net import ForbiddenAddress, PostReply, Refused, TooManyRedirects, TooSlow
+from serve_app.net import (
+    BadStatus,
+    ForbiddenAddress,
+    PostReply,
+    Refused,
+    TooManyRedirects,
+    TooSlow,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -71,9 +78,27 @@ async def test_name_that_turns_inside_between_hops_is_refused(serve, client):
 
 async def test_redirect_loop_ends_at_the_limit(serve, fetch):
     server = await serve(redirect("/again"))
-    with pytest.raises(TooManyRedirects):
+    with pytest.raises(TooManyRedirects) as caught:
         await fetch(server, max_redirects=3)
-    assert server.calls == 4
+    assert (server.calls, caught.value.limit) == (4, 3)
+
+
+async def test_longest_location_is_followed(serve, fetch):
+    """One character more is `long_location` among the broken replies."""
+
+    async def answer(reader, writer):
+        writer.write(OK if len(server.requests) == 2 else redirect("/" + "a" * 8191))
+
+    server = await serve(answer)
+    assert await fetch(server) == b"hello"
+
+
+@pytest.mark.parametrize("status", [300, 304, 305, 306, 309])
+async def test_other_status_of_its_class_is_no_redirect(serve, status, fetch):
+    server = await serve(redirect("/again", status))
+    with pytest.raises(BadStatus):
+        await fetch(server)
+    assert server.calls == 1
 
 
 async def test_deadline_covers_all_hops_together(serve, fetch):

@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from serve_app.net import Unreachable
+from serve_app.net import GuardedClient, Policy, Unreachable
+from tests.unit.net.conftest import resolve
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -25,6 +26,15 @@ async def test_certificate_is_checked_against_the_name(serve, client, tmp_path, 
         else:
             with pytest.raises(Unreachable):
                 await guarded.get(url)
+
+
+async def test_authorities_that_the_environment_names_are_not_trusted(serve, tmp_path, monkeypatch):
+    server_tls, _ = _certificate(tmp_path, "good.test")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    server = await serve(OK, tls=server_tls)
+    async with GuardedClient(Policy(allowed_hosts=("good.test",)), resolve) as guarded:
+        with pytest.raises(Unreachable, match="certificate"):
+            await guarded.get(f"https://good.test:{server.port}/")
 
 
 def _certificate(folder, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
