@@ -1,7 +1,8 @@
 """`Follower`: what is new of one job, moment by moment, until it has ended."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -63,36 +64,25 @@ class Follower:
         if job.state.is_final:
             yield EndMoment(replace(mark, has_ended=True), job)
             return
+        clock, told_at = asyncio.get_running_loop().time, -math.inf
         with self._audience.seat(job, has_previews=has_previews) as seat:
             end = asyncio.ensure_future(self._wait(job.id, self._config.max_stream_s))
             try:
-                moments: list[Moment] | list[None] = [None]
                 while not end.done():
-                    moments = await self._news(job, seat, mark) or moments
+                    moments: Sequence[Moment | None] = await self._news(job, seat, mark)
+                    if not moments and clock() - told_at >= self._config.heartbeat_s:
+                        moments = [None]
                     for moment in moments:
                         yield moment
                         mark = mark if moment is None else moment.mark
-                    moments = await self._silence(seat, end)
+                        told_at = clock()
+                    # News may be none for this client, so they leave the time of the next word.
+                    await _news_or_end(seat, end, told_at + self._config.heartbeat_s - clock())
                 ended = end.result()
             finally:
                 end.cancel()
         if ended.state.is_final:
             yield EndMoment(replace(mark, has_ended=True), ended)
-
-    async def _silence(self, seat: Seat, end: "asyncio.Future[Job]") -> list[None]:
-        """Wait for news; return what to yield if there are none."""
-        news: asyncio.Future[Any] = asyncio.ensure_future(seat.news.wait())
-        try:
-            both: set[asyncio.Future[Any]] = {news, end}
-            heard, _ = await asyncio.wait(
-                both,
-                timeout=self._config.heartbeat_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            news.cancel()
-        seat.news.clear()
-        return [] if heard else [None]
 
     async def _news(self, job: Job, seat: Seat, mark: Mark) -> list[Moment]:
         sight = seat.sight
@@ -108,6 +98,17 @@ class Follower:
         except errors.JobStoreUnavailable:
             return []  # the next look may know
         return [QueuedMoment(replace(mark, place=place), place, eta_s)]
+
+
+async def _news_or_end(seat: Seat, end: "asyncio.Future[Job]", limit_s: float) -> None:
+    """Return when there is something to look at, or after the time."""
+    news: asyncio.Future[Any] = asyncio.ensure_future(seat.news.wait())
+    both: set[asyncio.Future[Any]] = {news, end}
+    try:
+        await asyncio.wait(both, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        news.cancel()
+    seat.news.clear()
 
 
 def _seen(sight: Sight, mark: Mark, *, has_previews: bool) -> list[Moment]:

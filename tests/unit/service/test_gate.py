@@ -1,6 +1,7 @@
 """The gate over the in-memory store."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -121,3 +122,73 @@ async def test_key_that_was_refused_is_let_pass_when_jobs_have_ended(store, monk
     gate.close("heavy")
     await store.cancel(job.id)
     await gate.check("heavy")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+async def test_full_gate_asks_again_after_a_fifth_of_a_second(store, clock):
+    gate, job = await full_gate(store)
+    for _ in range(2):
+        with pytest.raises(errors.Overloaded):
+            await gate.check()
+    await store.cancel(job.id)
+    clock[0] += 0.19
+    with pytest.raises(errors.Overloaded):
+        await gate.check()
+    clock[0] += 0.02
+    await gate.check()
+    assert store.num_asked == 2
+
+
+async def test_refused_keys_are_refused_for_a_fifth_of_a_second_each(store, clock):
+    gate = Gate(store, max_open=1, guests=1)
+    await store.add(job_request(), max_open=1)
+    await gate.admit("heavy")
+    await gate.check("heavy")  # which has asked the store
+    gate.close("heavy")
+    clock[0] += 0.1
+    gate.close("other")
+    for key_id in ("heavy", "other"):
+        with pytest.raises(errors.Overloaded):
+            await gate.check(key_id)
+    clock[0] += 0.09
+    with pytest.raises(errors.Overloaded):
+        await gate.check("heavy")
+    clock[0] += 0.02
+    await gate.check("heavy")
+    with pytest.raises(errors.Overloaded):
+        await gate.check("other")
+
+
+async def test_gate_that_a_refusal_closed_keeps_what_it_counted(store, clock):
+    gate = Gate(store, max_open=1, guests=1)
+    for key_id in ("a", "b"):
+        await gate.admit(key_id)
+        await store.add(job_request(), max_open=2)
+    with pytest.raises(errors.Overloaded):
+        await gate.check()
+    gate.close("c")
+    with pytest.raises(errors.Overloaded):  # both places, not only those up to the limit
+        await gate.check("d")
+    assert store.num_asked == 1
+
+
+async def test_gate_whose_question_fails_asks_anew(store, clock, monkeypatch):
+    gate, _job = await full_gate(store)
+
+    async def fail():
+        raise errors.JobStoreUnavailable("down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "count_open", fail)
+        with pytest.raises(errors.JobStoreUnavailable):
+            await gate.check()
+    clock[0] += 0.21
+    with pytest.raises(errors.Overloaded):
+        await gate.check()
+    assert store.num_asked == 1

@@ -96,6 +96,9 @@ async def test_names_are_reserved_for_the_form_that_is_asked_for(bench):
     assert (len(plan.keys), plan.temp, plan.base64) == (2, True, False)
     assert (plan.format, plan.quality) == (form, 37)
     assert all(key.startswith("temp/") and key.endswith(".jpeg") for key in plan.keys)
+    plain = bench.service.reserve_output(1, base64=False, temp=False)
+    assert (plain.format, plain.quality) == (PictureFormat.PNG, 100)
+    assert plain.keys[0].startswith("generations/")
 
 
 async def test_job_is_cancelled_although_its_client_leaves_twice(bench, monkeypatch):
@@ -153,11 +156,14 @@ async def test_fetch_shows_live_progress(bench):
     assert (await bench.service.fetch(job.id, "open")).progress == 0.5
 
 
-@pytest.mark.parametrize("call", ["fetch", "cancel"])
-async def test_job_of_another_key_is_not_found(bench, call):
+@pytest.mark.parametrize("call", ["fetch", "cancel", "delete"])
+async def test_job_of_another_key_is_not_found_like_one_that_does_not_exist(bench, call):
+    bench.graph.duration_s = 30
     job = await bench.service.accept(job_request(key_id="key_a"))
-    with pytest.raises(errors.JobNotFound):
-        await getattr(bench.service, call)(job.id, "key_b")
+    for job_id, key_id in ((job.id, "key_b"), (job.id + 1, "key_a")):
+        with pytest.raises(errors.JobNotFound):
+            await getattr(bench.service, call)(job_id, key_id)
+    assert (await bench.jobs.get(job.id)).state is JobState.PROCESSING
 
 
 async def test_submit_beyond_max_open_is_refused():

@@ -13,6 +13,7 @@ from serve_app.jobs.driver import Driver
 from serve_app.models import Catalogue, CatalogueView
 from serve_app.models.reload import Reloads
 from serve_app.service.generation import GenerationService, Stores
+from serve_app.telemetry.actor import actor
 from serve_app.testing.graph import FakeGraph
 from serve_app.testing.jobs import MemoryJobStore, MemoryKeyStore
 from serve_app.testing.models import MemoryModelStore
@@ -115,6 +116,23 @@ async def test_pictures_count_as_calls_of_their_key():
     with pytest.raises(errors.RateLimited):
         await bench.service.request_reload("m", "key_a")
     assert await bench.service.is_nsfw("image", inline(), "key_b") is False
+
+
+async def test_open_service_counts_no_calls():
+    bench = Bench(auth={"mode": "open"}, limits={"requests_per_minute": 1})
+    for _ in range(3):
+        await bench.service.is_nsfw("image", inline(), "open")
+
+
+async def test_reload_is_noted_as_a_deed_of_the_key(bench, monkeypatch):
+    noted = []
+
+    async def request(model_id):
+        noted.append((model_id, actor()))
+
+    monkeypatch.setattr(bench.service._reloads, "request_limited", request)
+    await bench.service.request_reload("m", "key_a")
+    assert noted == [("m", "key:key_a")]
 
 
 async def test_load_counts_open_jobs():

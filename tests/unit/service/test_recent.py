@@ -1,5 +1,7 @@
 """What is remembered of jobs and callers, and what is forgotten."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from serve_app.service import recent
@@ -28,7 +30,23 @@ def test_latest_jobs_and_callers_are_kept(few):
     assert known == ["key 1", None, "key 3"]
 
 
-def test_what_is_old_is_forgotten(few, monkeypatch):
-    few.see(job(1))
-    monkeypatch.setattr(recent, "_KEPT_S", 0.0)
-    assert few.job(1) is None
+def test_what_is_older_than_a_quarter_of_an_hour_is_forgotten(monkeypatch):
+    now = [500.0]
+    monkeypatch.setattr(recent, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    kept = Recent()
+    for number in (1, 2):
+        assert kept.see(job(number)) == job(number)
+        kept.see_key(f"secret {number}", f"key {number}")
+    now[0] += 899.9
+    assert (kept.job(1), kept.key_id("secret 1")) == (job(1), "key 1")
+    kept.see(job(2))
+    kept.see_key("secret 2", "key 2")
+    now[0] += 0.1
+    assert (kept.job(1), kept.key_id("secret 1")) == (None, None)
+    assert (kept.job(2), kept.key_id("secret 2")) == (job(2), "key 2")
+
+
+def test_any_text_may_be_a_secret():
+    kept = Recent()
+    kept.see_key("\ud800", "key")
+    assert (kept.key_id("\ud800"), kept.key_id("?")) == ("key", None)
