@@ -29,7 +29,7 @@ class EtaModel:
         self._slots = slots
         self._work = work
         self._times: dict[str, RunTime] = {}
-        self._enlarged_s: dict[str, float] = {}  # of a megapixel that `upscale` adds
+        self._enlarged_s: dict[str, float] = {}  # of a pixel that `upscale` adds
         self._run_s: float | None = None  # average of all runs
 
     def observe(self, spec: GenerationSpec, seconds: float) -> None:
@@ -82,8 +82,8 @@ def plain_work(spec: GenerationSpec) -> float:
 
 
 def _added(spec: GenerationSpec) -> float:
-    """Megapixels that `upscale` adds to what was painted."""
-    return spec.samples * (spec.upscale**2 - 1) * spec.height * spec.width / 1e6
+    """Pixels that `upscale` adds to what was painted."""
+    return spec.samples * (spec.upscale**2 - 1) * spec.height * spec.width
 
 
 def _average(known: float | None, newest: float) -> float:

@@ -17,9 +17,10 @@ from tests.builders import job_request
 class Bench:
     def __init__(self, *, has_keys=True, **settings):
         self.graph, self.store = FakeGraph(), MemoryJobStore()
+        self.queue = Queue(self.store)
         self.audience = Audience(
             self.graph,
-            Queue(self.store),
+            self.queue,
             EventsConfig(**settings),
             tells_keys_apart=has_keys,
         )
@@ -97,18 +98,88 @@ async def test_looks_go_on_while_somebody_watches_and_survive_errors():
         running.cancel()
 
 
+async def test_nobody_looks_while_nobody_watches(monkeypatch):
+    bench = Bench(look_s=0.05)
+    job, num_looks = await bench.job(), 0
+    look = bench.audience.look
+
+    async def counted():
+        nonlocal num_looks
+        num_looks += 1
+        await look()
+
+    monkeypatch.setattr(bench.audience, "look", counted)
+    running = asyncio.create_task(bench.audience.run())
+    try:
+        for _ in range(2):  # who comes again wakes it again
+            with bench.audience.seat(job, has_previews=False):
+                before = num_looks
+                async with asyncio.timeout(5):
+                    while num_looks == before:
+                        await asyncio.sleep(0.01)
+            await asyncio.sleep(0.06)  # a look may have begun
+            before = num_looks
+            await asyncio.sleep(0.15)
+            assert num_looks == before
+    finally:
+        running.cancel()
+
+
+async def test_preview_that_is_here_stays_until_another_comes_or_the_run_is_lost():
+    bench = Bench()
+    job = await bench.job()
+    seen = []
+    with bench.audience.seat(job, has_previews=True) as seat:
+        for sight in (
+            Sight(4, 10, b"one", 4),
+            Sight(4, 10),  # no step since, and nothing newer
+            Sight(6, 10),
+            Sight(6, 10, b"two", 6),
+            Sight(5, 10),
+        ):
+            bench.graph.sights[job.id] = sight
+            await bench.audience.look()
+            seen.append((seat.sight.step, seat.sight.preview, seat.sight.preview_step))
+    one, two, lost = (b"one", 4), (b"two", 6), (b"", -1)
+    assert seen == [(4, *one), (4, *one), (6, *one), (6, *two), (5, *lost)]
+    assert [asked[job.id] for asked in bench.graph.looks] == [-1, 4, 4, 4, 6]
+
+
+async def test_job_in_the_queue_wakes_who_watches_it_at_each_look():
+    bench = Bench()
+    job = await bench.job()
+    with bench.audience.seat(job, has_previews=False) as seat:
+        for _ in range(2):
+            await bench.audience.look()
+            assert seat.news.is_set()
+            seat.news.clear()
+
+
+async def test_watched_jobs_that_are_seen_at_work_leave_the_queue():
+    bench = Bench()
+    first, second = [await bench.job() for _ in range(2)]
+    bench.graph.sights[first.id] = Sight(0, 0)
+    assert await bench.queue.place(second) == 2
+    with bench.audience.seat(first, has_previews=False):
+        await bench.audience.look()
+    assert await bench.queue.place(second) == 1
+
+
 async def test_places_are_bounded_and_free_again_when_a_stream_ends():
     bench = Bench(max_streams=3, max_streams_per_key=2)
     a, b, c = [await bench.job(name) for name in ("key_a", "key_b", "key_c")]
     with bench.audience.seat(a, has_previews=False):
-        with bench.audience.seat(a, has_previews=False), pytest.raises(errors.RateLimited):
-            bench.audience.seat(a, has_previews=False).__enter__()
+        with bench.audience.seat(a, has_previews=False):
+            with pytest.raises(errors.RateLimited) as rate:
+                bench.audience.seat(a, has_previews=False).__enter__()
+            assert rate.value.retry_after_s == 10
         with (
             bench.audience.seat(a, has_previews=False),
             bench.audience.seat(b, has_previews=False),
-            pytest.raises(errors.Overloaded),
+            pytest.raises(errors.Overloaded) as full,
         ):
             bench.audience.seat(c, has_previews=False).__enter__()
+        assert full.value.retry_after_s == 10
     with bench.audience.seat(c, has_previews=False):
         assert dict(bench.audience._taken) == {"key_c": 1}
         assert (bench.audience.num_streams, bench.audience.refused) == (1, 2)

@@ -52,6 +52,40 @@ def test_next_end_is_a_share_of_all_ends(num_mine, num_open, expected_s):
     assert model().next_end_s(num_mine, num_open) == pytest.approx(expected_s)
 
 
+def test_work_is_counted_in_steps_of_megapixels():
+    asked = spec(samples=3, steps=20, height=400, width=2000)
+    assert plain_work(asked) == pytest.approx(48.0, rel=1e-9)
+
+
+def test_average_moves_a_fifth_of_the_way_to_the_newest_run():
+    eta = model()
+    for seconds in (10.0, 20.0):
+        eta.observe(spec(), seconds)
+    assert eta.wait_s(7) == pytest.approx(12.0)
+    assert eta.next_end_s(1, 4) == pytest.approx(12.0)
+
+
+def test_enlarging_is_averaged_and_takes_no_less_than_nothing():
+    eta = model()
+    eta.observe(spec(), 2.0)
+    for seconds in (5.0, 8.0):  # 3 s and then 6 s beside the painting
+        eta.observe(spec(upscale=2), seconds)
+    assert eta.estimate_s(spec(upscale=2), num_ahead=0) == pytest.approx(2.0 + 3.6)
+    fast = model()
+    fast.observe(spec(), 2.0)
+    fast.observe(spec(upscale=2), 0.5)
+    assert fast.estimate_s(spec(upscale=2), num_ahead=0) == pytest.approx(2.0)
+
+
+def test_share_that_is_done_is_taken_off_what_enlarging_takes_too():
+    eta = model()
+    eta.observe(spec(), 2.0)
+    eta.observe(spec(upscale=2), 6.0)
+    assert eta.estimate_s(spec(upscale=2), num_ahead=7, progress=0.5) == pytest.approx(
+        3.0 + eta.wait_s(7)
+    )
+
+
 def test_eta_of_models_is_separate():
     eta = model()
     eta.observe(spec(model_id="a"), 1.0)

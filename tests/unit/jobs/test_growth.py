@@ -3,6 +3,8 @@
 from serve_app.jobs.growth import Growth
 from serve_app.jobs.protocol import Usage
 
+COUNTS = ("succeeded", "failed", "cancelled", "pictures", "row_steps", "stored_bytes")
+
 
 def sums(month, **pictures):
     return {
@@ -14,6 +16,21 @@ def sums(month, **pictures):
 def seen(growth, month, **pictures):
     grown = growth.since(month, sums(month, **pictures))
     return {model: (row.pictures, row.device_s) for model, row in grown.items()}
+
+
+def test_each_sum_grows_by_itself():
+    growth = Growth()
+    for times in (1, 3):
+        counts = {name: times * number for number, name in enumerate(COUNTS, 1)}
+        row = Usage(day="2026-11", key_id="", model_id="a", device_s=times / 4, **counts)
+        grown = growth.since("2026-11", {"a": row})["a"]
+    assert [getattr(grown, name) for name in COUNTS] == [2, 4, 6, 8, 10, 12]
+    assert (grown.device_s, grown.model_id) == (0.5, "a")
+
+
+def test_usage_of_nothing_is_zero():
+    nothing = Usage(day="2026-11-29", key_id="k", model_id="m")
+    assert [getattr(nothing, name) for name in (*COUNTS, "device_s")] == [0] * 7
 
 
 def test_what_was_before_the_first_look_is_not_counted():

@@ -3,7 +3,7 @@
 import pytest
 
 from serve_app.jobs import number
-from serve_app.jobs.number import FIRST, derived, id_of, new_key
+from serve_app.jobs.number import FIRST, MAX_ID, derived, id_of, new_key
 
 KEY = "0f" * 32
 
@@ -29,11 +29,32 @@ def test_ids_fit_32_bits_while_there_are_any_and_javascript_for_ever(n, low, hig
     assert low <= id_of(n, KEY, FIRST) < high
 
 
-def test_range_that_an_older_version_has_nearly_used_up_is_left(monkeypatch):
+@pytest.mark.parametrize("first", [64, 100])
+def test_range_that_an_older_version_has_half_used_up_is_left(monkeypatch, first):
     monkeypatch.setattr(number, "_ID_BITS", (7, 11))
-    ids = [id_of(n, KEY, 100) for n in range(100, 2**11)]
-    assert set(ids) == set(range(100, 2**11))
-    assert max(ids[:28]) >= 2**7
+    ids = [id_of(n, KEY, first) for n in range(first, 2**11)]
+    assert set(ids) == set(range(first, 2**11))
+    assert max(ids[: 2**7 - first]) >= 2**7
+
+
+def test_range_of_which_more_than_half_is_left_is_used(monkeypatch):
+    monkeypatch.setattr(number, "_ID_BITS", (7, 11))
+    assert {id_of(n, KEY, 63) for n in range(63, 2**7)} == set(range(63, 2**7))
+
+
+@pytest.mark.parametrize(
+    ("n", "known"),
+    [(FIRST, 2_124_611_260), (FIRST + 1, 217_504_585), (2**31, 1_465_451_696_109_144)],
+)
+def test_ids_are_those_that_earlier_versions_gave(n, known):
+    """Else a new one would come to be that of an old job."""
+    assert id_of(n, KEY, FIRST) == known
+
+
+def test_bounds_and_keys_are_what_databases_hold():
+    assert FIRST == 1_000_000
+    assert int.from_bytes(b"\x7f" + bytes([255] * 7)) == MAX_ID
+    assert len(bytes.fromhex(new_key())) == 32
 
 
 def test_another_key_makes_other_ids():

@@ -1,9 +1,14 @@
 """Places in the queue."""
 
 import asyncio
+from types import SimpleNamespace
 
+import pytest
+
+from serve_app.jobs import queue as module
 from serve_app.jobs.protocol import Lease
 from serve_app.jobs.queue import Queue
+from serve_app.models.revision import canary_id
 from serve_app.testing.jobs import MemoryJobStore
 from tests.builders import job_request, spec
 
@@ -125,3 +130,68 @@ async def test_jobs_seen_at_work_are_not_remembered_for_ever():
     for number in range(20_000):
         queue.saw("m", {number})
     assert len(queue._of_models["m"].begun) < 5_000
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+async def test_look_is_good_for_a_quarter_of_a_second(clock):
+    store = Store()
+    queue, (first, second) = Queue(store), await add(store, 2)
+    assert (await queue.place(second), await queue.ahead(second)) == (2, 1)
+    await store.cancel(first.id)
+    clock[0] += 0.24
+    assert (await queue.place(second), await queue.ahead(second)) == (2, 1)
+    clock[0] += 0.01
+    assert (await queue.place(second), await queue.ahead(second)) == (1, 0)
+    assert store.looks == 4
+
+
+async def test_jobs_join_no_line_that_is_old(clock):
+    store = Store()
+    queue, (first,) = Queue(store), await add(store, 1)
+    assert (await queue.place(first), await queue.ahead(first)) == (1, 0)
+    clock[0] += 0.25
+    await store.cancel(first.id)
+    (later,) = await add(store, 1)
+    queue.joined(later)
+    assert (await queue.place(later), await queue.ahead(later)) == (1, 0)
+
+
+async def test_job_that_its_caller_holds_waits_for_no_driver_and_is_one_more_at_work(clock):
+    store = Store()
+    queue, (first,) = Queue(store), await add(store, 1)
+    assert await queue.ahead(first) == 0
+    for number in (1, 2):
+        queue.joined(await store.add(job_request(), 99, lease=Lease("a", 60)))
+        (later,) = await add(store, 1)
+        queue.joined(later)
+        assert await queue.ahead(later) == 2 * number
+    assert store.looks == 1
+
+
+async def test_canary_waits_in_the_line_of_its_model(clock):
+    store = Store()
+    queue, (first,) = Queue(store), await add(store, 1)
+    (second,) = await add(store, 1, spec=spec(model_id=canary_id("tiny")))
+    assert await queue.place(second) == 2
+    queue.saw(canary_id("tiny"), [first.id])
+    assert await queue.place(second) == 1
+    queue.joined(third := (await add(store, 1))[0])
+    assert await queue.place(third) == 2
+
+
+async def test_jobs_at_work_are_forgotten_with_the_next_look(clock):
+    store = Store()
+    queue, (first, second) = Queue(store), await add(store, 2)
+    queue.saw("tiny", [first.id, 7])
+    queue.saw("tiny", [])
+    assert await queue.place(second) == 1
+    clock[0] += 1
+    await store.cancel(first.id)
+    assert await queue.place(second) == 1
+    assert queue._of_models["tiny"].begun == set()

@@ -44,7 +44,39 @@ async def test_keys_are_counted_apart(clock):
     await rate.count("b")
 
 
+async def test_check_refuses_like_a_count_and_counts_nothing(clock):
+    rate = RateLimiter(2)
+    for _ in range(5):
+        await rate.check("a")
+    for _ in range(2):
+        await rate.count("a")
+    for _ in range(2):
+        with pytest.raises(errors.RateLimited) as caught:
+            await rate.check("a")
+    assert caught.value.retry_after_s == pytest.approx(60, abs=1.1)
+    await rate.check("b")
+    clock[0] += 61
+    await rate.check("a")
+
+
+async def test_time_to_wait_is_never_negative(clock, monkeypatch):
+    rate = RateLimiter(1)
+    await rate.count("a")
+    ask = rate._limiter.get_window_stats
+
+    async def ask_slowly(*given):
+        stats = await ask(*given)
+        clock[0] += 90
+        return stats
+
+    monkeypatch.setattr(rate._limiter, "get_window_stats", ask_slowly)
+    with pytest.raises(errors.RateLimited) as caught:
+        await rate.count("a")
+    assert caught.value.retry_after_s == 0.0
+
+
 async def test_no_rate_allows_any_number():
     rate = RateLimiter(0)
     for _ in range(1000):
         await rate.count("a")
+        await rate.check("a")

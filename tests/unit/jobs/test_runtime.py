@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from serve_app.jobs.runtime import RunTime
@@ -89,3 +90,53 @@ def test_strange_times_break_nothing(seconds):
     for work in (0.001, 1.0, 1e4) * 50:
         times.observe(work, seconds)
         assert all(0 <= times.of(size) < 1e9 for size in SIZES)
+
+
+def test_single_run_has_two_equal_parts():
+    times = RunTime(4.0, 2.0)
+    assert [times.of(work) for work in (0.0, 4.0, 8.0)] == pytest.approx([1.0, 2.0, 3.0])
+
+
+class Filter:
+    """The textbook's filter in matrices: the state drifts, a run measures 1 = row x state."""
+
+    def __init__(self, work, seconds):
+        self.state = np.array([seconds / 2, seconds / 2 / work])
+        self.spread = np.diag(self.state**2)
+        self.observe(work, seconds)
+
+    def observe(self, work, seconds):
+        shares = np.full((2, 2), 0.07**2) + np.eye(2) * 0.02**2
+        self.spread = self.spread + shares * np.outer(self.state, self.state)
+        row = np.array([1.0, work]) / seconds
+        variance = row @ self.spread @ row + 0.2**2
+        most = 3 * np.sqrt(variance)
+        gain = self.spread @ row / variance
+        self.state = self.state + gain * np.clip(1 - row @ self.state, -most, most)
+        self.spread = self.spread - np.outer(gain, gain) * variance
+        for part in (0, 1):
+            if self.state[part] < 0:  # the mean of the other one, given that this one is 0
+                ratio = self.spread[0, 1] / self.spread[part, part]
+                self.state[1 - part] -= ratio * self.state[part]
+                self.state[part] = 0.0
+        self.state = np.maximum(self.state, 0.0)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("server", [*SERVERS, (0.0, 0.5), (5.0, 0.0)], ids=str)
+def test_times_are_those_of_the_textbooks_filter(server, order):
+    known = Server(*server, seed=3)
+    works = ORDERS[order] * 2
+    runs = [(work, known.run(work)) for work in works]
+    runs[7] = (works[7], 40 * known.takes(works[7]))  # it stood still for a while
+    times, filtered = RunTime(*runs[0]), Filter(*runs[0])
+    for work, seconds in runs[1:]:
+        times.observe(work, seconds)
+        filtered.observe(work, seconds)
+        expected = [filtered.state @ (1.0, size) for size in SIZES]
+        assert [times.of(size) for size in SIZES] == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def test_run_that_took_no_time_took_a_millisecond():
+    for seconds in (0.0, 1e-4, 1e-3):
+        assert RunTime(1.0, seconds).of(1.0) == pytest.approx(1e-3)

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from serve_app import errors
 from serve_app.config import JobsConfig, StorageConfig
 from serve_app.jobs.sweeper import Sweeper
@@ -68,6 +70,37 @@ async def test_sweep_goes_on_when_the_object_store_is_down():
     clock.now += 1000
     await sweeper(jobs, DownStore(clock)).sweep()
     assert await jobs.get(job.id) is None
+
+
+class Noted:
+    """A part that notes what it is asked to remove."""
+
+    def __init__(self, asked, name):
+        self._asked, self._name = asked, name
+
+    async def ensure_lifecycle(self):
+        self._asked.append((self._name, "lifecycle"))
+
+    async def expire(self, *what):
+        self._asked.append((self._name, *what))
+
+
+@pytest.mark.parametrize(
+    ("retention_s", "result_ttl_s", "more"),
+    [
+        (0, 0, []),
+        (100, 0, [("jobs", 100), ("outbox", 100)]),
+        (0, 70, [("files", "generations", 70)]),
+    ],
+    ids=["for-ever", "rows", "results"],
+)
+async def test_sweep_asks_for_what_the_settings_give_a_life(retention_s, result_ttl_s, more):
+    asked = []
+    lives = {"temp_ttl_s": 50, "input_ttl_s": 20, "result_ttl_s": result_ttl_s}
+    parts = [Noted(asked, name) for name in ("jobs", "outbox", "files")]
+    await Sweeper(*parts, JobsConfig(retention_s=retention_s), StorageConfig(**lives)).sweep()
+    always = [("files", "lifecycle"), ("files", "temp", 50), ("files", "inputs", 20)]
+    assert sorted(asked) == sorted([*always, *more])
 
 
 class AwayStore(MemoryJobStore):

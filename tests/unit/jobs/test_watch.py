@@ -36,6 +36,37 @@ async def test_look_wakes_those_whose_job_has_ended():
     waits[2].cancel()
 
 
+async def test_looks_are_a_quarter_of_a_second_apart(monkeypatch):
+    slept = []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    watch = Watch(MemoryJobStore())
+    waiting = asyncio.create_task(watch.wait(7, 30))
+    await asyncio.sleep(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncio, "sleep", sleep)
+        await watch.look()
+    assert slept == [0.25]
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert watch._waiting == {}
+
+
+async def test_one_who_stops_waiting_leaves_the_others_waiting():
+    watch = Watch(MemoryJobStore())
+    waits = [asyncio.create_task(watch.wait(7, 30)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waits[0].cancel()
+    await asyncio.wait(waits[:1])
+    for _ in range(2):
+        watch.wake([7])  # twice: before they have left
+    async with asyncio.timeout(5):
+        await asyncio.gather(*waits[1:])
+    assert watch._waiting == {}
+
+
 async def test_look_sleeps_while_nobody_waits():
     store = MemoryJobStore()
     job = await store.add(job_request(), max_open=9)
