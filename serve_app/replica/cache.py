@@ -192,7 +192,7 @@ class ModelCache(Generic[K, T]):
             self._check(key)  # others came, or the end, while files were read
         if not self._ledger.fits(size):
             raise errors.ModelLoadFailed(f"{size} bytes do not fit {self._config.memory_bytes}")
-        if self._ledger.ask(key, size, self._loop.time()):
+        if self._ledger.ask(key, size):
             self._counters["hits"] += 1
             return self._items[key]
         self._counters["waits"] += 1

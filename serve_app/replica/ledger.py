@@ -120,11 +120,10 @@ class Ledger(Generic[K]):
         """Whether a model would fit if it were alone."""
         return num_bytes <= self._rules.budget_bytes
 
-    def ask(self, key: K, num_bytes: int, now: float) -> bool:
+    def ask(self, key: K, num_bytes: int) -> bool:
         """Use a model of this size: True if it is held, else the caller waits for a grant."""
         if self._is_open(key):
             self._places[key].users += 1
-            self._places[key].used_at = now
             return True
         self._queues.setdefault(key, _Queue(num_bytes)).callers += 1
         return False

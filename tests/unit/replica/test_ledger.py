@@ -22,7 +22,7 @@ def ledger(budget=2, **rules):
 def hold(books, *keys, now=0.0):
     """Load models of one byte each and let their first users go."""
     for key in keys:
-        assert not books.ask(key, 1, now)
+        assert not books.ask(key, 1)
         assert books.step(now).loads == [key]
         books.loaded(key, 1, now)
         assert books.step(now).grants == [key]
@@ -31,34 +31,101 @@ def hold(books, *keys, now=0.0):
 
 def test_absent_model_is_loaded_once_and_serves_all_who_wait():
     books = ledger()
-    assert not books.ask("a", 1, 0)
-    assert not books.ask("a", 1, 0)
+    assert not books.ask("a", 1)
+    assert not books.ask("a", 1)
     assert books.step(0).loads == ["a"]
     assert books.step(0).loads == []
     books.loaded("a", 1, 5)
     assert books.step(5).grants == ["a"]
     assert books.callers("a") == 2
-    assert books.ask("a", 1, 5)
+    assert books.ask("a", 1)
 
 
 def test_unused_model_leaves_for_another_least_recently_used_first():
     books = ledger()
     hold(books, "a", "b")
-    assert books.ask("a", 1, 1)
+    assert books.ask("a", 1)
     books.release("a", 1)
-    books.ask("c", 1, 2)
+    books.ask("c", 1)
     assert books.step(2).unloads == ["b"]
     assert books.step(2) == Step(wake_at=TURN_S)
     books.unloaded("b")
     assert books.step(3).loads == ["c"]
 
 
+def test_last_use_is_when_the_last_user_went():
+    books = ledger()
+    hold(books, "a", "b")
+    for key in "ab":
+        assert books.ask(key, 1)
+    books.release("b", 3)
+    books.release("a", 5)
+    books.ask("c", 1)
+    assert books.step(6).unloads == ["b"]
+
+
+def test_those_whose_turn_is_over_leave_in_the_order_in_which_they_came():
+    books = ledger(budget=2)
+    hold(books, "b", now=0.0)
+    hold(books, "a", now=1.0)
+    for key in "ab":
+        assert books.ask(key, 1)
+    books.ask("c", 1)
+    assert books.step(TURN_S + 1) == Step()
+    assert books.ask("a", 1)
+    assert not books.ask("b", 1)  # closed
+
+
+def test_rules_and_steps_say_little_by_themselves():
+    assert LedgerRules(5) == LedgerRules(5, max_loads=1, turn_s=10.0, idle_s=math.inf)
+    assert Step() == Step(grants=[], loads=[], unloads=[], wake_at=math.inf)
+    assert ledger().step(0) == Step()
+
+
+def test_size_is_what_was_measured_else_what_the_first_caller_said():
+    books = ledger(budget=9)
+    assert books.size("a") == 0
+    books.ask("a", 3)
+    books.ask("a", 4)
+    assert books.size("a") == 3  # waits
+    books.step(0)
+    assert books.size("a") == 3  # loads
+    books.loaded("a", 5, 1)
+    assert (books.size("a"), books.used_bytes) == (5, 5)
+    assert [books.fits(size) for size in (9, 10)] == [True, False]
+
+
+def test_callers_are_counted_by_model_and_only_where_there_are_some():
+    books = ledger(budget=1)
+    hold(books, "a")
+    assert books.calls() == {}
+    assert books.ask("a", 1)
+    for key in "abb":
+        books.ask(key, 1)
+    assert books.calls() == {"a": 2, "b": 2}
+    assert (books.held, books.queued, books.loading) == (["a"], ["b"], [])
+    books.withdraw("b")
+    books.withdraw("b")
+    assert (books.calls(), books.queued) == ({"a": 2}, [])
+
+
+def test_model_that_is_not_held_cannot_be_retired():
+    books = ledger()
+    books.retire("a")
+    books.ask("a", 1)
+    books.step(0)
+    books.retire("a")
+    books.loaded("a", 1, 1)
+    assert books.step(1).grants == ["a"]
+    assert books.ask("a", 1)
+
+
 def test_room_that_is_being_made_is_not_made_twice():
     books = ledger(budget=3)
     hold(books, "a", "b", "c")
-    books.ask("d", 1, 1)
+    books.ask("d", 1)
     assert books.step(1).unloads == ["a"]
-    books.ask("e", 1, 2)
+    books.ask("e", 1)
     assert books.step(2).unloads == []
     books.unloaded("a")
     assert books.step(3).loads == ["d"]
@@ -67,12 +134,12 @@ def test_room_that_is_being_made_is_not_made_twice():
 def test_model_in_use_stays_until_its_turn_is_over_then_finishes():
     books = ledger(budget=1)
     hold(books, "a")
-    assert books.ask("a", 1, 1)
-    books.ask("b", 1, 2)
+    assert books.ask("a", 1)
+    books.ask("b", 1)
     assert books.step(2) == Step(wake_at=TURN_S)
-    assert books.ask("a", 1, 9)
+    assert books.ask("a", 1)
     assert books.step(TURN_S).unloads == []
-    assert not books.ask("a", 1, TURN_S)  # closed: behind b
+    assert not books.ask("a", 1)  # closed: behind b
     books.release("a", 11)
     assert books.step(11).unloads == []
     books.release("a", 12)
@@ -85,10 +152,10 @@ def test_model_in_use_stays_until_its_turn_is_over_then_finishes():
 def test_model_closed_for_one_that_left_the_queue_opens_again():
     books = ledger(budget=1)
     hold(books, "a")
-    books.ask("a", 1, 0)
-    books.ask("b", 1, 0)
+    books.ask("a", 1)
+    books.ask("b", 1)
     books.step(TURN_S)
-    assert not books.ask("a", 1, TURN_S)
+    assert not books.ask("a", 1)
     books.withdraw("b")
     assert books.step(TURN_S).grants == ["a"]
 
@@ -96,25 +163,25 @@ def test_model_closed_for_one_that_left_the_queue_opens_again():
 def test_nothing_leaves_when_it_would_not_make_enough_room():
     books = ledger(budget=2)
     hold(books, "a", "b")
-    books.ask("a", 1, 0)
-    books.ask("c", 2, 1)
+    books.ask("a", 1)
+    books.ask("c", 2)
     assert books.step(1) == Step(wake_at=TURN_S)
-    assert books.ask("b", 1, 1)
+    assert books.ask("b", 1)
 
 
 def test_small_model_does_not_overtake_a_large_one():
     books = ledger(budget=2)
     hold(books, "a")
-    books.ask("a", 1, 0)
-    books.ask("large", 2, 1)
-    books.ask("small", 1, 1)
+    books.ask("a", 1)
+    books.ask("large", 2)
+    books.ask("small", 1)
     assert books.step(1).loads == []
 
 
 def test_loads_at_a_time_are_bounded():
     books = ledger(budget=9, max_loads=2)
     for key in "abc":
-        books.ask(key, 1, 0)
+        books.ask(key, 1)
     assert books.step(0).loads == ["a", "b"]
     books.failed("b")
     assert books.step(0).loads == ["c"]
@@ -123,7 +190,7 @@ def test_loads_at_a_time_are_bounded():
 def test_model_larger_than_estimated_makes_others_leave_and_is_remembered():
     books = ledger(budget=2)
     hold(books, "a")
-    books.ask("b", 1, 0)
+    books.ask("b", 1)
     books.step(0)
     books.loaded("b", 2, 1)
     step = books.step(1)
@@ -132,7 +199,7 @@ def test_model_larger_than_estimated_makes_others_leave_and_is_remembered():
     assert books.used_bytes == 2
     assert books.size("b") == 2
     books.release("b", 2)
-    books.ask("a", 1, 2)
+    books.ask("a", 1)
     assert books.step(2).unloads == ["b"]
 
 
@@ -148,10 +215,10 @@ def test_always_busy_model_does_not_starve_another():
     """One user leaves only when the next one has come, for ever; the room is for one."""
     books = ledger(budget=1)
     hold(books, "hot")
-    books.ask("hot", 1, 0)
-    books.ask("cold", 1, 0)
+    books.ask("hot", 1)
+    books.ask("cold", 1)
     for now in range(100):
-        had_next = books.ask("hot", 1, now)
+        had_next = books.ask("hot", 1)
         books.release("hot", now)
         step = books.step(now)
         if step.unloads:
@@ -192,7 +259,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from("abcdef"))
     def ask(self, key):
-        if self.books.ask(key, SIZES[key], self.now):
+        if self.books.ask(key, SIZES[key]):
             assert key in self.held
             self.users[key] += 1
         else:
@@ -305,7 +372,7 @@ def test_many_hot_models_take_turns(turn_s):
     grants = Counter()
     users = Counter()
     for key in "abcdef":
-        books.ask(key, 1, 0)
+        books.ask(key, 1)
     for now in range(200):
         step = books.step(now)
         for key in step.grants:
@@ -316,7 +383,7 @@ def test_many_hot_models_take_turns(turn_s):
         for key in step.unloads:
             books.unloaded(key)
         for key in list(+users):
-            if books.ask(key, 1, now):
+            if books.ask(key, 1):
                 books.release(key, now)  # the next one has come before this one goes
             else:
                 books.release(key, now)
