@@ -111,3 +111,82 @@ async def test_replaced_painter_is_closed_when_its_last_paint_ends():
     await second.__aexit__(None, None, None)
     assert await asyncio.to_thread(painter.closed.wait, 10)
     await asyncio.to_thread(slot.close)
+
+
+def served(painter, version=0):
+    return Served(painter, Desired(model_id="m", weights_version=version), "", 0.0)
+
+
+async def test_painter_that_nobody_uses_is_closed_when_another_comes():
+    slot, first, second = Slot(), Closed(), Closed()
+    slot.put(one := served(first))
+    assert (slot.current, slot.held(), slot.is_closed) == (one, [one], False)
+    async with slot.use() as used:
+        assert used is one
+    slot.put(other := served(second, 1))
+    await slot._closing.wait()
+    assert first.closed.is_set()
+    assert (slot.current, slot.held()) == (other, [other])
+    assert not second.closed.is_set()
+
+
+async def test_emptied_slot_waits_for_the_last_paint_and_makes_new_ones_wait():
+    slot, first, second = Slot(), Closed(), Closed()
+    slot.put(served(first))
+    async with slot.use():
+        emptying = asyncio.create_task(slot.empty())
+        await asyncio.sleep(0)
+        assert slot.current is None
+        assert len(slot.held()) == 1
+        waiting = asyncio.create_task(slot.use().__aenter__())
+        await asyncio.sleep(0.01)
+        assert not first.closed.is_set()
+    await asyncio.wait_for(emptying, 10)
+    assert first.closed.is_set()
+    assert not waiting.done()
+    slot.put(new := served(second, 1))
+    assert await asyncio.wait_for(waiting, 10) is new
+
+
+async def test_slot_that_is_empty_can_be_emptied():
+    slot = Slot()
+    await asyncio.wait_for(slot.empty(), 10)
+    assert (slot.current, slot.held()) == (None, [])
+
+
+async def test_closed_slot_closes_painters_at_work_and_says_so():
+    slot, old, new = Slot(), Closed(), Closed()
+    slot.put(served(old))
+    async with slot.use():
+        slot.put(served(new, 1))
+        slot.close()
+        assert slot.is_closed
+        assert old.closed.is_set()
+        assert new.closed.is_set()
+
+
+async def test_work_of_painters_that_left_is_counted_once():
+    slot = Slot()
+    for version in range(3):
+        painter = Closed()
+        painter._counters.succeed(time.monotonic(), 2)
+        slot.put(served(painter, version))
+        assert slot.snapshot().succeeded == 2 * (version + 1)  # while the old one leaves
+        await slot._closing.wait()
+        assert slot.snapshot().succeeded == 2 * (version + 1)
+
+
+async def test_painter_whose_end_fails_is_gone_all_the_same():
+    tidied, painter = [], Closed()
+    slot = Slot(lambda: tidied.append(True))
+
+    def fail():
+        raise RuntimeError("stuck")
+
+    painter.close = fail
+    slot.put(served(painter))
+    slot.put(served(Closed(), 1))
+    async with asyncio.timeout(10):
+        while len(slot.held()) > 1 or not tidied:
+            await asyncio.sleep(0.005)
+    assert tidied == [True]
