@@ -221,8 +221,7 @@ class Engine:
         """Halve the row cap; the calls stay parked, so that the next tick tries again."""
         self._counters.out_of_memory += 1
         rows = min(plan.limit, sum(call.rows for call in calls))
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # nothing where there is no GPU
         _log.warning("out_of_memory", rows=rows, lane=calls[0].lane.name)
         if not self._profiler.caps.halve(calls[0].lane.cap_name, calls[0].size, rows):
             failure = errors.OutOfMemory(str(error))

@@ -62,5 +62,5 @@ class RowCapStore:
                 file.write(text)
             os.replace(name, self._path)
         except OSError:
-            Path(name).unlink(missing_ok=True)  # a full disk gets no fuller
+            Path(name).unlink()  # a full disk gets no fuller
             raise

@@ -5,6 +5,7 @@ costs less than `growth` times the time; beyond it rows only slow one another do
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 __all__ = ["RowCaps", "Size", "profile"]
 
@@ -20,13 +21,14 @@ def profile(time_forward: Callable[[int], float], max_rows: int, growth: float) 
     rows = min(2, max_rows)  # a guided request
     try:
         seconds = time_forward(rows)
+    except MemoryError:
+        return 1
+    with suppress(MemoryError):
         while 2 * rows <= max_rows:
             doubled = time_forward(2 * rows)
             if doubled > growth * seconds:
                 break
             rows, seconds = 2 * rows, doubled
-    except MemoryError:
-        rows = max(1, rows // 2) if rows == 2 else rows
     return rows
 
 

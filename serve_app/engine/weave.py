@@ -24,7 +24,7 @@ class Abandoned(BaseException):
 def park(call: Call) -> object:
     """Leave a call to the engine and wait for its output; outside of a strand run it at once."""
     strand = getcurrent()
-    if not isinstance(strand, _Strand) or strand.parent is None:
+    if not isinstance(strand, _Strand):
         return forward([call], call.rows)[0]
     return strand.parent.switch(call)
 

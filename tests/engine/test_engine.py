@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 
 from serve_app.engine.engine import Engine
 from serve_app.engine.lane import Lane
+from serve_app.engine.planner import Policy
 from serve_app.engine.request import Request
 from serve_app.fairness import Stake
 from tests.engine.toys import Body, Denoiser, hold
@@ -125,7 +127,77 @@ def test_snapshot_counts_what_was_done(lane: Lane, make_engine: Callable[..., En
     assert snapshot.pictures_per_s > 0
     assert snapshot.rows_per_forward == 2
     assert snapshot.steps_per_s > 0
-    assert {"start", "resume", "forward denoiser"} <= set(snapshot.stage_s)
+    assert {"start", "resume", "forward denoiser", "switch"} == set(snapshot.stage_s)
+    assert all(0 <= seconds < 60 for seconds in snapshot.stage_s.values())
+    assert 0 < snapshot.tick_s < 60
+    assert (snapshot.switches, snapshot.failed, snapshot.cancelled) == (1, 0, 0)
+
+
+def test_snapshot_counts_who_waits_and_who_is_at_work(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine(max_live=1, max_guests=0)
+    slow = engine.submit(Request(Body(lane, steps=100_000)))
+    waiting = [engine.submit(Request(Body(lane))) for _ in range(2)]
+    deadline = time.monotonic() + 30
+    while engine.snapshot().waiting < 2 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert engine.snapshot().waiting == 2
+    slow.cancel()
+    for future in waiting:
+        future.result(30)
+    found = engine.snapshot()
+    assert (found.waiting, found.parked, found.cancelled) == (0, 0, 1)
+
+
+def test_engine_plans_by_its_settings(make_engine: Callable[..., Engine]) -> None:
+    limits = {"max_live": 3, "max_guests": 5, "turn_ticks": 6, "turn_groups": 7}
+    assert make_engine(**limits)._planner._policy == Policy(**limits)
+
+
+def test_engine_runs_urgent_lanes_by_rank(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine, ran = make_engine(), list[str]()
+
+    def net(name: str, rank: int) -> Lane:
+        def run(arguments: dict[str, object]) -> object:
+            ran.append(name)
+            return (arguments["sample"],)
+
+        return Lane(name, run, urgent=True, rank=rank)
+
+    hold(denoiser, engine, lane)
+    nets = [net("last", 2), net("first", 0), net("second", 1)]
+    futures = [engine.submit(Request(Body(one, steps=1))) for one in nets]
+    denoiser.gate.set()
+    for future in futures:
+        future.result(30)
+    assert ran == ["first", "second", "last"]
+
+
+def test_engine_notes_when_a_request_came_how_far(
+    lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    request, before = Request(Body(lane, steps=3)), time.monotonic()
+    make_engine().submit(request).result(30)
+    times = request.times
+    assert before <= times.began <= times.steps_began < times.steps_ended <= times.ended
+    assert times.ended <= time.monotonic()
+
+
+def test_engine_shares_the_time_of_a_forward_by_rows(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine()
+    hold(denoiser, engine, lane)
+    few, many = Request(Body(lane, steps=5, rows=1)), Request(Body(lane, steps=5, rows=3))
+    futures = [engine.submit(request) for request in (few, many)]
+    denoiser.gate.set()
+    for future in futures:
+        future.result(30)
+    assert many.spent.device_s == pytest.approx(3 * few.spent.device_s)
+    assert (few.spent.row_steps, many.spent.row_steps) == (5, 15)
 
 
 def test_engine_runs_the_rows_of_owners_in_turn(

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from serve_app.engine.metrics import Counters, EngineSnapshot, total
-from serve_app.engine.request import Progress, Times
+from serve_app.engine.request import Progress, Request, Spent, Times
+from serve_app.fairness import PLAIN
 
 
 def test_snapshot_of_an_engine_that_did_nothing_is_zero() -> None:
@@ -26,6 +27,23 @@ def test_rates_are_of_the_last_seconds_and_totals_of_all() -> None:
     assert found.pictures_per_s == 3 / 60
     assert (found.waiting, found.parked, found.row_cap) == (3, 2, 4)
     assert counters.snapshot(130.0, 0, 0, {}).steps_per_s == 0
+
+
+def test_rates_hold_what_is_as_old_as_the_window() -> None:
+    counters = Counters()
+    for now in (100.0, 110.0):
+        counters.step(now, 1.0, 1, 2)
+    for now in (50.0, 110.0):
+        counters.succeed(now, 3)
+    found = counters.snapshot(110.0, 0, 0, {})
+    assert found.steps_per_s == 2 / 11
+    assert found.pictures_per_s == 6 / 60
+
+
+def test_forward_of_no_time_has_a_rate() -> None:
+    counters = Counters()
+    counters.step(5.0, 0.0, 2, 2)
+    assert counters.snapshot(5.0, 0, 0, {}).steps_per_s == pytest.approx(2e6)
 
 
 def test_time_of_forwards_is_that_of_all_lanes() -> None:
@@ -66,3 +84,21 @@ def test_times_of_steps_are_those_of_the_first_and_the_last() -> None:
     for began, ended in ((1.0, 2.0), (3.0, 4.0)):
         times.step(began, ended)
     assert (times.steps_began, times.steps_ended) == (1, 4)
+
+
+def test_request_asks_for_nothing_special_by_itself() -> None:
+    first, second = Request(int), Request(int)
+    assert (first.key, first.variant, first.stake, first.alone) == (None, None, PLAIN, None)
+    assert (first.exclusive, first.measures, first.seq) == (False, False, -1)
+    assert (Progress(), first.spent) == (Progress(0, 0), Spent(0.0, 0))
+    assert first.future is not second.future
+    assert Request(int, exclusive=True, seq=7).alone == 7
+
+
+@pytest.mark.parametrize("end", ["succeed", "fail"])
+def test_request_whose_client_has_gone_ends_in_silence(end: str) -> None:
+    request = Request(int)
+    request.future.cancel()
+    getattr(request, end)(ValueError())
+    assert request.future.cancelled()
+    assert (request.times.ended > 0) is (end == "succeed")

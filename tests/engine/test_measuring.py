@@ -1,6 +1,7 @@
 """Row caps are measured when nobody waits, and known again after a restart."""
 
 import errno
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -124,6 +125,102 @@ def test_engine_call_that_cannot_be_timed_fails_its_request_alone(
     engine.submit(Request(Body(lane))).result(30)
 
 
+class Timed:
+    """A forward that takes so many seconds each time, by a clock of its own."""
+
+    def __init__(self, *seconds: float, fits: int = 99) -> None:
+        self.now, self.rows, self._seconds, self._fits = 0.0, list[int](), seconds, fits
+
+    def __call__(self, arguments: dict[str, object]) -> object:
+        sample = arguments["sample"]
+        assert isinstance(sample, torch.Tensor)
+        if len(sample) > self._fits:
+            raise torch.OutOfMemoryError("no memory")
+        self.now += self._seconds[min(len(self.rows), len(self._seconds) - 1)]
+        self.rows.append(len(sample))
+        return (sample,)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "times", "least"),
+    [
+        pytest.param([0.25, 0.25], 2, 0.25, id="twice-at-least"),
+        pytest.param([0.125, 0.0625], 7, 0.0625, id="half-a-second"),
+        pytest.param([0.03125], 10, 0.03125, id="ten-times-at-most"),
+        pytest.param([0.5, 0.25], 2, 0.25, id="slow"),
+        pytest.param([0.75, 0.25], 1, 0.75, id="slower"),
+    ],
+)
+def test_time_of_a_forward_is_the_least_of_several(
+    seconds: list[float], times: int, least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Timed(*seconds)
+    monkeypatch.setattr(row_cap_profiler, "thread_time", lambda: run.now)
+    call = call_of(Lane("denoiser", run))
+    assert row_cap_profiler.seconds_of_forward(call, 6) == least
+    assert run.rows == [6] * times
+
+
+def test_time_of_fewer_rows_than_a_call_has_is_that_of_its_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Timed(0.25)
+    monkeypatch.setattr(row_cap_profiler, "thread_time", lambda: run.now)
+    assert row_cap_profiler.seconds_of_forward(call_of(Lane("denoiser", run)), 1) == 0.5
+    assert set(run.rows) == {1}
+
+
+def test_memory_that_ends_is_told_with_the_rows() -> None:
+    call = call_of(Lane("denoiser", Timed(1.0, fits=3)))
+    with pytest.raises(MemoryError, match="4 rows"):
+        row_cap_profiler.seconds_of_forward(call, 4)
+
+
+def test_meter_keeps_so_many_sizes_at_a_time_and_each_once(lane: Lane, timings: Timings) -> None:
+    measured = RowCapProfiler(4, growth=1.5)
+    for size in [*range(1, 18), 1]:
+        measured.see(call_of(lane, size=size))
+    measured.measure(lambda: True)
+    assert [size for size, rows in timings if rows == 2] == list(range(1, 17))
+    measured.see(call_of(lane, size=1))  # known by now
+    measured.see(call_of(lane, size=17))
+    timings.clear()
+    measured.measure(lambda: True)
+    assert timings == [(17, 2), (17, 4)]
+
+
+def test_meter_goes_on_after_a_call_that_cannot_be_timed_and_ends_with_its_device(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: dict[int, Exception] = {8: ValueError("a bad row")}
+
+    def seconds(call: Call, rows: int) -> float:
+        if call.size in failures:
+            raise failures[call.size]
+        return 1.0
+
+    monkeypatch.setattr(row_cap_profiler, "seconds_of_forward", seconds)
+    measured = RowCapProfiler(4, growth=1.5)
+    for size in (8, 9):
+        measured.see(call_of(lane, size=size))
+    measured.measure(lambda: True)
+    assert measured.caps.measured == {("denoiser", 9): 4}
+    failures[10] = torch.AcceleratorError("the device is lost")
+    measured.see(call_of(lane, size=10))
+    with pytest.raises(torch.AcceleratorError):
+        measured.measure(lambda: True)
+
+
+def test_engine_measures_no_urgent_lane(
+    lane: Lane, make_engine: Callable[..., Engine], timings: Timings
+) -> None:
+    engine = make_engine(max_rows=32, measure_rows=True)
+    urgent = Lane("decoder", lane.run, urgent=True)
+    engine.submit(Request(Body(urgent), measures=True)).result(30)
+    engine.submit(Request(Body(lane), measures=True)).result(30)
+    assert engine.snapshot().row_caps == {"denoiser/8": 4}
+
+
 def test_engine_close_ends_a_measurement(
     lane: Lane, make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +245,19 @@ def test_cap_file_makes_the_folders_that_it_lies_in(tmp_path: Path) -> None:
     file = RowCapStore(tmp_path / "a" / "b", {"a": 1})
     file.add({("denoiser", 64): 4})
     assert file.read() == {("denoiser", 64): 4}
+
+
+def test_cap_file_is_found_whatever_the_order_and_says_what_it_holds_for(tmp_path: Path) -> None:
+    RowCapStore(tmp_path, {"a": 1, "b": Path("/x")}).add({("denoiser", 64): 4})
+    again = RowCapStore(tmp_path, {"b": Path("/x"), "a": 1})
+    assert again.read() == {("denoiser", 64): 4}
+    assert RowCapStore(tmp_path, {"b": Path("/y"), "a": 1}).read() == {}
+    (file,) = tmp_path.iterdir()
+    assert len(file.stem) == 32
+    assert json.loads(file.read_text()) == {
+        "holds_for": {"a": 1, "b": "/x"},
+        "caps": [["denoiser", 64, 4]],
+    }
 
 
 def test_cap_file_keeps_what_others_wrote(tmp_path: Path) -> None:

@@ -217,6 +217,49 @@ def test_planner_urgent_call_goes_first_and_keeps_the_turn() -> None:
     assert planner.next([old], []).batch == (0,)
 
 
+def test_planner_oldest_urgent_call_goes_first_unless_another_owner_got_less() -> None:
+    planner = Planner(Policy(), lambda _: LIMIT)
+    calls = [
+        Candidate(seq, "base", f"decoder {seq}", 1, urgent=True, stake=Stake("a")) for seq in (1, 0)
+    ]
+    assert planner.next(calls, []).batch == (0,)
+    planner.next([Candidate(2, "base", "small", 2, stake=Stake("a"))] * 2, [])
+    planner.next(
+        [
+            Candidate(2, "base", "small", 4, stake=Stake("a")),
+            Candidate(3, "base", "small", 4, stake=Stake("b")),
+        ],
+        [],
+    )
+    other = Candidate(9, "base", "decoder 9", 1, urgent=True, stake=Stake("b"))
+    assert planner.next([*calls, other], []).batch == (9,)
+
+
+def test_planner_urgent_forward_takes_calls_in_their_order_while_they_fit() -> None:
+    planner = Planner(Policy(), lambda _: LIMIT)
+    calls = [
+        Candidate(seq, "base", "decoder", rows, urgent=True)
+        for seq, rows in enumerate((1, 2, 3, 1, 1))
+    ]
+    assert planner.next(calls, []) == Plan(batch=(0, 1, 3), limit=LIMIT, urgent=True)
+    large = [Candidate(seq, "base", "decoder", 9, urgent=True) for seq in range(2)]
+    assert planner.next(large, []) == Plan(batch=(0,), limit=LIMIT, urgent=True)
+
+
+def test_planner_starts_so_many_at_once_and_runs_what_fits() -> None:
+    planner = Planner(Policy(max_live=9, max_starts=4), lambda _: LIMIT)
+    waiting = [Candidate(seq, "base") for seq in range(6)]
+    assert planner.next([], waiting) == Plan("base", start=(0, 1, 2, 3))
+    calls = [Candidate(seq, "base", "small", 2) for seq in range(4)]
+    assert planner.next(calls, waiting[4:]).start == (4, 5)
+    assert planner.next(calls, []) == Plan("base", (), (0, 1), LIMIT)
+
+
+def test_policy_and_plan_say_little_by_themselves() -> None:
+    assert Policy() == Policy(32, 16, 4, 8, 2)
+    assert Plan() == Plan(None, (), (), 0, False)
+
+
 def test_planner_nothing_to_do_gives_empty_plan() -> None:
     assert Planner(Policy(), lambda _: LIMIT).next([], []) == Plan()
 

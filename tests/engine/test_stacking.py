@@ -2,7 +2,15 @@ import pytest
 import torch
 
 from serve_app.engine.lane import Call, Lane, forward
-from serve_app.engine.stacking import signature, split, stack
+from serve_app.engine.stacking import (
+    filled,
+    join_outputs,
+    map_tensors,
+    signature,
+    slice_rows,
+    split,
+    stack,
+)
 
 
 def arguments(rows: int, **more: object) -> dict[str, object]:
@@ -72,6 +80,79 @@ def test_split_gives_each_call_its_rows_and_drops_padding() -> None:
     assert second[0].tolist() == [2]
 
 
+def test_signature_tells_scalars_numbers_and_names_apart_but_not_kinds_of_integers() -> None:
+    def of(value: object) -> object:
+        return signature({"t": value}, frozenset())
+
+    alone = [
+        torch.tensor(5.0),
+        torch.ones(1),
+        torch.ones(1, 1),
+        5,
+        6,
+        "5",
+        None,
+        {"a": 5},
+        {"b": 5},
+    ]
+    assert len({of(value) for value in alone}) == len(alone)
+    assert of(torch.tensor([5])) == of(torch.tensor([7, 8], dtype=torch.int32))
+    assert of(torch.tensor([5])) != of(torch.tensor([5.0]))
+    assert of([torch.ones(2, 3)]) == of((torch.ones(1, 3),))
+
+
+def test_signature_goes_by_name_whatever_the_order() -> None:
+    one, other = {"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}
+    assert signature(one, frozenset()) == signature(other, frozenset())
+    assert signature(one, frozenset(), frozenset({"b"})) == signature({"a": 1}, frozenset())
+
+
+@pytest.mark.parametrize(("pad_to", "rows"), [(0, 3), (3, 3), (4, 4), (6, 6)])
+def test_stack_fills_up_with_copies_of_the_last_row(pad_to: int, rows: int) -> None:
+    ids = torch.arange(2)
+    calls = [
+        ({"x": torch.tensor([[1.0, 1.0]]), "t": torch.tensor(5), "ids": ids}, 1),
+        ({"x": torch.tensor([[2.0, 2.0], [3.0, 3.0]]), "t": torch.tensor(6), "ids": None}, 2),
+    ]
+    stacked = stack(calls, frozenset({"ids"}), pad_to)
+    assert stacked["x"].tolist() == [[n, n] for n in [1.0, 2.0, *[3.0] * (rows - 2)]]
+    assert stacked["t"].tolist() == [5, *[6] * (rows - 1)]
+    assert stacked["ids"] is ids
+
+
+def test_stack_of_one_call_copies_nothing_and_keeps_the_kinds_of_lists() -> None:
+    sample = torch.ones(2, 3)
+    stacked = stack([({"x": sample, "many": (sample, [sample]), "n": 7}, 2)], frozenset())
+    assert stacked["x"] is sample
+    assert isinstance(stacked["many"], tuple)
+    assert isinstance(stacked["many"][1], list)
+    assert stacked["n"] == 7
+
+
+def test_filled_gives_one_row_of_zeros_of_the_same_shape() -> None:
+    optional = frozenset({"more", "less"})
+    given = {"x": 1, "more": {"a": [torch.ones(2, 3, 4)]}}
+    plain, same = filled([({"x": 1}, 1), (given, 2)], optional)
+    assert plain[0]["more"]["a"][0].tolist() == torch.zeros(1, 3, 4).tolist()
+    assert (set(plain[0]), plain[1]) == ({"x", "more"}, 1)
+    assert same[0]["more"] is given["more"]
+
+
+def test_parts_of_an_output_are_joined_as_they_were() -> None:
+    whole = {"sample": torch.arange(10.0).reshape(5, 2)}["sample"]
+    parts = [(whole[:2], [whole[:2]]), (whole[2:], [whole[2:]])]
+    joined = join_outputs(parts)
+    assert torch.equal(joined[0], whole)
+    assert torch.equal(joined[1][0], whole)
+    assert join_outputs(parts[:1]) is parts[0]
+    cut = slice_rows({"a": whole, "b": [whole], "c": (whole, 7)}, 1, 3)
+    assert torch.equal(cut["a"], whole[1:3])
+    assert torch.equal(cut["b"][0], whole[1:3])
+    assert cut["c"][1] == 7
+    assert [type(part) for part in (cut, cut["b"], cut["c"])] == [dict, list, tuple]
+    assert map_tensors("text", torch.clone) == "text"
+
+
 class Doubler:
     """A denoiser that doubles its sample and writes down its row counts."""
 
@@ -90,9 +171,11 @@ def test_forward_call_over_the_limit_runs_in_parts() -> None:
     ids = torch.zeros(7, 3)
     lane = Lane("denoiser", run, shared=frozenset({"ids"}))
     sample = torch.arange(5.0).reshape(5, 1, 1, 1)
-    (output,) = forward([Call(lane, {"sample": sample, "ids": ids}, 5, 1)], limit=2)
-    assert run.rows == [2, 2, 1]
-    assert torch.equal(output[0], sample * 2)
+    for limit, rows in ((2, [2, 2, 1]), (4, [4, 1]), (5, [5]), (9, [5])):
+        run.rows.clear()
+        (output,) = forward([Call(lane, {"sample": sample, "ids": ids}, 5, 1)], limit)
+        assert run.rows == rows
+        assert torch.equal(output[0], sample * 2)
 
 
 class Adder:
