@@ -213,7 +213,6 @@ class ModelCache(Generic[K, T]):
         until, reason = self._failures.get(key, (-math.inf, ""))
         if self._loop.time() < until:
             raise errors.ModelLoadFailed(reason)
-        self._failures.pop(key, None)
 
     async def _estimate(self, key: K) -> int:
         try:

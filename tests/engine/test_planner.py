@@ -255,6 +255,27 @@ def test_planner_starts_so_many_at_once_and_runs_what_fits() -> None:
     assert planner.next(calls, []) == Plan("base", (), (0, 1), LIMIT)
 
 
+def test_planner_owner_who_had_a_device_for_himself_owes_nothing_to_who_comes() -> None:
+    planner = Planner(Policy(), lambda _: 2)
+    first, second = (
+        Candidate(seq, "base", "small", 2, stake=Stake(owner)) for seq, owner in enumerate("ab")
+    )
+    planner.next([first], [])
+    assert planner.next([first, second], []).batch == (0,)
+    assert planner.next([first, second], []).batch == (1,)
+
+
+def test_planner_nobody_is_ahead_when_all_calls_have_gone() -> None:
+    planner = Planner(Policy(), lambda _: 2)
+    calls = [
+        Candidate(seq, "base", "small", 2, stake=Stake(owner)) for seq, owner in enumerate("abab")
+    ]
+    assert planner.next(calls[:2], []).batch == (0,)
+    waiting = [Candidate(call.seq, "base", stake=call.stake) for call in calls[2:]]
+    assert planner.next([], waiting).start == (2, 3)
+    assert planner.next(calls[2:], []).batch == (2,)
+
+
 def test_policy_and_plan_say_little_by_themselves() -> None:
     assert Policy() == Policy(32, 16, 4, 8, 2)
     assert Plan() == Plan(None, (), (), 0, False)

@@ -39,6 +39,8 @@ CHANGES = {
     "x: Annotated[int, 3] = a": set(),
     "x = f'{a + b}'": set(),
     "x = Field(description=a)": set(),
+    "Size = tuple[a, b]": set(),
+    "T = TypeVar('T', bound=a)": set(),
 }
 
 

@@ -97,7 +97,7 @@ def _visited(node: ast.AST, function: range) -> Iterator[tuple[ast.AST, range]]:
 
 
 def _is_left_out(node: ast.AST) -> bool:
-    """Whether nobody would write a test for it: log lines, assertions, texts, protocols."""
+    """Whether nobody would write a test for it: log lines, assertions, texts, types."""
     match node:
         case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name)))):
             found = name in _LOGS
@@ -108,6 +108,10 @@ def _is_left_out(node: ast.AST) -> bool:
         case ast.keyword():
             found = node.arg in _PROSE
         case ast.Assign(targets=[ast.Name(id="__all__" | "__slots__" | "_log")]):
+            found = True
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Subscript()):
+            found = name[0].isupper() and not name.isupper()  # another name of a type
+        case ast.Call(func=ast.Name(id="TypeVar")):
             found = True
         case _:
             found = isinstance(node, ast.JoinedStr | ast.Assert)

@@ -1,6 +1,8 @@
 """What the cache counts and expects, on a clock that a test moves."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -123,3 +125,30 @@ async def test_model_that_cannot_be_stopped_makes_room_all_the_same(monkeypatch)
         await use(cache, "b")
         await cache.close()
     assert cache._items == {}
+
+
+async def test_closed_cache_is_gone_before_its_timers_would_have_been_due():
+    cache = make(FakeLoader(), idle_s=3600)
+    for _ in range(3):
+        await use(cache, "a")
+    await cache.close()
+    gone = weakref.ref(cache)
+    del cache
+    gc.collect()
+    assert gone() is None
+
+
+async def test_caller_cancelled_together_with_a_failure_holds_nothing(monkeypatch):
+    cache = make(loader := FakeLoader(), budget=1)
+    loader.broken.add("a")
+    caller, failed = asyncio.create_task(use(cache, "a")), cache._ledger.failed
+
+    def leave(key):
+        caller.cancel()  # its future has the error, and it does not know yet
+        failed(key)
+
+    monkeypatch.setattr(cache._ledger, "failed", leave)
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    async with asyncio.timeout(5):
+        await use(cache, "b")

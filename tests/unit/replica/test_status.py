@@ -130,6 +130,15 @@ async def test_good_weights_are_those_that_served_newest_first(make, store):
     ]
 
 
+async def test_weights_that_served_years_ago_are_good(make):
+    now = [1e9]
+    store = MemoryModelStore(clock=lambda: now[0])
+    await ReplicaStatus("m", "a", store, ReloadConfig()).say(WANTED, ReplicaPhase.READY, served())
+    now[0] += 20 * 365 * 86_400
+    (found,) = await ReplicaStatus("m", "b", store, ReloadConfig()).good()
+    assert found.digest == "first"
+
+
 async def test_same_deploy_counts_once_in_whatever_order_it_says_things(make, store):
     for said in ({"a": 1, "revision": "r2"}, {"revision": "r2", "a": 1}, {"a": 2}):
         await make().request(said)
