@@ -170,6 +170,21 @@ def test_time_of_fewer_rows_than_a_call_has_is_that_of_its_parts(
     assert set(run.rows) == {1}
 
 
+def test_time_on_a_device_is_that_until_it_has_done_its_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Timed(0.125)
+
+    def synchronize() -> None:
+        run.now += 1.0
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(row_cap_profiler, "perf_counter", lambda: run.now)
+    call = call_of(Lane("denoiser", run))
+    assert row_cap_profiler.seconds_of_forward(call, 2) == 1.125
+
+
 def test_memory_that_ends_is_told_with_the_rows() -> None:
     call = call_of(Lane("denoiser", Timed(1.0, fits=3)))
     with pytest.raises(MemoryError, match="4 rows"):

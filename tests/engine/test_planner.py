@@ -276,6 +276,15 @@ def test_planner_nobody_is_ahead_when_all_calls_have_gone() -> None:
     assert planner.next(calls[2:], []).batch == (2,)
 
 
+def test_planner_owners_who_got_as_much_are_served_by_the_age_of_what_they_want() -> None:
+    planner = Planner(Policy(max_live=9, max_starts=9), lambda _: 6)
+    owners = {0: "a", 1: "b", 2: "b", 9: "a"}
+    waiting = [Candidate(seq, "base", stake=Stake(owner)) for seq, owner in owners.items()]
+    assert planner.next([], waiting).start == (0, 1, 2, 9)
+    calls = [Candidate(item.seq, "base", "small", 2, stake=item.stake) for item in waiting]
+    assert planner.next(calls, []).batch == (0, 1, 2)
+
+
 def test_policy_and_plan_say_little_by_themselves() -> None:
     assert Policy() == Policy(32, 16, 4, 8, 2)
     assert Plan() == Plan(None, (), (), 0, False)

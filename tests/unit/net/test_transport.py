@@ -164,6 +164,25 @@ async def test_closed_resolver_waits_for_no_lookup_and_begins_none(monkeypatch):
     assert isinstance(second, asyncio.CancelledError)
 
 
+async def test_lookups_that_hang_hold_eight_threads_at_most(monkeypatch):
+    go = threading.Event()
+
+    def hang(host: str, port: int) -> list[str]:
+        go.wait(5)
+        return [host]
+
+    monkeypatch.setattr(transport, "_look_up", hang)
+    resolver, before = SystemResolver(), set(threading.enumerate())
+    lookups = [asyncio.create_task(resolver(str(number), 80)) for number in range(12)]
+    await asyncio.sleep(0)
+    own = set(threading.enumerate()) - before
+    assert len(own) == 8
+    assert all(thread.name.startswith("resolver") for thread in own)
+    go.set()
+    assert await asyncio.gather(*lookups) == [[str(number)] for number in range(12)]
+    resolver.close()
+
+
 def test_is_own_knows_the_addresses_of_this_machine():
     assert is_own("127.0.0.1")
     assert not is_own("192.0.2.1")
