@@ -217,8 +217,9 @@ class Planner:
             tags[owner] += call.rows / call.stake.pull
         taken = tuple(call.seq for call in batch)
         left = {call.stake.owner for call in live if call.seq not in taken}
-        # An empty row of a forward that others wait for is lost to them like one at work.
-        scale = max(1.0, limit / rows) if left else 1.0
+        # An empty row of a forward that others wait for is lost to them like one at work. Where
+        # nobody is left waiting nobody pays: `end` forgets it.
+        scale = max(1.0, limit / rows)
         costs: dict[str, float] = {}
         for call in batch:
             cost = scale * call.rows / call.stake.pull

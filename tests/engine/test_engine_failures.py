@@ -81,9 +81,13 @@ def test_engine_cancelled_in_urgent_lane_ends(
 
 
 def test_engine_out_of_memory_halves_the_cap_and_retries(
-    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+    denoiser: Denoiser,
+    lane: Lane,
+    make_engine: Callable[..., Engine],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = make_engine()
+    engine, freed = make_engine(), list[int]()
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(1))
     expected = engine.submit(Request(Body(lane, seed=1))).result(30)
     denoiser.fits = 3
     hold(denoiser, engine, lane)
@@ -91,7 +95,7 @@ def test_engine_out_of_memory_halves_the_cap_and_retries(
     denoiser.gate.set()
     results = [future.result(30) for future in futures]
     assert torch.allclose(results[1], expected, atol=1e-5)  # type: ignore[call-overload]
-    assert engine.snapshot().out_of_memory >= 1
+    assert engine.snapshot().out_of_memory == len(freed) >= 1
     assert engine.snapshot().row_caps["denoiser/8"] == 3
 
 
@@ -182,6 +186,24 @@ def test_engine_lost_device_kills_it_and_fails_all(
     with pytest.raises(RuntimeError) as caught:
         engine.check_health()
     assert isinstance(caught.value.__cause__, torch.AcceleratorError)
+
+
+def test_engine_that_dies_waits_for_a_request_that_is_coming_in(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    """Else it would look for requests a moment too early, and nobody would fail that one."""
+    engine = make_engine()
+    held = hold(denoiser, engine, lane)
+    denoiser.is_lost = True
+    with engine._door:
+        denoiser.gate.set()
+        while engine._death is None:
+            time.sleep(0.001)
+        engine._thread.join(0.05)
+        assert engine._thread.is_alive()
+        assert not held.future.done()
+    with pytest.raises(errors.ReplicaLost):
+        held.future.result(30)
 
 
 def test_engine_close_with_drain_finishes_the_work(

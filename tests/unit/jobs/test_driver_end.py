@@ -118,6 +118,7 @@ async def test_driver_gives_back_what_it_has_at_work(body):
 
 async def test_lines_of_a_job_name_the_call_that_brought_it():
     structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(address="of the call that brought it")
     context = [structlog.contextvars.merge_contextvars]
     with structlog.testing.capture_logs(processors=context) as lines:
         async with driving(FakeGraph()) as (driver, store):
@@ -125,6 +126,7 @@ async def test_lines_of_a_job_name_the_call_that_brought_it():
             await settled(store, job.id)
     (line,) = [line for line in lines if line["event"] == "job_settled"]
     assert (line["call_id"], line["job_id"], line["model_id"]) == ("call-7", job.id, "tiny")
+    assert "address" not in line  # a job outlives its call, and takes nothing of it along
     assert "job_id" not in structlog.contextvars.get_contextvars()
 
 

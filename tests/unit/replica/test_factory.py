@@ -89,6 +89,14 @@ class Ring:
         self.me = self
 
 
+@pytest.mark.parametrize(("name", "times"), [("fake", 0), ("weave", 1)])
+def test_memory_of_the_device_is_freed_where_painters_have_some(monkeypatch, name, times):
+    freed = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(1))
+    make(name).tidy()
+    assert len(freed) == times
+
+
 @pytest.mark.parametrize("name", ["fake", "weave"])
 def test_what_nothing_refers_to_is_freed(name):
     gc.disable()

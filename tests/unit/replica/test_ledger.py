@@ -64,12 +64,14 @@ def test_last_use_is_when_the_last_user_went():
     assert books.step(6).unloads == ["b"]
 
 
-def test_those_whose_turn_is_over_leave_in_the_order_in_which_they_came():
-    books = ledger(budget=2)
-    hold(books, "b", now=0.0)
-    hold(books, "a", now=1.0)
+def test_those_whose_turn_is_over_leave_in_the_order_in_which_they_were_loaded():
+    books = ledger(budget=2, max_loads=2)
     for key in "ab":
-        assert books.ask(key, 1)
+        books.ask(key, 1)
+    assert books.step(0).loads == ["a", "b"]
+    for now, key in enumerate("ba"):
+        books.loaded(key, 1, now)
+        assert books.step(now).grants == [key]
     books.ask("c", 1)
     assert books.step(TURN_S + 1) == Step()
     assert books.ask("a", 1)
