@@ -113,6 +113,10 @@ def test_engine_body_without_calls_gives_its_result(make_engine: Callable[..., E
     assert make_engine().submit(Request(lambda: 5)).result(30) == 5
 
 
+def test_engine_keeps_no_graph_of_what_was_computed(make_engine: Callable[..., Engine]) -> None:
+    assert make_engine().submit(Request(torch.is_inference_mode_enabled)).result(30) is True
+
+
 def test_park_outside_of_an_engine_runs_at_once(lane: Lane) -> None:
     assert Body(lane)().shape == (2, 8)
 

@@ -285,6 +285,15 @@ def test_planner_owners_who_got_as_much_are_served_by_the_age_of_what_they_want(
     assert planner.next(calls, []).batch == (0, 1, 2)
 
 
+def test_planner_start_counts_once_against_its_owner() -> None:
+    planner = Planner(Policy(max_live=2, max_guests=0), lambda _: LIMIT)
+    old, new = Stake("a"), Stake("b")
+    other = Candidate(50, "base", "small", 2, stake=Stake("c"))
+    waiting = [Candidate(seq, "base", stake=new) for seq in (1, 2)]
+    assert planner.next([other], [Candidate(0, "base", stake=old), *waiting]).start == (0,)
+    assert planner.next([], [*waiting, Candidate(9, "base", stake=old)]).start == (1, 2)
+
+
 def test_policy_and_plan_say_little_by_themselves() -> None:
     assert Policy() == Policy(32, 16, 4, 8, 2)
     assert Plan() == Plan(None, (), (), 0, False)
