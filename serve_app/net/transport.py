@@ -107,10 +107,6 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):  # type: ignore[misc]
                     raise ForbiddenAddress(f"{host} resolves to {address}")
         return addresses
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait between retries of httpcore2."""
-        await asyncio.sleep(seconds)
-
     async def _resolve(self, host: str, port: int, limit_s: float | None) -> Sequence[str]:
         try:
             async with asyncio.timeout(limit_s):

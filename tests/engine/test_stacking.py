@@ -228,3 +228,4 @@ def test_call_to_measure_runs_the_plain_forward_with_zeros_for_its_marks() -> No
         assert call.lane.run is expected
         assert call.arguments["mark"] == 0
         assert call.arguments["sample"] is given["sample"]
+        assert Call(lane, {"mark": None}, 1, 16).unmarked().arguments == {"mark": None}
