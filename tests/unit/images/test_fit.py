@@ -1,6 +1,8 @@
 """Sizes that nobody asked for: shape, area and limits."""
 
 import math
+import random
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -51,6 +53,24 @@ def test_fitted_without_a_size_has_about_the_native_area() -> None:
             width, height = fitted(fit(multiple_px=multiple_px), picture)
             assert 0.9 < width * height / 512**2 < 1.1
             assert abs(math.log(width / height * picture[1] / picture[0])) < 0.01
+
+
+def test_fitted_is_the_best_of_all_sizes_a_tenth_of_area_being_worth_a_hundredth_of_stretch():
+    chosen = random.Random(1)
+    for _ in range(60):
+        width, height = (chosen.randint(100, 1000) for _ in range(2))
+        asked_px = chosen.choice([320, 448])
+        rule = fit(asked_px, multiple_px=64, max_px=512, max_area_px=448**2)
+        area = min(asked_px**2, 448**2, width * height * (512 / max(width, height)) ** 2)
+
+        def cost(size, shape=width / height, area=area) -> float:
+            stretch = abs(math.log(size[0] / size[1] / shape))
+            return stretch + 0.1 * abs(math.log(size[0] * size[1] / area))
+
+        sizes = [
+            size for size in product(range(64, 513, 64), repeat=2) if math.prod(size) <= 448**2
+        ]
+        assert cost(fitted(rule, (width, height))) <= min(map(cost, sizes)) + 0.01
 
 
 @given(

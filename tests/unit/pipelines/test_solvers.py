@@ -82,6 +82,28 @@ def test_pndm_of_velocities_equals_pndm_of_the_same_noises(start: torch.Tensor) 
     torch.testing.assert_close(*results, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("betas", [{}, BETAS], ids=["linear", "scaled"])
+def test_level_that_rounding_loses_in_kdpm2_ancestral_is_the_next_one(betas: dict) -> None:
+    """Its step ends at next**2 / this, so half way there, on a logarithmic scale, is the next."""
+    name = "KDPM2AncestralDiscreteScheduler"
+    base = diffusers.DDIMScheduler(**betas, rescale_betas_zero_snr=True)
+    steep = {"trained_betas": zero_snr_betas(base)}
+    ours, stock = (cls(**steep) for cls in (SOLVERS[name], getattr(diffusers, name)))
+    for scheduler in (ours, stock):
+        scheduler.set_timesteps(2)
+    first, following = ours.sigmas[:2].tolist()
+    assert first > 4000 > 0.1 > following > 0
+    assert stock.timesteps.isnan().tolist() == [False, True, False]
+    assert ours.timesteps.tolist() == [999, 0, 0]
+    assert ours.sigmas_interpol[0].item() == following
+
+
+def zero_snr_betas(base: diffusers.DDIMScheduler) -> list[float]:
+    signal = base.alphas_cumprod.double()
+    signal[-1] = 2**-24
+    return (1 - signal / torch.cat([signal.new_ones(1), signal[:-1]])).tolist()
+
+
 def test_class_keeps_name_and_configuration() -> None:
     for name, cls in SOLVERS.items():
         made = cls(beta_end=0.015)
