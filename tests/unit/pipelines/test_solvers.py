@@ -92,7 +92,7 @@ def test_level_that_rounding_loses_in_kdpm2_ancestral_is_the_next_one(betas: dic
     for scheduler in (ours, stock):
         scheduler.set_timesteps(2)
     first, following = ours.sigmas[:2].tolist()
-    assert first > 4000 > 0.1 > following > 0
+    assert first > 1e5 * following > 0
     assert stock.timesteps.isnan().tolist() == [False, True, False]
     assert ours.timesteps.tolist() == [999, 0, 0]
     assert ours.sigmas_interpol[0].item() == following
