@@ -82,26 +82,34 @@ def test_pndm_of_velocities_equals_pndm_of_the_same_noises(start: torch.Tensor) 
     torch.testing.assert_close(*results, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("betas", [{}, BETAS], ids=["linear", "scaled"])
-def test_level_that_rounding_loses_in_kdpm2_ancestral_is_the_next_one(betas: dict) -> None:
+def last_signal(betas: list[float], least: float) -> list[float]:
+    """Return betas whose last one leaves so little signal."""
+    *others, _ = betas
+    return [*others, 1 - least / float(torch.tensor(others).double().neg().add(1).prod())]
+
+
+@pytest.mark.parametrize(
+    ("betas", "least"),
+    [
+        pytest.param(torch.linspace(1e-4, 0.02, 1000).tolist(), 2**-24, id="half-way"),
+        pytest.param([0.0036, 0.0, 0.0, 1.0], 1 / (1 + 1e6), id="end"),
+    ],
+)
+def test_level_that_rounding_loses_in_kdpm2_ancestral_is_the_next_one(
+    betas: list[float], least: float
+) -> None:
     """Its step ends at next**2 / this, so half way there, on a logarithmic scale, is the next."""
     name = "KDPM2AncestralDiscreteScheduler"
-    base = diffusers.DDIMScheduler(**betas, rescale_betas_zero_snr=True)
-    steep = {"trained_betas": zero_snr_betas(base)}
+    steep = {"trained_betas": last_signal(betas, least), "num_train_timesteps": len(betas)}
     ours, stock = (cls(**steep) for cls in (SOLVERS[name], getattr(diffusers, name)))
     for scheduler in (ours, stock):
         scheduler.set_timesteps(2)
     first, following = ours.sigmas[:2].tolist()
-    assert first > 1e5 * following > 0
+    assert first > 1e4 * following > 0
     assert stock.timesteps.isnan().tolist() == [False, True, False]
-    assert ours.timesteps.tolist() == [999, 0, 0]
+    assert ours.timesteps.tolist() == [len(betas) - 1, 0, 0]
     assert ours.sigmas_interpol[0].item() == following
-
-
-def zero_snr_betas(base: diffusers.DDIMScheduler) -> list[float]:
-    signal = base.alphas_cumprod.double()
-    signal[-1] = 2**-24
-    return (1 - signal / torch.cat([signal.new_ones(1), signal[:-1]])).tolist()
+    assert ours.sigmas_down[0].item() == pytest.approx(following**2 / first, abs=1e-6)
 
 
 def test_class_keeps_name_and_configuration() -> None:
