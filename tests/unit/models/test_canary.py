@@ -7,7 +7,7 @@ import pytest
 from serve_app import errors
 from serve_app.models import AddOn, Catalogue, CatalogueView, ModelEntry
 from serve_app.models.canaries import Canaries
-from serve_app.models.canary import Canary
+from serve_app.models.canary import WEIGHTS, Canary, Score, Scores
 from serve_app.models.registry import Registry
 from serve_app.models.revision import asked_id, canary_id, is_canary
 from serve_app.models.weights.files import Refused
@@ -64,6 +64,28 @@ def test_without_its_canary_a_job_goes_to_the_model():
         Catalogue([model()]).revision(canary_id("late"), Kind.INPAINT)
 
 
+@pytest.mark.parametrize(
+    ("counts", "rate"),
+    [((0, 0, 3), None), ((3, 1, 9), 0.25), ((0, 2, 0), 1.0), ((4, 0, 0), 0.0)],
+)
+def test_error_rate_is_of_the_jobs_that_succeeded_or_failed(counts, rate):
+    succeeded, failed, cancelled = counts
+    assert Score(succeeded=succeeded, failed=failed, cancelled=cancelled).error_rate == rate
+
+
+def test_revision_without_a_job_has_a_score_of_nothing():
+    nothing = {"succeeded": 0, "failed": 0, "cancelled": 0, "run_s": None}
+    assert Scores().model_dump() == {"model": nothing, "canary": nothing}
+
+
+def test_share_is_of_a_hundred():
+    for share in (0, 100):
+        assert canary(share).share == share
+    for share in (-0.1, 100.1):
+        with pytest.raises(ValueError, match="share"):
+            canary(share)
+
+
 def test_add_ons_of_a_model_fit_its_canary():
     ink = AddOn(id="ink", type="lora", source="ink.safetensors", models=("late",))
     assert ink.fits(canary_id("late"))
@@ -115,6 +137,27 @@ async def test_canary_is_shown_shared_promoted_and_rolled_back():
             await refused("late")
     with pytest.raises(errors.InvalidRequest, match="has no canary"):
         await canaries.share("late", 5)
+
+
+async def test_canary_is_found_among_those_of_other_models():
+    store, canaries = bench()
+    for name in ("early", "late"):
+        await store.put(model(name))
+        await canaries.begin(model(name, source="new"), 5)
+    for name in ("late", "early"):
+        assert (await canaries.find(name))[0].entry.id == name
+    with pytest.raises(errors.InvalidRequest) as caught:
+        await canaries.find("never")
+    assert caught.value.field == "id"
+    assert "The model never has no canary" in caught.value.public_message
+
+
+def test_canary_may_differ_in_what_it_weighs_and_how_it_is_loaded_only():
+    """What requests are made complete by, and what they may ask for, stays."""
+    assert set(ModelEntry.model_fields) - WEIGHTS == {
+        "id", "kinds", "category", "defaults", "enhancement", "instance_prompt", "upscaler",
+        "native_size_px", "size_multiple_px", "warm_sizes_px", "max_guidance", "max_steps",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

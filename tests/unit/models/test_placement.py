@@ -63,6 +63,36 @@ def view(replica_id, ongoing=0, calls=0, **facts):
             ["empty", "filled"],
             id="cold-model-to-most-room",
         ),
+        pytest.param(
+            [view("more", ongoing=3, held=["m"]), view("fewer", ongoing=2, used=0.9, held=["m"])],
+            ["fewer", "more"],
+            id="holders-with-as-many-calls-by-all-calls",
+        ),
+        pytest.param(
+            [view("filled", used=0.9, loading=["m"]), view("empty", used=0.1, loading=["m"])],
+            ["empty", "filled"],
+            id="loaders-by-room",
+        ),
+        pytest.param(
+            [view("loads-two", loading=["x", "y"]), view("one", ongoing=9, loading=["x"])],
+            ["one", "loads-two"],
+            id="loads-before-calls",
+        ),
+        pytest.param(
+            [view("both", calls=3, held=["m"], loading=["m"]), view("loads", loading=["m"])],
+            ["both", "loads"],
+            id="held-counts-before-loading",
+        ),
+        pytest.param(
+            [view("busier", ongoing=17), view("full", ongoing=16, used=0.9)],
+            ["full", "busier"],
+            id="full-ones-by-calls",
+        ),
+        pytest.param(
+            [view("seven", calls=7, ongoing=15), view("sixteen", ongoing=16)],
+            ["seven", "sixteen"],
+            id="one-place-left",
+        ),
     ],
 )
 def test_rank(replicas, wanted):
@@ -131,6 +161,21 @@ def test_two_add_ons_go_to_the_home_of_one():
         pair = [f"lora{number}", f"style{number}"]
         wanted = {home(name, a=0, b=0, c=0) for name in pair}
         assert rank_by_add_ons(pair, replicas(a=0, b=0, c=0), 4)[0] in wanted
+
+
+def test_home_of_most_of_the_add_ons_comes_first():
+    homes = {name: home(name, a=0, b=0, c=0) for name in map("lora{}".format, range(30))}
+    for chosen in "abc":
+        two, other = (
+            [name for name in homes if homes[name] == chosen][:2],
+            next(name for name in homes if homes[name] != chosen),
+        )
+        assert rank_by_add_ons([other, *two], replicas(a=0, b=0, c=0), 4)[0] == chosen
+        assert rank_by_add_ons([other, *two], replicas(a=0, b=0, c=0), 4)[1] == homes[other]
+
+
+def test_calls_of_no_add_on_are_spread_where_all_are_as_busy():
+    assert rank_by_add_ons([], replicas(a=1, b=1), 4) == rank_by_add_ons([], replicas(b=1, a=1), 4)
 
 
 def test_calls_without_add_ons_go_to_the_least_busy():

@@ -18,10 +18,16 @@ RULES = ScalingRules(target_utilisation=0.75, target_wait_s=10)
         pytest.param({"steps": 20, "guidance_scale": 1.0}, 0.0, 20, id="unguided"),
         pytest.param({"steps": 20, "samples": 4}, 0.75, 40, id="samples-and-progress"),
         pytest.param({"steps": 20, "kind": Kind.IMG2IMG, "strength": 0.5}, 0, 20, id="strength"),
+        pytest.param({"steps": 5, "kind": Kind.INPAINT, "strength": 0.5}, 0, 6, id="rounded-up"),
+        pytest.param({"steps": 20, "guidance_scale": 1.5}, 0.0, 40, id="barely-guided"),
     ],
 )
 def test_row_steps_of_a_job(changes, progress, wanted):
     assert row_steps(spec(**changes), progress) == wanted
+
+
+def test_row_steps_are_those_of_the_whole_job_unless_progress_is_told():
+    assert row_steps(spec(steps=20)) == 40
 
 
 def test_work_is_shared_by_the_rows_of_a_forward():
@@ -39,6 +45,9 @@ def test_work_is_shared_by_the_rows_of_a_forward():
         pytest.param(1, 41, 20, 6, id="burst"),
         pytest.param(0, 400, 2, 2, id="no-more-for-the-backlog-than-jobs"),
         pytest.param(0.05, 0, 0, 1, id="just-idle"),
+        pytest.param(2.25, 0, 9, 3, id="whole-number-that-is-not-rounded-up"),
+        pytest.param(0.75, 10.75, 9, 2, id="one-for-each-wait-of-backlog"),
+        pytest.param(0.75, 10.85, 9, 3, id="one-more-beyond-it"),
     ],
 )
 def test_desired_replicas(busy, work, jobs, wanted):

@@ -17,6 +17,14 @@ def test_work_shrinks_with_progress_and_ends_with_the_job():
     assert load.stats({}, PACE, now=0) == {"work_s": 0, "job_s": pytest.approx(1), "busy": 0}
 
 
+def test_jobs_cost_their_moving_average():
+    load = Workload()
+    load.stats({}, PACE, now=0)
+    for samples, average_s in ((1, 1.0), (3, 1.2), (3, 1.38)):
+        with load.job(samples, spec(steps=20, samples=samples)):
+            assert load.stats({}, PACE, now=0)["job_s"] == pytest.approx(average_s)
+
+
 def test_idle_model_keeps_its_last_pace():
     load = Workload()
     load.stats({}, PACE, now=0)
@@ -39,3 +47,17 @@ def test_busy_is_the_share_of_the_last_minute():
     assert told == [0, 0.5, 0.5]
     assert load.stats({}, Pace(0.1, 4, 20), now=69)["busy"] == pytest.approx(15 / 59)
     assert load.stats({}, Pace(0.1, 4, 20), now=200)["busy"] == 0
+
+
+@pytest.mark.parametrize(("now", "busy"), [(60, 0.5), (60.5, 0.4)])
+def test_minute_begins_at_a_look_of_60_seconds_ago_at_most(now, busy):
+    load = Workload()
+    for at, forward_s in ((0, 0), (10.5, 10)):
+        load.stats({}, Pace(0.1, 4, forward_s), at)
+    assert load.stats({}, Pace(0.1, 4, 30), now)["busy"] == pytest.approx(busy)
+
+
+def test_busy_is_no_more_than_all_of_the_time_and_no_less_than_none():
+    load = Workload()
+    looks = ((0, 5.0), (1, 9.0), (2, 1.0))  # forwards side by side; a model loaded anew
+    assert [load.stats({}, Pace(0.1, 4, s), now)["busy"] for now, s in looks] == [0, 1, 0]
