@@ -123,7 +123,7 @@ def _is_ridge(strength: Values, across: Values, down: Values) -> NDArray[np.bool
 
 
 def _white_on_black(edges: NDArray[np.bool_]) -> Image.Image:
-    return Image.fromarray(np.where(edges, np.uint8(255), np.uint8(0))).convert("RGB")
+    return Image.fromarray(edges).convert("RGB")
 
 
 _MAKERS: Mapping[ControlType, Callable[[Image.Image], Image.Image]] = {
