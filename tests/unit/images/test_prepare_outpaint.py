@@ -8,6 +8,7 @@ from PIL import Image
 
 from serve_app import errors
 from serve_app.images.codec import to_image
+from serve_app.images.outpaint import grow, prepared_size
 from serve_app.images.prepare import prepare
 from serve_app.types import Masking, Outpaint, Size
 from tests.picture_files import file
@@ -32,6 +33,8 @@ def test_outpaint_keeps_the_picture_and_masks_what_is_new():
     assert init.shape == (80, 136, 3)
     old = np.asarray(Image.open(io.BytesIO(data)))
     assert (init[16:, :96] == old).all()
+    assert (init[16:, 96:] == old[:, -1:]).all(), "its border is carried on"
+    assert (init[:16] == init[16]).all()
     assert (mask[:16] == 255).all()
     assert (mask[:, 96:] == 255).all()
     assert (mask[24:, :88] == 0).all(), "beyond the overlap nothing changes"
@@ -111,3 +114,82 @@ def test_outpaint_is_refused_before_a_picture_is_enlarged(changes, monkeypatch):
     with pytest.raises(errors.InvalidImage) as caught:
         grown(photo(*size), left=64, **limit | changes)
     assert caught.value.field == "outpaint"
+
+
+CENTRE, CORNER = (0.5, 0.5), (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "picture", "size"),
+    [
+        pytest.param({}, (200, 100), (200, 100), id="its-own"),
+        pytest.param({"width": 100}, (200, 90), (100, 45), id="width"),
+        pytest.param({"height": 45}, (200, 90), (100, 45), id="height"),
+        pytest.param({"width": 80, "height": 70}, (200, 100), (80, 70), id="both"),
+        pytest.param({"width": 2}, (1000, 10), (2, 1), id="wide-strip"),
+        pytest.param({"height": 2}, (10, 1000), (1, 2), id="upright-strip"),
+        pytest.param({"anchor": CENTRE, "width": 128, "height": 128}, (200, 100), (128, 64)),
+        pytest.param({"anchor": CENTRE, "width": 128, "height": 128}, (100, 200), (64, 128)),
+        pytest.param({"anchor": CENTRE, "width": 128, "height": 128}, (50, 60), (50, 60)),
+        pytest.param({"anchor": CENTRE, "width": 100}, (200, 90), (100, 45)),
+        pytest.param({"anchor": CENTRE, "height": 45}, (200, 90), (100, 45)),
+        pytest.param({"anchor": CORNER, "width": 2, "height": 2}, (1000, 10), (2, 1)),
+        pytest.param({"anchor": CORNER, "width": 2, "height": 2}, (10, 1000), (1, 2)),
+    ],
+)
+def test_picture_is_brought_to_the_size_asked_for_or_into_the_canvas(changes, picture, size):
+    assert prepared_size(plan(**changes), picture) == size
+
+
+@pytest.mark.parametrize(
+    ("changes", "own", "corner", "size"),
+    [
+        pytest.param({"left": 10, "right": 10}, (96, 64), (10, 0), (120, 64), id="both-behind"),
+        pytest.param({"right": 10}, (95, 64), (0, 0), (112, 64), id="right"),
+        pytest.param({"top": 9}, (96, 61), (0, 11), (96, 72), id="above"),
+        pytest.param({"bottom": 8, "multiple_px": 64}, (65, 64), (0, 0), (128, 128), id="coarse"),
+        pytest.param(
+            {"anchor": (0.25, 0.75), "width": 136, "height": 104}, (96, 64), (10, 30), (136, 104)
+        ),
+        pytest.param({"anchor": (1.0, 1.0), "width": 104}, (96, 64), (8, 0), (104, 64)),
+        pytest.param({"anchor": (1.0, 1.0), "height": 72}, (96, 64), (0, 8), (96, 72)),
+    ],
+)
+def test_picture_lies_where_the_plan_says_in_whole_multiples(changes, own, corner, size):
+    made, mask = grow(Image.new("RGB", own), None, plan(overlap_px=0, **changes))
+    assert made.size == mask.size == size
+    old = Image.new("L", size, 255)
+    old.paste(0, (*corner, corner[0] + own[0], corner[1] + own[1]))
+    assert mask.tobytes() == old.tobytes()
+
+
+@pytest.mark.parametrize("side", ["left", "top", "right", "bottom"])
+@pytest.mark.parametrize("is_hard", [False, True])
+def test_strip_fades_evenly_from_what_is_new(side, is_hard):
+    """Of three pixels and a fourth that stays: three quarters, a half and a quarter of 255."""
+    asked = plan(overlap_px=3, **{side: 8})
+    mask = np.asarray(grow(Image.new("RGB", (16, 16)), None, asked, is_hard=is_hard)[1])
+    fade = {"left": mask[4], "top": mask[:, 4], "right": mask[4, ::-1], "bottom": mask[::-1, 4]}
+    shades = [255] * 3 if is_hard else [191, 128, 64]
+    assert fade[side].tolist() == [255] * 8 + shades + [0] * 13
+
+
+def test_strip_of_two_sides_is_as_light_as_the_nearer_one():
+    mask = np.asarray(grow(Image.new("RGB", (16, 16)), None, plan(overlap_px=3, left=8, top=8))[1])
+    assert mask[8:12, 8:12].tolist() == [
+        [191, 191, 191, 191],
+        [191, 128, 128, 128],
+        [191, 128, 64, 64],
+        [191, 128, 64, 0],
+    ]
+
+
+@pytest.mark.parametrize("changes", [{"left": 40}, {"bottom": 40}], ids=["wide", "high"])
+def test_largest_picture_that_is_painted_may_grow_to_its_limits(changes):
+    picture = Image.new("RGB", (64, 64))
+    exact = {"max_side_px": 104, "max_area_px": 104 * 64}
+    made, _ = grow(picture, None, plan(**exact, **changes))
+    assert max(made.size) == 104
+    for limit, most in exact.items():
+        with pytest.raises(errors.InvalidImage, match=r"would have \d+ x \d+ pixels; at most"):
+            grow(picture, None, plan(**exact | {limit: most - 1}, **changes))
