@@ -103,6 +103,22 @@ def test_tall_transparent_init_is_laid_on_white_to_its_last_row():
     assert shown.getcolors() == [(2100, (255, 255, 255))]
 
 
+def test_tall_picture_is_mixed_with_white_by_its_alpha_everywhere():
+    values = np.random.default_rng(3).integers(0, 256, (600, 5, 4), np.uint8)
+    shown = np.asarray(to_rgb(Image.fromarray(values)), float)
+    share = values[..., 3:] / 255
+    assert np.abs(shown - (values[..., :3] * share + 255 * (1 - share))).max() <= 1
+
+
+def test_file_may_have_as_many_bytes_as_the_limit():
+    data = file(gradient(width=64, height=64))
+    config = CONFIG.model_copy(update={"max_bytes": len(data)})
+    assert read(data, config).size == (64, 64)
+    config = CONFIG.model_copy(update={"max_bytes": len(data) - 1})
+    with pytest.raises(errors.InvalidImage, match=f"over {len(data) - 1} bytes"):
+        read(data, config)
+
+
 @pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])
 def test_transparent_colour_of_a_picture_without_alpha_is_laid_on_white(mode):
     image = Image.new("RGB", (8, 8), "black").convert(mode)

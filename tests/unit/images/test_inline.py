@@ -76,6 +76,15 @@ def test_blank_inside_is_a_plus_that_went_through_a_form(head):
     assert read("a", picture(f"  {wrapped(sent.replace('+', ' '))} \t\n "), LIMIT) == DATA
 
 
+@pytest.mark.parametrize("window", [4, 7, 64 * 1024])
+@pytest.mark.parametrize("number", [2, 4, 5, 30])
+def test_each_of_many_blanks_inside_is_a_plus_and_none_around(number, window):
+    text = "iVBO" + "+" * 4 * number + "Rw=="
+    sent = " " * number + text.replace("+", " ") + " " * number
+    with mock.patch.multiple(inline, _WINDOW=window):
+        assert read("a", picture(sent), LIMIT) == base64.b64decode(text)
+
+
 @pytest.mark.parametrize("gap", ["\n", "\r\n", "\t", "\v\f", "\r\n\t"])
 def test_line_breaks_and_tabs_inside_are_dropped(gap):
     assert read("a", picture(gap.join([gap, TEXT[:100], TEXT[100:], gap])), LIMIT) == DATA

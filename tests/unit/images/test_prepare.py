@@ -10,7 +10,7 @@ from serve_app import errors
 from serve_app.config import ImagesConfig
 from serve_app.images.codec import to_image
 from serve_app.images.prepare import prepare, prepare_controls, prepare_ip_picture
-from serve_app.types import ControlType, Fit
+from serve_app.types import ControlType, Fit, Outpaint, Size
 from tests.picture_files import file
 from tests.unit.images.inputs import CONFIG, photo, size
 
@@ -64,6 +64,33 @@ def test_mask_stays_aligned_with_a_turned_init():
     init = file(upright.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
     images = prepare(init, file(upright.convert("L")), size(64, 32), CONFIG)
     assert to_image(images.init).convert("L").tobytes() == to_image(images.mask).tobytes()
+
+
+def stripes(side: int = 1024) -> bytes:
+    """Upright stripes of 4 pixels, in a JPEG, which can be read at a fraction of its size."""
+    row = np.arange(side) // 4 % 2 * 255
+    return file(Image.fromarray(np.tile(row.astype(np.uint8), (side, 1))), "JPEG")
+
+
+WIDE = Fit(area_px=8192, multiple_px=8, min_px=8, max_px=512, max_area_px=2**18, width=512)
+
+
+@pytest.mark.parametrize("asked", [size(8, 512), size(8, 8, WIDE)], ids=["size", "fit"])
+@pytest.mark.parametrize("is_control", [False, True])
+def test_details_that_the_longer_side_shows_are_read(asked, is_control):
+    if is_control:
+        (made,) = prepare_controls("control_image", stripes(), (None,), asked, CONFIG).controls
+    else:
+        made = prepare(stripes(), None, asked, CONFIG).init
+    assert made.width == 512
+    assert np.asarray(to_image(made)).std() > 80
+
+
+def test_picture_that_grows_is_read_whole():
+    grows = Outpaint(overlap_px=8, multiple_px=8, max_side_px=2048, max_area_px=2048**2, left=8)
+    asked = Size(height=64, width=64, outpaint=grows)
+    made = prepare(stripes(), None, asked, CONFIG).init
+    assert (made.width, made.height) == (1032, 1024)
 
 
 def test_without_a_size_both_pictures_take_the_shape_of_the_init():

@@ -1,5 +1,6 @@
 """What a client may put into `init_image` and `mask_image`."""
 
+import asyncio
 import base64
 import threading
 
@@ -101,10 +102,11 @@ def test_data_of_exactly_the_limit_passes():
     ("picture", "is_beside"),
     [
         ("https://a.test/x.png", False),
-        (TEXT * 100, True),
+        ("A" * 16 * 1024, False),
+        ("A" * (16 * 1024 + 1), True),
         (Inline(memoryview(TEXT.encode()), Writing.TEXT), True),
     ],
-    ids=["url", "long", "inline"],
+    ids=["url", "short", "long", "inline"],
 )
 async def test_what_takes_long_is_read_beside_the_event_loop(monkeypatch, picture, is_beside):
     readers = []
@@ -116,3 +118,22 @@ async def test_what_takes_long_is_read_beside_the_event_loop(monkeypatch, pictur
     monkeypatch.setattr(source, "parse", parse_here)
     assert await source.read("init_image", picture, LIMIT) == ("init_image", picture, LIMIT)
     assert (readers != [threading.main_thread()]) is is_beside
+    assert readers[0].name.startswith("picture_" if is_beside else "MainThread")
+
+
+async def test_two_clients_at_once_are_read_beside_the_event_loop(monkeypatch):
+    begun, may_end = [], threading.Event()
+
+    def parse_here(field, *_):
+        begun.append(field)
+        assert may_end.wait(30)
+
+    monkeypatch.setattr(source, "parse", parse_here)
+    data = Inline(memoryview(b""), Writing.TEXT)
+    reads = [asyncio.create_task(source.read(str(field), data, LIMIT)) for field in range(4)]
+    while len(begun) < 2:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    assert begun == ["0", "1"]
+    may_end.set()
+    await asyncio.gather(*reads)
