@@ -55,7 +55,7 @@ def _spellings(template: str, characters: str) -> list[tuple[bytes, bytes]]:
     return [
         (template.format(digits).encode(), character.encode())
         for character in characters
-        for digits in sorted({f"{ord(character):02X}", f"{ord(character):02x}"})
+        for digits in {f"{ord(character):02X}", f"{ord(character):02x}"}
     ]
 
 

@@ -178,8 +178,8 @@ class _Worker:
         if cause:
             _kill(former)
         assert self._process is not None, "the former one came from it"
-        is_ready = self._process.done() and not self._process.exception()
-        if is_ready and self._process.result() is former and not self._is_closed:
+        is_served = self._process.done() and self._process.result() is former
+        if is_served and not self._is_closed:
             self._process = asyncio.create_task(self._restart(former, cause))
         return self._process
 

@@ -177,13 +177,9 @@ def _is_coloured(image: Image.Image) -> bool:
     """
     if image.mode not in ("RGB", "RGBA"):
         return False
-    if image.mode == "RGBA":
-        alpha = _full(image.getchannel("A"))
-        if _extremes(alpha)[0] < _HALF and not _is_black_and_white(image, alpha):
-            return False  # its alpha is the mask
-    else:
-        alpha = Image.new("L", image.size, 255)
-    seen, _, _, tinted = _counts(image.convert("RGBA"), alpha)
+    if image.mode == "RGBA" and _extremes(_full(image.getchannel("A")))[0] < _HALF:
+        return False  # its alpha is the mask, or it is black and white
+    seen, _, _, tinted = _counts(image.convert("RGBA"), Image.new("L", image.size, 255))
     return bool(tinted > _MAX_TINTED * seen)
 
 

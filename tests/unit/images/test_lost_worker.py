@@ -48,7 +48,8 @@ def program(tmp_path):
 @pytest.fixture
 async def isolation(program, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(program))
-    made = Isolation(ImagesConfig(decode_workers=1))
+    # None of these is to be found hung: whoever waits for that fails by the time a test may take.
+    made = Isolation(ImagesConfig(decode_workers=1, decode_timeout_s=60))
     await made.start()
     yield made
     await made.aclose()
@@ -81,7 +82,7 @@ async def test_worker_that_ends_by_itself_tells_why(isolation, end, cause):
 
 
 async def test_program_is_told_its_limits_and_no_secret(isolation, monkeypatch):
-    config = ImagesConfig()
+    config = ImagesConfig(decode_timeout_s=60)
     told = await isolation.run(partial(eval, "[sys.argv[1:], dict(os.environ)]"))
     bounds = (config.decode_memory_bytes, config.decode_timeout_s, config.decode_niceness)
     command = ["-P", "-W", "ignore", "-m", "serve_app.images.worker"]
@@ -133,6 +134,13 @@ async def test_worker_that_ends_with_all_is_not_replaced(isolation, program):
         await caller
     assert processes(program) == []
     assert dict(isolation.workers_lost) == {}
+
+
+async def test_workers_that_never_began_end_at_once():
+    isolation = Isolation(ImagesConfig(decode_workers=2))
+    await isolation.aclose()
+    with pytest.raises(errors.ReplicaLost, match="closed"):
+        await isolation.run(partial(abs, -5))
 
 
 async def test_start_waits_for_all_workers_and_says_that_there_are_none(program, monkeypatch):

@@ -288,6 +288,20 @@ def test_grey_is_more_than_32_levels_from_black_and_from_white(level: int, is_gr
     assert has_greys(drawn(white=level)) == is_grey
 
 
+def test_soft_mask_is_smooth_along_a_side_that_grows_and_lightest_along_one_that_shrinks():
+    steps = Image.fromarray(np.array([[64] * 4, [192] * 4], np.uint8))
+    for turned in (False, True):
+        low = steps.transpose(Image.Transpose.TRANSPOSE) if turned else steps
+        made = np.asarray(to_soft(low, (16, 4) if turned else (4, 16)))
+        made = made.T if turned else made
+        assert (made == made[:, :1]).all()
+        assert (np.diff(made[:, 0].astype(int)) >= 0).all()
+        assert len(np.unique(made)) > 4
+    lines = Image.fromarray(np.array([[40] * 4, [200] * 4] * 8, np.uint8))
+    for sides, turned in (((4, 8), lines), ((8, 4), lines.transpose(Image.Transpose.TRANSPOSE))):
+        assert (np.asarray(to_soft(turned, sides)) == 200).all()
+
+
 def test_nearly_black_and_nearly_white_of_a_soft_mask_are_black_and_white():
     shades = np.arange(256, dtype=np.uint8).reshape(16, 16)
     expected = shades.copy()

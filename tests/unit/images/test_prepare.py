@@ -9,6 +9,7 @@ from PIL import Image
 from serve_app import errors
 from serve_app.config import ImagesConfig
 from serve_app.images.codec import to_image
+from serve_app.images.decode import decode
 from serve_app.images.prepare import prepare, prepare_controls, prepare_ip_picture
 from serve_app.types import ControlType, Fit, Outpaint, Size
 from tests.picture_files import file
@@ -84,6 +85,27 @@ def test_details_that_the_longer_side_shows_are_read(asked, is_control):
         made = prepare(stripes(), None, asked, CONFIG).init
     assert made.width == 512
     assert np.asarray(to_image(made)).std() > 80
+
+
+SMALL = FIT.model_copy(update={"max_px": 256})
+
+
+@pytest.mark.parametrize(
+    ("asked", "side_px"), [(size(64, 64), 256), (size(64, 64, SMALL), 512)], ids=["size", "fit"]
+)
+def test_large_picture_is_not_unpacked_whole(monkeypatch, asked, side_px):
+    unpacked = []
+
+    def watched(*given):
+        image = decode(*given)
+        unpacked.append(image.size)
+        return image
+
+    monkeypatch.setattr("serve_app.images.prepare.decode", watched)
+    data = file(Image.new("RGB", (2048, 2048)), "JPEG")
+    prepare(data, None, asked, CONFIG)
+    prepare_controls("control_image", data, (None,), asked, CONFIG)
+    assert unpacked == [(side_px, side_px)] * 2
 
 
 def test_picture_that_grows_is_read_whole():
