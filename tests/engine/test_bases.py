@@ -1,16 +1,13 @@
 """Settings of the published architectures: the models made from them are the published ones."""
 
 import json
-import shutil
 
 import diffusers
 import pytest
 import transformers
 from accelerate import init_empty_weights
 
-from serve_app.models.bases import vocabulary
 from serve_app.models.bases.base import BASES
-from serve_app.models.bases.vocabulary import VocabularyMissing, clip_vocabulary
 
 # Numbers of parameters as published with the weights.
 UNETS = {"sd1": 859_520_964, "sd2": 865_910_724, "sdxl": 2_567_463_684}
@@ -80,33 +77,6 @@ def test_tokenizer_numbers_words_as_clip_does(part, padding, tmp_path):
     padded = tokenizer("a", padding="max_length").input_ids
     assert padded == [49406, 320, 49407, *[padding] * 74]
     assert len(tokenizer) == 49408
-
-
-def test_vocabulary_has_a_number_for_each_token():
-    tokens, merges = clip_vocabulary()
-    assert (len(tokens), len(merges)) == (49408, 48894)
-    assert (tokens["<|startoftext|>"], tokens["<|endoftext|>"]) == (49406, 49407)
-
-
-def test_missing_vocabulary_is_told_with_the_way_out(monkeypatch):
-    clip_vocabulary.cache_clear()
-    monkeypatch.setattr(vocabulary, "_PACKAGE", "no_such_package")
-    with pytest.raises(VocabularyMissing, match="pip install --no-deps open_clip_torch"):
-        clip_vocabulary()
-
-
-def test_inpainting_takes_a_mask_and_the_masked_picture(tmp_path):
-    base = BASES["sdxl"]
-    assert base.for_inpainting().parts["unet"]["in_channels"] == 9
-    assert base.parts["unet"]["in_channels"] == 4
-    assert base.for_inpainting().write(tmp_path) != base.write(tmp_path)
-
-
-def test_folder_that_is_not_whole_is_written_again(tmp_path):
-    folder = BASES["sd1"].write(tmp_path)
-    (folder / "model_index.json").unlink()
-    shutil.rmtree(folder / "unet")
-    assert (BASES["sd1"].write(tmp_path) / "unet" / "config.json").is_file()
 
 
 def test_attention_of_stable_diffusion_2_is_computed_in_float32():

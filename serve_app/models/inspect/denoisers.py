@@ -18,12 +18,12 @@ def _by_text_width() -> Iterator[Sign[Families]]:
     """By the width of the text that the denoiser attends to."""
     first = f"{_UNET}(input_blocks.1.1|down_blocks.0.attentions.0).transformer_blocks.0"
     second = f"{_UNET}(input_blocks.4.1|down_blocks.1.attentions.0).transformer_blocks.0"
-    yield Sign((_SD1,), f"{first}.attn2.to_k.weight", -1, 768)
-    yield Sign((_SD2,), f"{first}.attn2.to_k.weight", -1, 1024)
-    yield Sign((_XL,), f"{second}.attn2.to_k.weight", -1, 2048)
-    yield Sign((_REFINER,), f"{second}.attn2.to_k.weight", -1, 1280)
-    yield Sign((_XL,), f"{_UNET}(label_emb.0.0|add_embedding.linear_1).weight", -1, 2816)
-    yield Sign((_REFINER,), f"{_UNET}(label_emb.0.0|add_embedding.linear_1).weight", -1, 2560)
+    yield Sign((_SD1,), f"{first}.attn2.to_k.weight", 1, 768)
+    yield Sign((_SD2,), f"{first}.attn2.to_k.weight", 1, 1024)
+    yield Sign((_XL,), f"{second}.attn2.to_k.weight", 1, 2048)
+    yield Sign((_REFINER,), f"{second}.attn2.to_k.weight", 1, 1280)
+    yield Sign((_XL,), f"{_UNET}(label_emb.0.0|add_embedding.linear_1).weight", 1, 2816)
+    yield Sign((_REFINER,), f"{_UNET}(label_emb.0.0|add_embedding.linear_1).weight", 1, 2560)
 
 
 _UNET_FAMILIES: tuple[Sign[Families], ...] = (

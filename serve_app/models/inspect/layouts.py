@@ -42,9 +42,9 @@ _IP_ADAPTERS = (
         FileType.IP_ADAPTER,
         ("image_proj.*", _IP_KEYS),
         family_signs=(
-            Sign((_SD1,), _IP_KEYS, -1, 768),
-            Sign((_SD2,), _IP_KEYS, -1, 1024),
-            Sign((_XL,), _IP_KEYS, -1, 2048),
+            Sign((_SD1,), _IP_KEYS, 1, 768),
+            Sign((_SD2,), _IP_KEYS, 1, 1024),
+            Sign((_XL,), _IP_KEYS, 1, 2048),
         ),
         variants=_IP_VARIANTS,
     ),
@@ -71,7 +71,7 @@ def _vae(name: str, *keys: str) -> Layout:
 
 
 _CLIP_FAMILIES: tuple[Sign[Families], ...] = tuple(
-    Sign(families, "*token_embedding.weight", -1, width)
+    Sign(families, "*token_embedding.weight", 1, width)
     for width, families in (
         (768, (_SD1, _XL, _SD3, _FLUX)),
         (1024, (_SD2,)),

@@ -26,8 +26,6 @@ from serve_app.testing.service import FakeService
 from serve_app.types import Cost, JobResult
 from tests.builders import job_request
 
-pytestmark = pytest.mark.slow
-
 KEY = "an-operators-key-of-some-length"
 COST = Cost(row_steps=100, device_s=2.5, stored_bytes=4000)
 RESULT = JobResult(keys=("a",), nsfw=(False,), generation_time_s=1, cost=COST)

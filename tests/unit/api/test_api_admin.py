@@ -27,8 +27,6 @@ from serve_app.types import Job, JobFailure, JobState, Kind
 from tests import community_files
 from tests.builders import job_request, spec
 
-pytestmark = pytest.mark.slow
-
 KEY = "an-operators-key-of-some-length"
 ENTRY = {"id": "tail", "source": "weights", "kinds": ["text2img"], "placement": "pool"}
 

@@ -10,7 +10,6 @@ from tests.unit.api.test_api_admin import ENTRY, http, made, store
 
 __all__ = ["http", "made", "store"]  # fixtures
 
-pytestmark = pytest.mark.slow
 
 PATH = "/admin/models/tail/canary"
 NEW = {**ENTRY, "source": "other"}

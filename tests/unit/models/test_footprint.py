@@ -38,6 +38,16 @@ def test_variants_and_parts_that_are_not_loaded_do_not_count(tmp_path):
     assert weight_bytes(entry(tmp_path)) == 4
 
 
+@pytest.mark.parametrize("part", ["safety_checker", "feature_extractor", "image_encoder"])
+@pytest.mark.parametrize("is_indexed", [False, True])
+def test_parts_that_no_painter_needs_do_not_count(tmp_path, part, is_indexed):
+    write(tmp_path / "unet" / "model.safetensors", F32=1)
+    write(tmp_path / part / "model.fp16.safetensors", F16=100)
+    if is_indexed:
+        index(tmp_path, "unet", part)
+    assert weight_bytes(entry(tmp_path)) == 4
+
+
 def index(folder, *names):
     said = {name: ["diffusers", "Some"] for name in names} | {"tokenizer": ["transformers", "T"]}
     (folder / "model_index.json").write_text(json.dumps(said))

@@ -91,7 +91,6 @@ def test_revision_that_was_fetched_loads_without_the_hub(hub, config, tmp_path):
         resolve(entry(), gone.model_copy(update={"cache_dir": tmp_path / "other"}))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "revision", "message"),
     [
@@ -156,7 +155,6 @@ def without_blob(cache):
     (next(cache.glob("*/snapshots/*")) / WEIGHTS).resolve().unlink()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "source"),
     [
@@ -198,7 +196,6 @@ def test_snapshot_is_a_source_by_its_path(kept):
         assert resolve(said, kept).path == path
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "target", ["/etc/hostname", "../../../outside", "../../../../models--b--c/blobs/x", "blob-link"]
 )

@@ -152,7 +152,6 @@ def test_every_community_file_has_its_line():
     assert WANTED.keys() == community_files.FILES.keys()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", WANTED)
 def test_community_file_is_found_as_what_it_is(tmp_path, name):
     type_, families, more = WANTED[name]

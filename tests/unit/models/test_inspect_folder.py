@@ -94,6 +94,17 @@ def test_whole_files_are_preferred_to_their_variants(tmp_path):
     assert {part.name: part.num_bytes for part in found.parts}["unet"] == 20 + 80
 
 
+def test_folder_that_no_variant_completes_is_read_by_the_first(tmp_path):
+    folder = pipeline(tmp_path / "x", variant=".fp16")
+    for name in ("unet", "vae"):
+        file = folder / name / "diffusion_pytorch_model.fp16.safetensors"
+        community_files.write(file.with_name(file.name.replace("fp16", "bf16")), {"a": (100,)})
+    (folder / "vae" / "diffusion_pytorch_model.fp16.safetensors").unlink()
+    found = inspect(folder)
+    assert found.file_variants == ("bf16", "fp16")
+    assert {part.name: part.num_bytes for part in found.parts}["unet"] == 200
+
+
 @pytest.mark.parametrize(
     ("config", "shapes", "type_", "families"),
     [

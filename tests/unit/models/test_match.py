@@ -218,6 +218,8 @@ def test_add_on_is_made_for_the_models_that_its_entry_names(tmp_path, name, type
     [
         ({}, ()),
         ({"category": "stable_diffusion"}, (Family.SD1, Family.SD2)),
+        ({"category": "stable_diffusion_xl"}, (Family.SDXL, Family.SDXL_REFINER)),
+        ({"category": "stable_diffusion_3"}, (Family.SD3,)),
         ({"category": "flux"}, (Family.FLUX,)),
     ],
 )

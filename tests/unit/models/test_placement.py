@@ -107,6 +107,14 @@ def test_cold_models_spread_evenly_over_idle_replicas():
     assert max(firsts.values()) < 2 * min(firsts.values())
 
 
+def test_model_that_nobody_calls_has_no_calls_anywhere():
+    holder = ReplicaView("holds", 0, max_ongoing=1, held=["m"])
+    assert rank("m", [ReplicaView("idle", 0, max_ongoing=1), holder], PlacementRules(1, 1)) == [
+        "holds",
+        "idle",
+    ]
+
+
 VIEWS = st.lists(
     st.builds(
         ReplicaView,

@@ -18,6 +18,16 @@ def test_scans_at_once_keep_what_the_other_saw(put, tmp_path):
     assert Memory(tmp_path).get(second).entry_id == "b"
 
 
+def test_what_is_to_be_hashed_comes_in_order_of_its_path(put, memory, folder):
+    for name in ("c", "a", "b"):
+        path = put("embedding-sd1-a1111", f"{name}.safetensors")
+        memory.put(path, entry_of(path))
+    assert [path.stem for path in memory.unhashed(folder)] == ["a", "b", "c"]
+    for name in ("c", "b", "a"):
+        (folder / f"{name}.safetensors").unlink()
+    assert [path.stem for path, _ in memory.gone(folder)] == ["a", "b", "c"]
+
+
 def entry_of(path):
     return AddOn(id="a", type="lora", source=path, models=("m",))
 
