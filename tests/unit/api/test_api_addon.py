@@ -2,6 +2,10 @@
 
 import pytest
 
+from serve_app.api.requests import addon
+from serve_app.api.requests.schemas import GenerationBody
+from serve_app.api.requests.syntax import read
+
 TEXT2IMG = "/api/v4/dreambooth"
 
 
@@ -26,6 +30,22 @@ async def test_loras_get_their_strengths_in_order(api, text_body, model, strengt
     body = text_body | {"lora_model": model, "lora_strength": strength}
     spec = (await api.last_request(TEXT2IMG, body)).spec
     assert [(use.id, use.strength) for use in spec.loras] == expected
+
+
+def test_all_ids_that_a_request_names_are_looked_for():
+    """A catalogue that does not know one is looked at anew."""
+    body = GenerationBody.model_validate(
+        {
+            "prompt": "a <lora:tagged> cat",
+            "lora_model": "one,two",
+            "embeddings_model": "style",
+            "vae": "soft",
+            "ip_adapter_id": "face",
+        }
+    )
+    assert addon.ids(body, read(body)) == ("one", "two", "tagged", "style", "soft", "face")
+    bare = GenerationBody.model_validate({"prompt": "a cat"})
+    assert addon.ids(bare, read(bare)) == ()
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ async def tail(store):
 async def test_canary_is_begun_shown_and_shared(http, tail):
     assert (await http.get(PATH)).status_code == 400
     begun = await http.put(PATH, json={"share": 10, "entry": NEW})
-    assert begun.status_code == 200
+    assert (begun.status_code, begun.headers["content-type"]) == (200, "application/json")
     empty = {"succeeded": 0, "failed": 0, "cancelled": 0, "run_s": None, "error_rate": None}
     shown = begun.json()
     assert shown.pop("since") > 0

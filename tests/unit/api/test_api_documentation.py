@@ -16,6 +16,21 @@ async def test_page_and_all_that_it_loads_come_from_the_server(api):
     assert "http" not in page.text.replace("https://validator", "")
 
 
+async def test_schema_names_the_answer_of_a_call_before_its_error(api):
+    schema = (await api.http.get("/openapi.json")).json()
+    several = 0
+    for path, calls in schema["paths"].items():
+        for call in calls.values():
+            assert call["tags"], path
+            said = call["responses"].get("200", {}).get("content", {}).get("application/json", {})
+            named = [one.get("$ref", "") for one in said.get("schema", {}).get("anyOf", ())]
+            if named:
+                several += 1
+                assert not named[0].endswith("/ErrorReply"), path
+                assert named[-1].endswith("/ErrorReply"), path
+    assert several > 10
+
+
 async def test_other_names_are_not_served(api):
     for name in ("x.js", "..%2f__init__.py", "swagger-ui.css.map"):
         assert (await api.http.get(f"/docs/{name}")).status_code == 404

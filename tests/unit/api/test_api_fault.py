@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from serve_app import errors
 from serve_app.api.middleware import Fallback
+from serve_app.api.replies import wire
 from serve_app.config import HttpConfig
 from serve_app.telemetry import tally
 from tests.spans import spans
@@ -31,6 +32,45 @@ async def test_rate_limit_is_the_documented_error(api, text_body, load_golden):
     answer = await api.post(V6, text_body)
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "30")
     assert answer.json()["retry_after"] == 30
+
+
+class Remote(Exception):
+    """As Ray's error of a task: what happened there is its `cause`."""
+
+    def __init__(self, cause):
+        super().__init__()
+        self.cause = cause
+
+
+OURS = errors.ModelNotFound("m")
+
+
+def caused(outer, inner):
+    outer.__cause__ = inner
+    return outer
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OURS,
+        Remote(OURS),
+        caused(ValueError(), OURS),
+        caused(Remote(None), OURS),
+        ExceptionGroup("", [OURS, ValueError()]),
+        ExceptionGroup("", [Remote(caused(ValueError(), Remote(OURS)))]),
+    ],
+    ids=["itself", "remote", "cause", "neither", "group", "all"],
+)
+def test_our_error_is_found_in_what_other_layers_made_of_it(error):
+    assert wire.find(error) is OURS
+
+
+def test_error_that_is_none_of_ours_is_not_found():
+    ring = Remote(None)
+    ring.cause = ring
+    for error in (ValueError(), Remote(ValueError()), ring, ExceptionGroup("", [ValueError()])):
+        assert wire.find(error) is None
 
 
 @pytest.mark.parametrize(

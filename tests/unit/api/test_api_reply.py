@@ -177,6 +177,7 @@ async def test_processing_tells_where_and_when_to_look(api, text_body):
     assert reply["status"] == "processing"
     assert reply["fetch_result"] == f"http://testserver/api/v3/dreambooth/fetch/{reply['id']}"
     assert (reply["output"], reply["future_links"]) == ([], [LINK])
+    assert (reply["proxy_links"], reply["nsfw_content_detected"]) == ([], False)
     assert reply["eta"] == 5
     assert isinstance(reply["eta"], int)
 

@@ -20,6 +20,9 @@ PROCESSING = "Fetch the result with a POST to fetch_result after eta seconds."
         ("<lora:yae-miko> a cat", "a cat", [("yae-miko", 1.0)]),
         ("a <LORA: yae-miko : -0.5 > cat", "a cat", [("yae-miko", -0.5)]),
         ("cat<lora:yae-miko:1>, dog", "cat, dog", [("yae-miko", 1.0)]),
+        ("cat<lora:yae-miko:1> dog", "cat dog", [("yae-miko", 1.0)]),
+        ("cat <lora:yae-miko:1>dog", "cat dog", [("yae-miko", 1.0)]),
+        ("cat<lora:yae-miko:1>dog", "catdog", [("yae-miko", 1.0)]),
         ("cat, <lora:yae-miko:1>, dog", "cat, , dog", [("yae-miko", 1.0)]),
         (
             "<lora:yae-miko:0.5><lora:contrast-fix:2>",

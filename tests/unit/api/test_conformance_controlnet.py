@@ -192,7 +192,7 @@ REFUSED = {
     "control_guidance_end": (
         {"control_guidance_start": 0.5, "control_guidance_end": 0.5},
         "control_guidance_end",
-        "must be greater than control_guidance_start",
+        "The control guidance end must be greater than control_guidance_start",
     ),
     "panorama": ({"panorama": "yes"}, "panorama", "cannot be combined"),
 }
@@ -273,6 +273,12 @@ async def test_field_of_controlnet_that_cannot_be_honoured_is_named(api, service
     assert text in reply["message"][name][0]
     assert not service.jobs
     assert not service.inputs
+
+
+async def test_problem_that_is_a_sentence_of_its_own_has_no_field_before_it(api):
+    fields, name, text = REFUSED["auto_hint, without its model"]
+    reply = await api.reply(PATHS[0], BASE | fields)
+    assert reply["message"][name][0].startswith(text)
     later = await api.post(PATHS[1], BASE | fields)
     assert later.status_code == 400
     assert isinstance(later.json()["message"], str)
