@@ -111,6 +111,15 @@ def mask_made(mask: Image.Image, side: int = 96, form: str = "PNG", **masking) -
     return np.asarray(to_image(images.mask)).astype(int)
 
 
+@pytest.mark.parametrize(("num_tinted", "is_soft"), [(0, True), (90, True), (95, False)])
+def test_mask_with_a_hundredth_of_tinted_pixels_is_no_picture(num_tinted, is_soft):
+    """Of 96 x 96 pixels that is 92."""
+    ramp = Image.linear_gradient("L").resize((96, 96)).convert("RGB")
+    for number in range(num_tinted):
+        ramp.putpixel((number, 48), (255, 0, 0))
+    assert (len(np.unique(mask_made(ramp))) > 2) is is_soft
+
+
 def test_grey_areas_are_kept_where_nothing_is_said_and_split_where_hard_is():
     ramp = Image.linear_gradient("L").resize((96, 96))
     auto, soft, hard = (mask_made(ramp, mode=mode) for mode in ("auto", "soft", "hard"))

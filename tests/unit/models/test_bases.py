@@ -1,5 +1,6 @@
 """Settings of the published architectures as folders; what is made of them: `tests/engine`."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -15,6 +16,23 @@ def test_vocabulary_has_a_number_for_each_token():
     tokens, merges = clip_vocabulary()
     assert (len(tokens), len(merges)) == (49408, 48894)
     assert (tokens["<|startoftext|>"], tokens["<|endoftext|>"]) == (49406, 49407)
+
+
+def test_first_tokens_are_the_bytes_as_characters_and_then_those_at_the_end_of_a_word():
+    """The visible ones as they are, each of the others in its turn as one of those from 256 on."""
+    tokens, _ = clip_vocabulary()
+    numbers = {"!": 0, "~": 93, "¡": 94, "¬": 105, "®": 106, "ÿ": 187, "Ā": 188, "Ń": 255}
+    assert {character: tokens[character] for character in numbers} == numbers
+    for character, number in numbers.items():
+        assert tokens[f"{character}</w>"] == 256 + number
+
+
+def test_parts_that_no_painter_needs_are_none_of_the_folder(tmp_path):
+    index = json.loads((BASES["sd1"].write(tmp_path) / "model_index.json").read_text())
+    for name in ("safety_checker", "feature_extractor", "image_encoder"):
+        assert index[name] == [None, None]
+    assert index["unet"] == ["diffusers", "UNet2DConditionModel"]
+    assert index["tokenizer"] == ["transformers", "CLIPTokenizer"]
 
 
 def test_missing_vocabulary_is_told_with_the_way_out(monkeypatch):

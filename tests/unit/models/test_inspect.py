@@ -185,6 +185,23 @@ def test_every_layout_has_a_community_file():
     assert {row.name for row in found} == rows
 
 
+def test_every_key_of_a_layout_is_needed():
+    """A file without what one of the keys is about is of another layout, or of none."""
+    needed = set()
+    for shapes in community_files.FILES.values():
+        names = names_of(whole := shapes())
+        row = next(row for row in LAYOUTS if row.matches(names))
+        for key in row.keys:
+            if (row.name, key) in needed:
+                continue
+            found = set(names.find_all(key))
+            others = {name: shape for name, shape in whole.items() if name not in found}
+            assert not row.matches(names_of(others)), f"{row.name} without {key}"
+            needed.add((row.name, key))
+    rows = {row.name for row in LAYOUTS if row.type is not FileType.OTHER}
+    assert {name for name, _ in needed} == rows
+
+
 OTHERS = {
     "lora_controlnet": {"lora_controlnet": (), "input_blocks.0.0.down": (128, 4, 3, 3)},
     "lllite": {"lllite_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.down.0.weight": (1,)},

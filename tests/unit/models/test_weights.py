@@ -81,7 +81,7 @@ def test_folder_without_weights_is_refused(tmp_path, config):
         resolve(entry(tmp_path), config)
 
 
-@pytest.mark.parametrize("name", ["a.bin", "b.pt", "c.ckpt", "d.PTH", "e.pkl"])
+@pytest.mark.parametrize("name", ["a.bin", "b.pt", "c.ckpt", "d.PTH", "e.pkl", "f.pickle"])
 def test_pickles_are_refused_unless_allowed(folder, config, name):
     (folder / "unet" / name).write_bytes(b"\x80\x04.")
     with refused(f"unet/{name} is a pickle.*allow_pickle"):
