@@ -115,8 +115,9 @@ def test_file_may_have_as_many_bytes_as_the_limit():
     config = CONFIG.model_copy(update={"max_bytes": len(data)})
     assert read(data, config).size == (64, 64)
     config = CONFIG.model_copy(update={"max_bytes": len(data) - 1})
-    with pytest.raises(errors.InvalidImage, match=f"over {len(data) - 1} bytes"):
+    with pytest.raises(errors.InvalidImage, match=f"over {len(data) - 1} bytes") as caught:
         read(data, config)
+    assert caught.value.field == "init_image"
 
 
 @pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])

@@ -84,6 +84,13 @@ def test_shuffle_takes_each_pixel_from_a_place_that_moves_smoothly_over_the_whol
     assert np.abs(down[32, ::40] - [46, 61, 86, 93]).max() <= 1
 
 
+def test_shuffle_mixes_neighbours_and_makes_no_other_colours():
+    steps = step(64).point(lambda level: 50 + level // 2)
+    made = np.asarray(hint.make(ControlType.SHUFFLE, steps))
+    assert (made.min(), made.max()) == (50, 177)
+    assert len(np.unique(made)) > 10
+
+
 @pytest.mark.parametrize("as_is", [None, "tile", "qrcode", "low_quality", "depth"])
 def test_picture_is_shown_as_it_is(picture, as_is):
     shown = hint.make(as_is and ControlType(as_is), picture)

@@ -131,8 +131,9 @@ def test_limit_is_that_of_the_file(size, window, writing):
         if size <= 1000:
             assert len(read("a", sent, 1000)) == size
         else:
-            with pytest.raises(errors.InvalidImage, match="over 1000 bytes"):
+            with pytest.raises(errors.InvalidImage, match="The a file is over 1000") as caught:
                 read("a", sent, 1000)
+            assert caught.value.field == "a"
 
 
 def test_as_much_as_is_decoded_may_be_dropped_beside_the_head():

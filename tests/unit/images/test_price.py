@@ -17,6 +17,12 @@ def check(data: bytes, **limits) -> None:
     price.check("mask_image", data, ImagesConfig(**limits))
 
 
+def refused(data: bytes, message: str, **limits) -> None:
+    with pytest.raises(errors.InvalidImage, match=f"The mask_image .*{message}") as caught:
+        check(data, **limits)
+    assert caught.value.field == "mask_image"
+
+
 @pytest.mark.parametrize(
     ("data", "number"),
     [
@@ -33,8 +39,7 @@ def check(data: bytes, **limits) -> None:
 def test_scans_of_a_jpeg_are_counted(data, number):
     check(data, max_scans=number)
     if number > 1:
-        with pytest.raises(errors.InvalidImage, match=f"more than {number - 1} scans"):
-            check(data, max_scans=number - 1)
+        refused(data, f"has more than {number - 1} scans", max_scans=number - 1)
 
 
 def test_fill_bytes_and_rubbish_hide_no_scan():
@@ -78,8 +83,7 @@ def test_what_follows_the_end_of_a_jpeg_does_not_count():
 )
 def test_parts_of_a_file_are_counted(data, number):
     check(data, max_parts=number)
-    with pytest.raises(errors.InvalidImage, match=f"more than {number - 1} parts"):
-        check(data, max_parts=number - 1)
+    refused(data, f"has more than {number - 1} parts", max_parts=number - 1)
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -93,8 +97,7 @@ def test_canvas_of_a_webp_is_read_as_pillow_does(options):
     data = file(PHOTO.convert("RGB").resize((77, 100)), "WEBP", **options)
     check(data, max_side_px=100, max_pixels=7700)
     for limits in ({"max_side_px": 99}, {"max_pixels": 7699}):
-        with pytest.raises(errors.InvalidImage, match="too large"):
-            check(data, **limits)
+        refused(data, "picture is too large: at most", **limits)
 
 
 @pytest.mark.parametrize(
