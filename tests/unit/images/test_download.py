@@ -39,6 +39,18 @@ async def test_allowed_host_is_downloaded(port):
         assert await downloader.fetch("init_image", f"http://good.test:{port}/") == b"hello"
 
 
+async def test_connections_end_with_the_block(monkeypatch):
+    closed = []
+
+    async def close(client):
+        closed.append(client)
+
+    monkeypatch.setattr(net.GuardedClient, "aclose", close)
+    async with Downloader(ALLOWED, resolve) as downloader:
+        assert closed == []
+    assert closed == [downloader._client]
+
+
 async def test_limits_of_the_configuration_are_kept(port):
     config = ALLOWED.model_copy(update={"max_bytes": 4})
     async with Downloader(config, resolve) as downloader:

@@ -46,6 +46,15 @@ WINDOW = 20 * 0.512**2  # two rows of one window, ten steps
             id="whole-frame",
         ),
         pytest.param({"kind": Kind.INPAINT, "only_masked": True}, WINDOW, id="only-masked"),
+        pytest.param(
+            {
+                "height": 512,
+                "width": 512,
+                **growth(anchor=(0.5, 0.5), width=512, height=512),
+            },
+            WINDOW,
+            id="nothing-to-add",
+        ),
         pytest.param({"kind": Kind.INPAINT}, 20, id="any-crop"),
         pytest.param(
             {"kind": Kind.INPAINT, "height": 256, "width": 256, "only_masked": True},
@@ -63,6 +72,7 @@ def test_work_counts_what_is_painted_of_a_frame(changes, expected):
     [
         pytest.param({"left": 768, "right": 768}, id="both-sides"),
         pytest.param({"bottom": 1100}, id="down"),
+        pytest.param({"top": 768, "bottom": 768}, id="above-and-below"),
         pytest.param({"left": 600, "top": 600, "right": 40}, id="corner"),
         pytest.param({"anchor": (1.0, 0.5), "width": 1800, "height": 512}, id="canvas"),
     ],
