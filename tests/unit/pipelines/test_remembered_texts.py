@@ -4,8 +4,7 @@ from contextlib import contextmanager
 
 import torch
 
-from serve_app.pipelines.encode_cache import TextCache
-from serve_app.pipelines.text.encoding import TextState, remember_encoding
+from serve_app.pipelines.text.encoding import TextCache, TextState, remember_encoding
 
 
 class Pipeline:
