@@ -31,6 +31,20 @@ async def test_schema_names_the_answer_of_a_call_before_its_error(api):
     assert several > 10
 
 
+async def test_calls_have_names_of_their_own_by_family(api):
+    """Programs that make a client of the schema name its functions by them."""
+    schema = (await api.http.get("/openapi.json")).json()
+    names = [
+        (path, call["operationId"]) for path, calls in schema["paths"].items()
+        for call in calls.values()
+    ]  # fmt: skip
+    assert len({name for _, name in names}) == len(names)
+    for path, name in names:
+        if path.startswith("/api/"):
+            family, *_ = path.removeprefix("/api/").split("/")
+            assert name.startswith(f"{family}_"), path
+
+
 async def test_other_names_are_not_served(api):
     for name in ("x.js", "..%2f__init__.py", "swagger-ui.css.map"):
         assert (await api.http.get(f"/docs/{name}")).status_code == 404

@@ -6,10 +6,12 @@ import json
 import pytest
 
 from serve_app import errors
+from serve_app.api import create_api
 from serve_app.api.replies.stream import EventStream
-from serve_app.config import EventsConfig
+from serve_app.config import EventsConfig, HttpConfig, JobsConfig
 from serve_app.jobs.moment import Mark, PreviewMoment, QueuedMoment, StartedMoment, StepMoment
 from serve_app.types import JobFailure
+from tests.unit.api.conftest import Api
 
 PATH = "/api/v4/dreambooth/events"
 
@@ -93,6 +95,11 @@ async def test_stream_of_anothers_job_is_refused_as_fetch_refuses_it(api, keyed,
     assert answer.json() == await api.reply(f"/api/v4/dreambooth/fetch{path}", {"key": "b"})
     assert (await api.reply(PATH + path, {"key": "b"})) == answer.json()
     assert answer.json()["reason"] == "job_not_found"
+
+
+async def test_token_is_told_for_how_many_whole_seconds_it_is(service, job_id):
+    app = create_api(service, HttpConfig(), JobsConfig(), EventsConfig(token_ttl_s=90.7))
+    assert (await Api(service, app).reply(f"{PATH}/{job_id}", {}))["expires_s"] == 90
 
 
 async def test_key_or_token_opens_the_stream(api, keyed, text_body):
