@@ -4,8 +4,10 @@ import math
 
 import pytest
 from pydantic_core import PydanticCustomError
+from starlette.datastructures import Headers
 
 from serve_app.api.requests import coerce
+from serve_app.api.requests.call import read_key
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,12 @@ def test_text_is_cleaned(value, expected):
     assert coerce.clean(value) == expected
 
 
-@pytest.mark.parametrize("value", ["https://a.example/x?y=1", "http://127.0.0.1:8080/hook"])
+LONGEST_URL = "https://a.example/".ljust(2048, "x")
+
+
+@pytest.mark.parametrize(
+    "value", ["https://a.example/x?y=1", "http://127.0.0.1:8080/hook", LONGEST_URL]
+)
 def test_url_of_a_webhook_is_kept(value):
     assert coerce.to_url(value) == value
 
@@ -157,11 +164,29 @@ def test_url_of_a_webhook_is_kept(value):
 @pytest.mark.parametrize(
     "value",
     ["ftp://a.example/", "/etc/passwd", "http://", "http://a:99999/", "http://[", "a b", 7,
-     "http://a.example/\nx", "https://a.example/" + "x" * 3000],
+     "http://a.example/\nx", "https://a.example/" + "x" * 3000, "https://a.example/ x",
+     "https://a.example/\u200bx", "https://a.example/\x7fx", "https://a.example/".ljust(2049, "x")],
 )  # fmt: skip
 def test_url_of_something_else_is_refused(value):
     with pytest.raises(PydanticCustomError, match="must be a valid URL"):
         coerce.to_url(value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields", "key"),
+    [
+        ({}, {"key": "k" * 512}, "k" * 512),
+        ({}, {"key": "k" * 513}, None),
+        ({"authorization": "Bearer b"}, {"key": "k" * 513}, "b"),
+        ({"authorization": "Bearer b", "key": "h"}, {"key": "k"}, "k"),
+        ({"authorization": "bearer b", "key": "h"}, {"key": " "}, "b"),
+        ({"authorization": "Basic b", "key": "h"}, {"key": 7}, "h"),
+        ({"authorization": "Bearer", "key": " h "}, {}, "h"),
+        ({"authorization": "Bearer"}, {}, None),
+    ],
+)
+def test_key_is_the_first_that_is_one(headers, fields, key):
+    assert read_key(fields, Headers(headers)) == key
 
 
 @pytest.mark.parametrize(
