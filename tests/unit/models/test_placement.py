@@ -108,11 +108,13 @@ def test_cold_models_spread_evenly_over_idle_replicas():
 
 
 def test_model_that_nobody_calls_has_no_calls_anywhere():
-    holder = ReplicaView("holds", 0, max_ongoing=1, held=["m"])
-    assert rank("m", [ReplicaView("idle", 0, max_ongoing=1), holder], PlacementRules(1, 1)) == [
-        "holds",
-        "idle",
-    ]
+    rules = PlacementRules(spread_calls=1, max_calls=1)
+    for holds in "abcdef":
+        views = [
+            ReplicaView(name, 0, max_ongoing=1, held=["m"] if name == holds else [])
+            for name in "abcdef"
+        ]
+        assert rank("m", views, rules)[0] == holds
 
 
 VIEWS = st.lists(
