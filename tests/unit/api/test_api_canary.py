@@ -41,6 +41,16 @@ async def test_canary_is_begun_shown_and_shared(http, tail):
     assert [row["id"] for row in listed] == ["hot", "local", "tail"]
 
 
+async def test_calls_of_operators_are_together_in_the_schema(http):
+    paths = (await http.get("/openapi.json")).json()["paths"]
+    tags = {
+        path: call["tags"] for path, calls in paths.items() if path.startswith("/admin/")
+        for call in calls.values()
+    }  # fmt: skip
+    assert PATH.replace("tail", "{model_id}") in tags
+    assert all(own == ["Administration"] for own in tags.values())
+
+
 async def test_both_revisions_are_compared(http, tail):
     await http.put(PATH, json={"share": 10, "entry": NEW})
     jobs = tail._jobs
