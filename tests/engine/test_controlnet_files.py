@@ -132,7 +132,7 @@ async def test_folder_and_single_files_of_either_naming_paint_the_same(
         pytest.param(break_number, "NaN or infinity in .*conv_in.bias", id="nan"),
         pytest.param(take_tensor, "missing keys: controlnet_mid_block.bias", id="missing"),
         pytest.param(add_tensor, "unexpected keys: task_embedding", id="unexpected"),
-        pytest.param(say_union, "a model of the class ControlNetUnionModel", id="union"),
+        pytest.param(say_union, "found a model of the class ControlNetUnionModel", id="union"),
         pytest.param(break_config, "files of another form, expected a ControlNet", id="config"),
         pytest.param(widen, r"block_out_channels \(16, 32\), expected \(8, 16\)", id="channels"),
         pytest.param(lengthen, "layers_per_block 2, expected 1", id="layers"),

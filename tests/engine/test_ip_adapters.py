@@ -291,7 +291,7 @@ async def test_adapter_without_picture_is_refused(
         (take_layer, r"a matrix of the shape \(0,\) for layer 0, expected \(16, 32\)"),
         (break_number, "NaN or infinity"),
         (add_layer, r"matrices for \d+.5 layers, expected for \d+"),
-        (add_face, r"the tensor lora.0.down.weight"),
+        (add_face, r"found the tensor lora.0.down.weight, expected tensors of an image_proj"),
         (break_encoder, "no tensor for weights of image_encoder, expected one of the shape"),
         (change_encoder, "an image encoder that gives vectors of width 40, expected width 24"),
         (change_tokens, "tokens of width|files of another form"),
