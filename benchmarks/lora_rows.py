@@ -1,17 +1,20 @@
 """Benchmark: ways to run one forward whose rows have LoRAs of their own.
 
 18 rows with 8 different LoRAs of rank 8, on the attention and the convolutions of a UNet. In turns:
-the plain forward without any; batched products, one batch entry a group of rows
-(`pipelines.addons.lora_layers`); peft's mixed batch, which takes the rows of each adapter out and
-puts their results back, layer by layer; one forward per adapter, as an engine must that switches.
-Run: `python -m benchmarks.lora_rows`.
+the plain forward without any; the engine's (`pipelines.addons.lora_layers`), which gives layers
+weights of each group's own where that pays; batched products in all layers, one batch entry a group
+of rows; peft's mixed batch, which takes the rows of each adapter out and puts their results back,
+layer by layer; one forward per adapter, as an engine must that switches.
+
+With `--layers`, single layers of many sizes: products, weights of each group's own, and what it
+takes to make these. Run: `python -m benchmarks.lora_rows`.
 """
 
 import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -21,14 +24,42 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from benchmarks.engine import MODELS, load
-from serve_app.config import LoggingConfig
+from serve_app.config import EngineConfig, LoggingConfig
 from serve_app.pipelines.addons.lora_file import Pair
 from serve_app.pipelines.addons.lora_layers import LoraLayers
+from serve_app.pipelines.addons.lora_merging import MergeBudget, Merging, SiblingLayers
+from serve_app.pipelines.addons.lora_products import GroupedPair, Layer, adding
 from serve_app.pipelines.addons.lora_set import Adapter, LoraSet
 from serve_app.telemetry import logging
 
 ROWS, COUNT, RANK = 18, 8, 8
+ROOM = EngineConfig().lora_batch_bytes
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2")
+GROUPS = 9  # of single layers, two rows each
+LINEARS = (  # inputs, outputs, tokens of a row
+    (16, 16, 4),
+    (16, 128, 4),
+    (32, 32, 1024),
+    (64, 512, 256),
+    (128, 128, 64),
+    (128, 128, 1024),
+    (256, 256, 256),
+    (384, 384, 64),
+    (320, 320, 1024),
+    (640, 640, 256),
+    (1280, 1280, 64),
+)
+KERNELS = (  # of three by three: channels in and out, side of a row
+    (16, 16, 2),
+    (16, 16, 4),
+    (16, 16, 8),
+    (32, 32, 32),
+    (64, 64, 16),
+    (128, 128, 8),
+    (128, 128, 32),
+    (256, 256, 16),
+    (384, 384, 8),
+)
 NAMES = ("overhead-bound", "demo checkpoint, half size", "compute-bound")
 
 
@@ -71,9 +102,10 @@ def compare(name: str, rounds: int) -> str:
     texts = torch.randn(ROWS, 77, width, generator=rng)
     times = torch.full((ROWS,), 500.0)
 
-    layers, sets = LoraLayers("unet", unet), {}
+    layers = {room: LoraLayers("unet", unet, merge_bytes=room) for room in (0, ROOM)}
+    sets = {}
     for number, (lora, pairs) in enumerate(loras.items()):
-        adapter = Adapter(lora, lora, {"unet": layers.packed(pairs)})
+        adapter = Adapter(lora, lora, {"unet": layers[0].packed(pairs)})
         sets[lora] = LoraSet(number + 1, ((adapter, 1.0),))
     wrapped = with_peft(unet, loras)
 
@@ -82,12 +114,13 @@ def compare(name: str, rounds: int) -> str:
         return made
 
     def plain() -> torch.Tensor:
-        layers.apply(())
         return predict(unet, slice(None))
 
-    def products() -> torch.Tensor:
-        layers.apply([sets[owner] for owner in owners[::2]])
-        return predict(unet, slice(None))
+    def added(room: int) -> torch.Tensor:
+        layers[room].apply([sets[owner] for owner in owners[::2]])
+        made = predict(unet, slice(None))
+        layers[room].apply(())
+        return made
 
     def mixed() -> torch.Tensor:
         own = [layer for layer in wrapped.modules() if isinstance(layer, LoraLayer)]
@@ -106,15 +139,23 @@ def compare(name: str, rounds: int) -> str:
             made[rows] = predict(wrapped, rows)
         return made
 
-    ways = {"plain": plain, "products": products, "mixed": mixed, "apart": apart}
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        "plain": plain,
+        "engine": partial(added, ROOM),
+        "products": partial(added, 0),
+        "mixed": mixed,
+        "apart": apart,
+    }
     with torch.inference_mode():
         truth = apart()
-        worst = [float((way() - truth).abs().max()) for way in (products, mixed)]
+        worst = [
+            float((ways[way]() - truth).abs().max()) for way in ("engine", "products", "mixed")
+        ]
         spent = measure(ways, rounds)
     base = spent["plain"]
     shares = [
         f"{statistics.median(one / it for one, it in zip(spent[way], base, strict=True)):.2f}"
-        for way in ("products", "mixed", "apart")
+        for way in list(ways)[1:]
     ]
     return " | ".join(
         [
@@ -133,24 +174,90 @@ def measure(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, 
     spent: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way, run in ways.items():
-            began = time.perf_counter()
+            began = time.process_time()
             run()
-            spent[way].append(time.perf_counter() - began)
+            spent[way].append(time.process_time() - began)
     return spent
+
+
+def layers_of() -> Iterator[tuple[Layer, torch.Tensor, int]]:
+    """Yield layers with inputs, and the pixels of a row."""
+    for inputs, outputs, tokens in LINEARS:
+        yield nn.Linear(inputs, outputs), torch.randn(2 * GROUPS, tokens, inputs), tokens
+    for inputs, outputs, side in KERNELS:
+        conv, x = (
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            torch.randn(2 * GROUPS, inputs, side, side),
+        )
+        conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+        yield conv, x.contiguous(memory_format=torch.channels_last), side * side
+
+
+class Always(SiblingLayers):
+    """Layers that are merged whether it pays or not."""
+
+    def pays(self, _x: torch.Tensor) -> bool:
+        """Say so."""
+        return True
+
+
+def compare_layer(layer: Layer, x: torch.Tensor, pixels: int, rounds: int) -> str:
+    """Measure one layer and return a row of the table."""
+    inputs, outputs = layer.weight[0].numel(), len(layer.weight)
+    rng = torch.Generator().manual_seed(0)
+    down = torch.randn(GROUPS, RANK, inputs, generator=rng) / RANK
+    up = torch.randn(GROUPS, RANK, outputs, generator=rng) / RANK
+    pair, given = GroupedPair(down, up, total=GROUPS), Always([layer])
+    is_chosen = SiblingLayers([layer]).pays(x)
+
+    def merge() -> Callable[[torch.Tensor], torch.Tensor]:
+        room = MergeBudget(1 << 40)
+        (made,) = Merging(given, lambda _: [pair], slice(GROUPS), GROUPS, room).forwards()
+        return made
+
+    merged, products = merge(), adding(layer, pair)
+    ways: dict[str, Callable[[], object]] = {
+        "plain": lambda: layer(x),
+        "products": lambda: products(x),
+        "merged": lambda: merged(x),
+        "made anew": lambda: merge()(x),
+    }
+    off = float((merged(x) - products(x)).abs().max())
+    repeats = max(2, int(1e8 / (2 * GROUPS * pixels * inputs * outputs + 1e5)))
+    spent = measure({way: partial(repeat, run, repeats) for way, run in ways.items()}, rounds)
+    least = {way: min(times) / repeats for way, times in spent.items()}
+    shares = [least["products"], least["merged"], least["made anew"] - least["merged"]]
+    cells = [type(layer).__name__, f"{inputs}", f"{outputs}", f"{pixels}"]
+    cells += [f"{1e6 * least['plain']:.0f}", *(f"{one / least['plain']:.2f}" for one in shares)]
+    return " | ".join(["", *cells, "merged" if is_chosen else "products", f"{off:.0e}", ""]).strip()
+
+
+def repeat(run: Callable[[], object], times: int) -> None:
+    """Run several times, as one measurement."""
+    for _ in range(times):
+        run()
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--layers", action="store_true", help="single layers of many sizes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.configure(LoggingConfig(level="WARNING"))
+    if options.layers:
+        print("| layer | inputs | outputs | pixels | plain, us | products | merged | to make | "
+              "chosen | apart |\n" + "|---" * 10 + "|")  # fmt: skip
+        with torch.inference_mode():
+            for layer, x, pixels in layers_of():
+                print(compare_layer(layer, x, pixels, options.rounds), flush=True)
+        return
     print(
         "Shares of the plain forward, and the largest differences from one forward per adapter.\n"
     )
-    print("| model | plain | batched products | peft, mixed | apart | products off by | mixed |")
-    print("|---|---|---|---|---|---|---|")
+    print("| model | plain | engine | products | peft, mixed | apart | off by | | |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name in NAMES:
         print(compare(name, options.rounds if name != "compute-bound" else 3), flush=True)
 

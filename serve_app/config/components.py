@@ -136,8 +136,8 @@ class EngineConfig(Section):
     lora_batch_bytes: int = Field(
         default=1024**3,
         ge=1,
-        description="Limits the bytes of the LoRAs of one forward; a forward with more runs in "
-        "parts.",
+        description="Limits the bytes of the LoRAs of one forward, with the weights that have them "
+        "in; a forward with more LoRAs runs in parts.",
     )
     lora_reads: int = Field(
         default=4, ge=1, le=64, description="LoRAs of one model that are read from files at once"

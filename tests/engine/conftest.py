@@ -13,6 +13,7 @@ from serve_app.engine.engine import Engine
 from serve_app.engine.lane import Lane
 from serve_app.engine.row_cap_store import RowCapStore
 from serve_app.models import ModelEntry
+from serve_app.pipelines.addons.lora_merging import SiblingLayers
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
@@ -89,6 +90,13 @@ def make_spec() -> Callable[..., GenerationSpec]:
         return GenerationSpec.model_validate(values | changes)
 
     return make
+
+
+@pytest.fixture(params=["merged", "products"])
+def lora_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers so small would all have weights of each group's own; large ones mostly do not."""
+    if request.param == "products":
+        monkeypatch.setattr(SiblingLayers, "pays", lambda *_: False)
 
 
 @pytest.fixture

@@ -120,6 +120,7 @@ SETS = [
 ]
 
 
+@pytest.mark.usefixtures("lora_way")
 @pytest.mark.slow
 def test_sets_in_one_forward_equal_stock_each(
     weaver: Weaver, base: DiffusionPipeline, made: dict[str, Made], make_spec: MakeSpec
@@ -143,6 +144,7 @@ def test_sets_in_one_forward_equal_stock_each(
     assert before.switches in (after.switches, 0)
 
 
+@pytest.mark.usefixtures("lora_way")
 @pytest.mark.slow
 def test_sixteen_at_once_and_ranks_beyond_the_layers_equal_the_arithmetic(
     folder: Callable[[str], Path], base: DiffusionPipeline, tmp_path: Path, make_spec: MakeSpec
@@ -161,6 +163,7 @@ def test_sixteen_at_once_and_ranks_beyond_the_layers_equal_the_arithmetic(
     assert difference(woven[0], paint_stock(base, many)) > 0.02
 
 
+@pytest.mark.usefixtures("lora_way")
 @pytest.mark.slow
 @settings(
     max_examples=12, phases=[Phase.generate],

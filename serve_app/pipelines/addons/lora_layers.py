@@ -7,18 +7,18 @@ layer that nothing is added to runs as it was made.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from serve_app.pipelines.addons.lora_file import Pair
+from serve_app.pipelines.addons.lora_merging import MergeBudget, Merging, SiblingLayers
 from serve_app.pipelines.addons.lora_products import (
     Forward,
     GroupedPair,
     Layer,
-    adding,
-    adding_together,
     flat,
 )
 from serve_app.pipelines.addons.lora_set import LoraSet, PackedPairs
@@ -32,6 +32,7 @@ _PROJECTIONS = (
     ("add_q_proj", "add_k_proj", "add_v_proj"),
     ("q_proj", "k_proj", "v_proj"),
 )
+_MAX_SIBLINGS = 4096  # of the layers that files change together, whose weights are asked about once
 _MIN_RANK = 8  # ranks are powers of two from here on: few shapes, which suit a GPU
 
 
@@ -41,15 +42,19 @@ class LoraLayers:
     Args:
         name: of the component.
         module: the component.
+        merge_bytes: that a batch with the weights of its layers may take; 0: none are merged.
     """
 
-    def __init__(self, name: str, module: nn.Module) -> None:
+    def __init__(self, name: str, module: nn.Module, merge_bytes: int = 0) -> None:
         self._name = name
+        self._merge_bytes = merge_bytes
         self._places = _placed(module)
-        weight = next(module.parameters())
-        self._item_bytes = weight.element_size()
+        self._dtype = next(module.parameters()).dtype
         self._now: tuple[int, ...] | None = ()  # numbers of the sets, by group; none: half changed
         self._changed: list[Layer] = []
+        self._siblings = lru_cache(_MAX_SIBLINGS)(
+            lambda names: SiblingLayers([self._places[name].layer for name in names])
+        )
 
     def packed(self, pairs: Mapping[str, Pair]) -> PackedPairs:
         """Check pairs against the layers, and put them side by side, on the CPU.
@@ -78,7 +83,8 @@ class LoraLayers:
             for layer, pair in fitted.items()
             if pair.magnitude is not None
         }
-        return PackedPairs(down, up, tuple(fitted), magnitudes, float(up.abs().max()))
+        reach = max(map(_reach, fitted.values()))
+        return PackedPairs(down, up, tuple(fitted), magnitudes, float(up.abs().max()), reach)
 
     def gain(self, part: PackedPairs, strength: float) -> torch.Tensor:
         """Return by which share the rows of a DoRA's layers grow, (outputs of the layers,).
@@ -114,7 +120,7 @@ class LoraLayers:
         """
         shape = self._shape([own.of(self._name) for own in sets])
         columns = 2 * shape.inputs + shape.outputs
-        return len(sets) * shape.rank * columns * self._item_bytes
+        return len(sets) * shape.rank * columns * self._dtype.itemsize
 
     def apply(self, sets: Sequence[LoraSet]) -> None:
         """Add these sets to the layers from now on, each to its group of rows; none: nothing."""
@@ -127,13 +133,22 @@ class LoraLayers:
         parts = [own.of(self._name) for own in sets]
         if any(parts):
             batch = self._batch(parts, [own.gains.get(self._name) for own in sets])
-            for layer, forward in self._forwards(batch, _reached(parts)):
+            budget = MergeBudget(self._room(sets))
+            for layer, forward in self._forwards(batch, _reached(parts), budget):
                 layer.__dict__["forward"] = forward
                 self._changed.append(layer)
         self._now = numbers
 
+    def _room(self, sets: Sequence[LoraSet]) -> int:
+        """Return the bytes that merged weights may take; none where their numbers may overflow."""
+        most = torch.finfo(self._dtype).max / 2  # the trained weights need the rest
+        for own in sets:
+            if sum(part.reach * abs(strength) for part, strength in own.of(self._name)) > most:
+                return 0
+        return max(0, self._merge_bytes - self.num_bytes(sets))
+
     def _forwards(
-        self, batch: "_Batch", reached: Mapping[str, slice]
+        self, batch: "_Batch", reached: Mapping[str, slice], budget: MergeBudget
     ) -> Iterator[tuple[Layer, Forward]]:
         """Yield forwards that add a batch; layers that are given the same compute together."""
         beside: dict[str, list[str]] = {}
@@ -143,12 +158,10 @@ class LoraLayers:
             places = [self._places[name] for name in names]
             ends = [(reached[name].start, reached[name].stop) for name in names]
             groups = slice(min(ends)[0], max(stop for _, stop in ends))
-            pairs = [place.pair(batch, groups) for place in places]
-            linears = [own.layer for own in places if isinstance(own.layer, nn.Linear)]
-            if len(linears) > 1:
-                yield from zip(linears, adding_together(linears, pairs), strict=True)
-            else:
-                yield places[0].layer, adding(places[0].layer, pairs[0])
+            siblings = self._siblings(tuple(names))
+            of_groups = partial(_pairs, places, batch)
+            merging = Merging(siblings, of_groups, groups, len(batch.up), budget)
+            yield from zip(siblings.layers, merging.forwards(), strict=True)
 
     def _batch(
         self,
@@ -247,6 +260,10 @@ class _Place:
         )
 
 
+def _pairs(places: Sequence[_Place], batch: _Batch, groups: slice) -> list[GroupedPair]:
+    return [place.pair(batch, groups) for place in places]
+
+
 def _placed(module: nn.Module) -> dict[str, _Place]:
     """Assign columns to each layer; those that most LoRAs change come first, the largest last."""
     layers: list[tuple[str, Layer]] = [
@@ -303,6 +320,10 @@ def _reached(parts: Sequence[Sequence[tuple[PackedPairs, float]]]) -> dict[str, 
             known = reached.get(layer, slice(first, last + 1))
             reached[layer] = slice(min(known.start, first), max(known.stop, last + 1))
     return reached
+
+
+def _reach(pair: Pair) -> float:
+    return len(pair.down) * float(pair.down.abs().max()) * float(pair.up.abs().max())
 
 
 def _bucket(rank: int) -> int:

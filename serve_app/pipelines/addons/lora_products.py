@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["Forward", "GroupedPair", "Layer", "adding", "adding_together", "flat"]
+__all__ = ["Forward", "GroupedPair", "Layer", "adding", "adding_together", "beside", "flat"]
 
 Layer = nn.Linear | nn.Conv2d
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -51,6 +51,14 @@ def adding(layer: Layer, pair: GroupedPair) -> Forward:
         return partial(_conv, layer, pair, partial(_at_each_pixel, pair.down.transpose(1, 2)))
     kernels = pair.down.reshape(-1, *layer.kernel_size, layer.in_channels).permute(0, 3, 1, 2)
     return partial(_conv, layer, pair, partial(_around_each_pixel, layer, kernels, len(pair.up)))
+
+
+def beside(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """Bring the rows of groups, (B, C, H, W), side by side: (B / G, G * C, H, W)."""
+    rows, (channels, height, width) = len(x) // groups, x.shape[1:]
+    pixels = x.permute(0, 2, 3, 1).reshape(groups, rows, height, width, channels)
+    side_by_side = pixels.permute(1, 2, 3, 0, 4).reshape(rows, height, width, groups * channels)
+    return side_by_side.permute(0, 3, 1, 2)
 
 
 def flat(weight: torch.Tensor) -> torch.Tensor:
@@ -142,11 +150,8 @@ def _around_each_pixel(
 
     The groups become those of one grouped convolution, with G * C channels.
     """
-    rows, (channels, height, width) = len(x) // groups, x.shape[1:]
-    pixels = x.permute(0, 2, 3, 1).reshape(groups, rows, height, width, channels)
-    beside = pixels.permute(1, 2, 3, 0, 4).reshape(rows, height, width, groups * channels)
     inner = functional.conv2d(
-        beside.permute(0, 3, 1, 2),
+        beside(x, groups),
         kernels,
         None,
         layer.stride,

@@ -8,7 +8,7 @@ made from those of the adapters, so strengths of which there are many cost no me
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -26,6 +26,7 @@ class PackedPairs:
 
     down: (R, inputs of the layers). up: (R, outputs of the layers). layers: names of those changed.
     magnitudes: of a DoRA, (out,) by layer, float32. largest: of the values of `up`, without sign.
+    reach: what no value of a layer's `up @ down` is beyond, without sign.
     """
 
     down: torch.Tensor
@@ -33,6 +34,7 @@ class PackedPairs:
     layers: tuple[str, ...]
     magnitudes: Mapping[str, torch.Tensor]
     largest: float
+    reach: float
 
     @property
     def num_bytes(self) -> int:
@@ -43,7 +45,7 @@ class PackedPairs:
         """Copy to a device; what is there already stays."""
         magnitudes = {name: own.to(device) for name, own in self.magnitudes.items()}
         down, up = self.down.to(device), self.up.to(device)
-        return PackedPairs(down, up, self.layers, magnitudes, self.largest)
+        return replace(self, down=down, up=up, magnitudes=magnitudes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,12 +82,12 @@ class Loras:
         self._base = base
         parts = {family.denoiser: getattr(base, family.denoiser)}
         parts |= {name: getattr(base, name, None) for name in _ENCODERS}
-        self._parts = {
-            name: LoraLayers(name, part)
-            for name, part in parts.items()
-            if name == family.denoiser or isinstance(part, _CLIP)
+        self._denoiser = LoraLayers(
+            family.denoiser, parts[family.denoiser], merge_bytes=config.lora_batch_bytes
+        )
+        self._parts = {family.denoiser: self._denoiser} | {
+            name: LoraLayers(name, part) for name, part in parts.items() if isinstance(part, _CLIP)
         }
-        self._denoiser = self._parts[family.denoiser]
         self._shared = family.shared
         self._is_sd3 = isinstance(parts[family.denoiser], SD3Transformer2DModel)
         self._device = next(parts[family.denoiser].parameters()).device

@@ -1,0 +1,200 @@
+"""`Merging`: layers that run with weights of each group's own, where that costs less than products.
+
+Weights that have a group's LoRAs in them run as fast as the layer's own, but are read, and made
+whenever the groups change, once for each group. So they pay where a row has many pixels (or tokens)
+for the inputs of the layer, as at the upper levels of a UNet, and where layers are so small that
+only the number of operations counts. Elsewhere products are added (`lora_products`).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from serve_app.pipelines.addons.lora_products import (
+    Forward,
+    GroupedPair,
+    Layer,
+    adding,
+    adding_together,
+    beside,
+    flat,
+)
+
+__all__ = ["MergeBudget", "Merging", "SiblingLayers"]
+
+_MIN_PIXELS = 0.25  # of a row, for each input of a layer; measured by `benchmarks.lora_rows`
+_SMALL = 8192  # weights of a layer that costs little but its calls
+_LITTLE = 1 << 16  # numbers that kernels see, for which a grouped convolution costs more
+_Weights = tuple[torch.Tensor, torch.Tensor | None]  # and bias
+
+
+class MergeBudget:
+    """Counts down the bytes that a forward's merged weights may take."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._left = num_bytes
+
+    def take(self, num_bytes: int) -> bool:
+        """Take bytes, if there are that many left; return whether."""
+        if num_bytes > self._left:
+            return False
+        self._left -= num_bytes
+        return True
+
+
+class SiblingLayers:
+    """Layers that are given the same x, and what their weights say of merging.
+
+    inputs: of each. num_bytes: of all weights.
+    """
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = layers
+        weights = [layer.weight for layer in layers]
+        self.inputs = weights[0][0].numel()
+        self.num_bytes = sum(weight.nbytes for weight in weights)
+        self._channels = -1 if isinstance(layers[0], nn.Linear) else 1
+        self._can_merge = all(map(_can_merge, layers))
+        self._is_small = max(weight.numel() for weight in weights) <= _SMALL
+
+    def pays(self, x: torch.Tensor) -> bool:
+        """Whether weights of their own cost less than products for the rows of x (B, ...).
+
+        It is asked of one row, so that it is the same in whatever company.
+        """
+        if not self._can_merge:
+            return False
+        pixels = x.numel() // (len(x) * x.shape[self._channels])
+        return self._is_small or pixels >= _MIN_PIXELS * self.inputs
+
+
+class Merging:
+    """Runs layers with what is added. What a way to run needs is made at its first run.
+
+    Args:
+        siblings: the layers.
+        pairs: gives the layers' pairs for a range of groups.
+        reached: the groups in which a layer is changed.
+        groups: their number.
+        budget: of the forward.
+    """
+
+    def __init__(
+        self,
+        siblings: SiblingLayers,
+        pairs: Callable[[slice], Sequence[GroupedPair]],
+        reached: slice,
+        groups: int,
+        budget: MergeBudget,
+    ) -> None:
+        self._siblings, self._pairs, self._budget = siblings, pairs, budget
+        self._reached, self._groups = reached, slice(0, groups)
+        self._has_room = False
+        self._merged: Sequence[_Weights] = ()
+        self._products: Sequence[Forward] = ()
+
+    def forwards(self) -> list[Forward]:
+        """Return what to run in place of the layers' own."""
+        return [partial(self._run, number) for number in range(len(self._siblings.layers))]
+
+    def _run(self, number: int, x: torch.Tensor) -> torch.Tensor:
+        layers = self._siblings.layers
+        if not self._siblings.pays(x) or not self._room():
+            if not self._products:
+                self._products = _with_products(layers, self._pairs(self._reached))
+            return self._products[number](x)
+        if not self._merged:
+            self._merged = [*map(_merge, layers, self._pairs(self._groups))]
+        layer, (weights, bias) = layers[number], self._merged[number]
+        if isinstance(layer, nn.Linear):
+            return _linear(weights, bias, x)
+        if _is_at_each_pixel(layer):
+            return _linear(weights, bias, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        is_little = x.numel() * math.prod(layer.kernel_size) <= _LITTLE
+        return (_by_windows if is_little else _by_groups)(layer, weights, bias, x)
+
+    def _room(self) -> bool:
+        if not self._has_room:
+            self._has_room = self._budget.take(self._groups.stop * self._siblings.num_bytes)
+        return self._has_room
+
+
+def _with_products(layers: Sequence[Layer], pairs: Sequence[GroupedPair]) -> Sequence[Forward]:
+    linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    return adding_together(linears, pairs) if len(linears) > 1 else [adding(layers[0], pairs[0])]
+
+
+def _can_merge(layer: Layer) -> bool:
+    if isinstance(layer, nn.Linear) or _is_at_each_pixel(layer):
+        return True
+    # Not measured on a GPU, where grouped convolutions may be far from the speed of others.
+    return not isinstance(layer.padding, str) and layer.weight.device.type == "cpu"
+
+
+def _is_at_each_pixel(layer: nn.Conv2d) -> bool:
+    return layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0)
+
+
+def _merge(layer: Layer, pair: GroupedPair) -> _Weights:
+    """Make the weights of all groups, (G, out, inputs), and their bias, (G, 1, out)."""
+    groups = len(pair.up)
+    own = layer.weight if isinstance(layer, nn.Linear) else flat(layer.weight)
+    weights = own.expand(groups, -1, -1)
+    if pair.gain is not None:
+        weights = weights * (1 + pair.gain[..., None])
+    bias = None if layer.bias is None else layer.bias.expand(groups, 1, -1)
+    return torch.baddbmm(weights, pair.up.transpose(1, 2), pair.down), bias
+
+
+def _linear(weights: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+    """Multiply x (B, ..., in) by the weights of each group's rows."""
+    rows, turned = x.reshape(len(weights), -1, weights.shape[2]), weights.transpose(1, 2)
+    made = torch.bmm(rows, turned) if bias is None else torch.baddbmm(bias, rows, turned)
+    return made.view(*x.shape[:-1], made.shape[-1])
+
+
+def _by_windows(
+    layer: nn.Conv2d, weights: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor
+) -> torch.Tensor:
+    """Convolve x (B, C, H, W) by multiplying what the kernel sees at each pixel."""
+    windows = _windows(layer, x)
+    return _linear(weights, bias, windows.flatten(3)).permute(0, 3, 1, 2)
+
+
+def _windows(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    """Return what the kernel sees of x (B, C, H, W): (B, height, width, ..., C), in place."""
+    assert not isinstance(layer.padding, str), "it would not be merged"
+    (high, wide), kernel, dilation = layer.padding, layer.kernel_size, layer.dilation
+    padded = functional.pad(x.permute(0, 2, 3, 1), (0, 0, wide, wide, high, high))
+    steps = padded.stride()
+    shape, strides = [len(x)], [steps[0]]
+    for axis in (0, 1):
+        reach = (kernel[axis] - 1) * dilation[axis] + 1
+        shape.append((padded.shape[1 + axis] - reach) // layer.stride[axis] + 1)
+        strides.append(steps[1 + axis] * layer.stride[axis])
+    beside = [steps[1 + axis] * dilation[axis] for axis in (0, 1)]
+    return padded.as_strided((*shape, *kernel, x.shape[1]), (*strides, *beside, steps[3]))
+
+
+def _by_groups(
+    layer: nn.Conv2d, weights: torch.Tensor, bias: torch.Tensor | None, x: torch.Tensor
+) -> torch.Tensor:
+    """Convolve x (B, C, H, W) by one grouped convolution."""
+    groups = len(weights)
+    kernels = weights.view(-1, *layer.kernel_size, layer.in_channels).permute(0, 3, 1, 2)
+    made = functional.conv2d(
+        beside(x, groups),
+        kernels,
+        None if bias is None else bias.reshape(-1),
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        groups,
+    )
+    rows, (height, width) = len(made), made.shape[2:]
+    pixels = made.permute(0, 2, 3, 1).reshape(rows, height, width, groups, -1)
+    return pixels.permute(3, 0, 1, 2, 4).reshape(len(x), height, width, -1).permute(0, 3, 1, 2)
