@@ -3,6 +3,7 @@
 The real painter needs torch, which is imported where it is first used: fakes must not pay for it.
 """
 
+import functools
 import gc
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Protocol
 
 from serve_app import errors
 from serve_app.config import EngineConfig
+from serve_app.imports import heavy_imports
 from serve_app.models import ModelEntry
 from serve_app.pipelines.addons.lookup import AddOns
 from serve_app.pipelines.fake import FakePainter
@@ -111,12 +113,14 @@ class WeaveFactory:
         """Ask the device only where the entry says `auto`; see the protocol."""
         if entry.dtype != "auto":
             return entry
+        _import_all()
         from serve_app.pipelines.precision import device_of, with_dtype  # noqa: PLC0415
 
         return with_dtype(entry, device_of(self._config.device))
 
     def check(self, path: Path) -> None:
         """Read every tensor; see the protocol."""
+        _import_all()
         from serve_app.pipelines.soundness import check_files  # noqa: PLC0415
 
         check_files(path)
@@ -129,6 +133,7 @@ class WeaveFactory:
         host: HostCopies | None = None,
     ) -> Painter:
         """Load a stock pipeline and weave; see the protocol."""
+        _import_all()
         import torch  # noqa: PLC0415
 
         from serve_app.pipelines.loader import load_checkpoint  # noqa: PLC0415
@@ -146,6 +151,14 @@ class WeaveFactory:
         import torch  # noqa: PLC0415
 
         torch.cuda.empty_cache()  # nothing where there is no GPU
+
+
+@functools.cache
+def _import_all() -> None:
+    """Import all that a painter needs; what is asked for first needs the most of it."""
+    with heavy_imports():
+        import serve_app.pipelines.loader  # noqa: PLC0415
+        import serve_app.pipelines.painter  # noqa: F401, PLC0415
 
 
 def copy_key(digest: str, entry: ModelEntry) -> str:

@@ -8,6 +8,7 @@ A model with missing or non-finite weights flags nothing, since a comparison wit
 such a checkpoint is refused when it is loaded.
 """
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 from serve_app import errors
 from serve_app.images.codec import to_image
+from serve_app.imports import heavy_imports
 from serve_app.safety.replace import replace_flagged
 from serve_app.types import Pictures, SafetyAction
 
@@ -37,6 +39,7 @@ class DiffusersChecker:
     """
 
     def __init__(self, checkpoint: Path, device: str = "cpu") -> None:
+        _import_all()
         from transformers import CLIPImageProcessorPil  # noqa: PLC0415  see the module docstring
 
         self._device = device
@@ -66,6 +69,13 @@ class DiffusersChecker:
         with torch.no_grad():
             _, flags = self._model(clip_input=inputs, images=blanks)
         return tuple(bool(flag) for flag in flags)
+
+
+@functools.cache
+def _import_all() -> None:
+    with heavy_imports():
+        from diffusers.pipelines.stable_diffusion import safety_checker  # noqa: F401, PLC0415
+        from transformers import CLIPImageProcessorPil  # noqa: F401, PLC0415
 
 
 def _load_model(folder: Path) -> "StableDiffusionSafetyChecker":

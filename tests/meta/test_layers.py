@@ -20,6 +20,7 @@ LAYERS = {
     "serve_app.net": 1,
     "serve_app.background": 1,
     "serve_app.fairness": 1,
+    "serve_app.imports": 1,
     "serve_app.turnstile": 1,
     "serve_app.engine": 2,
     "serve_app.images": 2,
