@@ -12,10 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import psycopg
-from psycopg.pq import ExecStatus
 from sqlalchemy import ColumnElement, Connection, Double, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
@@ -28,6 +26,9 @@ from serve_app import errors
 from serve_app.config import DatabaseConfig
 from serve_app.database.faults import translated
 from serve_app.database.writer import Writer
+
+if TYPE_CHECKING:
+    import psycopg
 
 __all__ = ["Database", "Now", "database_url", "shown_url"]
 
@@ -274,12 +275,15 @@ def _postgresql(url: URL, config: DatabaseConfig) -> Engine:
     return engine
 
 
-def _check_peer(link: psycopg.Connection[Any], *_unused: object) -> None:
+def _check_peer(link: "psycopg.Connection[Any]", *_unused: object) -> None:
     """Replace connections that the server closed while they were idle, unseen by the caller.
 
     What an idle connection has to read is most likely the server's farewell. To look costs no way
     to the server and back, which `pool_pre_ping` takes for each piece of work.
     """
+    # Loaded by now; with SQLite nothing needs its 5 MB.
+    from psycopg.pq import ExecStatus  # noqa: PLC0415
+
     poll = select.poll()
     if not link.closed:
         poll.register(link.fileno(), select.POLLIN)

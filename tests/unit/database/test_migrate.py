@@ -11,6 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
@@ -175,3 +176,34 @@ def test_upgrade_of_another_url_is_refused(url):
     with pytest.raises(errors.JobStoreUnavailable, match=r"database\.url") as caught:
         upgrade(DatabaseConfig(url=url))
     assert "hunter2" not in str(caught.value)
+
+
+LOOK = """
+import asyncio, sys
+from serve_app.config import DatabaseConfig
+from serve_app.database import open_job_store
+
+async def main():
+    store = await open_job_store(DatabaseConfig(url=sys.argv[1]))
+    await store.oldest_open_s()
+    await store.close()
+
+asyncio.run(main())
+print({"alembic", "psycopg"} & set(sys.modules))
+"""
+
+
+def test_process_that_finds_its_tables_loads_neither_alembic_nor_another_databases_driver(tmp_path):
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    upgrade(DatabaseConfig(url=url))
+    command = [sys.executable, "-c", LOOK, url]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_versions_are_those_of_the_chain_of_migrations():
+    config = Config()
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    chain = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert chain[::-1] == migrate._VERSIONS
