@@ -28,6 +28,9 @@ _STOP_TIMEOUT_S = 40.0  # Ray needs about 10 s
 _ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 # Serve's controller looks at every replica this often; ten times a second took a third of a core.
 _LOOKS = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5"}
+# Workers that Ray starts before anybody asks have no setup hook (`deployments.local`), so that
+# none is of use: one per core, which is stopped again while the replicas want the processor.
+_WORKERS = {"RAY_prestart_worker_first_driver": "0"}
 
 
 def exec_service(config: Path, host: str, port: int, *, has_dashboard: bool = False) -> None:
@@ -113,6 +116,7 @@ def _environment(token_file: Path) -> dict[str, str]:
         "RAY_DISABLE_IMPORT_WARNING": "1",
         **_ON_LOOPBACK,
         **_LOOKS,
+        **_WORKERS,
         **token.environment(token_file),
     }
     return {**defaults, **os.environ}

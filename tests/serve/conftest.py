@@ -34,7 +34,15 @@ WEBHOOK_SECRET = "whsec_" + "c2VjcmV0" * 4
 # They start a cluster themselves, or applications of their own on the shared one.
 WITHOUT_SERVICE = {
     f"tests/serve/test_{name}.py"
-    for name in ("add_on_router", "applications", "arrival", "demo", "restart", "scaling")
+    for name in (
+        "add_on_router",
+        "applications",
+        "arrival",
+        "demo",
+        "restart",
+        "scaling",
+        "workers",
+    )
 }
 
 
