@@ -1,9 +1,10 @@
 """`Merging`: layers that run with weights of each group's own, where that costs less than products.
 
 Weights that have a group's LoRAs in them run as fast as the layer's own, but are read, and made
-whenever the groups change, once for each group. So they pay where a row has many pixels (or tokens)
-for the inputs of the layer, as at the upper levels of a UNet, and where layers are so small that
-only the number of operations counts. Elsewhere products are added (`lora_products`).
+whenever the groups change, once for each group. So they pay where products would be much work for
+the size of the layer, since a row has many pixels (or tokens), as at the upper levels of a UNet;
+and where layers are so small that only the number of operations counts. Elsewhere products are
+added (`lora_products`).
 """
 
 import math
@@ -26,7 +27,7 @@ from serve_app.pipelines.addons.lora_products import (
 
 __all__ = ["MergeBudget", "Merging", "SiblingLayers"]
 
-_MIN_PIXELS = 0.25  # of a row, for each input of a layer; measured by `benchmarks.lora_rows`
+_MIN_WORK = 0.75  # of a row's products, for each weight and rank; `benchmarks.lora_rows --layers`
 _SMALL = 8192  # weights of a layer that costs little but its calls
 _LITTLE = 1 << 16  # numbers that kernels see, for which a grouped convolution costs more
 _Weights = tuple[torch.Tensor, torch.Tensor | None]  # and bias
@@ -49,13 +50,13 @@ class MergeBudget:
 class SiblingLayers:
     """Layers that are given the same x, and what their weights say of merging.
 
-    inputs: of each. num_bytes: of all weights.
+    num_bytes: of all weights.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = layers
         weights = [layer.weight for layer in layers]
-        self.inputs = weights[0][0].numel()
+        self._work = 1 / weights[0][0].numel() + 1 / max(map(len, weights))  # of a pixel
         self.num_bytes = sum(weight.nbytes for weight in weights)
         self._channels = -1 if isinstance(layers[0], nn.Linear) else 1
         self._can_merge = all(map(_can_merge, layers))
@@ -69,7 +70,7 @@ class SiblingLayers:
         if not self._can_merge:
             return False
         pixels = x.numel() // (len(x) * x.shape[self._channels])
-        return self._is_small or pixels >= _MIN_PIXELS * self.inputs
+        return self._is_small or pixels * self._work >= _MIN_WORK
 
 
 class Merging:

@@ -88,12 +88,12 @@ def test_weights_are_made_once_and_the_layer_keeps_its_own():
 
 
 WAYS = {  # a layer that is not small, and the least pixels of a row for which merging pays
-    "tokens": (lambda: nn.Linear(128, 128), lambda pixels: (pixels, 128), 32),
-    "pixels": (lambda: nn.Conv2d(128, 128, 1), lambda pixels: (128, 2, pixels // 2), 32),
+    "tokens": (lambda: nn.Linear(128, 128), lambda pixels: (pixels, 128), 48),
+    "pixels": (lambda: nn.Conv2d(128, 128, 1), lambda pixels: (128, 2, pixels // 2), 48),
     "kernel": (
         lambda: nn.Conv2d(32, 32, 3, padding=1),
         lambda pixels: (32, 2, pixels // 2),
-        72,
+        22,
     ),
 }
 
