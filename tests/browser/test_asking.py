@@ -114,6 +114,7 @@ def test_panel_says_what_is_sent(ready, server):
 def test_sizes_follow_the_picture_as_the_mode_asks(page, server):
     open_playground(page, server.url)
     choose(page, "a.png", png(size=(1501, 600)))
+    page.locator("#canvas").wait_for()
     page.locator("#prompt").fill("a star")
     drag(page, (0.5, 0.5), (0.52, 0.5))
     paint(page)
