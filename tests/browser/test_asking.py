@@ -173,6 +173,7 @@ def test_fields_that_the_server_has_are_offered(page, server):
     page.locator("[data-side=right]").fill("64")
     with page.expect_request(f"**{INPAINT}") as asking:
         page.locator("#paint").click()  # without a mask: only what is new is painted
+    page.locator("#result-tools").wait_for()  # else the next test may be asked for this one's
     body = asking.value.post_data_json
     assert body["outpaint"] == {"right": 64}
     assert (body["mask_mode"], body["mask_blur"]) == ("soft", 12)
