@@ -10,7 +10,7 @@ from serve_app.cli.demo import free_port
 from tests.fake_app import MODEL, FakeApp
 from tests.webhook_receiver import Receiver
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(800)]  # with two starts
 NUM_JOBS = 12
 STEPS, MANY_STEPS = 4, 50  # of a quarter of a second; the last job is not to be done too early
 
@@ -45,7 +45,7 @@ async def submit(http, webhook, number):
     return answer["id"], answer["future_links"]
 
 
-async def until(condition, timeout_s=90.0):  # of a loaded machine; seconds on a free one
+async def until(condition, timeout_s=150.0):  # of a loaded machine; seconds on a free one
     async with asyncio.timeout(timeout_s):
         while not await condition():
             await asyncio.sleep(0.2)
