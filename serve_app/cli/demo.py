@@ -23,7 +23,7 @@ from serve_app.cli.serving import service
 __all__ = ["DemoFailedError", "free_port", "show", "wait_until_ready"]
 
 _EXAMPLE = bundle.folder() / "examples" / "inpaint"
-_START_TIMEOUT_S = 180.0
+_START_TIMEOUT_S = 400.0  # a machine of two cores takes 30, with other work 150
 _JOB_TIMEOUT_S = 300.0
 _POLL_S = 0.3
 # Below what Linux gives away by itself where nobody has set another range, 32768 and above: of that

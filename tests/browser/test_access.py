@@ -24,8 +24,10 @@ STATES = ["empty", "editing", "unfolded", "adapter", "result", "key", "code"]
 
 @pytest.fixture(params=["light", "dark"])
 def tab(chromium, request):
-    """A tab in a colour scheme."""
-    context = chromium.new_context(viewport=size("small"), color_scheme=request.param)
+    """A tab in a colour scheme, where no colour is on its way to another one."""
+    context = chromium.new_context(
+        viewport=size("small"), color_scheme=request.param, reduced_motion="reduce"
+    )
     context.set_default_timeout(WAIT_MS)
     page = context.new_page()
     problems = watch(page)

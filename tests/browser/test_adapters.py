@@ -100,6 +100,7 @@ def test_history_brings_the_adapters_picture_back(ready, server):
     ready.reload()
     ready.locator("#history button").first.click()
     ready.locator("#back").click()
+    ready.locator("#empty").wait_for()  # when all of it is back
     ready.locator("#lock").click()
     paint(ready)
     assert np.array_equal(pixels(sent(server)["ip_adapter_image"]), pixels(png("#a04020")))

@@ -114,6 +114,7 @@ def test_panel_says_what_is_sent(ready, server):
 def test_sizes_follow_the_picture_as_the_mode_asks(page, server):
     open_playground(page, server.url)
     choose(page, "a.png", png(size=(1501, 600)))
+    page.locator("#canvas").wait_for()
     page.locator("#prompt").fill("a star")
     drag(page, (0.5, 0.5), (0.52, 0.5))
     paint(page)
@@ -172,6 +173,7 @@ def test_fields_that_the_server_has_are_offered(page, server):
     page.locator("[data-side=right]").fill("64")
     with page.expect_request(f"**{INPAINT}") as asking:
         page.locator("#paint").click()  # without a mask: only what is new is painted
+    page.locator("#result-tools").wait_for()  # else the next test may be asked for this one's
     body = asking.value.post_data_json
     assert body["outpaint"] == {"right": 64}
     assert (body["mask_mode"], body["mask_blur"]) == ("soft", 12)

@@ -41,6 +41,11 @@ def test_result_becomes_the_picture_with_its_mask(ready, server):
     assert np.array_equal(pixels(sent(server)["init_image"]), pixels(png("#288060")))
 
 
+# As a picture is that the page has only just been given.
+UNDECODED = """picture => Object.defineProperties(
+  picture, {naturalWidth: {value: 0}, naturalHeight: {value: 0}})"""
+
+
 def test_download_has_the_parameters_that_a1111_reads(ready, server):
     ready.locator("#prompt").fill("a red star, ☆")
     drag(ready, (0.4, 0.5), (0.6, 0.5))
@@ -49,6 +54,7 @@ def test_download_has_the_parameters_that_a1111_reads(ready, server):
     ready.locator("#lock").click()
     paint(ready)
     ready.locator("#samples button").nth(1).click()
+    ready.locator("#after").evaluate(UNDECODED)
     with ready.expect_download() as saving:
         ready.locator("#download").click()
     assert saving.value.suggested_filename == "all-10.png"

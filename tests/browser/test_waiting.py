@@ -175,9 +175,10 @@ def test_server_that_is_down_for_a_while_loses_nothing(ready, server):
 
 
 def test_page_that_is_opened_too_early_goes_on_by_itself(page, server):
-    page.route("**/model_list", lambda route: route.fulfill(status=503, body="not yet"), times=2)
+    page.route("**/model_list", lambda route: route.fulfill(status=503, body="not yet"))
     page.goto(server.url)
     page.get_by_text("The server's answer cannot be read (HTTP 503).").wait_for()
+    page.unroute("**/model_list")
     page.locator("#modes input").first.wait_for(state="attached")
     assert notices(page) == ""
 

@@ -195,7 +195,7 @@ async def test_changed_user_config_reloads_without_a_new_replica(installed, http
     await until(lambda: is_refused(http, "first"))
     assert await painted(http, "first") == after
     assert actors(SERVICE) == replicas
-    assert serve.status().applications[SERVICE].status == "RUNNING"
+    await until(is_running)
 
 
 async def is_painted_by(http, model_id, generation):
@@ -206,6 +206,11 @@ async def is_refused(http, model_id):
     """The operator sees it."""
     seen = (await http.get(f"/admin/models/{model_id}/replicas", headers=OPERATOR)).json()
     return seen["status"] == "failed" and "user_config" in seen["replicas"][0]["reason"]
+
+
+async def is_running():
+    """In Serve's eyes, which sees the end of a deploy some looks later."""
+    return serve.status().applications[SERVICE].status == "RUNNING"
 
 
 async def is_up(http, model_id):

@@ -57,7 +57,7 @@ def assert_all_is_closed(seen: dict[str, set[str]], data_dir: Path) -> None:
     assert token.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(560)
 def test_demo_writes_its_files_and_leaves_no_process(tmp_path, starting):
     data_dir = tmp_path / "var"
     environment = {**os.environ, "DREAMSERVE_DATA_DIR": str(data_dir)}

@@ -110,9 +110,9 @@ async def test_streams_beyond_the_limit_are_refused_and_those_that_leave_make_ro
     job = await begin(http, MANY_STEPS)
     num_served, refusals = 0, []
     async with contextlib.AsyncExitStack() as stack:
-        for _ in range(30):
-            opened = http.stream("GET", f"{PATH}/events/{job['id']}")
-            answer = await stack.enter_async_context(opened)
+        opened = [http.stream("GET", f"{PATH}/events/{job['id']}") for _ in range(30)]
+        # All at once: one after the other the last would come to a job that is done.
+        for answer in await asyncio.gather(*map(stack.enter_async_context, opened)):
             if answer.headers["content-type"].startswith("text/event-stream"):
                 num_served += 1
             else:

@@ -73,8 +73,10 @@ async def test_requests_go_to_the_replica_that_holds_the_model(pool):
     assert await holders(pool) == {"a": 1, "b": 1, "c": 1}
 
 
+@pytest.mark.slow
 async def test_busy_model_spreads_and_too_many_calls_are_refused(pool):
-    calls = [asyncio.ensure_future(paint(pool, "d", steps=15)) for _ in range(20)]
+    # Five seconds each, so that on a slow machine all are there before the first is done.
+    calls = [asyncio.ensure_future(paint(pool, "d", steps=50)) for _ in range(20)]
     results = await asyncio.gather(*calls)
     refused = [result.error for result in results if hasattr(result, "error")]
     assert {type(error) for error in refused} == {errors.Overloaded}

@@ -12,7 +12,7 @@ from serve_app.cli.demo import free_port
 from serve_app.cli.serving import service
 from tests.serve.test_applications import Installation
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(560)]
 
 START_S = 240  # on a loaded machine
 

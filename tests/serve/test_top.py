@@ -21,9 +21,10 @@ def run_top(*arguments: str) -> list[str]:
         capture_output=True,
         text=True,
         timeout=120,
-        check=True,
+        check=False,  # as long as no node has figures the exit code is 1
         env=os.environ | {"COLUMNS": "100"},
     )
+    assert "Traceback" not in done.stderr, done.stderr
     return done.stdout.splitlines()
 
 
@@ -36,7 +37,8 @@ ONE_EACH = ("Ingress", "Preprocess", "Generator:tiny", "Safety", "Upload", "Jani
 
 def is_complete(rows: dict[str, list[str]]) -> bool:
     is_up = rows.get("dreamserve", ["", ""])[1] == "running"
-    return is_up and all(rows.get(name, [])[1:3] == ["1", "1"] for name in ONE_EACH)
+    are_there = rows.keys() >= {*MODELS, ray.nodes()[0]["NodeManagerAddress"]}
+    return is_up and are_there and all(rows.get(name, [])[1:3] == ["1", "1"] for name in ONE_EACH)
 
 
 @pytest.mark.slow
@@ -48,5 +50,3 @@ async def test_top_shows_models_deployments_and_nodes_of_the_cluster(http):
         while not is_complete(rows):
             address = ray.get_runtime_context().gcs_address
             rows = rows_of(await asyncio.to_thread(run_top, "--address", address))
-    assert rows.keys() >= MODELS.keys()
-    assert ray.nodes()[0]["NodeManagerAddress"] in rows

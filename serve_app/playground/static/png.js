@@ -11,6 +11,12 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
 
 export const isPng = (bytes) => SIGNATURE.every((byte, at) => bytes[at] === byte);
 
+// Returns [width, height], as the header says. bytes: Uint8Array of a PNG.
+export function sizeOf(bytes) {
+    const header = new DataView(bytes.buffer, bytes.byteOffset);
+    return [header.getUint32(16), header.getUint32(20)];
+}
+
 // Returns the file with a text after its header. bytes: Uint8Array of a PNG.
 export function withText(bytes, keyword, text) {
     const chunk = textChunk(keyword, text);

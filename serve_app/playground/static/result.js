@@ -2,7 +2,7 @@
 
 import { byId, make, saveFile } from "./dom.js";
 import { parameters } from "./parameters.js";
-import { isPng, withText } from "./png.js";
+import { isPng, sizeOf, withText } from "./png.js";
 import { seedOf } from "./request.js";
 
 export class Result {
@@ -100,12 +100,16 @@ export class Result {
             open(link, "_blank", "noopener"); // its server does not let pages read it
             return;
         }
+        const name = `${fields.model_id}-${this.seed}.png`;
+        const ran = { ...meta, model_id: fields.model_id };
+        const { seed } = this;
         const bytes = new Uint8Array(await blob.arrayBuffer());
-        const size = [byId("after").naturalWidth, byId("after").naturalHeight];
-        const text = parameters({ ...meta, model_id: fields.model_id }, mode, size, this.seed);
-        const file = isPng(bytes)
-            ? new Blob([withText(bytes, "parameters", text)], { type: blob.type })
-            : blob;
-        saveFile(file, `${fields.model_id}-${this.seed}.png`);
+        if (!isPng(bytes)) {
+            saveFile(blob, name);
+            return;
+        }
+        // Of the file, since the page may not have decoded the picture yet.
+        const text = parameters(ran, mode, sizeOf(bytes), seed);
+        saveFile(new Blob([withText(bytes, "parameters", text)], { type: blob.type }), name);
     }
 }

@@ -295,6 +295,9 @@ export class Stage {
             this.draw();
         });
         on("contextmenu", (event) => event.preventDefault());
+        // Else a finger that is lifted in movement begins a fling, though nothing scrolls here, and
+        // Chromium takes the next tap, wherever it is, for what stops it.
+        on("touchmove", (event) => event.preventDefault(), { passive: false });
     }
 
     onPointerDown(event) {

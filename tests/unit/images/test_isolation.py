@@ -40,7 +40,7 @@ from serve_app.images.isolation import Isolation
 from serve_app.images.prepare import prepare_ip_picture
 
 async def main(path):
-    config = ImagesConfig(decode_timeout_s=2, max_scans=1_000_000)
+    config = ImagesConfig(decode_timeout_s=5, max_scans=1_000_000)
     isolation = Isolation(config)
     await isolation.start()
     with open(path, "rb") as file:
@@ -171,13 +171,14 @@ async def test_cancelled_caller_ends_the_worker_at_once(isolate):
     assert isolation.workers_lost == {"cancelled": 1}
 
 
-@pytest.mark.slow
 async def test_cancelled_waiter_takes_no_place(isolate):
-    isolation, config = await isolate(decode_timeout_s=2)
+    isolation, config = await isolate(decode_timeout_s=60)
+    (worker,) = workers()
     caller = await begin(isolation, config, SLOW)
     waiter = asyncio.create_task(read(isolation, config))
     await asyncio.sleep(0)
     waiter.cancel()
+    worker.kill()
     with pytest.raises(errors.InvalidImage, match=DEAR):
         await caller
     assert waiter.cancelled()
