@@ -27,7 +27,7 @@ from benchmarks.engine import MODELS, load
 from serve_app.config import EngineConfig, LoggingConfig
 from serve_app.pipelines.addons.lora_file import Pair
 from serve_app.pipelines.addons.lora_layers import LoraLayers
-from serve_app.pipelines.addons.lora_merging import MergeBudget, Merging, SiblingLayers
+from serve_app.pipelines.addons.lora_merging import Merging, SiblingLayers
 from serve_app.pipelines.addons.lora_products import GroupedPair, Layer, adding
 from serve_app.pipelines.addons.lora_set import Adapter, LoraSet
 from serve_app.telemetry import logging
@@ -204,7 +204,7 @@ def layers_of() -> Iterator[tuple[Layer, torch.Tensor, int]]:
 class Always(SiblingLayers):
     """Layers that are merged whether it pays or not."""
 
-    def pays(self, _x: torch.Tensor) -> bool:
+    def pays(self, _x: torch.Tensor, _share: float) -> bool:
         """Say so."""
         return True
 
@@ -216,11 +216,12 @@ def compare_layer(layer: Layer, x: torch.Tensor, pixels: int, rounds: int) -> st
     down = torch.randn(GROUPS, RANK, inputs, generator=rng) / RANK
     up = torch.randn(GROUPS, RANK, outputs, generator=rng) / RANK
     pair, given = GroupedPair(down, up, total=GROUPS), Always([layer])
-    is_chosen = SiblingLayers([layer]).pays(x)
+    is_chosen = SiblingLayers([layer]).pays(x, share=1)
 
     def merge() -> Callable[[torch.Tensor], torch.Tensor]:
-        room = MergeBudget(1 << 40)
-        (made,) = Merging(given, lambda _: [pair], slice(GROUPS), GROUPS, room).forwards()
+        (made,) = Merging(
+            given, lambda _: [pair], slice(0, GROUPS), GROUPS, has_room=True
+        ).forwards()
         return made
 
     merged, products = merge(), adding(layer, pair)

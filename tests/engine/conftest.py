@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from serve_app.engine.engine import Engine
 from serve_app.engine.lane import Lane
 from serve_app.engine.row_cap_store import RowCapStore
 from serve_app.models import ModelEntry
-from serve_app.pipelines.addons.lora_merging import SiblingLayers
+from serve_app.pipelines.addons import lora_merging
+from serve_app.pipelines.addons.lora_merging import Merging, SiblingLayers
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
@@ -93,10 +95,26 @@ def make_spec() -> Callable[..., GenerationSpec]:
 
 
 @pytest.fixture(params=["merged", "products"])
-def lora_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Layers so small would all have weights of each group's own; large ones mostly do not."""
+def lora_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run layers either way; so small, all would have weights of each group's own."""
+    ways = set[str]()
+    run, merge = Merging._run, lora_merging._merge
+
+    def watch_run(merging: Merging, number: int, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype == torch.float32:  # in half precision there are products alone
+            ways.add("products")
+        return run(merging, number, x)
+
+    def watch_merge(*given: Any) -> Any:
+        ways.add("merged")
+        return merge(*given)
+
+    monkeypatch.setattr(Merging, "_run", watch_run)
+    monkeypatch.setattr(lora_merging, "_merge", watch_merge)
     if request.param == "products":
         monkeypatch.setattr(SiblingLayers, "pays", lambda *_: False)
+    yield
+    assert not ways or ("merged" in ways) is (request.param == "merged")
 
 
 @pytest.fixture

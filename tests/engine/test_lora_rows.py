@@ -281,6 +281,7 @@ def test_failure_half_way_leaves_no_layer_changed(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("lora_way")
 @pytest.mark.parametrize(
     "effects",
     [

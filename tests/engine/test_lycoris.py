@@ -214,6 +214,7 @@ def plus(
     return {key: lambda weight, own=own: weight + strength * own.delta for key, own in made.items()}
 
 
+@pytest.mark.usefixtures("lora_way")
 def test_lycoris_equals_stock_with_the_sums_in_its_weights(
     weaver: Weaver, base: DiffusionPipeline, tmp_path: Path, make_spec: MakeSpec
 ) -> None:
@@ -277,6 +278,7 @@ def xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("lora_way")
 @pytest.mark.parametrize("names", XL_UNET)
 def test_lycoris_of_xl_equals_stock_in_each_naming(
     xl: Path, tmp_path: Path, make_spec: MakeSpec, names: str

@@ -7,14 +7,14 @@ layer that nothing is added to runs as it was made.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from serve_app.pipelines.addons.lora_file import Pair
-from serve_app.pipelines.addons.lora_merging import MergeBudget, Merging, SiblingLayers
+from serve_app.pipelines.addons.lora_merging import Merging, SiblingLayers
 from serve_app.pipelines.addons.lora_products import (
     Forward,
     GroupedPair,
@@ -32,7 +32,7 @@ _PROJECTIONS = (
     ("add_q_proj", "add_k_proj", "add_v_proj"),
     ("q_proj", "k_proj", "v_proj"),
 )
-_MAX_SIBLINGS = 4096  # of the layers that files change together, whose weights are asked about once
+_MAX_SIBLINGS = 4096  # sets of layers whose weights need not be asked about again
 _MIN_RANK = 8  # ranks are powers of two from here on: few shapes, which suit a GPU
 
 
@@ -52,9 +52,7 @@ class LoraLayers:
         self._dtype = next(module.parameters()).dtype
         self._now: tuple[int, ...] | None = ()  # numbers of the sets, by group; none: half changed
         self._changed: list[Layer] = []
-        self._siblings = lru_cache(_MAX_SIBLINGS)(
-            lambda names: SiblingLayers([self._places[name].layer for name in names])
-        )
+        self._siblings: dict[tuple[str, ...], SiblingLayers] = {}
 
     def packed(self, pairs: Mapping[str, Pair]) -> PackedPairs:
         """Check pairs against the layers, and put them side by side, on the CPU.
@@ -83,8 +81,7 @@ class LoraLayers:
             for layer, pair in fitted.items()
             if pair.magnitude is not None
         }
-        reach = max(map(_reach, fitted.values()))
-        return PackedPairs(down, up, tuple(fitted), magnitudes, float(up.abs().max()), reach)
+        return PackedPairs(down, up, tuple(fitted), magnitudes, float(up.abs().max()))
 
     def gain(self, part: PackedPairs, strength: float) -> torch.Tensor:
         """Return by which share the rows of a DoRA's layers grow, (outputs of the layers,).
@@ -113,7 +110,7 @@ class LoraLayers:
         return sum(len(part.layers) for part, _ in own.of(self._name))
 
     def num_bytes(self, sets: Sequence[LoraSet]) -> int:
-        """Memory that a batch of groups with these sets takes at most.
+        """Memory that the matrices of groups with these sets take at most.
 
         Matrices of inputs may be in it twice: of kernels there is a copy with channels last, and
         those of layers that are given the same are brought together.
@@ -133,35 +130,39 @@ class LoraLayers:
         parts = [own.of(self._name) for own in sets]
         if any(parts):
             batch = self._batch(parts, [own.gains.get(self._name) for own in sets])
-            budget = MergeBudget(self._room(sets))
-            for layer, forward in self._forwards(batch, _reached(parts), budget):
+            room = self._merge_bytes - self.num_bytes(sets)
+            for layer, forward in self._forwards(batch, _reached(parts), room):
                 layer.__dict__["forward"] = forward
                 self._changed.append(layer)
         self._now = numbers
 
-    def _room(self, sets: Sequence[LoraSet]) -> int:
-        """Return the bytes that merged weights may take; none where their numbers may overflow."""
-        most = torch.finfo(self._dtype).max / 2  # the trained weights need the rest
-        for own in sets:
-            if sum(part.reach * abs(strength) for part, strength in own.of(self._name)) > most:
-                return 0
-        return max(0, self._merge_bytes - self.num_bytes(sets))
-
     def _forwards(
-        self, batch: "_Batch", reached: Mapping[str, slice], budget: MergeBudget
+        self, batch: "_Batch", reached: Mapping[str, slice], room: int
     ) -> Iterator[tuple[Layer, Forward]]:
-        """Yield forwards that add a batch; layers that are given the same compute together."""
+        """Yield forwards that add a batch; layers that are given the same compute together.
+
+        room: bytes that merged weights may take. The smallest are given some first, since these
+        are at the upper levels of a UNet, where it helps most.
+        """
         beside: dict[str, list[str]] = {}
         for name in reached:
             beside.setdefault(self._places[name].given, []).append(name)
-        for names in beside.values():
-            places = [self._places[name] for name in names]
+        families = [(self._siblings_of(tuple(names)), names) for names in beside.values()]
+        for siblings, names in sorted(families, key=lambda family: family[0].num_bytes):
+            room -= len(batch.up) * siblings.num_bytes
             ends = [(reached[name].start, reached[name].stop) for name in names]
             groups = slice(min(ends)[0], max(stop for _, stop in ends))
-            siblings = self._siblings(tuple(names))
-            of_groups = partial(_pairs, places, batch)
-            merging = Merging(siblings, of_groups, groups, len(batch.up), budget)
+            pairs = partial(_pairs, [self._places[name] for name in names], batch)
+            merging = Merging(siblings, pairs, groups, len(batch.up), has_room=room >= 0)
             yield from zip(siblings.layers, merging.forwards(), strict=True)
+
+    def _siblings_of(self, names: tuple[str, ...]) -> SiblingLayers:
+        """Return layers that are given the same; what their weights say is asked once."""
+        if names not in self._siblings:
+            if len(self._siblings) >= _MAX_SIBLINGS:
+                self._siblings.clear()
+            self._siblings[names] = SiblingLayers([self._places[name].layer for name in names])
+        return self._siblings[names]
 
     def _batch(
         self,
@@ -269,7 +270,7 @@ def _placed(module: nn.Module) -> dict[str, _Place]:
     layers: list[tuple[str, Layer]] = [
         (name, own)
         for name, own in module.named_modules()
-        if isinstance(own, nn.Linear) or (isinstance(own, nn.Conv2d) and own.groups == 1)
+        if isinstance(own, nn.Linear) or (isinstance(own, nn.Conv2d) and _is_plain(own))
     ]
 
     def place(entry: tuple[str, Layer]) -> tuple[bool, bool]:
@@ -304,6 +305,10 @@ def _given(module: nn.Module) -> dict[str, str]:
     return given
 
 
+def _is_plain(layer: nn.Conv2d) -> bool:
+    return layer.groups == 1 and layer.padding_mode == "zeros"
+
+
 def _is_kernel(layer: Layer) -> bool:
     return layer.weight[0, 0].numel() > 1
 
@@ -320,10 +325,6 @@ def _reached(parts: Sequence[Sequence[tuple[PackedPairs, float]]]) -> dict[str, 
             known = reached.get(layer, slice(first, last + 1))
             reached[layer] = slice(min(known.start, first), max(known.stop, last + 1))
     return reached
-
-
-def _reach(pair: Pair) -> float:
-    return len(pair.down) * float(pair.down.abs().max()) * float(pair.up.abs().max())
 
 
 def _bucket(rank: int) -> int:

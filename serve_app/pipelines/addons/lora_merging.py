@@ -23,28 +23,15 @@ from serve_app.pipelines.addons.lora_products import (
     adding_together,
     beside,
     flat,
+    is_at_each_pixel,
 )
 
-__all__ = ["MergeBudget", "Merging", "SiblingLayers"]
+__all__ = ["Merging", "SiblingLayers"]
 
 _MIN_WORK = 0.75  # of a row's products, for each weight and rank; `benchmarks.lora_rows --layers`
-_SMALL = 8192  # weights of a layer that costs little but its calls
-_LITTLE = 1 << 16  # numbers that kernels see, for which a grouped convolution costs more
+_MAX_SMALL_WEIGHTS = 8192  # of a layer that costs little but its calls
+_MAX_SEEN = 4096  # numbers that kernels see of a row, for which a grouped convolution costs more
 _Weights = tuple[torch.Tensor, torch.Tensor | None]  # and bias
-
-
-class MergeBudget:
-    """Counts down the bytes that a forward's merged weights may take."""
-
-    def __init__(self, num_bytes: int) -> None:
-        self._left = num_bytes
-
-    def take(self, num_bytes: int) -> bool:
-        """Take bytes, if there are that many left; return whether."""
-        if num_bytes > self._left:
-            return False
-        self._left -= num_bytes
-        return True
 
 
 class SiblingLayers:
@@ -56,21 +43,21 @@ class SiblingLayers:
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = layers
         weights = [layer.weight for layer in layers]
-        self._work = 1 / weights[0][0].numel() + 1 / max(map(len, weights))  # of a pixel
         self.num_bytes = sum(weight.nbytes for weight in weights)
+        self._work = 1 / weights[0][0].numel() + 1 / max(map(len, weights))  # of a pixel
         self._channels = -1 if isinstance(layers[0], nn.Linear) else 1
-        self._can_merge = all(map(_can_merge, layers))
-        self._is_small = max(weight.numel() for weight in weights) <= _SMALL
+        self._is_small = max(weight.numel() for weight in weights) <= _MAX_SMALL_WEIGHTS
+        self.can_merge = all(map(_can_merge, layers))
 
-    def pays(self, x: torch.Tensor) -> bool:
+    def pays(self, x: torch.Tensor, share: float) -> bool:
         """Whether weights of their own cost less than products for the rows of x (B, ...).
 
-        It is asked of one row, so that it is the same in whatever company.
+        share: of the rows for which there are products.
         """
-        if not self._can_merge:
-            return False
+        if self._is_small:
+            return True
         pixels = x.numel() // (len(x) * x.shape[self._channels])
-        return self._is_small or pixels * self._work >= _MIN_WORK
+        return pixels * self._work * share >= _MIN_WORK
 
 
 class Merging:
@@ -81,7 +68,7 @@ class Merging:
         pairs: gives the layers' pairs for a range of groups.
         reached: the groups in which a layer is changed.
         groups: their number.
-        budget: of the forward.
+        has_room: whether there may be weights of each group's own.
     """
 
     def __init__(
@@ -90,11 +77,12 @@ class Merging:
         pairs: Callable[[slice], Sequence[GroupedPair]],
         reached: slice,
         groups: int,
-        budget: MergeBudget,
+        has_room: bool,
     ) -> None:
-        self._siblings, self._pairs, self._budget = siblings, pairs, budget
+        self._siblings, self._pairs = siblings, pairs
         self._reached, self._groups = reached, slice(0, groups)
-        self._has_room = False
+        self._share = (reached.stop - reached.start) / groups
+        self._may_merge = has_room and siblings.can_merge
         self._merged: Sequence[_Weights] = ()
         self._products: Sequence[Forward] = ()
 
@@ -104,7 +92,7 @@ class Merging:
 
     def _run(self, number: int, x: torch.Tensor) -> torch.Tensor:
         layers = self._siblings.layers
-        if not self._siblings.pays(x) or not self._room():
+        if not self._may_merge or not self._siblings.pays(x, self._share):
             if not self._products:
                 self._products = _with_products(layers, self._pairs(self._reached))
             return self._products[number](x)
@@ -113,15 +101,10 @@ class Merging:
         layer, (weights, bias) = layers[number], self._merged[number]
         if isinstance(layer, nn.Linear):
             return _linear(weights, bias, x)
-        if _is_at_each_pixel(layer):
+        if is_at_each_pixel(layer):
             return _linear(weights, bias, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        is_little = x.numel() * math.prod(layer.kernel_size) <= _LITTLE
-        return (_by_windows if is_little else _by_groups)(layer, weights, bias, x)
-
-    def _room(self) -> bool:
-        if not self._has_room:
-            self._has_room = self._budget.take(self._groups.stop * self._siblings.num_bytes)
-        return self._has_room
+        seen = x.numel() // len(x) * math.prod(layer.kernel_size)
+        return (_by_windows if seen <= _MAX_SEEN else _by_groups)(layer, weights, bias, x)
 
 
 def _with_products(layers: Sequence[Layer], pairs: Sequence[GroupedPair]) -> Sequence[Forward]:
@@ -130,14 +113,14 @@ def _with_products(layers: Sequence[Layer], pairs: Sequence[GroupedPair]) -> Seq
 
 
 def _can_merge(layer: Layer) -> bool:
-    if isinstance(layer, nn.Linear) or _is_at_each_pixel(layer):
-        return True
-    # Not measured on a GPU, where grouped convolutions may be far from the speed of others.
-    return not isinstance(layer.padding, str) and layer.weight.device.type == "cpu"
+    """Whether a layer's weights may have LoRAs in them.
 
-
-def _is_at_each_pixel(layer: nn.Conv2d) -> bool:
-    return layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0)
+    Half precision has too few bits for what weak ones add to a weight: of a thousandth of the
+    weights bfloat16 keeps half. Nobody has measured what pays on a GPU.
+    """
+    if layer.weight.dtype != torch.float32 or layer.weight.device.type != "cpu":
+        return False
+    return isinstance(layer, nn.Linear) or not isinstance(layer.padding, str)
 
 
 def _merge(layer: Layer, pair: GroupedPair) -> _Weights:
@@ -146,7 +129,7 @@ def _merge(layer: Layer, pair: GroupedPair) -> _Weights:
     own = layer.weight if isinstance(layer, nn.Linear) else flat(layer.weight)
     weights = own.expand(groups, -1, -1)
     if pair.gain is not None:
-        weights = weights * (1 + pair.gain[..., None])
+        weights = torch.addcmul(weights, weights, pair.gain[..., None])
     bias = None if layer.bias is None else layer.bias.expand(groups, 1, -1)
     return torch.baddbmm(weights, pair.up.transpose(1, 2), pair.down), bias
 
@@ -177,8 +160,8 @@ def _windows(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
         reach = (kernel[axis] - 1) * dilation[axis] + 1
         shape.append((padded.shape[1 + axis] - reach) // layer.stride[axis] + 1)
         strides.append(steps[1 + axis] * layer.stride[axis])
-    beside = [steps[1 + axis] * dilation[axis] for axis in (0, 1)]
-    return padded.as_strided((*shape, *kernel, x.shape[1]), (*strides, *beside, steps[3]))
+    within = [steps[1 + axis] * dilation[axis] for axis in (0, 1)]
+    return padded.as_strided((*shape, *kernel, x.shape[1]), (*strides, *within, steps[3]))
 
 
 def _by_groups(

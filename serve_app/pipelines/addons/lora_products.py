@@ -14,7 +14,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["Forward", "GroupedPair", "Layer", "adding", "adding_together", "beside", "flat"]
+__all__ = [
+    "Forward",
+    "GroupedPair",
+    "Layer",
+    "adding",
+    "adding_together",
+    "beside",
+    "flat",
+    "is_at_each_pixel",
+]
 
 Layer = nn.Linear | nn.Conv2d
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -47,10 +56,15 @@ def adding(layer: Layer, pair: GroupedPair) -> Forward:
     """Return a forward for x (B, ...), B a multiple of all groups."""
     if isinstance(layer, nn.Linear):
         return partial(_linear, layer, pair, partial(_product, pair, pair.down.transpose(1, 2)))
-    if layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0):
+    if is_at_each_pixel(layer):
         return partial(_conv, layer, pair, partial(_at_each_pixel, pair.down.transpose(1, 2)))
     kernels = pair.down.reshape(-1, *layer.kernel_size, layer.in_channels).permute(0, 3, 1, 2)
     return partial(_conv, layer, pair, partial(_around_each_pixel, layer, kernels, len(pair.up)))
+
+
+def is_at_each_pixel(layer: nn.Conv2d) -> bool:
+    """Whether a convolution is a matrix product at each pixel."""
+    return layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0)
 
 
 def beside(x: torch.Tensor, groups: int) -> torch.Tensor:

@@ -26,7 +26,6 @@ class PackedPairs:
 
     down: (R, inputs of the layers). up: (R, outputs of the layers). layers: names of those changed.
     magnitudes: of a DoRA, (out,) by layer, float32. largest: of the values of `up`, without sign.
-    reach: what no value of a layer's `up @ down` is beyond, without sign.
     """
 
     down: torch.Tensor
@@ -34,7 +33,6 @@ class PackedPairs:
     layers: tuple[str, ...]
     magnitudes: Mapping[str, torch.Tensor]
     largest: float
-    reach: float
 
     @property
     def num_bytes(self) -> int:

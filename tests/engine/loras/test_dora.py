@@ -12,7 +12,10 @@ from tests.engine.loras.strengths import VISIBLE, MakeSpec, plus, using
 from tests.engine.weaving import TOLERANCE, Weaver, changed, difference, paint_stock
 
 # peft warns of a second adapter, which is what is wanted.
-pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute"),
+    pytest.mark.usefixtures("lora_way"),
+]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from serve_app.pipelines.addons.lora_layers import LoraLayers
 from serve_app.pipelines.addons.lora_set import Adapter, LoraSet, PackedPairs
 
 WIDTHS = {"conv": 2, "ff": 4, "attn1.to_q": 8, "self_attn.q_proj": 16}
-NOTHING = PackedPairs(torch.zeros(8, 1), torch.zeros(8, 1), (), {}, 0.0, 0.0)
+NOTHING = PackedPairs(torch.zeros(8, 1), torch.zeros(8, 1), (), {}, 0.0)
 
 
 def component() -> nn.Module:
