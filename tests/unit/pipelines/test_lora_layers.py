@@ -10,6 +10,7 @@ from serve_app.pipelines.addons import lora_layers
 from serve_app.pipelines.addons.lora_file import Pair
 from serve_app.pipelines.addons.lora_layers import LoraLayers
 from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet
+from serve_app.pipelines.addons.misfit import Unfit
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 BLOCKS = 4  # one in the lower block, one in the middle, two in the upper
@@ -48,6 +49,14 @@ def test_what_attention_is_given_is_multiplied_once(unet, layers, products):
     # All blocks' keys and values of the texts.
     widths = Counter(width for _, _, width in products)
     assert widths == {3 * 8: BLOCKS, 8: 3 * BLOCKS, 2 * BLOCKS * 8: 1}
+
+
+@pytest.mark.parametrize("unlike", [{"padding_mode": "circular"}, {"groups": 2}])
+def test_convolutions_that_would_be_added_to_wrongly_are_refused(unlike):
+    layers = LoraLayers("unet", nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, **unlike)))
+    pair = Pair(torch.randn(4, 8 // unlike.get("groups", 1), 3, 3), torch.randn(8, 4, 1, 1))
+    with pytest.raises(Unfit, match=r"the layer unet\.0"):
+        layers.packed({"0": pair})
 
 
 def test_layers_are_added_to_where_sets_change_them(unet, layers, monkeypatch):
