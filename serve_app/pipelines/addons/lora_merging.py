@@ -28,7 +28,9 @@ from serve_app.pipelines.addons.lora_products import (
 
 __all__ = ["Merging", "SiblingLayers"]
 
-_MIN_WORK = 0.75  # of a row's products, for each weight and rank; `benchmarks.lora_rows --layers`
+# Of a row's products, for each weight and rank; measured by `benchmarks.lora_rows --layers`.
+_MIN_WORK = 0.75
+_MIN_WORK_AROUND = 1.2  # of kernels, whose rows have to be brought side by side
 _MAX_SMALL_WEIGHTS = 8192  # of a layer that costs little but its calls
 _MAX_SEEN = 4096  # numbers that kernels see of a row, for which a grouped convolution costs more
 _Weights = tuple[torch.Tensor, torch.Tensor | None]  # and bias
@@ -45,6 +47,7 @@ class SiblingLayers:
         weights = [layer.weight for layer in layers]
         self.num_bytes = sum(weight.nbytes for weight in weights)
         self._work = 1 / weights[0][0].numel() + 1 / max(map(len, weights))  # of a pixel
+        self._min_work = _MIN_WORK_AROUND if _is_kernel(layers[0]) else _MIN_WORK
         self._channels = -1 if isinstance(layers[0], nn.Linear) else 1
         self._is_small = max(weight.numel() for weight in weights) <= _MAX_SMALL_WEIGHTS
         self.can_merge = all(map(_can_merge, layers))
@@ -57,7 +60,7 @@ class SiblingLayers:
         if self._is_small:
             return True
         pixels = x.numel() // (len(x) * x.shape[self._channels])
-        return pixels * self._work * share >= _MIN_WORK
+        return pixels * self._work * share >= self._min_work
 
 
 class Merging:
@@ -110,6 +113,10 @@ class Merging:
 def _with_products(layers: Sequence[Layer], pairs: Sequence[GroupedPair]) -> Sequence[Forward]:
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
     return adding_together(linears, pairs) if len(linears) > 1 else [adding(layers[0], pairs[0])]
+
+
+def _is_kernel(layer: Layer) -> bool:
+    return isinstance(layer, nn.Conv2d) and not is_at_each_pixel(layer)
 
 
 def _can_merge(layer: Layer) -> bool:

@@ -96,7 +96,7 @@ WAYS = {  # a layer that is not small, and the least pixels of a row for which m
     "kernel": (
         lambda: nn.Conv2d(32, 32, 3, padding=1),
         lambda pixels: (32, 2, pixels // 2),
-        22,
+        36,
     ),
 }
 
