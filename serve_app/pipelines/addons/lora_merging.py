@@ -47,7 +47,7 @@ class SiblingLayers:
         weights = [layer.weight for layer in layers]
         self.num_bytes = sum(weight.nbytes for weight in weights)
         self._work = 1 / weights[0][0].numel() + 1 / max(map(len, weights))  # of a pixel
-        self._min_work = _MIN_WORK_AROUND if _is_kernel(layers[0]) else _MIN_WORK
+        self._min_work = _MIN_WORK_AROUND if _sees_around(layers[0]) else _MIN_WORK
         self._channels = -1 if isinstance(layers[0], nn.Linear) else 1
         self._is_small = max(weight.numel() for weight in weights) <= _MAX_SMALL_WEIGHTS
         self.can_merge = all(map(_can_merge, layers))
@@ -115,7 +115,7 @@ def _with_products(layers: Sequence[Layer], pairs: Sequence[GroupedPair]) -> Seq
     return adding_together(linears, pairs) if len(linears) > 1 else [adding(layers[0], pairs[0])]
 
 
-def _is_kernel(layer: Layer) -> bool:
+def _sees_around(layer: Layer) -> bool:
     return isinstance(layer, nn.Conv2d) and not is_at_each_pixel(layer)
 
 

@@ -14,7 +14,7 @@ from serve_app.pipelines.addons.lora_layers import LoraLayers
 from serve_app.pipelines.addons.lora_merging import Merging, SiblingLayers
 from serve_app.pipelines.addons.lora_products import GroupedPair
 from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet
-from tests.unit.pipelines.test_lora_products import LAYERS, in_shape
+from tests.unit.pipelines.test_lora_products import LAYERS, with_pair
 
 GROUPS, ROWS, RANK = 3, 2, 4
 LAST, FIRST = torch.channels_last, torch.contiguous_format
@@ -68,11 +68,8 @@ def test_rows_equal_those_of_changed_weights(make, given, held, little, grows, m
     assert asked == [(0, GROUPS)], "it was merged"
     for group in range(GROUPS):
         rows = slice(group * ROWS, (group + 1) * ROWS)
-        changed = make()
-        changed.load_state_dict(layer.state_dict())
-        if pair.gain is not None:
-            changed.weight *= (1 + pair.gain[group]).view(-1, *[1] * (layer.weight.ndim - 1))
-        changed.weight += in_shape(pair.up[group].T @ pair.down[group], layer.weight)
+        gain = None if pair.gain is None else pair.gain[group]
+        changed = with_pair(layer, pair.down[group], pair.up[group], gain)
         torch.testing.assert_close(made[rows], changed(x[rows]), rtol=1e-4, atol=1e-4)
 
 
