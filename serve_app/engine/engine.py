@@ -1,10 +1,11 @@
 """`Engine`: the thread that weaves requests together, tick by tick.
 
 A tick asks the planner what to do, starts new requests, and runs one forward for the calls that
-the planner chose. Requests come in through a queue and go out through their futures; everything
-in between happens on the engine thread, under one `torch.inference_mode()`: such modes belong to
-the thread, and strands that restored one for themselves would restore each other's. Tensors made
-under it may be read anywhere, but changed in place only there.
+the planner chose. Requests come in through a queue and go out through their futures, at the end of
+the tick in which they ended, when all that they took is counted; everything in between happens on
+the engine thread, under one `torch.inference_mode()`: such modes belong to the thread, and strands
+that restored one for themselves would restore each other's. Tensors made under it may be read
+anywhere, but changed in place only there.
 """
 
 import itertools
@@ -23,7 +24,7 @@ from serve_app.config import EngineConfig
 from serve_app.engine.lane import Call, forward
 from serve_app.engine.metrics import Counters, EngineSnapshot
 from serve_app.engine.planner import Candidate, Plan, Planner, Policy
-from serve_app.engine.request import Request
+from serve_app.engine.request import Outcome, Request
 from serve_app.engine.row_cap_profiler import RowCapProfiler
 from serve_app.engine.row_cap_store import RowCapStore
 from serve_app.engine.weave import Abandoned, Parked, Weave
@@ -85,7 +86,7 @@ class Engine:
                 raise errors.ReplicaLost("the engine is closed")
             request.seq = next(self._numbers)
             self._inbox.put(lambda: self._waiting.__setitem__(request.seq, request))
-        request.future.add_done_callback(lambda _: self._inbox.put(lambda: self._ended(request)))
+        request.future.add_done_callback(lambda _: self._told(request))
         return request.future
 
     def check_health(self) -> None:
@@ -123,6 +124,7 @@ class Engine:
                 while not self._should_stop():
                     self._receive()
                     self._tick()
+                    self._hand_out()
         except BaseException as exc:  # whatever it is, the health check has to tell it
             self._death = exc
             _log.exception("engine_died")
@@ -239,7 +241,7 @@ class Engine:
                 self._activate(plan.variant)
         except Exception as exc:
             for seq in plan.start:
-                self._waiting.pop(seq).fail(exc)
+                self._fail(self._waiting.pop(seq), exc)
             for seq in plan.batch:
                 self._weave.throw(seq, exc)
             return False
@@ -253,14 +255,29 @@ class Engine:
         cap = self._profiler.caps.limit(lane.cap_name, size)
         return min(cap, lane.max_rows) if lane.max_rows else cap
 
-    def _ended(self, request: Request) -> None:
-        """Count an ended request; drop it where its client has cancelled it."""
-        if not request.future.cancelled():
-            if request.future.exception() is None:
-                self._counters.succeed(time.monotonic(), 1)
-            else:
-                self._counters.failed += 1
-            return
+    def _fail(self, request: Request, error: Exception) -> None:
+        """End a request that has no strand."""
+        request.end(Outcome(error=error))
+        self._weave.ended.append(request)
+
+    def _hand_out(self) -> None:
+        """Pass ended requests' outcomes to their clients, once they are counted."""
+        for request in self._weave.ended:
+            request.hand_out(self._count)
+        self._weave.ended.clear()
+
+    def _count(self, outcome: Outcome) -> None:
+        if outcome.error is None:
+            self._counters.succeed(time.monotonic(), 1)
+        else:
+            self._counters.failed += 1
+
+    def _told(self, request: Request) -> None:
+        """Drop a request that its client has cancelled; called on any thread."""
+        if request.future.cancelled():
+            self._inbox.put(lambda: self._drop(request))
+
+    def _drop(self, request: Request) -> None:
         self._counters.cancelled += 1
         self._waiting.pop(request.seq, None)
         if request.seq in self._weave.parked:
@@ -273,7 +290,8 @@ class Engine:
             self._inbox.get()()
         left = [entry.request for entry in self._weave.parked.values()]
         for request in [*left, *self._waiting.values()]:
-            request.fail(errors.ReplicaLost("the engine stopped"))
+            self._fail(request, errors.ReplicaLost("the engine stopped"))
+        self._hand_out()
         for seq in list(self._weave.parked):
             self._weave.throw(seq, Abandoned())
         self._waiting.clear()

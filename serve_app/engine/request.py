@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Callable, Hashable
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from serve_app.fairness import PLAIN, Stake
 
-__all__ = ["Progress", "Request", "Spent", "Times"]
+__all__ = ["Outcome", "Progress", "Request", "Spent", "Times"]
 
 
 @dataclass(slots=True)
@@ -54,6 +53,14 @@ class Times:
         self.steps_ended = ended
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a request came to: what its body returned, or its error."""
+
+    result: object = None
+    error: BaseException | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """A body to be run on the engine thread, whose denoiser calls park.
@@ -65,6 +72,7 @@ class Request:
     stake: on whose behalf it is run.
     measures: let the first denoiser call set the row cap of its size; for warming up.
     future: cancel it to cancel the request; a client may do so at any time.
+    outcome: known once the request has ended, at the end of a tick handed to the future.
     """
 
     body: Callable[[], object]
@@ -77,19 +85,26 @@ class Request:
     spent: Spent = field(default_factory=Spent)
     times: Times = field(default_factory=Times)
     seq: int = -1
+    outcome: Outcome | None = None
 
     @property
     def alone(self) -> int | None:
         """What keeps an exclusive request apart from all others; None: nothing does."""
         return self.seq if self.exclusive else None
 
-    def succeed(self, result: object) -> None:
-        """Hand the result to the client, unless it has gone."""
-        self.times.ended = time.monotonic()
-        with suppress(InvalidStateError):
-            self.future.set_result(result)
+    def end(self, outcome: Outcome) -> None:
+        """Note what the request came to."""
+        self.outcome = outcome
+        if outcome.error is None:  # with an error it never came to its end
+            self.times.ended = time.monotonic()
 
-    def fail(self, error: BaseException) -> None:
-        """Hand an error to the client, unless it has gone."""
-        with suppress(InvalidStateError):
-            self.future.set_exception(error)
+    def hand_out(self, count: Callable[[Outcome], None]) -> None:
+        """Count the outcome, then set it in the future; neither where the client has cancelled."""
+        assert self.outcome is not None, "only an ended request has something to tell"
+        if not self.future.set_running_or_notify_cancel():
+            return
+        count(self.outcome)
+        if self.outcome.error is not None:
+            self.future.set_exception(self.outcome.error)
+        else:
+            self.future.set_result(self.outcome.result)

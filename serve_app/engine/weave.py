@@ -12,7 +12,7 @@ from greenlet import getcurrent, greenlet
 
 from serve_app.engine.lane import Call, forward
 from serve_app.engine.planner import Candidate
-from serve_app.engine.request import Request
+from serve_app.engine.request import Outcome, Request
 
 __all__ = ["Abandoned", "Parked", "Weave", "park"]
 
@@ -37,15 +37,13 @@ class _Strand(greenlet):  # type: ignore[misc]  # greenlet has no types
         self.request = request
 
     def run(self) -> None:
-        """Run the body to its end and settle the request."""
+        """Run the body to its end and note what it came to."""
         try:
-            result = self.request.body()
+            self.request.end(Outcome(self.request.body()))
         except Abandoned:
             self.request.future.cancel()
         except Exception as exc:
-            self.request.fail(exc)
-        else:
-            self.request.succeed(result)
+            self.request.end(Outcome(error=exc))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,10 +56,14 @@ class Parked:
 
 
 class Weave:
-    """The strands at work and the call that each is parked at, by `Request.seq`."""
+    """The strands at work and the call that each is parked at, by `Request.seq`.
+
+    ended: requests with an outcome that their clients have not been told.
+    """
 
     def __init__(self) -> None:
         self.parked: dict[int, Parked] = {}
+        self.ended: list[Request] = []
         self._strands: dict[int, _Strand] = {}
 
     def start(self, request: Request) -> None:
@@ -86,6 +88,8 @@ class Weave:
         call = switch()
         if strand.dead:
             del self._strands[seq]
+            if strand.request.outcome is not None:
+                self.ended.append(strand.request)
             return
         assert isinstance(call, Call), "a strand switches back only in park()"
         self.parked[seq] = Parked(strand.request, call, _candidate(strand.request, call))

@@ -10,6 +10,7 @@ import torch
 from serve_app import errors
 from serve_app.engine.engine import Engine
 from serve_app.engine.lane import Lane
+from serve_app.engine.metrics import EngineSnapshot
 from serve_app.engine.request import Request
 from tests.engine.toys import Body, Denoiser, hold
 
@@ -31,8 +32,24 @@ def test_engine_failing_request_leaves_neighbours_unharmed(
     with pytest.raises(ValueError, match="a bad row"):
         futures[2].result(30)
     engine.check_health()
-    assert engine.submit(Request(int)).result(30) == 0  # the others are counted by now
     assert (engine.snapshot().failed, engine.snapshot().parked) == (2, 0)
+
+
+def test_whoever_is_told_finds_everything_counted(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    """Callbacks run before the engine goes on, so nothing that it counts later can help."""
+    engine, found = make_engine(), list[EngineSnapshot]()
+    broken = Body(lane)
+    broken.fails_at = 2
+    for body in (Body(lane), broken):
+        request = Request(body)
+        request.future.add_done_callback(lambda _: found.append(engine.snapshot()))
+        engine.submit(request).exception(30)
+    engine.close()
+    assert [(one.succeeded, one.failed, one.forwards) for one in found] == [(1, 0, 5), (1, 1, 7)]
+    assert found[1].rows == sum(denoiser.rows)
+    assert found[1].stage_s == engine.snapshot().stage_s
 
 
 def test_engine_cancelled_while_parked_frees_its_rows(

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from serve_app.engine.metrics import Counters, EngineSnapshot, total
-from serve_app.engine.request import Progress, Request, Spent, Times
+from serve_app.engine.request import Outcome, Progress, Request, Spent, Times
 from serve_app.fairness import PLAIN
 
 
@@ -95,10 +95,11 @@ def test_request_asks_for_nothing_special_by_itself() -> None:
     assert Request(int, exclusive=True, seq=7).alone == 7
 
 
-@pytest.mark.parametrize("end", ["succeed", "fail"])
-def test_request_whose_client_has_gone_ends_in_silence(end: str) -> None:
-    request = Request(int)
+@pytest.mark.parametrize("outcome", [Outcome(1), Outcome(error=ValueError())])
+def test_request_whose_client_has_gone_ends_uncounted(outcome: Outcome) -> None:
+    request, counted = Request(int), list[Outcome]()
     request.future.cancel()
-    getattr(request, end)(ValueError())
+    request.end(outcome)
+    request.hand_out(counted.append)
     assert request.future.cancelled()
-    assert (request.times.ended > 0) is (end == "succeed")
+    assert counted == []

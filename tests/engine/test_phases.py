@@ -8,7 +8,7 @@ import structlog
 
 from serve_app import errors
 from serve_app.config import EngineConfig
-from serve_app.engine.request import Request
+from serve_app.engine.request import Outcome, Request
 from serve_app.models import ModelEntry
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.painter import WeavePainter
@@ -65,6 +65,6 @@ async def test_phases_that_a_job_did_not_come_to_have_no_spans(spans):
     waiting, broken = Request(lambda: None), Request(lambda: None)
     broken.times.began = 1.0
     broken.times.step(2.0, 3.0)
-    broken.fail(errors.OutOfMemory())
+    broken.end(Outcome(error=errors.OutOfMemory()))
     record_phases([waiting, broken])
     assert [one.name for one in spans.all()] == ["encode", "steps"]

@@ -5,7 +5,7 @@ import torch
 
 from serve_app.engine.lane import Call, Lane
 from serve_app.engine.planner import Candidate
-from serve_app.engine.request import Request
+from serve_app.engine.request import Outcome, Request
 from serve_app.engine.weave import Abandoned, Weave, park
 from serve_app.fairness import PLAIN, Stake
 from tests.engine.toys import Body, Denoiser
@@ -57,7 +57,9 @@ def test_strand_goes_on_with_its_output_until_its_end() -> None:
     weave.resume(1, "first")
     assert list(weave.parked) == [1]
     weave.resume(1, "second")
-    assert request.future.result(0) == ("first", "second")
+    assert weave.ended == [request]
+    assert request.outcome == Outcome(("first", "second"))
+    assert not request.future.done(), "its client is told by the engine"
     assert weave.parked == {}
     assert weave._strands == {}
 
@@ -77,3 +79,4 @@ def test_error_in_a_call_may_be_handled_and_the_end_of_a_client_not() -> None:
     weave.throw(1, Abandoned())
     assert request.future.cancelled()
     assert weave.parked == {}
+    assert weave.ended == []
