@@ -32,6 +32,7 @@ def fit(native_px: int = 512, **changes: int) -> Fit:
         pytest.param(fit(), (3000, 4000), (432, 576), id="upright"),
         pytest.param(fit(), (1920, 1080), (680, 384), id="wide"),
         pytest.param(fit(width=640), (1920, 1080), (640, 360), id="width-asked"),
+        pytest.param(fit(width=640), (300, 200), (640, 424), id="width-asked-on-any-multiple"),
         pytest.param(fit(height=512), (300, 200), (768, 512), id="height-asked"),
         pytest.param(fit(height=344), (1000, 999), (344, 344), id="height-asked-on-any-multiple"),
         pytest.param(fit(height=1024), (300, 200), (1008, 672), id="asked-gives-way"),

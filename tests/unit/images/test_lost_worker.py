@@ -12,6 +12,8 @@ import pytest
 
 from serve_app import errors
 from serve_app.config import ImagesConfig
+from serve_app.images import isolation as isolating
+from serve_app.images.frame import LENGTH
 from serve_app.images.isolation import Isolation
 
 # Speaks as `images.worker` does. Of what it is told to call, 0.1 s lie between the end of the
@@ -106,6 +108,43 @@ async def test_workers_that_end_before_they_read_anything_are_nobodys_pictures_f
     with pytest.raises(errors.ReplicaLost, match="worker of pictures"):
         await isolation.run(partial(os._exit, 12, is_last=True))
     assert await lost(isolation) == {"memory": 2}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(LENGTH.pack(2**63), id="longer-than-its-memory"),
+        pytest.param(LENGTH.pack(3) + b"???", id="no-pickle"),
+        pytest.param(LENGTH.pack(11) + b"cos\nsystem\n.", id="a-function"),
+    ],
+)
+async def test_worker_that_says_what_none_may_say_is_replaced(isolation, monkeypatch, said):
+    """A picture that took it over is the reason, so its client is told."""
+    monkeypatch.setattr(isolating, "_EXIT_TIMEOUT_S", 0.01)  # it does not end by itself
+    with pytest.raises(errors.InvalidImage, match="init_image"):
+        await isolation.run(partial(os.write, 1, said, field="init_image"))
+    assert await lost(isolation) == {"crash": 1}
+
+
+async def test_worker_is_replaced_once_whoever_hears_of_its_end(isolation):
+    (worker,) = isolation._workers
+    former = await worker.ready()
+    second = await worker._replace(former, "hung")
+    assert worker._replace(former, "hung").result() is second
+    assert await lost(isolation) == {"hung": 1}
+    assert await worker.ready() is second
+
+
+async def test_caller_who_leaves_while_a_worker_starts_ends_no_start(program, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(program))
+    isolation = Isolation(ImagesConfig(decode_workers=1))
+    caller = asyncio.create_task(isolation.run(partial(abs, -7)))
+    while isolation._workers[0]._process is None:
+        await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.wait([caller])
+    assert await isolation.run(partial(abs, -5)) == 5
+    await isolation.aclose()
 
 
 async def test_caller_who_leaves_while_a_worker_is_replaced_ends_no_start(isolation):

@@ -184,12 +184,12 @@ def test_strip_of_two_sides_is_as_light_as_the_nearer_one():
     ]
 
 
-@pytest.mark.parametrize("changes", [{"left": 40}, {"bottom": 40}], ids=["wide", "high"])
-def test_largest_picture_that_is_painted_may_grow_to_its_limits(changes):
+@pytest.mark.parametrize("side", ["left", "top", "right", "bottom"])
+def test_largest_picture_that_is_painted_may_grow_to_its_limits(side):
     picture = Image.new("RGB", (64, 64))
     exact = {"max_side_px": 104, "max_area_px": 104 * 64}
-    made, _ = grow(picture, None, plan(**exact, **changes))
+    made, _ = grow(picture, None, plan(**exact, **{side: 40}))
     assert max(made.size) == 104
     for limit, most in exact.items():
         with pytest.raises(errors.InvalidImage, match=r"would have \d+ x \d+ pixels; at most"):
-            grow(picture, None, plan(**exact | {limit: most - 1}, **changes))
+            grow(picture, None, plan(**exact | {limit: most - 1}, **{side: 40}))

@@ -54,6 +54,14 @@ def test_inline_data_is_decoded(text):
     assert parse("init_image", text, LIMIT) == DATA
 
 
+def test_file_of_a_form_is_decoded_as_text_is():
+    data = memoryview(TEXT.encode())
+    assert parse("init_image", Inline(data, Writing.TEXT), LIMIT) == DATA
+    with pytest.raises(errors.InvalidImage, match="mask_image") as caught:
+        parse("mask_image", Inline(data, Writing.TEXT), len(DATA) - 1)
+    assert caught.value.field == "mask_image"
+
+
 @pytest.mark.parametrize(
     "text",
     [
