@@ -186,7 +186,6 @@ def without_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_processing_pil_zoedepth, "tvF", functions, raising=False)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("without_torchvision")
 def test_hint_is_what_the_pipeline_of_transformers_tells(told: tuple[Path, int]) -> None:
     folder, sign = told

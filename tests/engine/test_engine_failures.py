@@ -1,5 +1,6 @@
 """What goes wrong around the engine harms nobody else: cancels, errors, memory, shutdown."""
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -158,6 +159,42 @@ def test_engine_restores_a_variant_after_a_switch_that_failed_half_way(
         future = engine.submit(Request(Body(lane), variant=variant))
         assert isinstance(future.exception(30), ValueError) == (variant == "broken")
     assert applied == ["fine", "broken", "fine"]
+
+
+def test_engine_switch_back_that_fails_ends_those_it_was_for_and_no_others(
+    denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    """They have begun, and wait for their turn."""
+    applied: list[object] = []
+
+    def activate(variant: object) -> None:
+        applied.append(variant)
+        if variant == "first" and applied.count("first") == 2:
+            raise ValueError("no such weights")
+
+    engine = make_engine(activate=activate, turn_ticks=1)
+    hold(denoiser, engine, lane)
+    first, second = (engine.submit(Request(Body(lane), variant=one)) for one in ("first", "second"))
+    denoiser.gate.set()
+    with pytest.raises(ValueError, match="no such weights"):
+        first.result(30)
+    second.result(30)
+    assert applied[:4] == [None, "first", "second", "first"]
+    engine.check_health()
+    assert (engine.snapshot().failed, engine.snapshot().parked) == (1, 0)
+
+
+def test_nobody_gets_in_while_the_door_is_closed(
+    lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine, futures = make_engine(), []
+    caller = threading.Thread(target=lambda: futures.append(engine.submit(Request(Body(lane)))))
+    with engine._door:
+        caller.start()
+        caller.join(0.05)
+        assert caller.is_alive()
+    caller.join(30)
+    futures[0].result(30)
 
 
 def wait_until_idle(engine: Engine) -> None:

@@ -20,6 +20,7 @@ from serve_app.config import HintsConfig
 from serve_app.images import codec
 from serve_app.pipelines.hints import lines
 from serve_app.pipelines.hints.hint_models import HintModels
+from serve_app.pipelines.hints.line_networks import DrawingNetwork, EdgeNetwork
 from serve_app.types import ControlType, Picture
 
 Tensors = dict[str, torch.Tensor]
@@ -53,7 +54,7 @@ def edges_of(pixels: torch.Tensor, weights: Tensors) -> np.ndarray:
             name = f"block{number}.convs.{conv}"
             features = conv_of(features, weights, name, padding=1).relu()
         told = conv_of(features, weights, f"block{number}.projection")[0, 0].numpy()
-        maps.append(cv2.resize(told, SEEN, interpolation=cv2.INTER_LINEAR))
+        maps.append(cv2.resize(told, pixels.shape[:1:-1], interpolation=cv2.INTER_LINEAR))
     return 1 / (1 + np.exp(-np.mean(maps, axis=0, dtype=np.float64)))
 
 
@@ -231,8 +232,30 @@ def drawn(file: Path, hint: str, image: Image.Image | None = None) -> np.ndarray
     return np.asarray(codec.to_image(made)).astype(int)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("hint", CASES)
+@pytest.mark.parametrize(
+    ("network", "make", "compute"),
+    [(EdgeNetwork, edges, edges_of), (DrawingNetwork, drawing, drawing_of)],
+)
+@torch.inference_mode()
+def test_network_is_what_the_arithmetic_gives(
+    network: type[torch.nn.Module], make: Callable[[], Tensors], compute: Callable[..., np.ndarray]
+) -> None:
+    torch.manual_seed(6)
+    weights, pixels = make(), torch.rand(1, 3, 16, 32) * 255
+    with torch.device("meta"):
+        built = network()
+    built.load_state_dict(weights, assign=True)
+    is_drawing = network is DrawingNetwork
+    made = built.eval()(pixels / 255 if is_drawing else pixels)[0, 0].numpy()
+    wanted = compute(pixels, weights)
+    assert np.ptp(wanted) > 0.05
+    assert np.abs((255 - 255 * made if is_drawing else made) - wanted).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [one if one == "mlsd" else pytest.param(one, marks=pytest.mark.slow) for one in CASES],
+)
 @torch.inference_mode()
 def test_hint_is_what_the_arithmetic_gives(hint: str, tmp_path: Path) -> None:
     _, make, compute = CASES[hint]

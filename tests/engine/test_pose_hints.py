@@ -1,5 +1,6 @@
 """Pose hints: OpenPose's skeletons of the people that one model finds, by the joints of another."""
 
+import colorsys
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,17 @@ def test_neck_lies_between_the_shoulders() -> None:
     without = skeleton.joints(keypoints, np.arange(17) != 5)
     assert without[1] is None
     assert without[5] is None
+
+
+def test_joints_have_the_colours_of_a_circle_of_eighteen() -> None:
+    """OpenPose's, by which nets were trained: hues twenty degrees apart."""
+    places = [(20.0 + 28 * joint, 256.0) for joint in range(18)]
+    for joint, place in enumerate(places):
+        person: list[tuple[float, float] | None] = [None] * 18
+        person[joint] = place
+        made = np.asarray(skeleton.draw([person], (512, 512)))
+        wanted = [255 * share for share in colorsys.hsv_to_rgb(joint / 18, 1, 1)]
+        assert np.abs(made[256, int(place[0])] - wanted).max() < 0.5, joint
 
 
 def test_limbs_and_joints_have_their_places_and_colours() -> None:

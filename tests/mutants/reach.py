@@ -128,7 +128,10 @@ class Reach:
                 self._importers[module] |= set(record["tests"])
 
     def nearest(self, mutant: Mutant, limit_s: float) -> list[str]:
-        """Return tests that run its line, else its function, or import it: its room's first."""
+        """Return tests that run its line, else its function, or import it.
+
+        Those come first that name its module, then others of its room, each the quickest first.
+        """
         found = self._of(mutant.path, mutant.lines) or self._of(mutant.path, mutant.function)
         module = mutant.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
         if not found or mutant.function.start == 1:
@@ -136,8 +139,12 @@ class Reach:
         near = tuple(f"{folder}/" for folder in _folders(mutant.path.split("/")[1]))
         # Code of other processes, which nobody saw run: whatever the room has.
         found = found or {name for name in self._seconds if name.startswith(near)}
-        ordered = sorted(found, key=lambda name: (not name.startswith(near), self._seconds[name]))
-        return self._within(ordered, limit_s)
+        direct = self._importers[module]
+
+        def rank(name: str) -> tuple[bool, bool, float]:
+            return name not in direct, not name.startswith(near), self._seconds[name]
+
+        return self._within(sorted(found, key=rank), limit_s)
 
     def seconds(self, names: list[str]) -> float:
         """Return how long these tests took."""

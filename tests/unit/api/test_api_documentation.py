@@ -31,6 +31,22 @@ async def test_schema_names_the_answer_of_a_call_before_its_error(api):
     assert several > 10
 
 
+async def test_schema_of_a_body_lets_what_may_be_left_out_be_null(api):
+    schema = (await api.http.get("/openapi.json")).json()
+    several = 0
+    for path, calls in schema["paths"].items():
+        if not path.startswith("/api/"):
+            continue
+        body = calls.get("post", {}).get("requestBody", {}).get("content", {})
+        said = body.get("application/json", {}).get("schema", {})
+        for field in said.get("properties", {}).keys() - set(said.get("required", ())):
+            several += 1
+            own = said["properties"][field]
+            is_lax = {"type": "null"} in own.get("anyOf", ()) or None in own.get("enum", ())
+            assert is_lax, (path, field)
+    assert several > 100
+
+
 async def test_calls_have_names_of_their_own_by_family(api):
     """Programs that make a client of the schema name its functions by them."""
     schema = (await api.http.get("/openapi.json")).json()

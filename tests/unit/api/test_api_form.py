@@ -184,13 +184,21 @@ def test_parts_are_limited():
         parse(*multipart(*((f"a{n}", b"b" * 100_000) for n in range(12))))
 
 
-def test_very_many_parts_are_refused_before_they_are_parsed():
+def test_boundary_without_a_name_parts_nothing():
+    data = b'--\r\nContent-Disposition: form-data; name="a"\r\n\r\none\r\n----\r\n'
+    for named in ("", '; boundary=""'):
+        with pytest.raises(errors.InvalidJson):
+            parse(data, f"multipart/form-data{named}")
+
+
+@pytest.mark.parametrize("before", [b"", b"\r\n", b"preamble\r\n"])
+def test_very_many_parts_are_refused_before_they_are_parsed(before):
     data, content_type = multipart(*(("a", b"b") for _ in range(1000)))
     with (
         mock.patch.object(form, "MultipartParser", side_effect=AssertionError("parsed")),
         pytest.raises(errors.InvalidJson),
     ):
-        parse(data, content_type)
+        parse(before + data, content_type)
 
 
 @pytest.mark.parametrize("blanks", [b" " * 300, b"\t" * 300])

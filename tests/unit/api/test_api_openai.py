@@ -222,9 +222,10 @@ async def test_failures_of_the_job_have_their_status(client, service):
     service.outcome = JobFailure(code="generation_failed", message="Failed, Try Again")
     status, error = await refused(client.images.generate(**BASE))
     assert (status, error["type"], error["code"]) == (500, "server_error", "generation_failed")
-    service.outcome = JobResult(keys=(), nsfw=(True,), generation_time_s=1.0)
-    status, error = await refused(client.images.generate(**BASE))
-    assert (status, error["code"]) == (400, "moderation_blocked")
+    for flagged in ((True,), (False, True)):
+        service.outcome = JobResult(keys=(), nsfw=flagged, generation_time_s=1.0)
+        status, error = await refused(client.images.generate(**BASE))
+        assert (status, error["code"]) == (400, "moderation_blocked")
 
 
 @pytest.mark.parametrize(

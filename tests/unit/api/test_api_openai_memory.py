@@ -2,10 +2,13 @@
 
 import asyncio
 import base64
+import io
 import json
 import tracemalloc
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from serve_app import errors
 from serve_app.api import create_api
@@ -79,6 +82,18 @@ async def test_reply_holds_one_picture_at_a_time(shared, service, stream):
         tracemalloc.stop()
     assert sent > 2 * 4 * 8 * MB * 4 / 3
     assert peak < 4 * 8 * MB  # less than the files: the fake makes two of one
+
+
+async def test_room_is_held_for_the_largest_file_of_a_size(api, service, monkeypatch):
+    """It is one of noise, which no compression makes smaller."""
+    held, hold = [], Budget.hold
+    monkeypatch.setattr(Budget, "hold", lambda self, size: held.append(size) or hold(self, size))
+    service.files = Files(10)
+    assert (await api.post(PATH, BODY | {"size": "512x256"})).status_code == 200
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 512, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file := io.BytesIO(), "png")
+    assert held
+    assert all(0 <= size - len(file.getvalue()) <= 64 * 1024 for size in held)
 
 
 async def test_replies_wait_for_those_whose_clients_do_not_read(service):

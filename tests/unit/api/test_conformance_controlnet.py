@@ -39,6 +39,10 @@ HONOURED = {
         lambda job: nets(job) == [("control-canny", 1.0, "canny")],
     ),
     "controlnet_model, several": (TWO, lambda job: len(job.spec.controlnets) == 2),
+    "controlnet_model, as many as may be": (
+        {"controlnet_model": ",".join(["canny"] * 5)},
+        lambda job: nets(job) == [("control-canny", 1.0, "canny")] * 5,
+    ),
     "controlnet_model, inpaint": (
         {"controlnet_model": "inpaint", "mask_image": MASK},
         lambda job: nets(job) == [("control-inpaint", 1.0, "inpaint")],

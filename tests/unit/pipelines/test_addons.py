@@ -1,5 +1,7 @@
 """Add-ons are brought here when a request names them; no torch."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -90,6 +92,25 @@ def test_key_changes_with_the_file_and_with_the_entry_only(add_ons, known, file)
     second = key()
     known["ink", "lora"] = AddOn(id="ink", type="lora", source=file, name="again")
     assert len({first, second, key()}) == 3
+
+
+def test_key_of_a_folder_is_that_of_its_files_in_whatever_order_they_are_listed(
+    add_ons, known, file, monkeypatch
+):
+    def key():
+        return add_ons.of(naming("net", "controlnet")).controlnets[0].key
+
+    (folder := file.with_name("net")).mkdir()
+    for name in ("a", "b", "c"):
+        save_file({"w": np.ones(3, np.float32)}, folder / f"{name}.safetensors")
+    known["net", "controlnet"] = AddOn(
+        id="net", type="controlnet", source=folder, control=("canny",)
+    )
+    first, listed = key(), Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda *given: reversed(sorted(listed(*given))))
+    assert key() == first
+    save_file({"w": np.ones(4, np.float32)}, folder / "b.safetensors")
+    assert key() != first
 
 
 def test_replaced_file_is_judged_anew(add_ons, known, file):

@@ -32,6 +32,10 @@ def test_fake_painter_is_chosen_by_the_settings_and_imports_no_torch():
     assert done.stdout.split() == ["True", "False"]
 
 
+def test_fake_painter_has_no_weights():
+    assert FakePainter().weight_bytes() == 0
+
+
 def test_one_module_of_the_service_looks_at_the_setting():
     """The other looks whether there are weights to check before Ray starts."""
     root = Path(__file__).parents[3]

@@ -165,6 +165,10 @@ def without(name):
             "found the setting init_lora_weights: pissa, expected a plain LoRA or DoRA",
         ),
         (
+            peft(), {"lora_alpha": 4, "init_lora_weights": "gaussian", "lora_bias": True},
+            "found the setting lora_bias: True, expected a plain LoRA or DoRA",
+        ),
+        (
             peft(), {"lora_alpha": "much"},
             "found an alpha of down_blocks.0.attn1.to_q that is not a number, expected a number",
         ),

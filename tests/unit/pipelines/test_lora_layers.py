@@ -51,6 +51,22 @@ def test_what_attention_is_given_is_multiplied_once(unet, layers, products):
     assert widths == {3 * 8: BLOCKS, 8: 3 * BLOCKS, 2 * BLOCKS * 8: 1}
 
 
+@torch.inference_mode()
+def test_kernels_of_one_channel_are_added_to():
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Conv2d(3, 1, 3)).requires_grad_(False)
+    made, x = LoraLayers("unet", net), torch.randn(1, 1, 8, 8)
+    pairs = {
+        str(number): Pair(torch.randn(2, *own.weight.shape[1:]), torch.randn(len(own.weight), 2))
+        for number, own in enumerate(net)
+    }
+    made.apply((LoraSet(1, ((Adapter("1", "1", {"unet": made.packed(pairs)}), 1.0),)),))
+    expected = x
+    for own, pair in zip(net, pairs.values(), strict=True):
+        added = torch.einsum("or,rchw->ochw", pair.up, pair.down)
+        expected = nn.functional.conv2d(expected, own.weight + added, own.bias)
+    torch.testing.assert_close(net(x), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("unlike", [{"padding_mode": "circular"}, {"groups": 2}])
 def test_convolutions_that_would_be_added_to_wrongly_are_refused(unlike):
     layers = LoraLayers("unet", nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, **unlike)))

@@ -24,6 +24,13 @@ def test_the_longest_not_asked_for_goes_first(kept):
     assert [kept.get(key) for key in "acd"] == ["A", "C", "D"]
 
 
+def test_what_is_taken_is_kept_no_longer(kept):
+    kept.put("a", "A", 60)
+    assert kept.take("a") == "A"
+    assert kept.get("a") is kept.take("a") is None
+    assert kept.put("b", "B", 100) == []
+
+
 def test_as_many_go_as_it_takes(kept):
     for key in "abc":
         kept.put(key, key, 30)

@@ -28,6 +28,14 @@ def test_half_precision_is_for_gpus(monkeypatch, category, device, has_range, wa
     assert made.dtype == wanted
 
 
+def test_half_precision_that_a_gpu_only_imitates_is_none(monkeypatch):
+    def is_supported(including_emulation=True):
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert with_dtype(entry(category="flux"), torch.device("cuda")).dtype == "float16"
+
+
 def test_named_dtype_stays():
     said = entry(category="flux", dtype="float32")
     assert with_dtype(said, torch.device("cuda")) is said

@@ -107,6 +107,22 @@ def test_make_lcm_takes_more_steps_than_its_default(schedulers: Schedulers) -> N
     assert len(made.timesteps) == 80
 
 
+@pytest.mark.parametrize(
+    ("name", "said", "runs"),
+    [
+        ("DDIMScheduler", "linspace", "leading"),
+        ("DDIMScheduler", "trailing", "trailing"),
+        ("EulerDiscreteScheduler", "linspace", "linspace"),
+        ("EulerDiscreteScheduler", "leading", "leading"),
+    ],
+)
+def test_make_keeps_the_spacing_of_the_checkpoint_where_the_class_can_run_it(
+    name: str, said: str, runs: str
+) -> None:
+    made = Schedulers(DDIMScheduler(timestep_spacing=said)).make(spec(name))
+    assert made.config.timestep_spacing == runs
+
+
 def test_make_flow_checkpoint_runs_its_own_sampler() -> None:
     schedulers = Schedulers(FlowMatchEulerDiscreteScheduler(shift=3.0))
     made = schedulers.make(spec("PNDMScheduler"))

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from serve_app.pipelines.compose import Canvas, paste
-from serve_app.pipelines.seam import edge_weight, tone_offset
+from serve_app.pipelines.seam import edge_weight, spread, tone_offset
 
 BOX = (24, 16, 72, 80)
 
@@ -38,6 +38,15 @@ def test_tone_offset_another_object_beside_the_mask_does_not_bleed_in() -> None:
     result = _flat(120)
     result[16:80, 80:] = 30
     assert not tone_offset(_flat(120), result, _mask()).any()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (8, 24), (40, 56)], ids=str)
+@pytest.mark.parametrize("kept", [(0, 0), (-1, -1)], ids=["first", "last"])
+def test_one_kept_pixel_says_all(size: tuple[int, int], kept: tuple[int, int]) -> None:
+    is_kept = np.zeros(size, bool)
+    is_kept[kept] = True
+    values = np.where(is_kept[..., None], np.float32([3, -5, 7]), np.float32(100))
+    assert np.abs(spread(values, is_kept) - np.float32([3, -5, 7])).max() < 0.01
 
 
 def test_tone_offset_nothing_kept_changes_nothing() -> None:

@@ -75,8 +75,9 @@ def test_picture_without_the_fix_has_no_first_pass(changes):
 
 def test_kind_that_the_model_does_not_do_is_refused():
     check_kind(spec(kind=Kind.INPAINT), (Kind.TEXT2IMG, Kind.INPAINT))
-    with pytest.raises(errors.InvalidRequest, match="does not do img2img"):
+    with pytest.raises(errors.InvalidRequest, match="does not do img2img") as caught:
         check_kind(spec(kind=Kind.IMG2IMG), (Kind.TEXT2IMG, Kind.INPAINT))
+    assert [*caught.value.fields] == ["model_id"]
 
 
 def test_every_add_on_is_named_but_nets_that_do_not_act():

@@ -85,6 +85,11 @@ def test_a_small_addition_is_painted_in_one_piece() -> None:
     assert advanced(canvas, frame, spec, FRAMING) is None
 
 
+def test_nothing_follows_a_job_without_a_mask() -> None:
+    assert windows_after(None, FRAMING) == 0
+    assert windows_after(Canvas(Image.new("RGB", (64, 64)), None, (0, 0, 64, 64)), FRAMING) == 0
+
+
 def test_nothing_follows_a_crop_that_lies_on_no_cells() -> None:
     mask = Image.new("L", (64, 64), 0)
     mask.paste(255, (13, 21, 30, 35))
