@@ -43,6 +43,8 @@ def pipeline(folder, cls="StableDiffusionPipeline", unet=None, scheduler=None, v
         ("StableDiffusionPipeline", {}, (SD1,)),
         ("StableDiffusionInpaintPipeline", {"cross_attention_dim": 1024}, (SD2,)),
         ("StableDiffusionPipeline", {"cross_attention_dim": 32}, (SD1, SD2)),
+        ("StableDiffusionPipeline", {"cross_attention_dim": 1280}, (SD1, SD2)),
+        ("StableDiffusionXLPipeline", {"cross_attention_dim": 768}, (XL,)),
         ("StableDiffusionXLPipeline", {"cross_attention_dim": 2048}, (XL,)),
         ("StableDiffusionXLPipeline", {"cross_attention_dim": 32}, (XL,)),
         ("StableDiffusionXLImg2ImgPipeline", {"cross_attention_dim": 1280}, (REFINER,)),
@@ -134,6 +136,16 @@ def test_folder_of_one_component_is_that(tmp_path, config, shapes, type_, famili
     community_files.write(tmp_path / "model.safetensors", shapes)
     found = inspect(tmp_path)
     assert (found.type, found.families) == (type_, families)
+
+
+@pytest.mark.parametrize("stems", [["a"], ["a.fp16"], ["a", "a.fp16", "a.bf16"]], ids=str)
+def test_variants_of_one_component_are_those_of_its_files(tmp_path, stems):
+    configure(tmp_path / "config.json", _class_name="AutoencoderKL")
+    for stem in stems:
+        name = stem.replace("a", "diffusion_pytorch_model")
+        community_files.write(tmp_path / f"{name}.safetensors", community_files.diffusers_vae())
+    wanted = sorted(stem.partition(".")[2] for stem in stems if "." in stem)
+    assert inspect(tmp_path).file_variants == tuple(wanted)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,9 @@ CHECKPOINT = "a checkpoint with its denoiser, VAE or text encoders"
             ),
         ),
         ("vae-diffusers", "upscaler", (VAE, "an upscaler")),
+        ("controlnet-sd1-ldm", "controlnet", None),
+        ("controlnet-sd2-ldm-bare", "controlnet", None),
+        ("controlnet-xl-diffusers", "controlnet", None),
         (
             "ip-adapter-sd1-face-id",
             "ip_adapter",

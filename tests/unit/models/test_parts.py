@@ -124,6 +124,19 @@ def test_builders_can_read_their_arguments(folder):
     assert read["model-hot"].model.id == "hot"
 
 
+def test_applications_that_are_none_of_ours_stay_as_they_are(folder):
+    strangers = [
+        {"name": "mine", "import_path": "mine:app", "args": {"a": 1}},
+        {"name": "model-mine", "import_path": "mine:app", "args": {"a": 1}},
+        {"name": "bare", "import_path": "mine:app"},
+    ]
+    first = service(folder)
+    settings = AppConfig.model_validate(first["args"])
+    file = in_parts({"applications": [first, *strangers]}, settings)
+    assert file["applications"][-3:] == strangers
+    assert len(file["applications"]) == len(parted(folder)) + 3
+
+
 def test_options_and_environment_go_along(folder):
     reload = {"name": "Generator:a", "user_config": {"revision": "v2"}}
     stay = {"name": "Ingress", "max_ongoing_requests": 5}

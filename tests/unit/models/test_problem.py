@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from serve_app.models.entry import read_entry
+from serve_app.models import AddOn, ModelEntry
+from serve_app.models.entry import FIELDS, read_entry
 from serve_app.models.problem import problems
 
 MODEL = {"id": "m", "source": "weights", "kinds": ["text2img"]}
@@ -37,6 +38,15 @@ def test_field_that_is_missing_and_one_too_many_are_named():
     assert next(iter(problems(caught.value, {"id": "m", "kinds": ["text2img"]}))) == "source"
     (text,) = found(native_size=512)["native_size"]
     assert "native_size_px" in text, "what was meant"
+
+
+def test_every_field_of_an_entry_may_be_meant():
+    names = set()
+    for section in (ModelEntry, AddOn):
+        schema = section.model_json_schema()
+        for part in (schema, *schema["$defs"].values()):
+            names |= part.get("properties", {}).keys()
+    assert names == FIELDS
 
 
 def test_as_many_are_told_as_somebody_may_read():

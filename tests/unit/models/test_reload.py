@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
+from pydantic import ValidationError
 
 from serve_app import errors
 from serve_app.config import ReloadConfig
-from serve_app.models.protocol import ReplicaPhase, ReplicaReport
+from serve_app.models.protocol import Desired, ReplicaPhase, ReplicaReport
 from serve_app.models.reload import Reloads
 from serve_app.testing.models import MemoryModelStore
 
@@ -201,3 +202,9 @@ def test_report_of_a_version_that_told_less_is_read():
     report = ReplicaReport.model_validate(row)
     told = (report.load_s, report.reported_at, report.digest, report.reason, report.revision)
     assert (report.weights_version, *told) == (2, 0.0, 0.0, "", "", None)
+
+
+def test_weights_are_counted_from_0():
+    assert Desired(model_id=MODEL).weights_version == 0
+    with pytest.raises(ValidationError):
+        Desired(model_id=MODEL, weights_version=-1)

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from serve_app.config import CatalogueConfig
 from serve_app.models import AddOn
+from serve_app.models.weights.files import Refused, check_headers
 from serve_app.models.weights.finite import first_non_finite
 from serve_app.models.weights.verify import verify
 
@@ -105,3 +106,9 @@ def test_file_of_very_many_tensors_is_refused(tmp_path, number, limits, reason):
     write_many(file, number)
     refused = verify(add_on(file, type="lora"), CatalogueConfig(**limits)).refused
     assert refused is None if reason is None else re.search(reason, refused)
+
+
+def test_file_that_cannot_be_read_is_refused_by_name(tmp_path):
+    for name, file in {"gone": tmp_path / "gone", "a folder": tmp_path}.items():
+        with pytest.raises(Refused, match=f"{name}.safetensors is truncated or not"):
+            check_headers({f"{name}.safetensors": file}, max_bytes=1000, max_tensors=10)

@@ -155,8 +155,9 @@ async def test_registry_without_a_pool_takes_no_model_for_it(fixed, store):
     registry = Registry(fixed, store, has_pool=False)
     await registry.add(lora())
     await registry.add(model("own", placement="own"))
-    with pytest.raises(errors.InvalidRequest, match="no Pool"):
+    with pytest.raises(errors.InvalidRequest, match="no Pool") as refusal:
         await registry.add(model())
+    assert refusal.value.field == "placement"
 
 
 @pytest.mark.parametrize("entry_id", ["nope", "hot", *BAD_IDS], ids=lambda text: ascii(text)[:20])

@@ -90,10 +90,17 @@ def test_pickles_are_refused_unless_allowed(folder, config, name):
     assert resolve(entry(folder), allowed).path == folder
 
 
-def test_single_pickle_is_refused(tmp_path, config):
-    (tmp_path / "old.ckpt").write_bytes(b"\x80\x04.")
+@pytest.mark.parametrize("field", ["base", "base_config"])
+def test_single_pickle_is_refused_unless_allowed_with_settings_beside_it(
+    tmp_path, folder, config, field
+):
+    (file := tmp_path / "old.ckpt").write_bytes(b"\x80\x04.")
+    allowed = config.model_copy(update={"allow_pickle": True})
     with refused("old.ckpt is a pickle"):
-        resolve(entry(tmp_path / "old.ckpt"), config)
+        resolve(entry(file, **{field: folder}), config)
+    with refused("old.ckpt is a pickle"):
+        resolve(entry(file), allowed)
+    assert resolve(entry(file, **{field: folder}), allowed).path == file
 
 
 @pytest.mark.parametrize(
