@@ -128,18 +128,16 @@ class Reach:
                 self._importers[module] |= set(record["tests"])
 
     def nearest(self, mutant: Mutant, limit_s: float) -> list[str]:
-        """Return tests that run its line, else its function, or import it.
+        """Return tests that run its line, else its function; of what runs at import, its room's.
 
         Those come first that name its module, then others of its room, each the quickest first.
         """
         found = self._of(mutant.path, mutant.lines) or self._of(mutant.path, mutant.function)
         module = mutant.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-        if not found or mutant.function.start == 1:
-            found |= self._importers[module]
-        near = tuple(f"{folder}/" for folder in _folders(mutant.path.split("/")[1]))
-        # Code of other processes, which nobody saw run: whatever the room has.
-        found = found or {name for name in self._seconds if name.startswith(near)}
         direct = self._importers[module]
+        near = tuple(f"{folder}/" for folder in _folders(mutant.path.split("/")[1]))
+        if not found or mutant.function.start == 1:  # nobody saw it run
+            found |= direct | {name for name in self._seconds if name.startswith(near)}
 
         def rank(name: str) -> tuple[bool, bool, float]:
             return name not in direct, not name.startswith(near), self._seconds[name]

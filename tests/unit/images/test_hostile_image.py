@@ -56,3 +56,20 @@ def test_pixels_over_the_limit_are_refused():
 def test_bytes_over_the_limit_are_refused():
     with pytest.raises(errors.InvalidImage, match="over 1024 bytes"):
         read(bytes(1025), ImagesConfig(max_bytes=1024))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda data: data[: len(data) // 2], "The mask_image picture is broken or incomplete."),
+        (
+            lambda data: b"x" + data,
+            "The mask_image file is not a readable PNG, JPEG or WebP picture.",
+        ),
+    ],
+    ids=["cut off", "of no form"],
+)
+def test_error_of_a_picture_names_its_field_and_says_why(spoil, reason):
+    with pytest.raises(errors.InvalidImage) as caught:
+        decode("mask_image", spoil(file(gradient())), CONFIG, 512)
+    assert caught.value.fields == {"mask_image": [reason]}

@@ -307,3 +307,11 @@ def test_nearly_black_and_nearly_white_of_a_soft_mask_are_black_and_white():
     expected = shades.copy()
     expected[shades < 16], expected[shades >= 240] = 0, 255
     assert np.array_equal(to_soft(Image.fromarray(shades), (16, 16)), expected)
+
+
+@pytest.mark.parametrize("light", [223, 240, 255])
+def test_hole_of_a_picture_that_is_one_colour_but_for_noise_is_repainted(light: int) -> None:
+    image = Image.new("RGBA", (SIDE, SIDE), (255, 255, 255, 255))
+    image.paste((light, light, light, 255), (48, 48, 60, 60))
+    image.paste((255, 255, 255, 0), PART)
+    assert (repainted(image) == EXPECTED).all()

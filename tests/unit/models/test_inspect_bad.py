@@ -110,6 +110,14 @@ def test_bad_file_is_told_with_its_reason(tmp_path, write, fault, reason):
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_file_of_more_tensors_than_the_setting_says_is_told(tmp_path):
+    file = tmp_path / "x.safetensors"
+    write_many(file, 11)
+    with pytest.raises(Unreadable, match=r"11 tensors; catalogue\.max_tensors is 10") as caught:
+        inspect(file, CatalogueConfig(max_tensors=10))
+    assert caught.value.fault is Fault.TOO_MANY_TENSORS
+
+
 @pytest.mark.slow
 def test_file_of_very_many_tensors_is_told(tmp_path):
     file = tmp_path / "x.safetensors"

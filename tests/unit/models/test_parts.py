@@ -132,7 +132,7 @@ def test_applications_that_are_none_of_ours_stay_as_they_are(folder):
     ]
     first = service(folder)
     settings = AppConfig.model_validate(first["args"])
-    file = in_parts({"applications": [first, *strangers]}, settings)
+    file = in_parts({"applications": [first, *strangers]}, settings, (), "1")
     assert file["applications"][-3:] == strangers
     assert len(file["applications"]) == len(parted(folder)) + 3
 

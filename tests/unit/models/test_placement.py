@@ -107,6 +107,19 @@ def test_cold_models_spread_evenly_over_idle_replicas():
     assert max(firsts.values()) < 2 * min(firsts.values())
 
 
+def test_callers_agree_on_one_of_equal_replicas():
+    """In whatever order they know them, and not on the same one for all models."""
+    for calls in (0, 5, 9):
+        views = [view(f"r{number}", calls=calls) for number in range(5)]
+        assert rank("m", views, RULES) == rank("m", views[::-1], RULES)
+    holding = [view(f"r{number}", held=["m"]) for number in range(5)]
+    assert rank("m", holding, RULES) == rank("m", holding[::-1], RULES)
+    ids = [f"m{number}" for number in range(50)]
+    for facts in ({"ongoing": 0}, {"ongoing": 16}, {"ongoing": 0, "held": ids}):
+        equal = [ReplicaView(f"r{number}", max_ongoing=16, **facts) for number in range(5)]
+        assert len({rank(one, equal, RULES)[0] for one in ids}) == 5
+
+
 def test_model_that_nobody_calls_has_no_calls_anywhere():
     rules = PlacementRules(spread_calls=1, max_calls=1)
     for holds in "abcdef":

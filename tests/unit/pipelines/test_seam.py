@@ -49,6 +49,18 @@ def test_one_kept_pixel_says_all(size: tuple[int, int], kept: tuple[int, int]) -
     assert np.abs(spread(values, is_kept) - np.float32([3, -5, 7])).max() < 0.01
 
 
+@pytest.mark.parametrize("rows_kept", [1, 2, 4, 8])
+def test_cell_is_what_it_keeps_as_soon_as_that_is_half_of_it(rows_kept: int) -> None:
+    """Of less, as much as is missing to a half is the mean of all that is kept around it."""
+    values, kept = np.zeros((8, 16, 3), np.float32), np.ones((8, 16), bool)
+    values[:, :8], kept[rows_kept:, :8] = 100, False
+    mean = 100 * rows_kept / (rows_kept + 8)
+    weight = min(1, rows_kept / 4)
+    made = spread(values, kept)
+    assert np.abs(made[:, :4] - (weight * 100 + (1 - weight) * mean)).max() < 0.01
+    assert not made[:, 12:].any()
+
+
 def test_tone_offset_nothing_kept_changes_nothing() -> None:
     assert not tone_offset(_flat(120), _flat(113), _mask((0, 0, 100, 92))).any()
 
