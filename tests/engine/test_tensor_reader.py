@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from serve_app.pipelines import tensor_reader
 from serve_app.pipelines.addons.misfit import Unfit
-from serve_app.pipelines.tensor_reader import TensorReader, read_modules
+from serve_app.pipelines.tensor_reader import Place, TensorReader, read_modules
 from tests.weight_files import UNET, rewrite
 
 COPIES = TensorReader(copies=True, channels_last=True)
@@ -96,6 +96,15 @@ def test_each_tensor_is_looked_at_and_copied_in_the_order_of_the_file(copy, monk
     with safe_open(copy / UNET, "pt") as unet, safe_open(copy / VAE, "pt") as vae:
         expected = [f"unet: {name}" for name in unet.offset_keys()]
         assert seen == expected + [f"vae: {name}" for name in vae.offset_keys()]
+
+
+def test_tensors_that_are_not_copied_are_those_of_the_file(copy):
+    told = load_file(copy / UNET)
+    mapped = TensorReader(copies=False, channels_last=True)
+    with safe_open(copy / UNET, "pt") as file:
+        found = mapped.tensors("unet", {name: Place(file, name) for name in told}, torch.float16)
+    assert found.keys() == told.keys()
+    assert all(torch.equal(tensor, told[name]) for name, tensor in found.items())
 
 
 def test_what_is_moved_to_another_device_is_left_to_the_libraries(copy):

@@ -16,6 +16,7 @@ from serve_app import errors
 from serve_app.models import AddOn, ModelEntry
 from serve_app.pipelines.addons.lookup import AddOns, Named
 from serve_app.pipelines.addons.lru import Uses
+from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.addons.super_resolution import Network, read_network
 from serve_app.pipelines.addons.upscalers import Upscaler, Upscalers
 from serve_app.pipelines.compose import enlarge
@@ -160,6 +161,18 @@ async def test_samples_and_neighbours_are_enlarged_each_in_their_way(
 
 def without(tensors: Tensors, name: str) -> Tensors:
     return {key: tensor for key, tensor in tensors.items() if not key.startswith(name)}
+
+
+def test_network_of_another_form_is_refused_with_what_was_found() -> None:
+    grey = compact(2) | {"body.0.weight": torch.ones(12, 1, 3, 3)}
+    for tensors, found in (
+        (grey, "an upscaler of 1 channels"),
+        (BAD["no-square"][0](), "an upscaler of 3 channels"),
+        (BAD["too-large"][0](), "an upscaler by a factor of 9"),
+        (esrgan_of(1), "an upscaler of 1 channels"),
+    ):
+        with pytest.raises(Unfit, match=rf"^found {found}, expected ."):
+            read_network(tensors)
 
 
 BAD: dict[str, tuple[Callable[[], Tensors], str]] = {

@@ -60,7 +60,7 @@ def test_fitted_is_the_best_of_all_sizes_a_tenth_of_area_being_worth_a_hundredth
     chosen = random.Random(1)
     for _ in range(60):
         width, height = (chosen.randint(100, 1000) for _ in range(2))
-        asked_px = chosen.choice([320, 448])
+        asked_px = chosen.choice([320, 448, 500])
         rule = fit(asked_px, multiple_px=64, max_px=512, max_area_px=448**2)
         area = min(asked_px**2, 448**2, width * height * (512 / max(width, height)) ** 2)
 

@@ -13,7 +13,7 @@ import pytest
 from serve_app import errors
 from serve_app.config import ImagesConfig
 from serve_app.images import isolation as isolating
-from serve_app.images.frame import LENGTH
+from serve_app.images.frame import LENGTH, pack
 from serve_app.images.isolation import Isolation
 
 # Speaks as `images.worker` does. Of what it is told to call, 0.1 s lie between the end of the
@@ -124,6 +124,14 @@ async def test_worker_that_says_what_none_may_say_is_replaced(isolation, monkeyp
     with pytest.raises(errors.InvalidImage, match="init_image"):
         await isolation.run(partial(os.write, 1, said, field="init_image"))
     assert await lost(isolation) == {"crash": 1}
+
+
+async def test_error_that_a_worker_says_is_raised(isolation):
+    said = pack(errors.InvalidImage("mask_image", "The mask_image picture is broken."))
+    with pytest.raises(errors.InvalidImage, match="is broken") as caught:
+        await isolation.run(partial(os.write, 1, said))
+    assert caught.value.field == "mask_image"
+    assert dict(isolation.workers_lost) == {}
 
 
 async def test_worker_is_replaced_once_whoever_hears_of_its_end(isolation):

@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from serve_app.config import ImagesConfig
 from serve_app.images.decode import decode
-from serve_app.images.mask import has_greys, resized, to_binary, to_shades, to_soft
+from serve_app.images.mask import finished, grown, has_greys, resized, to_binary, to_shades, to_soft
+from serve_app.types import Masking
 
 SIDE = 64
 PART = (8, 16, 40, 48)
@@ -315,3 +316,22 @@ def test_hole_of_a_picture_that_is_one_colour_but_for_noise_is_repainted(light: 
     image.paste((light, light, light, 255), (48, 48, 60, 60))
     image.paste((255, 255, 255, 0), PART)
     assert (repainted(image) == EXPECTED).all()
+
+
+@pytest.mark.parametrize("by_px", [-3, -1, 0, 1, 2])
+def test_mask_grows_and_shrinks_by_so_many_pixels_on_each_side(by_px: int) -> None:
+    left, top, right, bottom = PART
+    wanted = Image.new("L", (SIDE, SIDE), 0)
+    wanted.paste(255, (left - by_px, top - by_px, right + by_px, bottom + by_px))
+    assert grown(drawn(), by_px).tobytes() == wanted.tobytes()
+
+
+def test_greys_of_a_photographs_own_alpha_are_meant() -> None:
+    """Though it has colours, of which a mask has none: they say nothing here."""
+    half = Image.new("L", (SIDE, SIDE), 255)
+    half.paste(100, PART)
+    image = photo()
+    image.putalpha(half)
+    made = np.asarray(finished(image, (SIDE, SIDE), Masking(), is_alpha_mask=False))
+    assert set(made[EXPECTED].tolist()) == {155}
+    assert not made[~EXPECTED].any()

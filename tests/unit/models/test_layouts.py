@@ -2,8 +2,9 @@
 
 import pytest
 
-from serve_app.models.inspect import inspect
+from serve_app.models.inspect import Family, denoisers, inspect
 from serve_app.models.inspect.layouts import LAYOUTS
+from serve_app.models.inspect.names import first_meaning
 from tests import community_files
 from tests.unit.models.test_inspect import names_of
 
@@ -61,3 +62,25 @@ def test_parts_are_told_where_there_are_several(tmp_path):
     assert whole.startswith("A checkpoint of Stable Diffusion 1, 4 channels, with unet + vae + ")
     alone = inspect(community_files.write_named(tmp_path, "vae-ldm")).describe()
     assert " with " not in alone
+
+
+@pytest.mark.parametrize(
+    ("shapes", "family"),
+    [
+        ({"input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768)}, Family.SD1),
+        ({"input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024)}, Family.SD2),
+        ({"input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (640, 2048)}, Family.SDXL),
+        (
+            {"input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight": (768, 1280)},
+            Family.SDXL_REFINER,
+        ),
+        ({"label_emb.0.0.weight": (1280, 2816)}, Family.SDXL),
+        ({"label_emb.0.0.weight": (1536, 2560)}, Family.SDXL_REFINER),
+        ({"add_embedding.linear_1.weight": (1536, 2560)}, Family.SDXL_REFINER),
+    ],
+)
+def test_unet_is_told_by_what_it_attends_to_or_else_by_its_labels(shapes, family):
+    shapes = {"input_blocks.0.0.weight": (320, 4, 3, 3)} | shapes
+    for start in ("model.diffusion_model.", "diffusion_model.", ""):
+        names = names_of({start + name: shape for name, shape in shapes.items()})
+        assert first_meaning(denoisers._UNET_FAMILIES, names) == (family,)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from serve_app import errors
+from serve_app.images.codec import to_image
 from serve_app.pipelines import FakePainter
 from serve_app.pipelines.compose import encode
 from serve_app.types import ControlNetUse, PreparedImages
@@ -34,6 +35,15 @@ def test_fake_painter_is_chosen_by_the_settings_and_imports_no_torch():
 
 def test_fake_painter_has_no_weights():
     assert FakePainter().weight_bytes() == 0
+
+
+async def test_fake_picture_is_one_colour_with_a_little_noise():
+    painter = FakePainter()
+    for seed in range(20):
+        made = await painter.paint(seed, spec(height=64, width=64, seed=seed), None)
+        pixels = np.asarray(to_image(made.pictures[0])).reshape(-1, 3).astype(int)
+        assert 16 < np.ptp(pixels, axis=0).max() < 32
+    painter.close()
 
 
 def test_one_module_of_the_service_looks_at_the_setting():

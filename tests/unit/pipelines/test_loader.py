@@ -92,5 +92,17 @@ def test_load_measures_the_row_cap_of_the_native_size(
     assert snapshot.row_caps["denoiser/256"] in (2, 4, 8)
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_load_lays_the_kernels_out_as_the_setting_says(
+    make_entry: Callable[..., ModelEntry], channels_last: bool
+) -> None:
+    config = CPU.model_copy(update={"channels_last": channels_last})
+    unet = load_checkpoint(make_entry(), config).base.unet
+    kernels = [w for w in unet.parameters() if w.dim() == 4 and min(w.shape[1:]) > 1]
+    assert kernels
+    for weight in kernels:
+        assert weight.is_contiguous(memory_format=torch.channels_last) is channels_last
+
+
 def test_load_bfloat16_paints(make_entry: Callable[..., ModelEntry]) -> None:
     load_painter(make_entry(dtype="bfloat16"), CPU).close()

@@ -123,6 +123,21 @@ def test_make_keeps_the_spacing_of_the_checkpoint_where_the_class_can_run_it(
     assert made.config.timestep_spacing == runs
 
 
+@pytest.mark.parametrize(
+    ("changes", "skipped"),
+    [
+        ({"kind": Kind.TEXT2IMG}, 0),
+        ({"kind": Kind.IMG2IMG, "strength": 1.0}, 0),
+        ({"kind": Kind.IMG2IMG, "strength": 0.55}, 5),  # stock pipelines run int(5.5) of ten
+        ({"kind": Kind.IMG2IMG, "strength": 0.29}, 8),
+    ],
+)
+def test_make_pndm_is_told_how_many_steps_a_picture_skips(
+    schedulers: Schedulers, changes: dict[str, object], skipped: int
+) -> None:
+    assert schedulers.make(spec("PNDMScheduler", steps=10, **changes)).skipped == skipped
+
+
 def test_make_flow_checkpoint_runs_its_own_sampler() -> None:
     schedulers = Schedulers(FlowMatchEulerDiscreteScheduler(shift=3.0))
     made = schedulers.make(spec("PNDMScheduler"))
