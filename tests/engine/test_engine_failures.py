@@ -13,6 +13,7 @@ from serve_app.engine.engine import Engine
 from serve_app.engine.lane import Lane
 from serve_app.engine.metrics import EngineSnapshot
 from serve_app.engine.request import Request
+from serve_app.engine.row_cap_profiler import RowCapProfiler
 from tests.engine.toys import Body, Denoiser, hold
 
 
@@ -213,6 +214,22 @@ def test_engine_stuck_forward_fails_the_health_check(
     with pytest.raises(RuntimeError, match="stuck"):
         engine.check_health()
     denoiser.gate.set()
+
+
+def test_engine_is_healthy_before_it_first_sleeps(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    def measure(*_: object) -> None:
+        begun.set()
+        may_go_on.wait(30)
+
+    monkeypatch.setattr(RowCapProfiler, "measure", measure)
+    engine = make_engine()
+    assert begun.wait(30)
+    engine.check_health()
+    may_go_on.set()
 
 
 def test_engine_idle_for_long_is_healthy(lane: Lane, make_engine: Callable[..., Engine]) -> None:

@@ -275,13 +275,20 @@ def test_hint_is_what_the_arithmetic_gives(hint: str, tmp_path: Path) -> None:
     assert is_apart.mean() <= (0.002 if hint == "softedge" else 0)  # where a level begins
 
 
-@pytest.mark.parametrize("size", [(8, 8), (8, 1024), (64, 40)], ids=str)
+@pytest.mark.parametrize(
+    ("hint", "size"),
+    [
+        *(("mlsd", size) for size in ((8, 8), (8, 1024), (64, 40))),
+        *((hint, (64, 40)) for hint in ("softedge", "lineart")),
+    ],
+    ids=str,
+)
 def test_hint_of_any_size_is_a_picture_of_that_size(
-    size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hint: str, size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "_SHORTER_PX", 64)
-    save_file(wires(), tmp_path / "weights.safetensors")
-    made = drawn(tmp_path / "weights.safetensors", "mlsd", Image.new("RGB", size))
+    save_file(CASES[hint][1](), tmp_path / "weights.safetensors")
+    made = drawn(tmp_path / "weights.safetensors", hint, Image.new("RGB", size))
     assert made.shape == (size[1], size[0], 3)
 
 

@@ -149,6 +149,8 @@ async def test_second_image_is_for_an_ip_adapter(client, service):
 async def test_models_are_listed_and_found(client, service):
     listed = [model.id async for model in client.models.list()]
     assert listed == [entry.id for entry in service.catalogue]
+    raw = await client.models.with_raw_response.list()
+    assert raw.headers["content-type"] == "application/json"
     assert (await client.models.retrieve(MODEL)).object == "model"
     status, error = await refused(client.models.retrieve("gpt-image-1"))
     assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")

@@ -3,8 +3,9 @@
 import pytest
 
 from serve_app.models.inspect import Family, denoisers, inspect
+from serve_app.models.inspect.layout import first_meaning
 from serve_app.models.inspect.layouts import LAYOUTS
-from serve_app.models.inspect.names import first_meaning
+
 from tests import community_files
 from tests.unit.models.test_inspect import names_of
 

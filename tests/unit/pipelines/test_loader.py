@@ -1,6 +1,7 @@
 """What can go wrong at start-up, and the switches of the denoiser."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from serve_app.pipelines.loader import load_checkpoint
 from serve_app.testing.checkpoints import RandomUNet, write_random_text2img
 from serve_app.testing.painter import load_painter
 from serve_app.types import Kind
+from tests.weight_files import UNET, rewrite
 
 torch.set_num_threads(1)
 
@@ -93,11 +95,19 @@ def test_load_measures_the_row_cap_of_the_native_size(
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("more", [{}, {"more": torch.zeros(1)}], ids=["ours", "diffusers'"])
 def test_load_lays_the_kernels_out_as_the_setting_says(
-    make_entry: Callable[..., ModelEntry], channels_last: bool
+    make_entry: Callable[..., ModelEntry],
+    folder: Path,
+    tmp_path: Path,
+    channels_last: bool,
+    more: dict[str, torch.Tensor],
 ) -> None:
+    """Whoever reads the file; one with more than the layers is left to diffusers."""
+    source = shutil.copytree(folder, tmp_path / "copy")
+    rewrite(source, UNET, lambda tensors: tensors.update(more))
     config = CPU.model_copy(update={"channels_last": channels_last})
-    unet = load_checkpoint(make_entry(), config).base.unet
+    unet = load_checkpoint(make_entry(source=source), config).base.unet
     kernels = [w for w in unet.parameters() if w.dim() == 4 and min(w.shape[1:]) > 1]
     assert kernels
     for weight in kernels:

@@ -2,7 +2,7 @@
 
 import os
 
-from serve_app.models.scan import walk
+from serve_app.models.scan.walk import walk
 
 
 def test_folders_and_files_come_by_name(tmp_path, monkeypatch):
@@ -20,4 +20,4 @@ def test_folders_and_files_come_by_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "walk", backwards)
     wanted = [tmp_path / folder / f"{file}.safetensors" for folder in "abc" for file in "xy"]
-    assert [*walk.walk(tmp_path)] == wanted
+    assert [*walk(tmp_path)] == wanted
