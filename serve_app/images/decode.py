@@ -75,7 +75,7 @@ def _open(field: str, data: bytes, config: ImagesConfig) -> Image.Image:
     """Read the headers and judge the size; nothing is unpacked yet."""
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+    except Image.DecompressionBombError as exc:
         raise price.too_large(field, config) from exc
     except MemoryError:
         raise

@@ -180,10 +180,11 @@ def test_engine_runs_urgent_lanes_by_rank(
     assert ran == ["first", "second", "last"]
 
 
+@pytest.mark.parametrize("steps", [1, 3])
 def test_engine_notes_when_a_request_came_how_far(
-    lane: Lane, make_engine: Callable[..., Engine]
+    lane: Lane, make_engine: Callable[..., Engine], steps: int
 ) -> None:
-    request, before = Request(Body(lane, steps=3)), time.monotonic()
+    request, before = Request(Body(lane, steps=steps)), time.monotonic()
     make_engine().submit(request).result(30)
     times = request.times
     assert before <= times.began <= times.steps_began < times.steps_ended <= times.ended

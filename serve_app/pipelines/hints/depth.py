@@ -51,7 +51,7 @@ class DepthHints(HintModel):
         model, processor = self._loaded
         size, share = image.size, min(1.0, _LONGEST_PX / max(image.size))
         if share < 1:
-            image = image.resize((max(1, round(size[0] * share)), max(1, round(size[1] * share))))
+            image = image.resize((round(size[0] * share), round(size[1] * share)))
         inputs = processor(images=image, return_tensors="pt").to(self.device)
         told = finite(model(**inputs).predicted_depth.float().cpu())
         down, across = (_margin(side, model, processor) for side in (image.height, image.width))

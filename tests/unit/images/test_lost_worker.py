@@ -190,6 +190,13 @@ async def test_workers_that_never_began_end_at_once():
         await isolation.run(partial(abs, -5))
 
 
+async def test_worker_that_ends_at_its_start_is_none(program, monkeypatch):
+    program.write_text("#!/bin/sh\nexit 3\n")
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(errors.ReplicaLost, match="IncompleteReadError"):
+        await Isolation(ImagesConfig(decode_workers=1)).start()
+
+
 async def test_start_waits_for_all_workers_and_says_that_there_are_none(program, monkeypatch):
     isolation = Isolation(ImagesConfig(decode_workers=3))
     with monkeypatch.context() as broken:

@@ -335,3 +335,10 @@ def test_greys_of_a_photographs_own_alpha_are_meant() -> None:
     made = np.asarray(finished(image, (SIDE, SIDE), Masking(), is_alpha_mask=False))
     assert set(made[EXPECTED].tolist()) == {155}
     assert not made[~EXPECTED].any()
+
+
+def test_greys_of_a_photograph_that_is_opaque_are_not_meant() -> None:
+    image = photo()
+    image.putalpha(255)
+    made = np.asarray(finished(image, (SIDE, SIDE), Masking(), is_alpha_mask=False))
+    assert set(np.unique(made)) == {0, 255}
