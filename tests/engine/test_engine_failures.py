@@ -298,3 +298,4 @@ def test_engine_close_fails_what_is_left(
         with pytest.raises((errors.ReplicaLost, CancelledError)):
             future.result(0)
     engine.close()
+    assert (engine.snapshot().waiting, engine.snapshot().parked) == (0, 0)
