@@ -37,7 +37,9 @@ def fit(native_px: int = 512, **changes: int) -> Fit:
         pytest.param(fit(height=344), (1000, 999), (344, 344), id="height-asked-on-any-multiple"),
         pytest.param(fit(height=1024), (300, 200), (1008, 672), id="asked-gives-way"),
         pytest.param(
-            fit(width=768, multiple_px=64, max_area_px=500**2), (814, 373), (704, 320),
+            fit(width=768, multiple_px=64, max_area_px=500**2),
+            (814, 373),
+            (704, 320),
             id="asked-gives-way-to-the-area",
         ),
         pytest.param(fit(1024), (3000, 1000), (1008, 336), id="side-limit"),

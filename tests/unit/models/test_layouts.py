@@ -5,7 +5,6 @@ import pytest
 from serve_app.models.inspect import Family, denoisers, inspect
 from serve_app.models.inspect.layout import first_meaning
 from serve_app.models.inspect.layouts import LAYOUTS
-
 from tests import community_files
 from tests.unit.models.test_inspect import names_of
 

@@ -107,7 +107,7 @@ def test_key_of_a_folder_is_that_of_its_files_in_whatever_order_they_are_listed(
         id="net", type="controlnet", source=folder, control=("canny",)
     )
     first, listed = key(), Path.rglob
-    monkeypatch.setattr(Path, "rglob", lambda *given: reversed(sorted(listed(*given))))
+    monkeypatch.setattr(Path, "rglob", lambda *given: sorted(listed(*given), reverse=True))
     assert key() == first
     save_file({"w": np.ones(4, np.float32)}, folder / "b.safetensors")
     assert key() != first

@@ -66,11 +66,7 @@ TOLD = {
         {"prompt": "a cat, oil"},
     ),
     "a size that was left open": (
-        {
-            "asked": spec(
-                fit=Fit(area_px=1, multiple_px=8, min_px=8, max_px=64, max_area_px=64**2)
-            )
-        },
+        {"asked": spec(fit=Fit(area_px=1, multiple_px=8, min_px=8, max_px=64, max_area_px=64**2))},
         {"W": 64, "H": 48},
     ),
     "a fix of a small picture": ({"highres_fix": True}, {"highres_fix": "no"}),
