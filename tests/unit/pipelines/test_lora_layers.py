@@ -10,6 +10,7 @@ from serve_app.pipelines.addons import lora_layers
 from serve_app.pipelines.addons.lora_file import Pair
 from serve_app.pipelines.addons.lora_layers import LoraLayers
 from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet
+from serve_app.pipelines.addons.loras import Loras
 from serve_app.pipelines.addons.misfit import Unfit
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -99,3 +100,21 @@ def test_layers_are_added_to_where_sets_change_them(unet, layers, monkeypatch):
     assert reached == {("Linear", 1, 3): 8 * BLOCKS, ("Conv2d", 2, 3): convolutions}
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
     assert (alone[0] - alone[2]).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_text_encoder_is_its_own_again_after_a_text_however_that_ended():
+    net = nn.Sequential(nn.Linear(8, 8)).requires_grad_(False)
+    loras, own = object.__new__(Loras), LoraLayers("text_encoder", net)
+    loras._denoiser, loras._parts = LoraLayers("unet", nn.Sequential(nn.Linear(1, 1))), {}
+    loras._parts |= {"unet": loras._denoiser, "text_encoder": own}
+    pair = Pair(torch.randn(4, 8), torch.randn(8, 4))
+    chosen = LoraSet(1, ((Adapter("1", "1", {"text_encoder": own.packed({"0": pair})}), 1.0),))
+    x = torch.randn(2, 3, 8)
+    before = net(x)
+    with loras.in_text(chosen):
+        torch.testing.assert_close(net(x), before + x @ (pair.up @ pair.down).T)
+    assert torch.equal(net(x), before)
+    with pytest.raises(ValueError, match="a bad text"), loras.in_text(chosen):
+        raise ValueError("a bad text")
+    assert torch.equal(net(x), before)
