@@ -65,7 +65,16 @@ class ConfigFile:
         """Return where this machine reaches the service, without a slash; port: not the file's."""
         host = str(self.http_options.get("host", "127.0.0.1"))
         host = _EVERYWHERE.get(host, f"[{host}]" if ":" in host else host)
-        return f"http://{host}:{port or self.http_options.get('port', 8000)}"
+        port = port or int(str(self.http_options.get("port", 8000)))
+        return f"http://{host}:{port}{self._prefix}"
+
+    @property
+    def _prefix(self) -> str:
+        """The path that all of the service's begin with, without a slash at its end."""
+        match self.values.get("applications"):
+            case [{"route_prefix": str(prefix)}, *_]:
+                return prefix.rstrip("/")
+        return ""
 
 
 def read_yaml(path: Path) -> JsonValue:
