@@ -5,14 +5,12 @@ from pathlib import Path
 
 import httpx2
 import typer
-import yaml
 
-from serve_app.config import AppConfig
+from serve_app.config.serve_file import read_file
 
 __all__ = ["open_playground"]
 
 _TIMEOUT_S = 5.0
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  # nobody can go there
 
 
 def open_playground(config: Path, port: int | None, *, is_shown: bool) -> None:
@@ -39,11 +37,8 @@ def open_playground(config: Path, port: int | None, *, is_shown: bool) -> None:
 
 def _url(config: Path, port: int | None) -> str:
     """Address for people: the public one, else where the proxy of this machine listens."""
-    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    app = AppConfig.model_validate(settings["applications"][0].get("args", {}))
-    if app.http.public_url is not None and port is None:
-        return f"{app.http.public_url.rstrip('/')}/"
-    where = settings.get("http_options", {})
-    host = where.get("host", "127.0.0.1")
-    host = _EVERYWHERE.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{host}:{port or where.get('port', 8000)}/"
+    file = read_file(config)
+    public = file.settings.http.public_url
+    if public is not None and port is None:
+        return f"{public.rstrip('/')}/"
+    return f"{file.url(port)}/"

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from serve_app import errors
 from serve_app.cli.database import read_config
 from serve_app.cli.models import read_checked, with_registry
+from serve_app.cli.table import show_table
 from serve_app.config import AppConfig
 from serve_app.models.canaries import Canaries
 from serve_app.models.canary import Canary, Score, Scores
@@ -57,7 +57,7 @@ def _show(canary: Canary, scores: Scores) -> None:
     table = Table("jobs since then", "succeeded", "failed", "cancelled", "failed of ended", "time")
     table.add_row("model", *_cells(scores.model))
     table.add_row("canary", *_cells(scores.canary))
-    Console().print(table)
+    show_table(table)
 
 
 def _cells(score: Score) -> tuple[str, ...]:

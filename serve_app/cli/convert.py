@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from serve_app.cli.table import show_table
 from serve_app.config import CatalogueConfig
 from serve_app.models.inspect.file import Unreadable
 from serve_app.models.inspect.inspect import inspect
@@ -45,7 +46,7 @@ def convert_files(files: Sequence[Path], target: Path | None, timeout_s: float) 
             num_refused += 1
             told = ("[red]refused[/red]", escape(f"{file.name} {exc}"))
         table.add_row(escape(str(file)), *told)
-    Console().print(table)
+    show_table(table)
     if num_refused:
         raise typer.Exit(1)
 

@@ -1,5 +1,6 @@
 """`dreamserve doctor`: what this machine has, what a deployment reaches, what is wrong with it."""
 
+import asyncio
 import shutil
 import subprocess
 import sys
@@ -11,16 +12,19 @@ from pathlib import Path
 import httpx2
 import typer
 
-from serve_app import __version__
+from serve_app import __version__, errors
 from serve_app.cli import fault, preflight
+from serve_app.config import AppConfig
 from serve_app.config.serve_file import ConfigFile, read_file
 from serve_app.database import migrate
 from serve_app.database.connection import shown_url
+from serve_app.storage import open_store
 
 __all__ = ["show"]
 
 _PACKAGES = ("ray", "torch", "diffusers", "transformers", "pydantic", "sqlalchemy", "pillow")
 _TIMEOUT_S = 5.0
+_ABSENT = "temp/probe"  # never written: a store that says so answers
 _LOW_BYTES = 5 * 1024**3
 
 
@@ -56,9 +60,12 @@ def _findings(config: Path) -> Iterator[Finding]:
     yield from (Finding(line, is_wrong=True) for line in wrong)
     if not wrong:
         version = migrate.status(file.settings.database).version
-        yield Finding(f"database {shown_url(file.settings.database)}, tables {version}")
+        tables = f"tables {version}" if version else "no tables yet, a service makes them"
+        yield Finding(f"database {shown_url(file.settings.database)}, {tables}")
         yield Finding("folders can be written; catalogue and weights are there")
     yield from _disk(file.settings.data_dir)
+    yield from _bucket(file.settings)
+    yield from _collector(file.settings)
     yield _service(file)
 
 
@@ -85,13 +92,39 @@ def _disk(folder: Path) -> Iterator[Finding]:
         yield Finding(text, is_wrong=free < _LOW_BYTES)
 
 
+def _bucket(settings: AppConfig) -> Iterator[Finding]:
+    """Read a file that is not there: address, bucket, key and secret have to be right for that."""
+    storage = settings.storage
+    if storage.s3 is None or storage.backend != "s3":
+        return
+    bucket = f"storage: bucket {storage.s3.bucket}"
+    once = storage.s3.model_copy(update={"timeout_s": _TIMEOUT_S, "max_attempts": 1})
+    try:
+        store = open_store(storage.model_copy(update={"s3": once}), settings.data_dir)
+        asyncio.run(store.get(_ABSENT))
+    except (errors.DreamserveError, ImportError, ValueError) as exc:
+        yield from (Finding(f"{bucket}: {line}", is_wrong=True) for line in fault.lines(exc))
+    else:
+        yield Finding(f"{bucket} answers")
+
+
+def _collector(settings: AppConfig) -> Iterator[Finding]:
+    """Send no spans, as they would be sent: the collector says whether it takes them."""
+    url = settings.logging.traces_url
+    if url is None or any(preflight.missing_extras(settings)):
+        return
+    from serve_app.telemetry.recorder import refusal  # noqa: PLC0415  # needs the extra
+
+    reason = refusal(url, _TIMEOUT_S)
+    if reason is None:
+        yield Finding(f"logging.traces_url: {url} takes spans")
+    else:
+        yield Finding(f"logging.traces_url: {url}: {reason}", is_wrong=True)
+
+
 def _service(file: ConfigFile) -> Finding:
     """Ask the service at the address of the file; that none runs is no fault."""
-    http = file.values.get("http_options")
-    values = http if isinstance(http, dict) else {}
-    host, port = str(values.get("host", "127.0.0.1")), values.get("port", 8000)
-    asked = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104  # asked here, not listened on
-    url = f"http://{f'[{asked}]' if ':' in asked else asked}:{port}/health/ready"
+    url = f"{file.url()}/health/ready"
     try:
         with httpx2.Client(timeout=_TIMEOUT_S, trust_env=False) as client:
             answer = client.get(url)

@@ -1,15 +1,16 @@
 """`dreamserve jobs`: what was asked for, what became of it, another try."""
 
+from datetime import UTC, datetime
 from typing import Annotated, NoReturn
 
 import typer
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from serve_app import errors
 from serve_app.cli.database import read_config, with_database, with_store
 from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
+from serve_app.cli.table import show_table
 from serve_app.config import AppConfig
 from serve_app.database.jobs import SqlJobStore
 from serve_app.database.operator import cancel_job, list_jobs, retry_job
@@ -26,6 +27,7 @@ JobId = Annotated[int, typer.Argument(min=1, max=MAX_ID)]
 app = typer.Typer(name="jobs", no_args_is_help=True, help="Jobs of a deployment.")
 
 _CANCELLED = to_failure(errors.Cancelled())
+_TIMES = {"created_at", "started_at", "finished_at"}
 _PRIVATE = {"prompt", "negative_prompt", "foreign"}
 
 
@@ -46,7 +48,7 @@ def show_list(
         done, age = f"{row.progress:.0%}", duration(row.age_s)
         cells = (row.state, row.model_id, row.key_id, str(row.attempts), done, age, row.code)
         table.add_row(str(row.id), *cells)
-    Console().print(table)
+    show_table(table)
 
 
 @app.command()
@@ -63,6 +65,8 @@ def show(
     spec = values["request"]["spec"]
     for name in _PRIVATE & spec.keys():
         spec[name] = spec[name] if prompts else f"{len(spec[name])} characters"
+    for name in _TIMES & values.keys():
+        values[name] = datetime.fromtimestamp(values[name], UTC).isoformat(timespec="seconds")
     typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
 
 

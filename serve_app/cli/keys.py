@@ -8,12 +8,12 @@ from typing import Annotated, NoReturn, TypeVar
 
 import typer
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from serve_app.cli.database import read_config, with_database
 from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
 from serve_app.cli.rule import rule_options
+from serve_app.cli.table import show_table
 from serve_app.database.keys import SqlKeyStore
 from serve_app.jobs.protocol import ApiKey
 from serve_app.jobs.rules import MAX_LIFETIME_S, KeyRules
@@ -95,7 +95,7 @@ def list_keys(config: ConfigPath = DEFAULT_CONFIG) -> None:
         told = ", ".join(f"{name} {_plain(value)}" for name, value in rules.items())
         expires = "" if key.expires_at is None else f"{_time(key.expires_at):%Y-%m-%d %H:%M}"
         table.add_row(key.id, key.name, key.prefix, _state(key), expires, told)
-    Console().print(table)
+    show_table(table)
 
 
 @app.command()

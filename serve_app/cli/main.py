@@ -80,8 +80,10 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG) -> None:
 @app.command()
 def run(
     config: ConfigPath = DEFAULT_CONFIG,
-    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="port to listen on")] = 8000,
+    host: Annotated[str | None, typer.Option(help="address to listen on; else the file's")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="port to listen on; else the file's")
+    ] = None,
     dashboard: Annotated[
         bool, typer.Option("--dashboard", help="with Ray's dashboard, which takes deploys")
     ] = False,

@@ -8,11 +8,11 @@ from typing import NoReturn, TypeVar
 import typer
 import yaml
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from serve_app import errors
 from serve_app.cli.database import read_config, with_database
+from serve_app.cli.table import show_table
 from serve_app.config import AppConfig
 from serve_app.config.serve_file import read_yaml
 from serve_app.database.models import SqlModelStore
@@ -69,7 +69,7 @@ def list_models(config: Path) -> None:
         served_by = entry.placement if isinstance(entry, ModelEntry) else "its models"
         origin = "run time" if is_added else "file"
         table.add_row(entry.id, type_, _source(entry), served_by, origin)
-    Console().print(table)
+    show_table(table)
 
 
 def verify_models(config: Path, entry_id: str | None) -> None:

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from serve_app import errors
 from serve_app.cli.database import read_config, with_database
+from serve_app.cli.table import show_table
+from serve_app.config import AppConfig
 from serve_app.database.connection import Database
 from serve_app.database.models import SqlModelStore
 from serve_app.models import Catalogue
@@ -26,8 +27,7 @@ def reload(config: Path, model_id: str, revision: str | None) -> None:
 
     async def request(database: Database) -> Desired:
         store = SqlModelStore(database)
-        registry = Registry(fixed, store, has_pool=fixed.has_pool(settings.pool))
-        entry = await registry.find_model(model_id)
+        entry = await _registry(settings, fixed, store).find_model(model_id)
         wanted = read_revision(revision, has_revisions=entry.has_revisions)
         return await store.advance(model_id, wanted)
 
@@ -43,21 +43,29 @@ def reload(config: Path, model_id: str, revision: str | None) -> None:
 def status(config: Path, model_id: str) -> None:
     """Print what is wanted and what each replica serves; exit code 1 when one refused."""
     settings = read_config(config)
+    fixed = Catalogue.load(settings.catalogue, settings.root_dir)
 
     async def ask(database: Database) -> ReloadState:
-        return await Reloads(SqlModelStore(database), _notify_nobody, settings.reload).status(
-            model_id
-        )
+        store = SqlModelStore(database)
+        await _registry(settings, fixed, store).find_model(model_id)
+        return await Reloads(store, _notify_nobody, settings.reload).status(model_id)
 
-    state = with_database(settings, ask)
+    try:
+        state = with_database(settings, ask)
+    except errors.ModelNotFound:
+        _fail("no model has this id")
     of = f", revision {state.wanted.revision}" if state.wanted.revision else ""
     typer.echo(f"{model_id}: generation {state.wanted.weights_version}{of} is wanted")
     table = Table("replica", "state", "of", "serves", "loaded in", "digest", "reason")
     for report in state.replicas:
         table.add_row(*_row(report))
-    Console().print(table)
+    show_table(table)
     if state.phase is ReplicaPhase.FAILED:
         raise typer.Exit(1)
+
+
+def _registry(settings: AppConfig, fixed: Catalogue, store: SqlModelStore) -> Registry:
+    return Registry(fixed, store, has_pool=fixed.has_pool(settings.pool))
 
 
 def _row(report: ReplicaReport) -> tuple[str, ...]:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from serve_app import errors
 from serve_app.cli.database import read_config, with_database
+from serve_app.cli.table import show_table
 from serve_app.config import AppConfig
 from serve_app.database.connection import Database
 from serve_app.database.models import SqlModelStore
@@ -206,12 +206,9 @@ def _show(folder: Path, rows: Sequence[Row]) -> None:
         cells = (escape(_printable(cell)) for cell in (*_cells(folder, row), row.reason))
         path, noun, entry_id, reason = cells
         table.add_row(path, noun, entry_id, verdict, reason)
-    console = Console()
-    console.print(table)
+    show_table(table)
     counts = Counter(row.verdict for row in rows)
-    console.print(
-        ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
-    )
+    typer.echo(", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]))
 
 
 def _printable(text: str) -> str:

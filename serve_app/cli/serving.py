@@ -33,8 +33,16 @@ _LOOKS = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5"}
 _WORKERS = {"RAY_prestart_worker_first_driver": "0"}
 
 
-def exec_service(config: Path, host: str, port: int, *, has_dashboard: bool = False) -> None:
-    """Become `serve run`: the shell's Ctrl-C reaches it directly."""
+def exec_service(
+    config: Path, host: str | None, port: int | None, *, has_dashboard: bool = False
+) -> None:
+    """Become `serve run`: the shell's Ctrl-C reaches it directly.
+
+    host, port: in place of the file's; None: as the file says.
+    """
+    http_options = read_file(config).http_options
+    host = host or str(http_options.get("host", "127.0.0.1"))
+    port = port or int(str(http_options.get("port", 8000)))
     command, environment = _prepare(config, host, port, has_dashboard)
     os.execve(command[0], command, environment)
 
@@ -96,10 +104,8 @@ def _prepare(
     check_bind(app_config.auth, host)
     preflight.check_free(host, port)  # first: who serves there needs its token
     preflight.check(app_config)
-    http_options = file.values.get("http_options") or {}
-    assert isinstance(http_options, dict), "the file's keys were checked"
     address: dict[str, JsonValue] = {"host": host, "port": port}
-    settings = {**file.values, "http_options": http_options | address}
+    settings = {**file.values, "http_options": file.http_options | address}
     folder = _run_folder(app_config)
     folder.mkdir(parents=True, exist_ok=True)
     rendered = folder / f"serve-{port}.yaml"

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from serve_app.cli.database import read_config, with_database
+from serve_app.cli.table import show_table
 from serve_app.database.audit import SqlAuditLog
 from serve_app.database.connection import Database
 from serve_app.database.keys import SqlKeyStore
@@ -62,7 +62,7 @@ def show(config: Path, month: str | None, by: By, *, as_csv: bool) -> None:
         table.add_row(name, *_sums(row for row in rows if _NAMED[by](row) == key))
     table.add_section()
     table.add_row("all", *_sums(rows))
-    Console().print(table)
+    show_table(table)
 
 
 def show_audit(config: Path, limit: int, subject: str | None) -> None:
@@ -75,7 +75,7 @@ def show_audit(config: Path, limit: int, subject: str | None) -> None:
         when = f"{datetime.fromtimestamp(deed.at, UTC):%Y-%m-%d %H:%M:%S}"
         detail = json.dumps(deed.detail) if deed.detail else ""
         table.add_row(when, deed.actor, deed.action, deed.subject, detail)
-    Console().print(table)
+    show_table(table)
 
 
 def _write_csv(rows: Iterable[Usage], names: dict[str, str]) -> None:

@@ -4,12 +4,12 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from serve_app.cli.database import read_config, with_database
 from serve_app.cli.jobs import duration
 from serve_app.cli.option import DEFAULT_CONFIG, ConfigPath
+from serve_app.cli.table import show_table
 from serve_app.database.operator import list_messages, retry_message
 from serve_app.jobs.number import MAX_ID
 from serve_app.webhooks.protocol import DeliveryState
@@ -38,7 +38,7 @@ def show_list(
         host = urlsplit(row.url).hostname or ""
         cells = (row.state, host, str(row.attempts), duration(row.age_s), due)
         table.add_row(row.id, str(row.job_id), *cells)
-    Console().print(table)
+    show_table(table)
 
 
 @app.command()

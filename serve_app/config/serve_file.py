@@ -43,12 +43,38 @@ class SettingsError(ValueError):
     """The operator's settings are wrong: a line for each that is."""
 
 
+# What is listened on is no address to go to.
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
     """A Serve config file: all of it as it was read, and the settings of the service in it."""
 
     values: dict[str, JsonValue]
     settings: AppConfig
+
+    @property
+    def http_options(self) -> dict[str, JsonValue]:
+        """Where Serve's proxy listens; empty where the file does not say."""
+        options = self.values.get("http_options") or {}
+        assert isinstance(options, dict), "the file's keys were checked"
+        return options
+
+    def url(self, port: int | None = None) -> str:
+        """Return where this machine reaches the service, without a slash; port: not the file's."""
+        host = str(self.http_options.get("host", "127.0.0.1"))
+        host = _EVERYWHERE.get(host, f"[{host}]" if ":" in host else host)
+        port = port or int(str(self.http_options.get("port", 8000)))
+        return f"http://{host}:{port}{self._prefix}"
+
+    @property
+    def _prefix(self) -> str:
+        """The path that all of the service's begin with, without a slash at its end."""
+        match self.values.get("applications"):
+            case [{"route_prefix": str(prefix)}, *_]:
+                return prefix.rstrip("/")
+        return ""
 
 
 def read_yaml(path: Path) -> JsonValue:

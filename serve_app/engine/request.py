@@ -70,7 +70,8 @@ class Request:
     variant: state of the shared modules (IP adapter, token merging) that the body needs.
     exclusive: share no forward.
     stake: on whose behalf it is run.
-    measures: let the first denoiser call set the row cap of its size; for warming up.
+    measures: let the first denoiser call set the row cap of its size; for warming up, which is
+        not counted.
     future: cancel it to cancel the request; a client may do so at any time.
     outcome: known once the request has ended, at the end of a tick handed to the future.
     """

@@ -5,6 +5,7 @@ neither use it nor are disturbed.
 """
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -44,6 +45,22 @@ def exporting(url: str) -> "Recorder":
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url)))
     return Recorder(provider)
+
+
+def refusal(url: str, timeout_s: float) -> str | None:
+    """Send a collector no spans, as `exporting` would send some; return why it took none."""
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger(OTLPSpanExporter.__module__)
+    log.addHandler(handler)
+    exporter = OTLPSpanExporter(endpoint=url, timeout=timeout_s)
+    try:
+        is_taken = exporter.export([]) is SpanExportResult.SUCCESS
+    finally:
+        log.removeHandler(handler)
+        exporter.shutdown()  # type: ignore[no-untyped-call]
+    return None if is_taken else said[0]  # what follows tells of further attempts
 
 
 class Recorder:

@@ -54,6 +54,23 @@ def test_whoever_is_told_finds_everything_counted(
     assert found[1].stage_s == engine.snapshot().stage_s
 
 
+def test_engine_does_not_count_the_picture_that_warms_up(
+    lane: Lane, make_engine: Callable[..., Engine]
+) -> None:
+    engine = make_engine()
+    first, asked = Request(Body(lane)), Request(Body(lane, seed=1))
+    first.measures = True
+    for request in (first, asked):
+        engine.submit(request).result(30)
+    assert (engine.snapshot().succeeded, engine.snapshot().failed) == (1, 0)
+    broken = Body(lane)
+    broken.fails_at = 2
+    request = Request(broken)
+    request.measures = True
+    assert engine.submit(request).exception(30) is not None
+    assert engine.snapshot().failed == 0
+
+
 def test_engine_cancelled_while_parked_frees_its_rows(
     denoiser: Denoiser, lane: Lane, make_engine: Callable[..., Engine]
 ) -> None:

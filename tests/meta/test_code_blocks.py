@@ -38,20 +38,40 @@ EXECUTED = {f"docs/{name}.md" for name in ("examples", "polling", "events", "ope
 BODIES = ("docs/inpainting.md-0", "docs/inpainting.md-1", "docs/life-of-a-request.md-0")
 NO_COMMANDS = (*BODIES, "docs/architecture.md-0", "docs/traces.md-2", "README.md-1")
 CLAIMS = (ROOT / "docs" / "claims.md").read_text()
-FOREIGN = {"docker", "kubectl", "helm", "ray", "serve", "pip", "pg_dump", "python3", "export"}
+KNOWN = ("", "sh", "yaml", "console", "text")
+FOREIGN = {
+    "curl",
+    "pg_restore",
+    "docker",
+    "kubectl",
+    "helm",
+    "ray",
+    "serve",
+    "pip",
+    "pg_dump",
+    "python3",
+    "export",
+}
 
 
 def commands():
-    """Every line of a block that is typed into a shell, with its page and the block's id."""
+    """Every line of a block that is typed into a shell, with its page.
+
+    In a transcript those begin with `$`; `before` and `after` are programs of two versions there.
+    """
     for one in BLOCKS:
         page, language, text = one.values
+        if language == "console":
+            for line in re.findall(r"^\$ (.*)", text, re.MULTILINE):
+                program = re.sub(r"^(\w+=\S+ )*(before|after) ", "dreamserve ", line)
+                yield page, program
         if language in ("", "sh") and page not in EXECUTED and one.id not in NO_COMMANDS:
             for line in text.replace("\\\n", " ").splitlines():
                 yield page, re.sub(r"^(\w+=\S+ )+", "", line.split(" #")[0].strip())
 
 
 def test_blocks_of_other_languages_are_on_pages_that_are_executed():
-    others = {one.values[0] for one in BLOCKS if one.values[1] not in ("", "sh", "yaml")}
+    others = {one.values[0] for one in BLOCKS if one.values[1] not in KNOWN}
     assert others == EXECUTED
 
 
@@ -59,7 +79,8 @@ OURS = sorted(
     {
         line[line.index("dreamserve ") :].strip("'")
         for _, line in commands()
-        if re.match(r"dreamserve |ray exec .*'dreamserve ", line) and "--install-" not in line
+        if re.match(r"dreamserve |ray exec .*'dreamserve ", line)
+        and not re.search("--install-|--version", line)
     }
 )
 

@@ -33,8 +33,8 @@ def test_job_at_work_ends_or_waits_for_the_next_start(tmp_path, starting):
     body = {"model_id": "first", "prompt": "a cat", "width": "64", "height": "64"}
     body |= {"steps": "40", "instant_response": "yes"}  # 4 s
     with (
-        installed.log.open("wb") as log,
-        service(installed.file, "127.0.0.1", installed.port, log) as child,
+        installed.log.open("wb") as written,
+        service(installed.file, "127.0.0.1", installed.port, written) as child,
         httpx2.Client(base_url=installed.base_url, timeout=30, trust_env=False) as http,
     ):
         with starting:
@@ -44,7 +44,9 @@ def test_job_at_work_ends_or_waits_for_the_next_start(tmp_path, starting):
             pass
         child.send_signal(signal.SIGTERM)
         assert child.wait(180) == 0, installed.log.read_text()[-2000:]
-    assert "SIGTERM received" not in installed.log.read_text()  # Ray's words beside a stack
+    log = installed.log.read_text()
+    assert "SIGTERM received" not in log  # Ray's words beside a stack
+    assert f"dreamserve: ready at {installed.base_url} after " in log
     assert _column(tmp_path, job_id, "state") in {"success", "queued"}
 
 

@@ -42,10 +42,11 @@ def server(monkeypatch):
     server.server_close()
 
 
-def config(folder, port, host="127.0.0.1", **http):
+def config(folder, port, host="127.0.0.1", prefix="/", **http):
     file = folder / "serve.yaml"
     args = {"root_dir": str(folder), "http": http}
-    settings = {"http_options": {"host": host, "port": port}, "applications": [{"args": args}]}
+    application = {"route_prefix": prefix, "args": args}
+    settings = {"http_options": {"host": host, "port": port}, "applications": [application]}
     file.write_text(yaml.safe_dump(settings))
     return str(file)
 
@@ -54,10 +55,12 @@ def run(*arguments):
     return CliRunner().invoke(app, ["open", *arguments])
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_address_is_printed_and_opened(tmp_path, server, opened, host):
-    done = run("--config", config(tmp_path, server.server_port, host))
-    url = f"http://127.0.0.1:{server.server_port}/"
+@pytest.mark.parametrize(
+    ("host", "prefix"), [("127.0.0.1", "/"), ("0.0.0.0", "/"), ("127.0.0.1", "/pictures")]
+)
+def test_address_is_printed_and_opened(tmp_path, server, opened, host, prefix):
+    done = run("--config", config(tmp_path, server.server_port, host, prefix))
+    url = f"http://127.0.0.1:{server.server_port}{prefix.rstrip('/')}/"
     assert (done.exit_code, done.stdout.strip(), opened) == (0, url, [url])
 
 

@@ -216,6 +216,12 @@ def test_service_in_which_nothing_is_wrong_is_started(call, write, folder, monke
     assert list(preflight.problems(config_file.read_file(folder / "serve.yaml").settings)) == []
 
 
+@pytest.mark.parametrize("command", ["status", "reload"])
+def test_model_that_nobody_knows(call, write, command):
+    code, lines, _ = call("models", command, "hott", config=write())
+    assert (code, lines.splitlines()) == (1, ["no model has this id"])
+
+
 def test_keys_of_the_file_are_those_of_ray_serve():
     fields = {
         "ServeDeploySchema": config_file.FILE_KEYS,

@@ -2,7 +2,10 @@
 
 import re
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx2
 import pytest
 import yaml
 from pydantic import BaseModel
@@ -59,6 +62,37 @@ def test_every_setting_is_there_with_its_default(tmp_path, is_prod):
             assert values[name].keys() >= field.annotation.model_fields.keys() - {"s3"}
 
 
+@pytest.fixture
+def httpserver_of():
+    """Serve one answer for all calls: that of a store without the bucket, or an empty file."""
+    servers = []
+
+    def serve(status):
+        text = b"" if status == httpx2.codes.OK else b"<Error><Code>NoSuchBucket</Code></Error>"
+
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.rfile.read(int(self.headers.get("content-length", 0)))
+                self.send_response(status)
+                self.send_header("content-length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            do_POST = do_GET  # http.server's name
+
+            def log_message(self, *_):
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Answer))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
 def test_nothing_is_overwritten(tmp_path):
     init.write(tmp_path)
     mine = tmp_path / "configs" / "models" / "demo.yaml"
@@ -109,6 +143,7 @@ def test_doctor_finds_nothing_wrong(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     assert f"Python {sys.version.split()[0]}" in done.output
     assert "no service answers at http://127.0.0.1:8000" in done.output
+    assert "no tables yet, a service makes them" in done.output
     assert "wrong" not in done.output
 
 
@@ -121,6 +156,31 @@ def test_doctor_names_what_is_wrong(tmp_path):
     assert re.search("^wrong +catalogue: no model files", done.output, flags=re.MULTILINE)
     gone = CliRunner().invoke(app, ["doctor", "--config", "none.yaml"])
     assert (gone.exit_code, "No such file" in gone.output) == (1, True)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_doctor_asks_store_and_collector(tmp_path, httpserver_of, status):
+    init.write(tmp_path)
+    url = httpserver_of(status)
+    given = {
+        "DREAMSERVE_STORAGE__BACKEND": "s3",
+        "DREAMSERVE_STORAGE__S3__BUCKET": "pictures",
+        "DREAMSERVE_STORAGE__S3__ENDPOINT_URL": url,
+        "DREAMSERVE_STORAGE__S3__ACCESS_KEY_ID": "a",
+        "DREAMSERVE_STORAGE__S3__SECRET_ACCESS_KEY": "b",
+        "DREAMSERVE_LOGGING__TRACES_URL": f"{url}/v1/traces",
+    }
+    done = CliRunner().invoke(app, ["doctor"], env=given)
+    wrong = [line for line in done.output.splitlines() if line.startswith("wrong")]
+    if status == httpx2.codes.OK:
+        assert "storage: bucket pictures answers" in done.output
+        assert f"logging.traces_url: {url}/v1/traces takes spans" in done.output
+    else:
+        (store, collector) = (line for line in wrong if "GiB" not in line)
+        assert "storage: bucket pictures: " in store
+        assert "NoSuchBucket" in store
+        assert f"logging.traces_url: {url}/v1/traces: " in collector
+        assert "404" in collector
 
 
 @pytest.mark.parametrize(("status", "is_wrong"), [(200, False), (503, True)])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import pytest
 import yaml
@@ -58,6 +59,8 @@ def test_jobs_are_listed_shown_and_run_again(run, stored):
     assert "secret" not in shown.output
     values = yaml.safe_load(shown.output)
     assert (values["state"], values["failure"]["code"]) == ("failed", "out_of_memory")
+    times = [datetime.fromisoformat(values[name]) for name in ("created_at", "finished_at")]
+    assert all(abs((datetime.now(UTC) - time).total_seconds()) < 600 for time in times)
     assert "secret" in run("jobs", "show", "--prompts", str(job.id)).output
     assert run("jobs", "retry", str(job.id)).exit_code == 0
     assert stored(lambda store: store.get(job.id)).state is JobState.QUEUED

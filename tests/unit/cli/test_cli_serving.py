@@ -61,6 +61,17 @@ def test_each_run_has_a_token_that_only_its_owner_can_read(config, started, port
     assert old.read_text() != first
 
 
+@pytest.mark.parametrize("is_said", [False, True])
+def test_the_file_says_where_to_listen_unless_the_command_does(config, started, port, is_said):
+    values = yaml.safe_load(config.read_text())
+    http = {"host": "localhost", "port": 1 if is_said else port}
+    config.write_text(yaml.safe_dump(values | {"http_options": http}))
+    serving.exec_service(config, "127.0.0.1" if is_said else None, port if is_said else None)
+    rendered = yaml.safe_load((run_folder(config) / f"serve-{port}.yaml").read_text())
+    host = "127.0.0.1" if is_said else "localhost"
+    assert rendered["http_options"] == {"host": host, "port": port}
+
+
 def test_what_the_caller_has_set_wins(config, started, port, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     serving.exec_service(config, "127.0.0.1", port)
