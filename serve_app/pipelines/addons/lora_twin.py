@@ -1,0 +1,121 @@
+"""`RowPairs` and `take_pairs`: LoRAs in a graph of the denoiser, where they are an argument.
+
+A graph serves all LoRAs of its ranks, whatever they change: each row has matrices of its own, zeros
+where its LoRAs leave a layer alone. Kernels are not in it. Few files change these, and where little
+is computed a grouped convolution in every layer costs more than a graph saves.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from serve_app.pipelines.addons.lora_layers import LoraLayers
+from serve_app.pipelines.addons.lora_places import PairBatch, PairShape, Place, ends, placed
+from serve_app.pipelines.addons.lora_products import adding
+from serve_app.pipelines.addons.lora_set import LoraSet
+from serve_app.pipelines.transfer import to_device
+
+__all__ = ["ROW_PAIRS", "RowPairs", "take_pairs"]
+
+ROW_PAIRS = "row_pairs"  # argument: the matrices of a `PairBatch` whose groups are rows
+_COPIES = 5  # of a forward's matrices at most: as made, and twice filled up to twice the rows
+Matrices = tuple[torch.Tensor, ...]
+
+
+class RowPairs:
+    """Makes the argument; for the engine thread.
+
+    Args:
+        layers: of the denoiser.
+        room: bytes that the matrices of a forward may take, with what they are copied to.
+    """
+
+    def __init__(self, layers: LoraLayers, room: int) -> None:
+        self._layers, self._room = layers, room
+        self._numbers: list[int] = []
+        self._made: Matrices = ()
+
+    def outline(self, sets: Sequence[LoraSet]) -> Matrices | None:
+        """Return what has the shapes of the argument and takes no memory, by the set of each row.
+
+        None: these LoRAs are not for graphs.
+        """
+        shape = self._layers.shape(sets)
+        if not shape.rank or (wide := self._widened(shape)) is None:
+            return None
+        sizes: list[tuple[int, ...]] = [(wide.rank, wide.inputs), (wide.rank, wide.outputs)]
+        if self._layers.has_gain(sets):
+            sizes.append((wide.outputs,))
+        weight = next(iter(self._layers.places.values())).layer.weight
+        some = weight.new_full((1,), 2.0**-7)  # not nothing: graphs are compared with it
+        made = tuple(some.expand(len(sets), *size) for size in sizes)
+        takes = sum(one.numel() for one in made) * some.itemsize * _COPIES
+        return made if takes <= self._room else None
+
+    def of(self, sets: Sequence[LoraSet]) -> Matrices:
+        """Return the argument; it is kept while the rows stay."""
+        numbers = [own.number for own in sets]
+        if numbers != self._numbers:
+            self.clear()
+            distinct = list({own.number: own for own in sets}.values())
+            wide = self._widened(self._layers.shape(distinct))
+            assert wide is not None, "an outline was made"
+            batch = self._layers.batch(distinct, wide)
+            order = [own.number for own in distinct]
+            rows = to_device(torch.tensor([order.index(one) for one in numbers]), batch.up.device)
+            parts = (batch.down, batch.up, batch.gain)
+            self._made = tuple(one[rows] for one in parts if one is not None)
+            self._numbers = numbers
+        return self._made
+
+    def clear(self) -> None:
+        """Let go of what is kept."""
+        self._numbers, self._made = [], ()
+
+    def _widened(self, shape: PairShape) -> PairShape | None:
+        """Round columns up to where attention or all matrices end, so that few graphs are needed.
+
+        None: kernels are changed.
+        """
+        for inputs, outputs in ends(self._layers.places):
+            if shape.inputs <= inputs and shape.outputs <= outputs:
+                return PairShape(shape.rank, inputs, outputs)
+        return None
+
+
+@dataclass(slots=True, eq=False)
+class _Given:
+    """What the forward at work was given."""
+
+    batch: PairBatch | None = None
+
+
+def take_pairs(module: nn.Module) -> None:
+    """Give a module's forward the argument `ROW_PAIRS`, for one call at a time."""
+    given = _Given()
+    for place in placed(module).values():
+        place.layer.__dict__["forward"] = _taking(place, given)
+    own = module.forward
+
+    def forward(*args: object, row_pairs: Matrices = (), **kwargs: object) -> object:
+        given.batch = PairBatch(row_pairs[0], row_pairs[1], *row_pairs[2:]) if row_pairs else None
+        outputs = own(*args, **kwargs)
+        given.batch = None
+        return outputs
+
+    module.__dict__["forward"] = forward
+
+
+def _taking(place: Place, given: _Given) -> Callable[[torch.Tensor], torch.Tensor]:
+    own = place.layer.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        batch = given.batch
+        if batch is None or place.outputs.stop > batch.up.shape[2]:
+            output: torch.Tensor = own(x)
+            return output
+        return adding(place.layer, place.pair(batch, slice(0, len(batch.up))))(x)
+
+    return forward
