@@ -34,14 +34,33 @@ class RowPairs:
 
     def __init__(self, layers: LoraLayers, room: int) -> None:
         self._layers, self._room = layers, room
-        self._numbers: list[int] = []
-        self._made: Matrices = ()
+        self._numbers: list[int] | None = None  # of the sets that the others are for
+        self._outline: Matrices | None = None
+        self._made: Matrices | None = None
 
     def outline(self, sets: Sequence[LoraSet]) -> Matrices | None:
         """Return what has the shapes of the argument and takes no memory, by the set of each row.
 
         None: these LoRAs are not for graphs.
         """
+        numbers = [own.number for own in sets]
+        if numbers != self._numbers:
+            self._outline, self._made = self._outlined(sets), None
+            self._numbers = numbers
+        return self._outline
+
+    def of(self, sets: Sequence[LoraSet]) -> Matrices:
+        """Return the argument where there is an outline; it is kept while the rows stay."""
+        assert self.outline(sets) is not None, "whoever asks has seen it"
+        if self._made is None:
+            self._made = self._brought_together(sets)
+        return self._made
+
+    def clear(self) -> None:
+        """Release the matrices."""
+        self._made = None
+
+    def _outlined(self, sets: Sequence[LoraSet]) -> Matrices | None:
         shape = self._layers.shape(sets)
         if not shape.rank or (wide := self._widened(shape)) is None:
             return None
@@ -54,25 +73,15 @@ class RowPairs:
         takes = sum(one.numel() for one in made) * some.itemsize * _COPIES
         return made if takes <= self._room else None
 
-    def of(self, sets: Sequence[LoraSet]) -> Matrices:
-        """Return the argument; it is kept while the rows stay."""
-        numbers = [own.number for own in sets]
-        if numbers != self._numbers:
-            self.clear()
-            distinct = list({own.number: own for own in sets}.values())
-            wide = self._widened(self._layers.shape(distinct))
-            assert wide is not None, "an outline was made"
-            batch = self._layers.batch(distinct, wide)
-            order = [own.number for own in distinct]
-            rows = to_device(torch.tensor([order.index(one) for one in numbers]), batch.up.device)
-            parts = (batch.down, batch.up, batch.gain)
-            self._made = tuple(one[rows] for one in parts if one is not None)
-            self._numbers = numbers
-        return self._made
-
-    def clear(self) -> None:
-        """Let go of what is kept."""
-        self._numbers, self._made = [], ()
+    def _brought_together(self, sets: Sequence[LoraSet]) -> Matrices:
+        distinct = {own.number: own for own in sets}
+        wide = self._widened(self._layers.shape(sets))
+        assert wide is not None, "it has an outline"
+        batch = self._layers.batch(list(distinct.values()), wide)
+        places = {number: place for place, number in enumerate(distinct)}
+        rows = torch.tensor([places[own.number] for own in sets])
+        rows = to_device(rows, batch.up.device)
+        return tuple(one[rows] for one in (batch.down, batch.up, batch.gain) if one is not None)
 
     def _widened(self, shape: PairShape) -> PairShape | None:
         """Round columns up to where attention or all matrices end, so that few graphs are needed.
@@ -93,7 +102,7 @@ class _Given:
 
 
 def take_pairs(module: nn.Module) -> None:
-    """Give a module's forward the argument `ROW_PAIRS`, for one call at a time."""
+    """Add the argument `ROW_PAIRS` to a module's forward, which serves one call at a time then."""
     given = _Given()
     for place in placed(module).values():
         place.layer.__dict__["forward"] = _taking(place, given)
