@@ -160,12 +160,13 @@ class Compiled:
         shapes = [(kind, bucket) for bucket in self._buckets if (kind, bucket) not in self._met]
         if free <= 0 or not shapes:
             return
-        one = self._inputs(self._rows(arguments, 1), 1, 1)
+        rows = self._rows(arguments, 1)
+        one = {name: map_tensors(value, _own) for name, value in rows.items()}
         sample = one[self._sample]
         assert isinstance(sample, torch.Tensor), "the sample is a tensor"
         for shape in shapes[:free]:
             self._met.add(shape)
-            if 2 * shape[1] * _num_bytes(one) <= self._max_bytes:
+            if 2 * shape[1] * _outlined_bytes(one) <= self._max_bytes:
                 with self._lock:
                     self._wanted.append(_Wanted(shape, one, sample.numel()))
         self._begin()
@@ -254,12 +255,23 @@ def _function(module: nn.Module, number: int) -> Callable[[dict[str, object]], o
     return forward
 
 
-def _num_bytes(value: object) -> int:
+def _is_outline(tensor: torch.Tensor) -> bool:
+    """Whether a tensor repeats what it holds, and would take more memory if it were made."""
+    return tensor.untyped_storage().nbytes() < tensor.nbytes
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor, which may be a row of many, unless it is an outline."""
+    return tensor if _is_outline(tensor) else _copied(tensor)
+
+
+def _outlined_bytes(value: object) -> int:
+    """Return what outlines would take."""
     if isinstance(value, torch.Tensor):
-        return value.nbytes
+        return value.nbytes if _is_outline(value) else 0
     if isinstance(value, Mapping):
-        return sum(_num_bytes(inner) for inner in value.values())
-    return sum(_num_bytes(inner) for inner in value) if isinstance(value, list | tuple) else 0
+        return sum(map(_outlined_bytes, value.values()))
+    return sum(map(_outlined_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:

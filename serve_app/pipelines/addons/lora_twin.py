@@ -34,6 +34,7 @@ class RowPairs:
 
     def __init__(self, layers: LoraLayers, room: int) -> None:
         self._layers, self._room = layers, room
+        self._ends = ends(layers.places)  # asks every weight, which takes milliseconds
         self._numbers: list[int] | None = None  # of the sets that the others are for
         self._outline: Matrices | None = None
         self._made: Matrices | None = None
@@ -88,7 +89,7 @@ class RowPairs:
 
         None: kernels are changed.
         """
-        for inputs, outputs in ends(self._layers.places):
+        for inputs, outputs in self._ends:
             if shape.inputs <= inputs and shape.outputs <= outputs:
                 return PairShape(shape.rank, inputs, outputs)
         return None
@@ -109,10 +110,11 @@ def take_pairs(module: nn.Module) -> None:
     own = module.forward
 
     def forward(*args: object, row_pairs: Matrices = (), **kwargs: object) -> object:
-        given.batch = PairBatch(row_pairs[0], row_pairs[1], *row_pairs[2:]) if row_pairs else None
-        outputs = own(*args, **kwargs)
-        given.batch = None
-        return outputs
+        given.batch = PairBatch(*row_pairs) if row_pairs else None
+        try:
+            return own(*args, **kwargs)
+        finally:
+            given.batch = None
 
     module.__dict__["forward"] = forward
 

@@ -143,17 +143,22 @@ class Loras:
         def run_reading(arguments: dict[str, object]) -> object:
             rest = dict(arguments)
             numbers = rest.pop(LORA_ROWS, None)
-            if not isinstance(numbers, torch.Tensor) or not numbers.any():
+            own = numbers.tolist() if isinstance(numbers, torch.Tensor) else []
+            sets = self._by_numbers(own)
+            if not any(map(self._denoiser.num_changed, sets)):
                 self._denoiser.apply(())
                 self._row_pairs.clear()
                 return run(rest)
-            sets = self._by_numbers(numbers.tolist())
             outline = self._row_pairs.outline(sets) if runs_compiled else None
             if runs_compiled and outline and runs_compiled(rest | {ROW_PAIRS: outline}):
                 self._denoiser.apply(())
-                return run(rest | {ROW_PAIRS: self._row_pairs.of(sets)})
+                try:
+                    return run(rest | {ROW_PAIRS: self._row_pairs.of(sets)})
+                except BaseException:
+                    self._row_pairs.clear()  # what it holds of this forward goes with it
+                    raise
             self._row_pairs.clear()
-            return self._run(run_plain, rest, numbers.tolist())
+            return self._run(run_plain, rest, own)
 
         return run_reading
 
