@@ -190,6 +190,21 @@ def test_room_for_loras_is_no_limit_of_what_has_none(compiler: Compiler, toy: To
     assert denoiser.forwards == 1
 
 
+@pytest.mark.parametrize("mixes", [False, True])
+def test_graph_that_takes_one_row_for_another_is_found_out(
+    compiler: Compiler, toy: Toy, mixes: bool
+) -> None:
+    """Of the sample all rows are one that was met; what is outlined differs."""
+    toy.forward = lambda sample, row_pairs: (sample + row_pairs[0],)  # type: ignore[method-assign]
+    if mixes:
+        compiler.spoilt = lambda outputs: (outputs[0].flip(0),)  # type: ignore[index]
+    denoiser = compiled(toy)
+    arguments = {"sample": torch.ones(2, 3), "row_pairs": (torch.ones(1).expand(2, 3),)}
+    denoiser.knows(arguments)
+    settle(denoiser)
+    assert denoiser.knows(arguments) is not mixes
+
+
 def test_what_waits_for_the_compiler_takes_no_more_memory_than_it_was_given(toy: Toy) -> None:
     """Outlines of LoRAs take none, while the matrices of a row may be hundreds of MB."""
     denoiser = compiled(toy)
