@@ -195,11 +195,12 @@ def test_graph_that_takes_one_row_for_another_is_found_out(
     compiler: Compiler, toy: Toy, mixes: bool
 ) -> None:
     """Of the sample all rows are one that was met; what is outlined differs."""
-    toy.forward = lambda sample, row_pairs: (sample + row_pairs[0],)  # type: ignore[method-assign]
+    toy.__dict__["forward"] = lambda sample, row_pairs: (sample + row_pairs[0],)
     if mixes:
         compiler.spoilt = lambda outputs: (outputs[0].flip(0),)  # type: ignore[index]
     denoiser = compiled(toy)
-    arguments = {"sample": torch.ones(2, 3), "row_pairs": (torch.ones(1).expand(2, 3),)}
+    outline = torch.ones(1).expand(2, 3)
+    arguments: dict[str, object] = {"sample": torch.ones(2, 3), "row_pairs": (outline,)}
     denoiser.knows(arguments)
     settle(denoiser)
     assert denoiser.knows(arguments) is not mixes

@@ -94,7 +94,7 @@ def test_sets_of_other_files_and_layers_have_arguments_of_one_shape(
 def forward(weaver: Weaver, make_spec: MakeSpec, lora: str) -> dict[str, object]:
     """Return a denoiser's arguments with the marks of two rows; the set is held by the request."""
     request = weaver.request(make_spec(loras=using((lora, 1))))
-    number = request.body.loras.number  # type: ignore[attr-defined]
+    number = request.body.loras.number
     marks = torch.tensor([number, 0])
     return {"sample": torch.zeros(2, 4, 8, 8), LORA_ROWS: marks, "request": request}
 
