@@ -3,16 +3,20 @@
 The requests are those of `benchmarks.engine`, each with one of 8 LoRAs, or two of 12. Half of the
 LoRAs act on the attention and the text encoder, half on the convolutions too. In turns, in one run:
 the stock pipeline with `set_adapters` before each request; the engine; the engine where requests
-share forwards only with those of the same LoRAs; the engine without any LoRA.
+share forwards only with those of the same LoRAs; the engine without any LoRA. With `--compile` the
+LoRAs act on no convolutions, and there is an engine with `engine.compile: default` too, which has
+compiled what it meets before it is measured.
 Run: `python -m benchmarks.addons --help`.
 """
 
 import argparse
+import contextlib
 import copy
 import random
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +36,7 @@ from benchmarks.engine import (
     specs_of,
     unaided,
 )
-from serve_app.config import LoggingConfig
+from serve_app.config import EngineConfig, LoggingConfig
 from serve_app.engine.engine import Engine
 from serve_app.engine.request import Progress, Request
 from serve_app.models import AddOn
@@ -49,7 +53,14 @@ RANK = 8
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "v_proj")
 CONVOLUTIONS = ("conv1", "conv2")
 MIXES = {"one of 8 LoRAs": (8, 1), "two of 12 LoRAs": (12, 2)}
-WAYS = ("stock", "engine", "engine by LoRA", "engine without")
+WAYS = {
+    "stock": "stock, s",
+    "engine": "engine",
+    "engine by LoRA": "by LoRA",
+    "engine without": "without LoRAs",
+    "compiled": "compiled",
+}
+COMPILED = CONFIG.model_copy(update={"compile": "default"})
 NAMES = ("overhead-bound", "demo checkpoint, half size", "compute-bound")
 
 
@@ -62,10 +73,10 @@ class Bench:
     stock: Mapping[str, object]
 
 
-def write_lora(file: Path, checkpoint: Checkpoint, seed: int) -> None:
-    """Write a LoRA of random matrices in peft's names, with convolutions if the seed is odd."""
+def write_lora(file: Path, checkpoint: Checkpoint, seed: int, *, convolves: bool) -> None:
+    """Write a LoRA of random matrices in peft's names."""
     rng = torch.Generator().manual_seed(seed)
-    wanted = ATTENTION + CONVOLUTIONS * (seed % 2)
+    wanted = ATTENTION + CONVOLUTIONS * convolves
     tensors: dict[str, torch.Tensor] = {}
     for part in ("unet", "text_encoder"):
         for name, layer in getattr(checkpoint.base, part).named_modules():
@@ -78,15 +89,18 @@ def write_lora(file: Path, checkpoint: Checkpoint, seed: int) -> None:
     save_file(tensors, file)
 
 
-def prepare(checkpoint: Checkpoint, folder: Path, count: int) -> Bench:
-    """Write the LoRAs, and attach them to a copy of the model as diffusers does."""
+def prepare(checkpoint: Checkpoint, folder: Path, count: int, *, convolves: bool) -> Bench:
+    """Write the LoRAs, and attach them to a copy of the model as diffusers does.
+
+    convolves: every other one acts on convolutions.
+    """
     components = {name: copy.deepcopy(part) for name, part in checkpoint.base.components.items()}
     pipeline = checkpoint.family.pipelines[Kind.TEXT2IMG](**components)
     named: dict[str, Named] = {}
     for number in range(count):
         name = f"lora{number}"
         file = folder / f"{name}.safetensors"
-        write_lora(file, checkpoint, number)
+        write_lora(file, checkpoint, number, convolves=convolves and number % 2 == 1)
         named[name] = Named(AddOn(id=name, type="lora", source=file), name)
         pipeline.load_lora_weights(str(file), adapter_name=name)
     return Bench(checkpoint, named, pipeline.components)
@@ -160,36 +174,59 @@ def weave(
     assert all(isinstance(future.result(), Painting) for future in futures)
 
 
-def compare(name: str, model: Model, mix: str, rounds: int) -> str:
-    """Measure the four ways in turns and return a row of the table."""
+@contextlib.contextmanager
+def running(
+    bench: Bench, config: EngineConfig, specs: Sequence[GenerationSpec]
+) -> Iterator[Engine]:
+    """Start an engine that has measured its row caps, and compiled what it meets if it compiles."""
+    compiled = bench.checkpoint.compiled
+    with contextlib.closing(Engine(config, bench.checkpoint.variants.activate)) as engine:
+        first = specs[0].model_copy(update={"steps": 2, "loras": ()})
+        weave(bench, engine, [first], measures=True)
+        compiled.start()
+        weave(bench, engine, specs)
+        while compiled.is_busy:
+            time.sleep(0.5)
+        yield engine
+        compiled.stop()
+
+
+def compare(name: str, model: Model, mix: str, rounds: int, *, compiles: bool) -> str:
+    """Measure the ways in turns and return a row of the table."""
     checkpoint, plain = load(model), specs_of(model)
     count, each = MIXES[mix]
     specs = with_add_ons(plain, count, each, random.Random(4))
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        bench = prepare(checkpoint, Path(folder), count)
-        engine = Engine(CONFIG, checkpoint.variants.activate)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        bench = prepare(checkpoint, folder, count, convolves=not compiles)
+        engine = stack.enter_context(running(bench, CONFIG, specs))
         runs: dict[str, Callable[[], None]] = {
             "stock": partial(stock, bench, specs),
             "engine": partial(weave, bench, engine, specs),
             "engine by LoRA": partial(weave, bench, engine, specs, apart=True),
             "engine without": partial(weave, bench, engine, plain),
         }
-        weave(bench, engine, [plain[0].model_copy(update={"steps": 2})], measures=True)
+        engines = dict.fromkeys(runs, engine)
+        if compiles:
+            twin = Bench(load(model, COMPILED), bench.named, bench.stock)
+            engines["compiled"] = stack.enter_context(running(twin, COMPILED, specs))
+            runs["compiled"] = partial(weave, twin, engines["compiled"], specs)
+        ways = list(runs)
         for run in runs.values():
             run()  # loads the adapters, makes the prototypes of the schedulers
-        times: dict[str, list[Clocks]] = {way: [] for way in WAYS}
-        rows = dict.fromkeys(WAYS, 0.0)
+        times: dict[str, list[Clocks]] = {way: [] for way in ways}
+        rows = dict.fromkeys(ways, 0.0)
         for number in range(rounds):
-            for way in (WAYS[number % len(WAYS) :] + WAYS)[: len(WAYS)]:
-                before = engine.snapshot()
+            for way in (ways[number % len(ways) :] + ways)[: len(ways)]:
+                before = engines[way].snapshot()
                 times[way].append(seconds(runs[way]))
-                after = engine.snapshot()
+                after = engines[way].snapshot()
                 forwards = after.forwards - before.forwards
                 rows[way] = (after.rows - before.rows) / forwards if forwards else 0.0
-        engine.close()
     median = statistics.median(wall for wall, _ in times["stock"])
     cells = [name, mix, str(len(specs)), f"{median:.2f}"]
-    for way in WAYS[1:]:
+    for way in ways[1:]:
         cells.append(f"{_ratio(times['stock'], times[way], 0):.2f} ({rows[way]:.1f})")
     cells += [f"{_ratio(times['engine without'], times['engine'], clock):.2f}" for clock in (0, 1)]
     return " | ".join(["", *cells, ""]).strip()
@@ -205,16 +242,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", choices=list(MODELS), action="append")
+    parser.add_argument("--compile", action="store_true", help="compiling takes minutes a model")
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.configure(LoggingConfig(level="WARNING"))
     print("Times stock, with rows per forward in parentheses; the last columns: share of the speed")
     print("without LoRAs that is left, by the clock of the wall and of the processor.\n")
-    print("| model | mix | n | stock, s | engine | by LoRA | without LoRAs | share: wall | CPU |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    ways = [words for way, words in WAYS.items() if way != "compiled" or options.compile]
+    print(" | ".join(["| model", "mix", "n", *ways, "share: wall", "CPU |"]))
+    print("|---" * (len(ways) + 5) + "|")
     for name in options.model or NAMES:
         for mix in MIXES:
-            print(compare(name, MODELS[name], mix, options.rounds), flush=True)
+            row = compare(name, MODELS[name], mix, options.rounds, compiles=options.compile)
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

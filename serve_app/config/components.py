@@ -93,9 +93,9 @@ class EngineConfig(Section):
         default="off",
         description="Chooses the torch.compile mode of the denoiser, the last one with CUDA "
         "graphs. It is off because it has not been measured on a GPU yet. Each size compiles for "
-        "each of `engine.row_buckets`, with and without ControlNets, beside the service: until "
-        "then, and with LoRAs, IP adapters, `tomesd` and `self_attention`, forwards run as they "
-        "are.",
+        "each of `engine.row_buckets`, with and without ControlNets and LoRAs, beside the service: "
+        "until then, and with LoRAs of kernels, IP adapters, `tomesd` and `self_attention`, "
+        "forwards run as they are.",
     )
     row_buckets: tuple[int, ...] = Field(
         default=(1, 2, 4, 8, 16, 32),
@@ -106,7 +106,7 @@ class EngineConfig(Section):
         default=64,
         ge=0,
         description="Limits the shapes of a denoiser that are compiled: sizes, times row buckets, "
-        "times with and without ControlNets. Those met later run as they are.",
+        "with and without ControlNets, times ranks of LoRAs. Those met later run as they are.",
     )
     text_cache: int = Field(
         default=64,

@@ -162,11 +162,12 @@ def denoiser_lane(
 ) -> Lane:
     """Make the lane of a pipeline's denoiser.
 
-    compiled: runs it where nothing is added to rows.
+    compiled: runs it where there is a graph.
     reading: takes arguments out that are not the module's own.
     loras: of the pipeline.
     """
     plain = reading(by_name(getattr(base, family.denoiser), family.names[0]))
-    run = loras.reading(reading(compiled.run), plain)
+    knows = reading(compiled.knows) if compiled.is_on else None
+    run = loras.reading(reading(compiled.run), plain, knows)
     measured = loras.reading(plain, plain)
     return Lane("denoiser", run, family.shared, family.optional, marks=_MARKS, plain=measured)

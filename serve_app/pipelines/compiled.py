@@ -2,15 +2,16 @@
 
 No call ever waits for a compiler. A shape that was not met before runs as it is, and is compiled
 beside the service, on a thread of its own. What is compiled is a twin of the denoiser, which has
-the same weights and which nothing is ever hooked into or patched, so that LoRAs, IP adapters and
-token merging cannot end up in a graph; forwards with those run the denoiser as it is.
+the same weights and which nothing is hooked into or patched while it serves, so that no request's
+LoRAs, IP adapter or token merging can end up in a graph. Forwards with the latter two run the
+denoiser as it is; LoRAs may come as an argument that twins are prepared for.
 """
 
 import copy
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from types import FunctionType
 
@@ -35,6 +36,14 @@ _Shape = tuple[Hashable, int]  # signature of the arguments, and rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Graph:
+    """A compiled shape. twin: what was compiled, as it is."""
+
+    run: Run
+    twin: Run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Wanted:
     """A shape to be compiled. arguments: one row of a call's."""
 
@@ -46,27 +55,35 @@ class _Wanted:
 class Compiled:
     """`run` is for the engine thread; the counts may be read anywhere.
 
-    is_bypassed: something acts on the denoiser that the twin does not have.
+    is_bypassed: something acts on the denoiser that twins do not have.
     forwards: that ran compiled.
 
     Args:
         module: the denoiser, as it was loaded.
         family: of its pipeline.
         config: of the engine.
+        prepare: readies a twin for arguments that the denoiser does not have.
     """
 
-    def __init__(self, module: nn.Module, family: PipelineFamily, config: EngineConfig) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        family: PipelineFamily,
+        config: EngineConfig,
+        prepare: Callable[[nn.Module], None] = lambda _: None,
+    ) -> None:
         self.is_bypassed = False
         self.forwards = 0
         self._sample, self._shared = family.names[0], family.shared
         self._plain = by_name(module, self._sample)
-        self._mode, self._twin = config.compile, module
+        self._mode, self._module, self._prepare = config.compile, module, prepare
+        self.is_on = config.compile != "off"
         self._buckets: tuple[int, ...] = ()
-        if config.compile != "off":
+        if self.is_on:
+            self._module = _twin(module)  # before anything is patched into the module
             self._buckets = tuple(rows for rows in config.row_buckets if rows <= config.max_rows)
-            self._twin = _twin(module)
-        self._max_shapes = config.compiled_shapes
-        self._ready: dict[_Shape, Run] = {}
+        self._max_shapes, self._max_bytes = config.compiled_shapes, config.lora_batch_bytes
+        self._ready: dict[_Shape, _Graph] = {}
         self._met: set[_Shape] = set()
         self._wanted: deque[_Wanted] = deque()
         self._lock = threading.Lock()
@@ -98,43 +115,61 @@ class Compiled:
 
     def run(self, arguments: dict[str, object]) -> object:
         """Run one forward, compiled if its shape is ready; rows are filled up to a bucket then."""
-        sample = arguments[self._sample]
-        assert isinstance(sample, torch.Tensor), "the sample is a tensor"
-        rows = len(sample)
-        bucket = next((size for size in self._buckets if size >= rows), None)
-        if self.is_bypassed or bucket is None:
+        shape = self._shape(arguments)
+        graph = self._ready.get(shape) if shape else None
+        if shape is None or graph is None:
             return self._plain(arguments)
-        kind = signature(arguments, self._shared)
-        run = self._ready.get((kind, bucket))
-        if run is None:
-            self._meet(kind, arguments)
-            return self._plain(arguments)
+        rows, bucket = self._rows_of(arguments), shape[1]
+        inputs = self._inputs(arguments, rows, bucket)
         try:
-            outputs = run(self._inputs(arguments, rows, bucket))
+            outputs = graph.run(inputs)
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise  # the engine knows what to do
         except Exception:
             _log.exception("compiled_forward_failed", rows=bucket)
-            del self._ready[kind, bucket]
-            return self._plain(arguments)
-        self.forwards += 1
+            del self._ready[shape]
+            outputs = graph.twin(inputs)
+        else:
+            self.forwards += 1
         return slice_rows(outputs, 0, rows)
+
+    def knows(self, arguments: dict[str, object]) -> bool:
+        """Whether there is a graph for such arguments; else one is compiled beside the service."""
+        shape = self._shape(arguments)
+        return shape is not None and shape in self._ready
+
+    def _shape(self, arguments: dict[str, object]) -> _Shape | None:
+        """Return the shape that arguments are filled up to, and meet it; none: it has no graph."""
+        rows = self._rows_of(arguments)
+        bucket = next((size for size in self._buckets if size >= rows), None)
+        if self.is_bypassed or bucket is None:
+            return None
+        kind = signature(arguments, self._shared)
+        if (kind, bucket) not in self._met:
+            self._meet(kind, arguments)
+        return kind, bucket
+
+    def _rows_of(self, arguments: dict[str, object]) -> int:
+        sample = arguments[self._sample]
+        assert isinstance(sample, torch.Tensor), "the sample is a tensor"
+        return len(sample)
 
     def _meet(self, kind: Hashable, arguments: dict[str, object]) -> None:
         """Want a kind of call in all buckets, unless it was met before."""
-        sample = arguments[self._sample]
+        free = self._max_shapes - len(self._met)
+        shapes = [(kind, bucket) for bucket in self._buckets if (kind, bucket) not in self._met]
+        if free <= 0 or not shapes:
+            return
+        rows = self._rows(arguments, 1)
+        one = {name: map_tensors(value, _own) for name, value in rows.items()}
+        sample = one[self._sample]
         assert isinstance(sample, torch.Tensor), "the sample is a tensor"
-        one: dict[str, object] | None = None
-        for bucket in self._buckets:
-            shape = (kind, bucket)
-            if shape in self._met or len(self._met) >= self._max_shapes:
-                continue
-            one = one or self._inputs(self._rows(arguments, 1), 1, 1)
+        for shape in shapes[:free]:
             self._met.add(shape)
-            with self._lock:
-                self._wanted.append(_Wanted(shape, one, sample[0].numel()))
-        if one is not None:
-            self._begin()
+            if 2 * shape[1] * _outlined_bytes(one) <= self._max_bytes:
+                with self._lock:
+                    self._wanted.append(_Wanted(shape, one, sample.numel()))
+        self._begin()
 
     def _begin(self) -> None:
         with self._lock:
@@ -177,16 +212,23 @@ class Compiled:
         about = {"rows": bucket, "size": wanted.size}
         try:
             inputs = self._inputs(wanted.arguments, 1, bucket)
-            function = _function(self._twin, len(self._ready))
+            for name, value in wanted.arguments.items():
+                if _outlined_bytes(value):
+                    inputs[name] = map_tensors(inputs[name], _drawn)
+            twin = _twin(self._module)  # of its own, since prepared ones serve one call at a time
+            self._prepare(twin)
+            function = _function(twin, len(self._ready))
             compiled = torch.compile(function, mode=self._mode, dynamic=False, fullgraph=True)
             outputs = _clones(compiled(inputs))
-            if not _agree(outputs, self._twin(**inputs)):
+            if not _agree(outputs, twin(**inputs)):
                 raise ArithmeticError("the graph gives other numbers than the module")
         except Exception:  # it runs as it is
             _log.exception("denoiser_not_compiled", **about)
             return
         run_only = torch._dynamo.run(function)
-        self._ready[wanted.shape] = lambda arguments: _clones(run_only(arguments))
+        self._ready[wanted.shape] = _Graph(
+            lambda arguments: _clones(run_only(arguments)), lambda arguments: twin(**arguments)
+        )
         _log.info(
             "denoiser_compiled",
             **about,
@@ -214,6 +256,31 @@ def _function(module: nn.Module, number: int) -> Callable[[dict[str, object]], o
     assert isinstance(forward, FunctionType), "it was defined above"
     forward.__code__ = forward.__code__.replace(co_name=f"denoiser_{id(module)}_{number}")
     return forward
+
+
+def _is_outline(tensor: torch.Tensor) -> bool:
+    """Whether a tensor repeats what it holds, and would take more memory if it were made."""
+    return tensor.untyped_storage().nbytes() < tensor.nbytes
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor, which may be a row of many, unless it is an outline."""
+    return tensor if _is_outline(tensor) else _copied(tensor)
+
+
+def _drawn(tensor: torch.Tensor) -> torch.Tensor:
+    """Draw numbers, others in each row and column, so that a graph that mixes them is found out."""
+    random = torch.Generator(tensor.device).manual_seed(0)
+    return torch.randn(tensor.shape, generator=random, device=tensor.device).to(tensor.dtype) / 16
+
+
+def _outlined_bytes(value: object) -> int:
+    """Return what outlines would take."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes if _is_outline(value) else 0
+    if isinstance(value, Mapping):
+        return sum(map(_outlined_bytes, value.values()))
+    return sum(map(_outlined_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:

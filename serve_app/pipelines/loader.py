@@ -23,6 +23,7 @@ from serve_app.pipelines.addons.controlnets import ControlNets
 from serve_app.pipelines.addons.ip_adapters import IpAdapter, IpAdapters
 from serve_app.pipelines.addons.lineage import lineage_of, read_header
 from serve_app.pipelines.addons.lora_set import Adapter
+from serve_app.pipelines.addons.lora_twin import take_pairs
 from serve_app.pipelines.addons.loras import Loras
 from serve_app.pipelines.addons.lru import Lru, Uses
 from serve_app.pipelines.addons.textual_inversion import Embeddings
@@ -75,7 +76,7 @@ def load_checkpoint(
     denoiser = getattr(base, family.denoiser)
     if config.channels_last and family.denoiser == "unet":
         denoiser.to(memory_format=torch.channels_last)
-    compiled = Compiled(denoiser, family, config)
+    compiled = Compiled(denoiser, family, config, take_pairs)
     perturbation = Perturbation(denoiser)
     uses = Uses()
     lineage = lineage_of(base)

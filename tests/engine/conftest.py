@@ -1,5 +1,6 @@
 """Random checkpoints, made once per run, and pictures to paint on."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.testing.checkpoints import RandomUNet, write_random_inpaint
 from serve_app.types import GenerationSpec, Kind
+from tests.engine.compiler import Compiler
 from tests.engine.toys import Denoiser
 
 torch.set_num_threads(1)
@@ -143,3 +145,18 @@ def make_engine() -> Iterator[Callable[..., Engine]]:
     yield make
     for engine in made:
         engine.close()
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
+    own, stand_in = torch.compile, Compiler()
+
+    def compile_with(function: Callable[..., object], mode: str, **options: bool) -> object:
+        assert mode == "default"
+        return own(function, backend=stand_in, **options)
+
+    monkeypatch.setattr(torch, "compile", compile_with)
+    # pytest takes down every line of it, which takes a minute per shape.
+    monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)
+    yield stand_in
+    torch.compiler.reset()

@@ -178,4 +178,43 @@ def test_nothing_is_compiled_before_the_start_and_after_the_end(
 def test_denoiser_that_is_not_to_be_compiled_has_no_twin(compiler: Compiler, toy: Toy) -> None:
     denoiser = compiled(toy, compile="off")
     run(denoiser, 2)
-    assert (denoiser.is_busy, toy.rows, denoiser._twin) == (False, [2], toy)
+    assert (denoiser.is_busy, toy.rows, denoiser._module) == (False, [2], toy)
+
+
+def test_room_for_loras_is_no_limit_of_what_has_none(compiler: Compiler, toy: Toy) -> None:
+    """The setting is about LoRAs; without any a forward is compiled whatever its arguments take."""
+    denoiser = compiled(toy, lora_batch_bytes=1)
+    run(denoiser, 2)
+    settle(denoiser)
+    run(denoiser, 2)
+    assert denoiser.forwards == 1
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_graph_that_takes_one_row_for_another_is_found_out(
+    compiler: Compiler, toy: Toy, mixes: bool
+) -> None:
+    """Of the sample all rows are one that was met; what is outlined differs."""
+    toy.__dict__["forward"] = lambda sample, row_pairs: (sample + row_pairs[0],)
+    if mixes:
+        compiler.spoilt = lambda outputs: (outputs[0].flip(0),)  # type: ignore[index]
+    denoiser = compiled(toy)
+    outline = torch.ones(1).expand(2, 3)
+    arguments: dict[str, object] = {"sample": torch.ones(2, 3), "row_pairs": (outline,)}
+    denoiser.knows(arguments)
+    settle(denoiser)
+    assert denoiser.knows(arguments) is not mixes
+
+
+def test_what_waits_for_the_compiler_takes_no_more_memory_than_it_was_given(toy: Toy) -> None:
+    """Outlines of LoRAs take none, while the matrices of a row may be hundreds of MB."""
+    denoiser = compiled(toy)
+    denoiser.stop()
+    outline = torch.ones(1).expand(4, 1000, 1000)
+    assert not denoiser.knows({"sample": torch.ones(4, 3), "row_pairs": (outline,)})
+    (wanted, *_) = denoiser._wanted
+    (kept,) = wanted.arguments["row_pairs"]  # type: ignore[misc]
+    sample = wanted.arguments["sample"]
+    assert isinstance(sample, torch.Tensor)
+    takes = [one.untyped_storage().nbytes() for one in (kept, sample)]
+    assert takes == [4, 12], "of the other rows nothing is kept either"

@@ -5,10 +5,8 @@ torch's own compiler takes half a minute per shape; a stand-in for it counts and
 
 import asyncio
 import io
-import logging
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -40,6 +38,7 @@ from serve_app.types import (
     LoraUse,
     PreparedImages,
 )
+from tests.engine.compiler import Compiler
 from tests.engine.lora_files import kohya, make, save
 
 CPU = EngineConfig(device="cpu", max_rows=4, row_buckets=(2, 4, 8), measure_rows=False)
@@ -59,39 +58,6 @@ MIX: dict[str, dict[str, object]] = {
     "token merging": {"tomesd": True},
     "self_attention": {"self_attention": True},
 }
-
-
-class Compiler:
-    """Stands in for inductor. threads: that asked it to compile. runs: of what it gave."""
-
-    def __init__(self) -> None:
-        self.threads: list[str] = []
-        self.runs = 0
-        self.fault: Callable[[object], object] = lambda outputs: outputs
-
-    def __call__(self, graph: torch.fx.GraphModule, _inputs: object) -> Callable[..., object]:
-        self.threads.append(threading.current_thread().name)
-
-        def run(*args: object) -> object:
-            self.runs += 1
-            return self.fault(graph(*args))
-
-        return run
-
-
-@pytest.fixture
-def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
-    own, stand_in = torch.compile, Compiler()
-
-    def compile_with(function: Callable[..., object], mode: str, **options: bool) -> object:
-        assert mode == "default"
-        return own(function, backend=stand_in, **options)
-
-    monkeypatch.setattr(torch, "compile", compile_with)
-    # pytest takes down every line of it, which takes a minute per shape.
-    monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)
-    yield stand_in
-    torch.compiler.reset()
 
 
 @pytest.fixture(scope="module")

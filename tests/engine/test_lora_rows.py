@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from serve_app.config import EngineConfig
 from serve_app.models import AddOn
-from serve_app.pipelines.addons import lora_layers
+from serve_app.pipelines.addons import lora_places
 from serve_app.pipelines.addons.lora_layers import LoraLayers
 from serve_app.pipelines.addons.lora_set import LoraSet
 from serve_app.pipelines.addons.loras import LORA_ROWS
@@ -266,14 +266,14 @@ def test_failure_half_way_leaves_no_layer_changed(
 ) -> None:
     spec = make_spec(steps=2)
     before = weaver.paint(spec)[0]
-    pair, calls = lora_layers._Place.pair, iter(range(3))
+    pair, calls = lora_places.Place.pair, iter(range(3))
 
-    def fail(self: lora_layers._Place, batch: object, groups: slice) -> object:
+    def fail(self: lora_places.Place, batch: object, groups: slice) -> object:
         if next(calls, None) is None:
             raise RuntimeError("half way")
         return pair(self, batch, groups)
 
-    monkeypatch.setattr(lora_layers._Place, "pair", fail)
+    monkeypatch.setattr(lora_places.Place, "pair", fail)
     request = weaver.request(spec.model_copy(update={"loras": using(attention=1)}))
     with pytest.raises(RuntimeError, match="half way"):
         weaver.engine.submit(request).result(60)

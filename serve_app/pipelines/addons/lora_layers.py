@@ -6,38 +6,29 @@ layer that nothing is added to runs as it was made.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
-from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from serve_app.pipelines.addons.lora_file import Pair
 from serve_app.pipelines.addons.lora_merging import Merging, SiblingLayers
-from serve_app.pipelines.addons.lora_products import (
-    Forward,
-    GroupedPair,
-    Layer,
-    flat,
-)
+from serve_app.pipelines.addons.lora_places import PairBatch, PairShape, Place, placed
+from serve_app.pipelines.addons.lora_products import Forward, GroupedPair, Layer, flat
 from serve_app.pipelines.addons.lora_set import LoraSet, PackedPairs
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.soundness import check_tensor
 
 __all__ = ["LoraLayers"]
 
-_PROJECTIONS = (
-    ("to_q", "to_k", "to_v"),
-    ("add_q_proj", "add_k_proj", "add_v_proj"),
-    ("q_proj", "k_proj", "v_proj"),
-)
 _MAX_SIBLINGS = 4096  # sets of layers whose weights need not be asked about again
 _MIN_RANK = 8  # ranks are powers of two from here on: few shapes, which suit a GPU
 
 
 class LoraLayers:
     """`packed` and `gain` are safe to call from several threads; `apply` is for the engine's.
+
+    places: of the layers, by name.
 
     Args:
         name: of the component.
@@ -48,7 +39,7 @@ class LoraLayers:
     def __init__(self, name: str, module: nn.Module, merge_bytes: int = 0) -> None:
         self._name = name
         self._merge_bytes = merge_bytes
-        self._places = _placed(module)
+        self.places = placed(module)
         self._dtype = next(module.parameters()).dtype
         self._now: tuple[int, ...] | None = ()  # numbers of the sets, by group; none: half changed
         self._changed: list[Layer] = []
@@ -67,7 +58,7 @@ class LoraLayers:
             if layer in fitted:
                 raise Unfit(f"two pairs of matrices for {self._name}.{layer}", "one")
             fitted[layer] = self._fitted(layer, pair)
-        places = [self._places[layer] for layer in fitted]
+        places = [self.places[layer] for layer in fitted]
         rank = _bucket(max(len(pair.down) for pair in fitted.values()))
         dtype = places[0].layer.weight.dtype
         down = torch.zeros(rank, max(place.inputs.stop for place in places), dtype=dtype)
@@ -93,7 +84,7 @@ class LoraLayers:
         """
         gain = part.up.new_zeros(part.up.shape[1], dtype=torch.float32)
         for layer, magnitude in part.magnitudes.items():
-            place = self._places[layer]
+            place = self.places[layer]
             weight = flat(place.layer.weight).float()
             up, down = part.up[:, place.outputs].float(), part.down[:, place.inputs].float()
             lengths = torch.linalg.vector_norm(weight + strength * (up.T @ down), dim=1)
@@ -115,9 +106,42 @@ class LoraLayers:
         Matrices of inputs may be in it twice: of kernels there is a copy with channels last, and
         those of layers that are given the same are brought together.
         """
-        shape = self._shape([own.of(self._name) for own in sets])
+        shape = self.shape(sets)
         columns = 2 * shape.inputs + shape.outputs
         return len(sets) * shape.rank * columns * self._dtype.itemsize
+
+    def shape(self, sets: Sequence[LoraSet]) -> PairShape:
+        """Return what a batch of these sets takes at least; rank 0: nothing is changed."""
+        parts = [own.of(self._name) for own in sets]
+        every = [part for own in parts for part, _ in own]
+        return PairShape(
+            _bucket(max((sum(len(part.down) for part, _ in own) for own in parts), default=0)),
+            max((part.down.shape[1] for part in every), default=0),
+            max((part.up.shape[1] for part in every), default=0),
+        )
+
+    def has_gain(self, sets: Sequence[LoraSet]) -> bool:
+        """Whether a DoRA is among them."""
+        return any(self._name in own.gains for own in sets)
+
+    def batch(self, sets: Sequence[LoraSet], shape: PairShape) -> PairBatch:
+        """Bring the matrices of groups with these sets together, zeros where one has less."""
+        parts = [own.of(self._name) for own in sets]
+        some = next(part for own in parts for part, _ in own)
+        down = some.down.new_zeros(len(sets), shape.rank, shape.inputs)
+        up = some.up.new_zeros(len(sets), shape.rank, shape.outputs)
+        gain = some.up.new_zeros(len(sets), shape.outputs) if self.has_gain(sets) else None
+        for group, own in enumerate(parts):
+            start, grown = 0, sets[group].gains.get(self._name)
+            for part, strength in own:
+                ranks = slice(start, start := start + len(part.down))
+                factor: float | torch.Tensor = strength
+                if part.magnitudes and grown is not None and gain is not None:
+                    gain[group, : len(grown)] = grown
+                    factor = strength * (1 + grown)
+                down[group, ranks, : part.down.shape[1]] = part.down
+                torch.mul(part.up, factor, out=up[group, ranks, : part.up.shape[1]])
+        return PairBatch(down, up, gain)
 
     def apply(self, sets: Sequence[LoraSet]) -> None:
         """Add these sets to the layers from now on, each to its group of rows; none: nothing."""
@@ -129,7 +153,7 @@ class LoraLayers:
         self._now, self._changed = None, []
         parts = [own.of(self._name) for own in sets]
         if any(parts):
-            batch = self._batch(parts, [own.gains.get(self._name) for own in sets])
+            batch = self.batch(sets, self.shape(sets))
             room = self._merge_bytes - self.num_bytes(sets)
             for layer, forward in self._forwards(batch, _reached(parts), room):
                 layer.__dict__["forward"] = forward
@@ -137,7 +161,7 @@ class LoraLayers:
         self._now = numbers
 
     def _forwards(
-        self, batch: "_Batch", reached: Mapping[str, slice], room: int
+        self, batch: PairBatch, reached: Mapping[str, slice], room: int
     ) -> Iterator[tuple[Layer, Forward]]:
         """Yield forwards that add a batch; layers that are given the same compute together.
 
@@ -146,13 +170,13 @@ class LoraLayers:
         """
         beside: dict[str, list[str]] = {}
         for name in reached:
-            beside.setdefault(self._places[name].given, []).append(name)
+            beside.setdefault(self.places[name].given, []).append(name)
         families = [(self._siblings_of(tuple(names)), names) for names in beside.values()]
         for siblings, names in sorted(families, key=lambda family: family[0].num_bytes):
             room -= len(batch.up) * siblings.num_bytes
             ends = [(reached[name].start, reached[name].stop) for name in names]
             groups = slice(min(ends)[0], max(stop for _, stop in ends))
-            pairs = partial(_pairs, [self._places[name] for name in names], batch)
+            pairs = partial(_pairs, [self.places[name] for name in names], batch)
             merging = Merging(siblings, pairs, groups, len(batch.up), has_room=room >= 0)
             yield from zip(siblings.layers, merging.forwards(), strict=True)
 
@@ -161,44 +185,11 @@ class LoraLayers:
         if names not in self._siblings:
             if len(self._siblings) >= _MAX_SIBLINGS:
                 self._siblings.clear()
-            self._siblings[names] = SiblingLayers([self._places[name].layer for name in names])
+            self._siblings[names] = SiblingLayers([self.places[name].layer for name in names])
         return self._siblings[names]
 
-    def _batch(
-        self,
-        parts: Sequence[Sequence[tuple[PackedPairs, float]]],
-        gains: Sequence[torch.Tensor | None],
-    ) -> "_Batch":
-        """Bring the matrices of all groups together, zeros where one has less than another."""
-        shape = self._shape(parts)
-        some = next(part for own in parts for part, _ in own)
-        down = some.down.new_zeros(len(parts), shape.rank, shape.inputs)
-        up = some.up.new_zeros(len(parts), shape.rank, shape.outputs)
-        gain = None
-        if any(own is not None for own in gains):
-            gain = some.up.new_zeros(len(parts), shape.outputs)
-        for group, (own, grown) in enumerate(zip(parts, gains, strict=True)):
-            start = 0
-            for part, strength in own:
-                ranks = slice(start, start := start + len(part.down))
-                factor: float | torch.Tensor = strength
-                if part.magnitudes and grown is not None and gain is not None:
-                    gain[group, : len(grown)] = grown
-                    factor = strength * (1 + grown)
-                down[group, ranks, : part.down.shape[1]] = part.down
-                torch.mul(part.up, factor, out=up[group, ranks, : part.up.shape[1]])
-        return _Batch(down, up, gain)
-
-    def _shape(self, parts: Sequence[Sequence[tuple[PackedPairs, float]]]) -> "_Shape":
-        every = [part for own in parts for part, _ in own]
-        return _Shape(
-            _bucket(max((sum(len(part.down) for part, _ in own) for own in parts), default=0)),
-            max((part.down.shape[1] for part in every), default=0),
-            max((part.up.shape[1] for part in every), default=0),
-        )
-
     def _fitted(self, name: str, pair: Pair) -> Pair:
-        weight, where = self._places[name].layer.weight, f"{self._name}.{name}"
+        weight, where = self.places[name].layer.weight, f"{self._name}.{name}"
         pair = pair.for_weights(tuple(weight.shape))
         made, wanted = (pair.up.shape[0], *pair.down.shape[1:]), tuple(weight.shape)
         if made != wanted or pair.up.shape[2:].numel() != 1:
@@ -215,102 +206,13 @@ class LoraLayers:
         """Find a layer by its name in a file; transformers 5.6 dropped a part of some names."""
         bare = layer.removeprefix("text_model.")
         for name in (layer, bare, f"text_model.{bare}"):
-            if name in self._places:
+            if name in self.places:
                 return name
         raise Unfit(f"the layer {self._name}.{layer}", "layers that the model has")
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """Of a batch: ranks, and inputs and outputs of the layers up to the last that is changed."""
-
-    rank: int
-    inputs: int
-    outputs: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
-    """Of all layers, by group. down: (G, R, inputs). up: (G, R, outputs). gain: (G, outputs)."""
-
-    down: torch.Tensor
-    up: torch.Tensor
-    gain: torch.Tensor | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Place:
-    """Where a layer's columns are in packed matrices.
-
-    given: tells what the layer is given from what others are.
-    """
-
-    layer: Layer
-    given: str
-    inputs: slice
-    outputs: slice
-
-    def pair(self, batch: _Batch, groups: slice) -> GroupedPair:
-        """Take its part of a batch out, of these groups."""
-        return GroupedPair(
-            batch.down[groups, :, self.inputs],
-            batch.up[groups, :, self.outputs],
-            None if batch.gain is None else batch.gain[groups, self.outputs],
-            groups.start,
-            len(batch.up),
-        )
-
-
-def _pairs(places: Sequence[_Place], batch: _Batch, groups: slice) -> list[GroupedPair]:
+def _pairs(places: Sequence[Place], batch: PairBatch, groups: slice) -> list[GroupedPair]:
     return [place.pair(batch, groups) for place in places]
-
-
-def _placed(module: nn.Module) -> dict[str, _Place]:
-    """Assign columns to each layer; those that most LoRAs change come first, the largest last."""
-    layers: list[tuple[str, Layer]] = [
-        (name, own)
-        for name, own in module.named_modules()
-        if isinstance(own, nn.Linear) or (isinstance(own, nn.Conv2d) and _is_plain(own))
-    ]
-
-    def place(entry: tuple[str, Layer]) -> tuple[bool, bool]:
-        name, own = entry
-        return _is_kernel(own), ".attn" not in name and "self_attn." not in name
-
-    places, given = dict[str, _Place](), _given(module)
-    inputs = outputs = 0
-    for name, own in sorted(layers, key=place):
-        ends = inputs + own.weight[0].numel(), outputs + len(own.weight)
-        places[name] = _Place(
-            own, given.get(name, name), slice(inputs, ends[0]), slice(outputs, ends[1])
-        )
-        inputs, outputs = ends
-    return places
-
-
-def _given(module: nn.Module) -> dict[str, str]:
-    """Name what attention's projections are given: the texts are given to all that read them."""
-    given: dict[str, str] = {}
-    for name, own in module.named_modules():
-        for names in _PROJECTIONS:
-            layers = {one: getattr(own, one, None) for one in names}
-            for one, layer in layers.items():
-                if not isinstance(layer, nn.Linear):
-                    continue
-                is_cross = isinstance(own, Attention) and own.is_cross_attention
-                if not is_cross:
-                    given[f"{name}.{one}"] = f"{name}.{names[0]}"
-                elif one != "to_q":
-                    given[f"{name}.{one}"] = f"texts of {layer.in_features}"
-    return given
-
-
-def _is_plain(layer: nn.Conv2d) -> bool:
-    return layer.groups == 1 and layer.padding_mode == "zeros"
-
-
-def _is_kernel(layer: Layer) -> bool:
-    return layer.weight[0, 0].numel() > 1
 
 
 def _reached(parts: Sequence[Sequence[tuple[PackedPairs, float]]]) -> dict[str, slice]:

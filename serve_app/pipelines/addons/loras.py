@@ -26,6 +26,7 @@ from serve_app.pipelines.addons.lora_layers import LoraLayers
 from serve_app.pipelines.addons.lora_plan import RowPlan
 from serve_app.pipelines.addons.lora_sd3 import in_diffusers_names
 from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet, summed
+from serve_app.pipelines.addons.lora_twin import ROW_PAIRS, RowPairs
 from serve_app.pipelines.addons.lru import Lru
 from serve_app.pipelines.addons.misfit import Unfit, judging
 from serve_app.pipelines.families import PipelineFamily
@@ -99,6 +100,7 @@ class Loras:
         self._kept = kept
         self._host = host
         self._plan: RowPlan | None = None  # of the last forward with LoRAs
+        self._row_pairs = RowPairs(self._denoiser, config.lora_batch_bytes)
         self._names, self._numbers = count(), count(1)
         self._sets: WeakValueDictionary[object, LoraSet] = WeakValueDictionary()
         self._by_number: WeakValueDictionary[int, LoraSet] = WeakValueDictionary({0: NO_LORAS})
@@ -131,19 +133,32 @@ class Loras:
         with judging(named[names[0]]):
             return self._set_of(uses)
 
-    def reading(self, run: Run, run_plain: Run) -> Run:
+    def reading(self, run: Run, run_plain: Run, runs_compiled: Run | None = None) -> Run:
         """Apply what the rows of a forward name, and take it out of its arguments.
 
-        run_plain: the same without a compiled graph, which would not see what is added.
+        run_plain: the same without a compiled graph, which does not see what is added to layers.
+        runs_compiled: tells of arguments, `ROW_PAIRS` among them, if `run` has a graph for them.
         """
 
         def run_reading(arguments: dict[str, object]) -> object:
             rest = dict(arguments)
             numbers = rest.pop(LORA_ROWS, None)
-            if not isinstance(numbers, torch.Tensor) or not numbers.any():
+            own = numbers.tolist() if isinstance(numbers, torch.Tensor) else []
+            sets = self._by_numbers(own)
+            if not any(map(self._denoiser.num_changed, sets)):
                 self._denoiser.apply(())
+                self._row_pairs.clear()
                 return run(rest)
-            return self._run(run_plain, rest, numbers.tolist())
+            outline = self._row_pairs.outline(sets) if runs_compiled else None
+            if runs_compiled and outline and runs_compiled(rest | {ROW_PAIRS: outline}):
+                self._denoiser.apply(())
+                try:
+                    return run(rest | {ROW_PAIRS: self._row_pairs.of(sets)})
+                except BaseException:
+                    self._row_pairs.clear()  # what it holds of this forward goes with it
+                    raise
+            self._row_pairs.clear()
+            return self._run(run_plain, rest, own)
 
         return run_reading
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from serve_app.pipelines.addons import lora_layers
+from serve_app.pipelines.addons import lora_places
 from serve_app.pipelines.addons.lora_file import Pair
 from serve_app.pipelines.addons.lora_layers import LoraLayers
 from serve_app.pipelines.addons.lora_set import NO_LORAS, Adapter, LoraSet
@@ -87,13 +87,13 @@ def test_layers_are_added_to_where_sets_change_them(unet, layers, monkeypatch):
         layers.apply((own,))
         alone.append(predict(unet, slice(row, row + 1)))
     reached = Counter()
-    pair = lora_layers._Place.pair
+    pair = lora_places.Place.pair
 
     def watched(self, batch, groups):
         reached[type(self.layer).__name__, groups.start, groups.stop] += 1
         return pair(self, batch, groups)
 
-    monkeypatch.setattr(lora_layers._Place, "pair", watched)
+    monkeypatch.setattr(lora_places.Place, "pair", watched)
     layers.apply(sets)
     together = predict(unet, slice(None))
     convolutions = sum(name.endswith("conv1") for name, _ in unet.named_modules())
