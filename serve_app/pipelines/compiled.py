@@ -8,6 +8,7 @@ denoiser as it is; LoRAs may come as an argument that twins are prepared for.
 """
 
 import copy
+import itertools
 import threading
 import time
 from collections import deque
@@ -32,6 +33,7 @@ __all__ = ["Compiled"]
 torch._dynamo.config.error_on_nested_fx_trace = False
 
 _log = structlog.get_logger()
+_numbers = itertools.count()  # of what was compiled in this process
 _Shape = tuple[Hashable, int]  # signature of the arguments, and rows
 
 
@@ -217,7 +219,7 @@ class Compiled:
                     inputs[name] = map_tensors(inputs[name], _drawn)
             twin = _twin(self._module)  # of its own, since prepared ones serve one call at a time
             self._prepare(twin)
-            function = _function(twin, len(self._ready))
+            function = _function(twin, next(_numbers))
             compiled = torch.compile(function, mode=self._mode, dynamic=False, fullgraph=True)
             outputs = _clones(compiled(inputs))
             if not _agree(outputs, twin(**inputs)):
@@ -254,7 +256,7 @@ def _function(module: nn.Module, number: int) -> Callable[[dict[str, object]], o
         return module(**arguments)
 
     assert isinstance(forward, FunctionType), "it was defined above"
-    forward.__code__ = forward.__code__.replace(co_name=f"denoiser_{id(module)}_{number}")
+    forward.__code__ = forward.__code__.replace(co_name=f"denoiser_{number}")
     return forward
 
 

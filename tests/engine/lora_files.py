@@ -24,6 +24,8 @@ LAYERS = {  # of the random checkpoints: each sort of layer that LoRAs are made 
         "encoder.layers.0.mlp.fc1",
     ),
 }
+KERNEL = "mid_block.resnets.0.conv1"
+MATRICES = LAYERS | {"unet": tuple(name for name in LAYERS["unet"] if name != KERNEL)}
 _KOHYA = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
 
 

@@ -39,7 +39,7 @@ from serve_app.types import (
     PreparedImages,
 )
 from tests.engine.compiler import Compiler
-from tests.engine.lora_files import kohya, make, save
+from tests.engine.lora_files import MATRICES, kohya, make, save
 
 CPU = EngineConfig(device="cpu", max_rows=4, row_buckets=(2, 4, 8), measure_rows=False)
 COMPILED = CPU.model_copy(update={"compile": "default"})
@@ -68,7 +68,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = DiffusionPipeline.from_pretrained(root / "model", safety_checker=None)
     write_random_controlnet(root / "edges", base.unet)
     write_random_ip_adapter(root / "face", base.unet)
-    save(kohya(make(base)), root / "ink.safetensors")
+    save(kohya(make(base, MATRICES)), root / "ink.safetensors")
     return root
 
 
@@ -146,7 +146,7 @@ def test_mix_paints_the_same_and_compiles_nothing_in_service(
         assert compiled.snapshot().compiled_forwards == compiled.snapshot().forwards - 1
         met = {name: paint(compiled, name)[name] for name in MIX}
         shapes = ready(compiled)
-        assert shapes == 6, "two sizes, one of them with residuals too, in two buckets"
+        assert shapes == 10, "two sizes, one with residuals, a LoRA and both too, in two buckets"
         before = compiled.snapshot()
         again = paint(compiled, *MIX)
         after = compiled.snapshot()

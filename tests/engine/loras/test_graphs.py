@@ -13,15 +13,13 @@ from serve_app.config import EngineConfig
 from serve_app.models import AddOn
 from serve_app.types import GenerationSpec, LoraUse
 from tests.engine.compiler import Compiler
-from tests.engine.lora_files import LAYERS, Made, kohya, make, peft, save
+from tests.engine.lora_files import KERNEL, LAYERS, MATRICES, Made, kohya, make, peft, save
 from tests.engine.weaving import CPU, TOLERANCE, Weaver, changed, difference, paint_stock
 
 MakeSpec = Callable[..., GenerationSpec]
 COMPILED = CPU.model_copy(
     update={"compile": "default", "max_rows": 8, "row_buckets": (8,), "lora_bytes": 2**28}
 )
-KERNEL = "mid_block.resnets.0.conv1"
-MATRICES = LAYERS | {"unet": tuple(name for name in LAYERS["unet"] if name != KERNEL)}
 ATTENTION = {"unet": tuple(name for name in LAYERS["unet"] if ".attn" in name)}
 OTHERS = {"unet": tuple(name for name in MATRICES["unet"] if ".attn" not in name)}
 MADE = {  # what each LoRA acts on, and its ranks
