@@ -137,7 +137,7 @@ class EngineConfig(Section):
         default=1024**3,
         ge=1,
         description="Limits the bytes of the LoRAs of one forward, with the weights that have them "
-        "in; a forward with more LoRAs runs in parts.",
+        "in; a forward with more runs in parts, and as it is. Compiled ones of XL need more room.",
     )
     lora_reads: int = Field(
         default=4, ge=1, le=64, description="LoRAs of one model that are read from files at once"
