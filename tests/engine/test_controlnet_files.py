@@ -328,6 +328,7 @@ def test_nobody_waits_for_a_net_that_another_request_loads(
     for thread in waiting:
         thread.join(30)
     assert loads == ["slow"], "the second one took what the first had loaded"
+    assert nets._loads == {}, "a load that has ended leaves nothing"
 
 
 async def test_control_that_cannot_be_shown_is_refused(

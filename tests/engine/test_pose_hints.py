@@ -183,3 +183,14 @@ def test_limbs_and_joints_have_their_places_and_colours() -> None:
     assert np.flatnonzero(made[300].any(1)).tolist() == list(range(196, 205))
     half = np.asarray(skeleton.draw([[p and (p[0] / 2, p[1] / 2) for p in person]], (256, 256)))
     assert np.flatnonzero(half[100].any(1)).tolist() == list(range(98, 103))
+
+
+@pytest.mark.parametrize(
+    ("size", "radius"), [((1024, 512), 4), ((256, 1024), 2), ((64, 64), 1), ((48, 512), 1)], ids=str
+)
+def test_joints_are_as_wide_as_the_shorter_side_says(size: tuple[int, int], radius: int) -> None:
+    """Four pixels of 512, as nets were trained, and never nothing."""
+    person: list[tuple[float, float] | None] = [(24.0, 32.0), *[None] * 17]
+    made = np.asarray(skeleton.draw([person], size))
+    assert np.flatnonzero(made[32].any(1)).tolist() == list(range(24 - radius, 25 + radius))
+    assert np.flatnonzero(made[:, 24].any(1)).tolist() == list(range(32 - radius, 33 + radius))

@@ -24,7 +24,9 @@ from serve_app.models.weights.resolve import resolve
 from serve_app.pipelines.addons.misfit import Unfit
 from serve_app.pipelines.checkpoint import Checkpoint
 from serve_app.pipelines.loader import load_checkpoint
+from serve_app.pipelines.single_file import read_components
 from serve_app.pipelines.soundness import check_tensor
+from serve_app.pipelines.tensor_reader import TensorReader
 from serve_app.testing.ldm_names import original
 from serve_app.types import Kind
 from tests.builders import spec
@@ -192,6 +194,27 @@ def test_one_number_that_is_none_is_found_wherever_it_is(dtype, bad, place):
     tensor[place] = bad
     with pytest.raises(ValueError, match="NaN or infinity in bad"):
         check_tensor("bad", tensor)
+
+
+def test_number_too_large_for_the_dtype_of_a_text_encoder_is_told(checkpoint, folder, tmp_path):
+    """It is whole in the file, and infinite once the library has converted it."""
+    file, named = tmp_path / "model.safetensors", dict(original(checkpoint("deep").base))
+    own = {
+        name: t.clone() for name, t in named.items() if name.startswith(PREFIXES["text_encoder"])
+    }
+    name = PREFIXES["text_encoder"] + "transformer.text_model.final_layer_norm.bias"
+    own[name][0] = 65520.0  # the least number beyond half precision
+    save_file(own, file)
+    wanted = (
+        ModelEntry(id="one", source=file, kinds=(Kind.TEXT2IMG,)),
+        folder("deep"),
+        {"text_encoder": ("transformers", "CLIPTextModel")},
+    )
+    reader = TensorReader(copies=True, channels_last=False)
+    read = read_components(*wanted, torch.float32, reader)["text_encoder"]
+    assert torch.equal(dict(read.named_parameters())["final_layer_norm.bias"], own[name])
+    with pytest.raises(Unfit, match=r"NaN or infinity in text_encoder: .*final_layer_norm\.bias"):
+        read_components(*wanted, torch.float16, reader)
 
 
 def test_tensors_without_real_numbers_are_fine():

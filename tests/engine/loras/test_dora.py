@@ -6,7 +6,7 @@ import pytest
 from diffusers import DiffusionPipeline
 
 from serve_app import errors
-from tests.engine.lora_files import kohya, kohya_name, make
+from tests.engine.lora_files import LAYERS, kohya, kohya_name, make
 from tests.engine.lora_files import peft as in_peft_names
 from tests.engine.loras.strengths import VISIBLE, MakeSpec, plus, using
 from tests.engine.weaving import TOLERANCE, Weaver, changed, difference, paint_stock
@@ -62,6 +62,20 @@ def test_dora_is_applied_before_loras_whatever_their_names(
     specs = [make_spec(loras=using((name, 0.5), ("b", 1))) for name in ("a", "c")]
     for picture in weaver.paint(*specs):
         assert difference(picture, paint_stock(expected, specs[0])) <= TOLERANCE
+
+
+def test_dora_is_the_first_of_a_request_and_the_others_follow_by_name(
+    weaver: Weaver, base: DiffusionPipeline, add: Callable[..., None], make_spec: MakeSpec
+) -> None:
+    made = make(base, {"unet": LAYERS["unet"][:1]})
+    add("b", in_peft_names(made, is_dora=True))
+    for name in ("a", "c"):
+        add(name, kohya(made))
+    for order in ("abc", "cba", "bac", "cab"):
+        spec = make_spec(loras=using(*((name, 1) for name in order)))
+        named = weaver._add_ons.of(spec).loras
+        keys = [adapter.key for adapter, _ in weaver.request(spec).body.loras.uses]
+        assert keys == [named[name].key for name in "bac"]
 
 
 def test_two_doras_at_once_are_refused(

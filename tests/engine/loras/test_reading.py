@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,79 @@ def test_loras_of_one_request_are_read_side_by_side_within_the_limit(
     for own in made.values():
         expected = changed(expected, plus(own, 0.5))
     assert difference(woven, paint_stock(expected, spec)) <= TOLERANCE
+
+
+def test_two_files_of_one_request_are_read_side_by_side(
+    weaver: Weaver,
+    base: DiffusionPipeline,
+    add: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    make_spec: MakeSpec,
+) -> None:
+    both, kept = threading.Barrier(2), weaver.checkpoint.loras._kept
+
+    def load(file: Path) -> Tensors:
+        both.wait(10)
+        return load_file(file)
+
+    def under_lock(call: Callable[..., object]) -> Callable[..., object]:
+        def called(*given: object) -> object:
+            assert weaver.checkpoint.loras._lock.locked(), "others look there at the same time"
+            return call(*given)
+
+        return called
+
+    for name in ("get", "put"):
+        monkeypatch.setattr(kept, name, under_lock(getattr(kept, name)))
+    monkeypatch.setattr(loras, "load_file", load)
+    for name in ("ink", "pen"):
+        add(name, kohya(make(base, {"unet": LAYERS["unet"][:1]})))
+    spec = make_spec(loras=using(("pen", 0.5), ("ink", 2)))
+    named = weaver._add_ons.of(spec).loras
+    uses = [(adapter.key, strength) for adapter, strength in weaver.request(spec).body.loras.uses]
+    assert uses == [(named["ink"].key, 2), (named["pen"].key, 0.5)]
+
+
+class Watched:
+    """A lock that tells when somebody has to wait for it."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._lock, self._tell = threading.Lock(), tell
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._tell()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_file_that_two_ask_for_at_once_is_read_once(
+    weaver: Weaver,
+    base: DiffusionPipeline,
+    add: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    make_spec: MakeSpec,
+) -> None:
+    begun, joined, read = threading.Event(), threading.Event(), list[Path]()
+
+    def load(file: Path) -> Tensors:
+        read.append(file)
+        (joined if begun.is_set() else begun).set()
+        assert joined.wait(30), "the other one neither waits for its turn nor reads"
+        return load_file(file)
+
+    monkeypatch.setattr(loras, "load_file", load)
+    monkeypatch.setattr(loras, "Lock", lambda: Watched(joined.set))
+    add("ink", kohya(make(base, {"unet": LAYERS["unet"][:1]})))
+    spec = make_spec(loras=using(("ink", 1)))
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(weaver.request, spec)
+        assert begun.wait(30)
+        second = threads.submit(weaver.request, spec)
+        assert first.result(30).body.loras is second.result(30).body.loras
+    assert len(read) == 1
 
 
 def overflowing(tensors: Tensors) -> Tensors:

@@ -201,9 +201,10 @@ def test_very_many_parts_are_refused_before_they_are_parsed(before):
         parse(before + data, content_type)
 
 
+@pytest.mark.parametrize("before", [b"", b"--b\r\n\r\nx"])
 @pytest.mark.parametrize("blanks", [b" " * 300, b"\t" * 300])
-def test_blanks_behind_a_boundary_are_refused_before_they_are_parsed(blanks):
-    data = b"--b\r\n\r\nx\r\n--b" + blanks + b"\r\n--b--\r\n"
+def test_blanks_behind_a_boundary_are_refused_before_they_are_parsed(blanks, before):
+    data = before + b"\r\n--b" + blanks + b"\r\n--b--\r\n"
     with (
         mock.patch.object(form, "MultipartParser", side_effect=AssertionError("parsed")),
         pytest.raises(errors.InvalidJson),

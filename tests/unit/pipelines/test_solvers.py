@@ -1,7 +1,7 @@
 """The corrected classes equal diffusers' own where those are right, on a denoiser like any other.
 
 Stock on the first 500 of 1000 timesteps calls the denoiser at the same ones as image to image from
-the middle, and for it the first of them is the first.
+the middle, and for it the first of them is the first; so it is with the last 2 steps, and the last.
 """
 
 import diffusers
@@ -32,22 +32,23 @@ def start() -> torch.Tensor:
     return torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(2))
 
 
+@pytest.mark.parametrize("left", [5, 2, 1])
 @pytest.mark.parametrize("name", ["PNDMScheduler", "LMSDiscreteScheduler"])
 def test_image_to_image_equals_stock_on_the_shorter_schedule(
-    name: str, start: torch.Tensor
+    name: str, left: int, start: torch.Tensor
 ) -> None:
     options = LEADING | ({"skip_prk_steps": True} if name == "PNDMScheduler" else {})
-    whole = SOLVERS[name](**BETAS, **options)
+    whole, skipped = SOLVERS[name](**BETAS, **options), STEPS - left
     if name == "PNDMScheduler":
-        whole.skipped = 5
+        whole.skipped = skipped
     whole.set_timesteps(STEPS)
     if name != "PNDMScheduler":
-        whole.set_begin_index(5)
-    betas = whole.betas[:500].tolist()
-    short = getattr(diffusers, name)(trained_betas=betas, num_train_timesteps=500, **options)
-    short.set_timesteps(5)
-    assert whole.timesteps[5:].tolist() == short.timesteps.tolist()
-    found = run(whole, start, whole.timesteps[5:])
+        whole.set_begin_index(skipped)
+    betas = whole.betas[: 100 * left].tolist()
+    short = getattr(diffusers, name)(trained_betas=betas, num_train_timesteps=len(betas), **options)
+    short.set_timesteps(left)
+    assert whole.timesteps[skipped:].tolist() == short.timesteps.tolist()
+    found = run(whole, start, whole.timesteps[skipped:])
     torch.testing.assert_close(found, run(short, start, short.timesteps), atol=1e-5, rtol=1e-5)
 
 
