@@ -163,6 +163,21 @@ def without(tensors: Tensors, name: str) -> Tensors:
     return {key: tensor for key, tensor in tensors.items() if not key.startswith(name)}
 
 
+def test_tensors_that_make_no_network_are_refused_with_what_was_found() -> None:
+    whole = FORMS["new-x1"][1]()
+    twice = whole | {"HRconv.weight": whole["conv_hr.weight"]}
+    small = whole | {"conv_hr.weight": whole["conv_hr.weight"][:1]}
+    for tensors, found in (
+        (twice, "two tensors for conv_hr.weight"),
+        (small, "conv_hr.weight of the shape (1, 12, 3, 3), expected (12, 12, 3, 3)"),
+        (whole | {"body.0.weight": torch.ones(3, 3, 3, 3)}, "body.0.weight, which the model lacks"),
+        ({}, "no convolution conv_first"),
+    ):
+        with pytest.raises(Unfit) as refusal:
+            read_network(tensors)
+        assert str(refusal.value).startswith(f"found {found}"), found
+
+
 def test_network_of_another_form_is_refused_with_what_was_found() -> None:
     grey = compact(2) | {"body.0.weight": torch.ones(12, 1, 3, 3)}
     for tensors, found in (
