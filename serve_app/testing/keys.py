@@ -91,7 +91,7 @@ class MemoryKeyStore:
 
     async def list_keys(self, limit: int | None = None, after: str | None = None) -> list[ApiKey]:
         """List keys; see the protocol."""
-        ids = list(self._keys)
+        ids = sorted(self._keys, key=lambda key_id: (self._keys[key_id].created_at, key_id))
         begin = 0
         if after is not None:
             begin = ids.index(after) + 1 if after in ids else len(ids)

@@ -1,5 +1,7 @@
 """Lists of jobs and messages, and another try, on both databases."""
 
+import asyncio
+
 import pytest
 
 from serve_app import errors
@@ -83,6 +85,7 @@ async def test_job_at_work_or_done_stays_as_it_is(store):
 async def test_messages_are_listed_and_sent_again(store):
     outbox = SqlOutbox(store.database)
     job_id = await failed(store, webhook="http://x/hook")
+    await asyncio.sleep(0.002)  # SQLite's clock has milliseconds
     other = await failed(store, webhook="http://y/hook")
     rows = await list_messages(store.database, 10)
     assert [row.job_id for row in rows] == [other, job_id]
