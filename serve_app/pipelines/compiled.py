@@ -120,6 +120,7 @@ class Compiled:
         shape = self._shape(arguments)
         graph = self._ready.get(shape) if shape else None
         if shape is None or graph is None:
+            self._meet(shape, arguments)
             return self._plain(arguments)
         rows, bucket = self._rows_of(arguments), shape[1]
         inputs = self._inputs(arguments, rows, bucket)
@@ -138,39 +139,40 @@ class Compiled:
     def knows(self, arguments: dict[str, object]) -> bool:
         """Whether there is a graph for such arguments; else one is compiled beside the service."""
         shape = self._shape(arguments)
-        return shape is not None and shape in self._ready
+        is_ready = shape is not None and shape in self._ready
+        if not is_ready:
+            self._meet(shape, arguments)
+        return is_ready
 
     def _shape(self, arguments: dict[str, object]) -> _Shape | None:
-        """Return the shape that arguments are filled up to, and meet it; none: it has no graph."""
+        """Return the shape that arguments are filled up to; none: it never has a graph."""
         rows = self._rows_of(arguments)
         bucket = next((size for size in self._buckets if size >= rows), None)
         if self.is_bypassed or bucket is None:
             return None
-        kind = signature(arguments, self._shared)
-        if (kind, bucket) not in self._met:
-            self._meet(kind, arguments)
-        return kind, bucket
+        return signature(arguments, self._shared), bucket
 
     def _rows_of(self, arguments: dict[str, object]) -> int:
         sample = arguments[self._sample]
         assert isinstance(sample, torch.Tensor), "the sample is a tensor"
         return len(sample)
 
-    def _meet(self, kind: Hashable, arguments: dict[str, object]) -> None:
-        """Want a kind of call in all buckets, unless it was met before."""
+    def _meet(self, shape: _Shape | None, arguments: dict[str, object]) -> None:
+        """Want the kind of a call in all buckets, unless it was met before."""
         free = self._max_shapes - len(self._met)
-        shapes = [(kind, bucket) for bucket in self._buckets if (kind, bucket) not in self._met]
-        if free <= 0 or not shapes:
+        if shape is None or shape in self._met or free <= 0:
             return
+        shapes = [(shape[0], bucket) for bucket in self._buckets]
+        shapes = [one for one in shapes if one not in self._met]
         rows = self._rows(arguments, 1)
         one = {name: map_tensors(value, _own) for name, value in rows.items()}
         sample = one[self._sample]
         assert isinstance(sample, torch.Tensor), "the sample is a tensor"
-        for shape in shapes[:free]:
-            self._met.add(shape)
-            if 2 * shape[1] * _outlined_bytes(one) <= self._max_bytes:
+        for new in shapes[:free]:
+            self._met.add(new)
+            if 2 * new[1] * _outlined_bytes(one) <= self._max_bytes:
                 with self._lock:
-                    self._wanted.append(_Wanted(shape, one, sample.numel()))
+                    self._wanted.append(_Wanted(new, one, sample.numel()))
         self._begin()
 
     def _begin(self) -> None:
