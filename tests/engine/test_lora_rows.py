@@ -21,7 +21,7 @@ from serve_app.pipelines.addons.lora_set import LoraSet
 from serve_app.pipelines.addons.loras import LORA_ROWS
 from serve_app.types import GenerationSpec, LoraUse
 from tests.engine.lora_files import LAYERS, Made, kohya, make, peft, save
-from tests.engine.weaving import CPU, TOLERANCE, Weaver, changed, difference, paint_stock
+from tests.engine.weaving import CPU, TOLERANCE, Weaver, changed, difference, paint_stock, truth
 
 MakeSpec = Callable[..., GenerationSpec]
 ALIKE = 2e-5  # of a value in [0, 1]: rounding in company
@@ -89,24 +89,6 @@ def weaver(open_weaver: Callable[..., Weaver]) -> Weaver:
 
 def using(**strengths: float) -> tuple[LoraUse, ...]:
     return tuple(LoraUse(id=name, strength=strength) for name, strength in strengths.items())
-
-
-def truth(base: DiffusionPipeline, made: dict[str, Made], spec: GenerationSpec) -> torch.Tensor:
-    """Let stock diffusers paint with the changed weights, a DoRA's first."""
-    pipeline = base
-    for use in sorted(spec.loras, key=lambda use: use.id != "dora"):
-        pipeline = changed(
-            pipeline,
-            {
-                key: (
-                    (lambda weight, own=own, use=use: own.decomposed(weight, use.strength))
-                    if use.id == "dora"
-                    else (lambda weight, own=own, use=use: weight + use.strength * own.product())
-                )
-                for key, own in made[use.id].items()
-            },
-        )
-    return paint_stock(pipeline, spec)
 
 
 SETS = [

@@ -18,6 +18,7 @@ from serve_app.pipelines.compose import Canvas
 from serve_app.pipelines.loader import load_checkpoint
 from serve_app.pipelines.work import Painting, Sample
 from serve_app.types import GenerationSpec, Kind
+from tests.engine.lora_files import Made
 
 CPU = EngineConfig(device="cpu", measure_rows=False, channels_last=False, turn_ticks=2)
 TOLERANCE = 1e-4  # of a value in [0, 1], float32
@@ -117,6 +118,24 @@ def changed(
         weight = getattr(copied, component).get_submodule(layer).weight
         weight.data = change(weight.data)
     return copied
+
+
+def truth(base: DiffusionPipeline, made: Mapping[str, Made], spec: GenerationSpec) -> torch.Tensor:
+    """Let stock diffusers paint with the changed weights, a DoRA's first."""
+    pipeline = base
+    for use in sorted(spec.loras, key=lambda use: use.id != "dora"):
+        pipeline = changed(
+            pipeline,
+            {
+                key: (
+                    (lambda weight, own=own, use=use: own.decomposed(weight, use.strength))
+                    if use.id == "dora"
+                    else (lambda weight, own=own, use=use: weight + use.strength * own.product())
+                )
+                for key, own in made[use.id].items()
+            },
+        )
+    return paint_stock(pipeline, spec)
 
 
 def difference(one: torch.Tensor, other: torch.Tensor) -> float:

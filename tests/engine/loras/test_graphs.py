@@ -14,7 +14,7 @@ from serve_app.models import AddOn
 from serve_app.types import GenerationSpec, LoraUse
 from tests.engine.compiler import Compiler
 from tests.engine.lora_files import KERNEL, LAYERS, MATRICES, Made, kohya, make, peft, save
-from tests.engine.weaving import CPU, TOLERANCE, Weaver, changed, difference, paint_stock
+from tests.engine.weaving import CPU, TOLERANCE, Weaver, difference, truth
 
 MakeSpec = Callable[..., GenerationSpec]
 COMPILED = CPU.model_copy(
@@ -77,24 +77,6 @@ def open_weaver(
 
 def using(**strengths: float) -> tuple[LoraUse, ...]:
     return tuple(LoraUse(id=name, strength=strength) for name, strength in strengths.items())
-
-
-def truth(base: DiffusionPipeline, made: dict[str, Made], spec: GenerationSpec) -> torch.Tensor:
-    """Let stock diffusers paint with the changed weights, a DoRA's first."""
-    pipeline = base
-    for use in sorted(spec.loras, key=lambda use: use.id != "dora"):
-        pipeline = changed(
-            pipeline,
-            {
-                key: (
-                    (lambda weight, own=own, use=use: own.decomposed(weight, use.strength))
-                    if use.id == "dora"
-                    else (lambda weight, own=own, use=use: weight + use.strength * own.product())
-                )
-                for key, own in made[use.id].items()
-            },
-        )
-    return paint_stock(pipeline, spec)
 
 
 def wait(weaver: Weaver) -> int:
