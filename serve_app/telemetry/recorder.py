@@ -60,7 +60,7 @@ def refusal(url: str, timeout_s: float) -> str | None:
     finally:
         log.removeHandler(handler)
         exporter.shutdown()  # type: ignore[no-untyped-call]
-    return None if is_taken else said[0]  # what follows tells of further attempts
+    return None if is_taken else next(iter(said), "refused")  # the first attempt says why
 
 
 class Recorder:
